@@ -1,0 +1,55 @@
+"""All that a plugin author implements, and nothing else."""
+
+from tlsearch.contracts.backbone import (
+    Backbone,
+    BackboneFamily,
+    BackboneInfo,
+    LinearHead,
+    Pretrained,
+    describe,
+)
+from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, NoOptions, Samples
+from tlsearch.contracts.fine_tuning import FineTuning, number
+from tlsearch.contracts.inputs import InputSpec
+from tlsearch.contracts.strategy import (
+    API_VERSION,
+    Batch,
+    Forward,
+    HeadPoint,
+    HeadStrategy,
+    HeadTask,
+    LinearRecipe,
+    Recipe,
+    Space,
+    Strategy,
+    joined,
+    split_decay,
+)
+
+__all__ = [
+    "API_VERSION",
+    "Backbone",
+    "BackboneFamily",
+    "BackboneInfo",
+    "Batch",
+    "DatasetOptions",
+    "DatasetSource",
+    "FineTuning",
+    "Forward",
+    "HeadPoint",
+    "HeadStrategy",
+    "HeadTask",
+    "InputSpec",
+    "LinearHead",
+    "LinearRecipe",
+    "NoOptions",
+    "Pretrained",
+    "Recipe",
+    "Samples",
+    "Space",
+    "Strategy",
+    "describe",
+    "joined",
+    "number",
+    "split_decay",
+]

@@ -1,0 +1,215 @@
+"""What a backbone plugin implements, and what strategies are given to work on."""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from tlsearch.contracts.inputs import InputSpec
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneInfo:
+    """Everything about a backbone that isn't a tensor.
+
+    Attributes:
+        name: ``family/variant``, as in a study file.
+        weights: what was asked for: ``pretrained``, ``random`` or a file.
+        weights_sha256: over the trunk's names and tensors, so that equal weights are equal anywhere.
+        inputs: how items become its input.
+        groups: the trunk's parameter names in groups from the input on; freeze depth counts these.
+        group_names: a readable name for each group, such as ``blocks.3.1``.
+        width: features per item that the trunk puts out.
+        parameters: of the trunk.
+        flops: floating point operations of the trunk's forward pass for one item (a multiply-add is two).
+        head: name of the classifier that the head stands in for, inside the original model.
+    """
+
+    name: str
+    weights: str
+    weights_sha256: str
+    inputs: InputSpec
+    groups: tuple[tuple[str, ...], ...]
+    group_names: tuple[str, ...]
+    width: int
+    parameters: int
+    flops: float
+    head: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """A loaded backbone: ``trunk`` maps a batch of inputs to features (B, width).
+
+    ``source_head`` is the classifier that the weights came with (features to source logits), where
+    there was one.
+    """
+
+    info: BackboneInfo
+    trunk: nn.Module
+    source_head: nn.Module | None = None
+
+
+class LinearHead(nn.Module):
+    """Dropout, then one linear layer: features (B, width) to logits (B, classes).
+
+    Starts at small weights and zero bias, so that the first steps don't shake the trunk.
+    """
+
+    def __init__(self, width: int, classes: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(width, classes)
+        nn.init.normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, classes) of features (B, width)."""
+        logits: Tensor = self.linear(self.dropout(features))
+        return logits
+
+
+class Backbone(nn.Module):
+    """A pretrained trunk with a new head for the target's classes: what a strategy prepares.
+
+    ``forward`` maps a batch of inputs to logits (B, classes). ``source_classes`` is the number of
+    classes of the study's source data, or None where there is none.
+    """
+
+    def __init__(
+        self, pretrained: Pretrained, *, classes: int, source_classes: int | None = None
+    ) -> None:
+        super().__init__()
+        self.info = pretrained.info
+        self.classes = classes
+        self.source_classes = source_classes
+        self.trunk = pretrained.trunk
+        self.head: nn.Module = LinearHead(pretrained.info.width, classes)
+        # Outside the module tree on purpose: it is a teacher, not a part of the model.
+        self._source_head = (pretrained.source_head,)
+
+    @property
+    def source_head(self) -> nn.Module | None:
+        """The classifier that the weights came with; not a part of this module's parameters."""
+        return self._source_head[0]
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (B, classes) of a batch of inputs."""
+        logits: Tensor = self.head(self.trunk(inputs))
+        return logits
+
+    def freeze(self, depth: float) -> int:
+        """Freeze the first ``round(depth * n)`` of the trunk's n groups; the rest trains.
+
+        Args:
+            depth: a fraction, 0 (all trains) to 1 (only the head trains).
+
+        Returns:
+            How many groups are frozen.
+        """
+        if not 0 <= depth <= 1:
+            raise ValueError(f"freeze depth is a fraction between 0 and 1, not {depth}")
+        count = round(depth * len(self.info.groups))
+        parameters = dict(self.trunk.named_parameters())
+        for index, names in enumerate(self.info.groups):
+            for name in names:
+                parameters[name].requires_grad_(index >= count)
+        return count
+
+
+class BackboneFamily(abc.ABC):
+    """A plugin that brings backbones. Its entry point's name is the part before the slash."""
+
+    api_version: ClassVar[int] = 1
+
+    @abc.abstractmethod
+    def names(self) -> Sequence[str]:
+        """The variants it knows, without the family's name; others may be accepted too."""
+
+    @abc.abstractmethod
+    def load(self, variant: str, *, weights: str, image_size: int | None) -> Pretrained:
+        """Build one.
+
+        Args:
+            variant: the part of the name after the slash.
+            weights: ``"pretrained"`` (from a package or hub), ``"random"``, or a file's path.
+            image_size: height and width in pixels, or None for the model's own.
+
+        Raises:
+            UnknownNameError: no such variant.
+            WeightsError: the weights can't be had or don't fit; never silently random ones.
+        """
+
+
+def describe(
+    name: str,
+    trunk: nn.Module,
+    *,
+    weights: str,
+    inputs: InputSpec,
+    groups: Sequence[tuple[str, Sequence[str]]],
+    width: int,
+    head: str,
+) -> BackboneInfo:
+    """The `BackboneInfo` of a trunk: counts its parameters and operations and hashes its weights.
+
+    Args:
+        name: ``family/variant``.
+        trunk: maps a batch of inputs to features (B, width).
+        weights: what was asked for.
+        inputs: how items become its input.
+        groups: (readable name, parameter names) from the input on; every parameter exactly once.
+        width: features per item.
+        head: name of the classifier inside the original model.
+
+    Raises:
+        ValueError: the groups don't partition the trunk's parameters.
+    """
+    listed = [parameter for _, names in groups for parameter in names]
+    present = {parameter for parameter, _ in trunk.named_parameters()}
+    if sorted(listed) != sorted(present):
+        odd = sorted(present.symmetric_difference(listed)) or ["(one is listed twice)"]
+        raise ValueError(f"groups of {name} don't partition its parameters: {', '.join(odd[:5])}")
+    return BackboneInfo(
+        name=name,
+        weights=weights,
+        weights_sha256=hash_tensors(trunk.state_dict()),
+        inputs=inputs,
+        groups=tuple(tuple(names) for _, names in groups),
+        group_names=tuple(readable for readable, _ in groups),
+        width=width,
+        parameters=sum(parameter.numel() for parameter in trunk.parameters()),
+        flops=count_flops(trunk, inputs),
+        head=head,
+    )
+
+
+def hash_tensors(state: Mapping[str, Any]) -> str:
+    """SHA-256 over the names, shapes, dtypes and bytes of a state dict."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor: Tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}|{tuple(tensor.shape)}|{tensor.dtype}|".encode())
+        # Through bytes, since NumPy has no bfloat16.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def count_flops(module: nn.Module, inputs: InputSpec) -> float:
+    """Floating point operations of one forward pass for one item, as torch's own counter sees them."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    was_training = module.training
+    module.eval()
+    device = next(module.parameters()).device
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        module(inputs.to_model(inputs.example(1)).to(device))
+    module.train(was_training)
+    return float(counter.get_total_flops())

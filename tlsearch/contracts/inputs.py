@@ -1,0 +1,75 @@
+"""How a raw item becomes the tensor that a backbone takes.
+
+The seam that keeps tlsearch about transfer and not about pictures: a backbone brings an `InputSpec`,
+the core encodes every item with it once, stores the arrays, and never looks inside them.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class InputSpec(abc.ABC):
+    """Turns raw items into arrays of one shape, and batches of these into model input."""
+
+    modality: ClassVar[str]
+    """``"image"``, ``"text"``, ...: a data set of another modality is refused with a sentence."""
+
+    policies: ClassVar[tuple[str, ...]] = ("none",)
+    """Augmentation policies that `augment` knows."""
+
+    blendable: ClassVar[bool] = False
+    """Whether a weighted mean of two model inputs is a model input (mixup); false for token ids."""
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one encoded item."""
+
+    @property
+    @abc.abstractmethod
+    def dtype(self) -> str:
+        """NumPy dtype of an encoded item, such as ``"uint8"``."""
+
+    @abc.abstractmethod
+    def encode(self, item: object) -> NDArray[Any]:
+        """One raw item (a path, an array, a string, ...) as an array of `shape` and `dtype`.
+
+        Raises:
+            DataError: the item is broken; the message says how.
+        """
+
+    @abc.abstractmethod
+    def to_model(self, batch: Tensor) -> Tensor:
+        """A batch of encoded items (B, *shape) as the trunk's input."""
+
+    @abc.abstractmethod
+    def to_json(self) -> Mapping[str, Any]:
+        """The constructor's arguments, JSON-serializable: enough to encode the same way elsewhere."""
+
+    def draw(self, policy: str, count: int, *, seed: int, mirror: bool) -> Tensor | None:
+        """Random augmentation parameters for ``count`` items, one row each; None where nothing is drawn.
+
+        Drawn for all items at once, so that an item's augmentation doesn't depend on its batch.
+        ``mirror`` allows left-right flips, which change the label of some data (digits, text in pictures).
+        """
+        if policy != "none":
+            raise ValueError(f'{type(self).__name__} has no augmentation policy "{policy}"')
+        return None
+
+    def augment(self, batch: Tensor, policy: str, draws: Tensor) -> Tensor:
+        """A batch of encoded items, each augmented by its row of ``draws``; shape and dtype stay."""
+        raise ValueError(f'{type(self).__name__} has no augmentation policy "{policy}"')
+
+    def example(self, count: int) -> Tensor:
+        """``count`` encoded items of noise, for tracing and for counting operations."""
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randint(0, 256, (count, *self.shape), generator=generator)
+        return noise.to(getattr(torch, np.dtype(self.dtype).name))

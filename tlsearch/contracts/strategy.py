@@ -1,0 +1,202 @@
+"""What a strategy plugin implements: what trains, from which knobs, and nothing of how it is run.
+
+The core owns the training loop, the caches, the scheduling and the records. A strategy marks parameters
+(``requires_grad``) and may bend the loss; it never loops, logs or saves.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from optuna.distributions import BaseDistribution
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tlsearch.contracts.backbone import Backbone, BackboneInfo
+from tlsearch.records import Params
+
+API_VERSION = 1
+"""Version of these contracts; a plugin written for another one is refused with a sentence."""
+
+Space = Mapping[str, BaseDistribution]
+"""A strategy's knobs by name, as Optuna's own distributions."""
+
+Forward = Callable[[tuple[Tensor, ...]], Any]
+"""The trained part of a model: takes ``Batch.inputs``, returns what the prepared module returns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One training batch.
+
+    Attributes:
+        inputs: what the trained part takes: the prefix's outputs, each with B rows, or the model's input.
+        targets: class indices (B,), or rows of class probabilities (B, classes) under mixup.
+        epoch: from 1.
+        source: a batch of the source data, for strategies that require it.
+    """
+
+    inputs: tuple[Tensor, ...]
+    targets: Tensor
+    epoch: int
+    source: Batch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What the training loop needs to know; read from the knobs of these names where they exist."""
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    optimizer: str = "adamw"
+    batch_size: int = 32
+    label_smoothing: float = 0.0
+    augmentation: str = "none"
+    source_share: float = 0.5
+    patience: int = 0
+
+    @classmethod
+    def from_params(cls, params: Params) -> Recipe:
+        """The recipe that a strategy's knobs spell; knobs of other names are the strategy's own."""
+        known = {name: params[name] for name in cls.__dataclass_fields__ if name in params}
+        return cls(**known)  # type: ignore[arg-type]
+
+
+class Strategy(abc.ABC):
+    """One way to carry a pretrained backbone over to a target task."""
+
+    api_version: ClassVar[int] = API_VERSION
+    requires_source: ClassVar[bool] = False
+    """Whether it trains on the study's ``source_data`` too; offered only where that is given."""
+
+    @abc.abstractmethod
+    def space(self, backbone: BackboneInfo) -> Space:
+        """Its knobs and their ranges. A knob called ``freeze_depth`` is a fraction of the groups."""
+
+    @abc.abstractmethod
+    def default(self, backbone: BackboneInfo) -> Params:
+        """The point worth trying first: one value for every knob, inside `space`."""
+
+    @abc.abstractmethod
+    def prepare(self, model: Backbone, params: Params) -> nn.Module:
+        """Mark what trains (``requires_grad``), swap in adapters or heads; return what is to be trained.
+
+        Called again, on other weights, when a saved model is rebuilt: it must depend on nothing but its
+        arguments. The returned module's ``forward`` takes a batch of inputs and returns logits
+        (B, classes), or a tuple of tensors whose first is those logits.
+        """
+
+    def recipe(self, params: Params) -> Recipe:
+        """Optimizer, batch size, augmentation: what the training loop should do with these knobs."""
+        return Recipe.from_params(params)
+
+    def param_groups(self, model: nn.Module, params: Params) -> list[dict[str, Any]]:
+        """Optimizer groups of the trainable parameters, each with its own ``lr`` and ``weight_decay``."""
+        recipe = self.recipe(params)
+        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return split_decay(trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+
+    def loss(self, model: Forward, batch: Batch, params: Params) -> Tensor:
+        """The loss of one batch, a scalar; cross-entropy with label smoothing by default."""
+        outputs = model(batch.inputs)
+        logits = outputs[0] if isinstance(outputs, tuple) else outputs
+        smoothing = self.recipe(params).label_smoothing
+        return functional.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
+
+    def penalty(self, model: nn.Module, params: Params) -> Tensor | None:
+        """A regularizer added to the loss of every batch, a scalar; None by default."""
+        return None
+
+    def on_epoch(self, model: nn.Module, epoch: int, params: Params) -> None:
+        """Called before epoch 1, 2, ...: may change what trains. Nothing by default."""
+
+    def finish(self, model: nn.Module, params: Params) -> nn.Module:
+        """The trained module as one that predicts: merge adapters, drop what only training needed."""
+        return model
+
+
+@dataclass(frozen=True, slots=True)
+class LinearRecipe:
+    """How to train one linear head on stored features (AdamW, cosine schedule, full epochs)."""
+
+    learning_rate: float
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    dropout: float = 0.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HeadPoint:
+    """One head to fit."""
+
+    params: Params
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeadTask:
+    """Features of a frozen backbone and what is to be learned from them.
+
+    Attributes:
+        features: (K, N, D) float32, K stored views of N training items; view 0 is not augmented.
+        labels: (N,) int64.
+        stop_features: (M, D), items held out of training for early stopping and for tuning a fit.
+        stop_labels: (M,).
+        classes: how many.
+        epochs: the study's epochs.
+        train_linear: trains any number of linear heads at once, as one batched matrix product.
+    """
+
+    features: Tensor
+    labels: Tensor
+    stop_features: Tensor
+    stop_labels: Tensor
+    classes: int
+    epochs: int
+    train_linear: Callable[[Sequence[LinearRecipe]], list[nn.Module]]
+
+
+class HeadStrategy(Strategy):
+    """A strategy that fits heads on the features of a frozen backbone, many points at a time."""
+
+    @abc.abstractmethod
+    def fit_heads(self, task: HeadTask, points: Sequence[HeadPoint]) -> list[nn.Module]:
+        """A fitted head for each point: a module that maps features (B, D) to logits (B, classes)."""
+
+    def head(self, width: int, classes: int, params: Params) -> nn.Module:
+        """An unfitted head of the same kind, to load saved weights into; linear by default.
+
+        Buffers may have any size: they take the size they were saved with.
+        """
+        return nn.Linear(width, classes)
+
+    def prepare(self, model: Backbone, params: Params) -> nn.Module:
+        """Freeze the whole trunk and put an unfitted head on it."""
+        model.freeze(1.0)
+        model.head = self.head(model.info.width, model.classes, params)
+        return model
+
+
+def split_decay(
+    parameters: Sequence[nn.Parameter], *, lr: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Optimizer groups in which only matrices and kernels decay, not biases and norm parameters."""
+    decayed = [parameter for parameter in parameters if parameter.ndim > 1]
+    plain = [parameter for parameter in parameters if parameter.ndim <= 1]
+    groups = [
+        {"params": decayed, "lr": lr, "weight_decay": weight_decay},
+        {"params": plain, "lr": lr, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def joined(batch: Batch) -> tuple[Tensor, ...]:
+    """Inputs of a batch and of its source batch, one after the other, to go through a trunk together."""
+    if batch.source is None:
+        raise ValueError("this batch has no source batch: is requires_source set?")
+    return tuple(torch.cat(pair) for pair in zip(batch.inputs, batch.source.inputs, strict=True))

@@ -1,0 +1,1 @@
+"""The study database: the only place with sessions."""

@@ -1,0 +1,1 @@
+"""A trained model as a thing: write it, load it, predict with it."""

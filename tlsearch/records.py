@@ -1,0 +1,238 @@
+"""What flows between the rooms: frozen data, no behaviour beyond what it derives from itself."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+Scalar = bool | int | float | str | None
+Params = Mapping[str, Scalar]
+"""A strategy's knobs by their own names (``learning_rate``, not ``fine_tune.learning_rate``)."""
+
+
+class TrialState(enum.StrEnum):
+    """Where a trial stands. Every trial ends in one of the last four, with a reason."""
+
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    PRUNED = "PRUNED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def final(self) -> bool:
+        """Whether the trial has ended."""
+        return self is not TrialState.RUNNING
+
+
+class StudyState(enum.StrEnum):
+    """Where a study stands."""
+
+    RUNNING = "RUNNING"
+    INTERRUPTED = "INTERRUPTED"
+    COMPLETE = "COMPLETE"
+    FAILED = "FAILED"
+
+
+class TrialRole(enum.StrEnum):
+    """Why a trial ran: to search, or to confirm a finalist with a fresh seed."""
+
+    SEARCH = "search"
+    CONFIRM = "confirm"
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One proposal: what to train, with which knobs and which seed.
+
+    ``confirms`` is the number of the search trial that a CONFIRM point repeats with a fresh seed.
+    """
+
+    number: int
+    backbone: str
+    strategy: str
+    params: Params
+    seed: int
+    attempt: int = 1
+    role: TrialRole = TrialRole.SEARCH
+    confirms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a trial used. Seconds are wall-clock on the worker; images are counted, not estimated.
+
+    ``prefix_images`` went through the frozen prefix (0 when a stored activation served), and
+    ``suffix_images`` through the trained part; ``flops`` is their sum in floating point operations,
+    a backward pass counted as two forward passes.
+    """
+
+    seconds: float = 0.0
+    prefix_images: int = 0
+    suffix_images: int = 0
+    flops: float = 0.0
+    trainable_parameters: int = 0
+    total_parameters: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file that was written, flushed to disk and renamed into place."""
+
+    uri: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a trial ended, as its worker tells it.
+
+    ``freeze_depth`` of ``groups`` groups were frozen. ``cache`` says what served the frozen prefix:
+    ``"prefix"``, ``"none: <reason>"``.
+    """
+
+    state: TrialState
+    reason: str
+    value: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    costs: Costs = field(default_factory=Costs)
+    freeze_depth: int | None = None
+    groups: int | None = None
+    cache: str = ""
+    artifact: Artifact | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EpochResult:
+    """One epoch of one trial; the last one of a trial carries its ``outcome``.
+
+    ``epoch`` counts from 1; a head fitted in one shot reports epoch 1 of 1. ``value`` is the
+    study's metric on the validation split, ``metrics`` whatever else was measured
+    (``train_loss``, ``stop_<metric>``, ``learning_rate``, ...).
+    """
+
+    number: int
+    attempt: int
+    epoch: int
+    epochs: int
+    value: float | None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """A point of a stored learning curve."""
+
+    epoch: int
+    value: float | None
+    metrics: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """A trial as the study database holds it. Times are UTC."""
+
+    study: str
+    number: int
+    state: TrialState
+    reason: str
+    role: TrialRole
+    confirms: int | None
+    backbone: str
+    strategy: str
+    freeze_depth: int | None
+    groups: int | None
+    params: Params
+    value: float | None
+    metrics: Mapping[str, float]
+    costs: Costs
+    seed: int
+    attempt: int
+    cache: str
+    node: str
+    started: datetime
+    finished: datetime | None
+    artifact: Artifact | None
+
+    @property
+    def point(self) -> Point:
+        """The proposal that this trial ran."""
+        return Point(
+            number=self.number,
+            backbone=self.backbone,
+            strategy=self.strategy,
+            params=self.params,
+            seed=self.seed,
+            attempt=self.attempt,
+            role=self.role,
+            confirms=self.confirms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PluginVersion:
+    """Which installed distribution a plugin came from."""
+
+    group: str
+    name: str
+    distribution: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetRecord:
+    """The data of a study: what it is, not where it lies.
+
+    ``fingerprint`` is a SHA-256 over the content and label of every item, the same on any machine.
+    ``counts`` maps each split to its number of items; ``broken`` names the items set aside.
+    """
+
+    fingerprint: str
+    source: str
+    classes: tuple[str, ...]
+    counts: Mapping[str, int]
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """A study as the database holds it. Times are UTC; ``seconds`` is search time, downtime not counted."""
+
+    name: str
+    state: StudyState
+    reason: str
+    spec: Mapping[str, Any]
+    metric: str
+    direction: str
+    fingerprint: str
+    plugins: tuple[PluginVersion, ...]
+    versions: Mapping[str, str]
+    seconds: float
+    created: datetime
+    updated: datetime
+    counts: Mapping[TrialState, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """A verified model: the bundle's place, its checksum, and the scores that it reproduces.
+
+    ``metrics`` has at least ``val`` and, once the test set was opened, ``test``; both map metric
+    names to values. ``trial`` is the search trial whose weights these are.
+    """
+
+    study: str
+    trial: int
+    uri: str
+    sha256: str
+    bytes: int
+    verified: bool
+    metrics: Mapping[str, Mapping[str, float]]
+    created: datetime

@@ -1,0 +1,1 @@
+"""What runs on the driver: spaces, sampling, budgets, the Ray Tune run, a study from start to finish."""

@@ -1,0 +1,1 @@
+"""Contract tests and small fixtures for plugin authors."""
