@@ -82,9 +82,7 @@ class Backbone(nn.Module):
     classes of the study's source data, or None where there is none.
     """
 
-    def __init__(
-        self, pretrained: Pretrained, *, classes: int, source_classes: int | None = None
-    ) -> None:
+    def __init__(self, pretrained: Pretrained, *, classes: int, source_classes: int | None = None) -> None:
         super().__init__()
         self.info = pretrained.info
         self.classes = classes

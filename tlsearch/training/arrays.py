@@ -56,9 +56,7 @@ class ArrayStore:
         place = self._place(key)
         try:
             meta = json.loads((place / "meta.json").read_text())
-            arrays = tuple(
-                np.load(place / f"{index}.npy", mmap_mode="r") for index in range(meta["arrays"])
-            )
+            arrays = tuple(np.load(place / f"{index}.npy", mmap_mode="r") for index in range(meta["arrays"]))
             os.utime(place / "meta.json")
         except FileNotFoundError:  # never stored, or evicted between two of these lines
             return None
