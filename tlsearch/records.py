@@ -91,8 +91,8 @@ class Artifact:
 class Outcome:
     """How a trial ended, as its worker tells it.
 
-    ``freeze_depth`` of ``groups`` groups were frozen. ``cache`` says what served the frozen prefix:
-    ``"prefix"``, ``"none: <reason>"``.
+    ``freeze_depth`` of ``groups`` groups were frozen; the driver fills that in. ``cache`` says what
+    served the frozen prefix: ``prefix`` (stored activations), or ``none: <reason>``.
     """
 
     state: TrialState

@@ -7,6 +7,7 @@ from tlsearch.contracts.backbone import (
     LinearHead,
     Pretrained,
     describe,
+    frozen_groups,
 )
 from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, NoOptions, Samples
 from tlsearch.contracts.fine_tuning import FineTuning, number
@@ -49,6 +50,7 @@ __all__ = [
     "Space",
     "Strategy",
     "describe",
+    "frozen_groups",
     "joined",
     "number",
     "split_decay",

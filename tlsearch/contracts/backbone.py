@@ -111,14 +111,23 @@ class Backbone(nn.Module):
         Returns:
             How many groups are frozen.
         """
-        if not 0 <= depth <= 1:
-            raise ValueError(f"freeze depth is a fraction between 0 and 1, not {depth}")
-        count = round(depth * len(self.info.groups))
+        count = frozen_groups(depth, len(self.info.groups))
         parameters = dict(self.trunk.named_parameters())
         for index, names in enumerate(self.info.groups):
             for name in names:
                 parameters[name].requires_grad_(index >= count)
         return count
+
+
+def frozen_groups(depth: float, groups: int) -> int:
+    """How many of the groups a freeze depth (a fraction) freezes.
+
+    Raises:
+        ValueError: it isn't between 0 and 1.
+    """
+    if not 0 <= depth <= 1:
+        raise ValueError(f"freeze depth is a fraction between 0 and 1, not {depth}")
+    return round(depth * groups)
 
 
 class BackboneFamily(abc.ABC):

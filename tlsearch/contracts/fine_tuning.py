@@ -5,10 +5,10 @@ A plugin of ten lines subclasses `FineTuning` and overrides one hook.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from torch import nn
 
 from tlsearch.contracts.backbone import Backbone, BackboneInfo, LinearHead
 from tlsearch.contracts.strategy import Space, Strategy, split_decay
@@ -57,28 +57,33 @@ class FineTuning(Strategy):
             "patience": 5,
         }
 
-    def prepare(self, model: Backbone, params: Params) -> nn.Module:
+    def starts(self, backbone: BackboneInfo) -> Sequence[Params]:
+        """Half frozen; three quarters frozen; all trained, gently."""
+        default = self.default(backbone)
+        return [
+            default,
+            {**default, "freeze_depth": 0.75},
+            {**default, "freeze_depth": 0.0, "learning_rate": 3e-4, "layer_decay": 0.75},
+        ]
+
+    def prepare(self, model: Backbone, params: Params) -> None:
         """Freeze the first groups and put a fresh linear head on."""
         model.freeze(number(params, "freeze_depth"))
         model.head = LinearHead(model.info.width, model.classes, dropout=number(params, "dropout"))
-        return model
 
-    def param_groups(self, model: nn.Module, params: Params) -> list[dict[str, Any]]:
+    def param_groups(self, model: Backbone, params: Params) -> list[dict[str, Any]]:
         """One learning rate per group: the head's, then each group's smaller the nearer to the input."""
         recipe = self.recipe(params)
         decay = number(params, "layer_decay")
-        base = model if isinstance(model, Backbone) else None
-        if base is None:
-            return super().param_groups(model, params)
-        trunk = dict(base.trunk.named_parameters())
+        trunk = dict(model.trunk.named_parameters())
         optimizer_groups: list[dict[str, Any]] = []
-        count = len(base.info.groups)
-        for index, names in enumerate(base.info.groups):
+        count = len(model.info.groups)
+        for index, names in enumerate(model.info.groups):
             trained = [trunk[name] for name in names if trunk[name].requires_grad]
             rate = recipe.learning_rate * decay ** (count - 1 - index)
             optimizer_groups += split_decay(trained, lr=rate, weight_decay=recipe.weight_decay)
         inside = {id(parameter) for parameter in trunk.values()}
-        heads = [p for p in base.parameters() if id(p) not in inside and p.requires_grad]
+        heads = [p for p in model.parameters() if id(p) not in inside and p.requires_grad]
         rate = recipe.learning_rate * number(params, "head_multiplier")
         optimizer_groups += split_decay(heads, lr=rate, weight_decay=recipe.weight_decay)
         return optimizer_groups

@@ -26,7 +26,7 @@ Space = Mapping[str, BaseDistribution]
 """A strategy's knobs by name, as Optuna's own distributions."""
 
 Forward = Callable[[tuple[Tensor, ...]], Any]
-"""The trained part of a model: takes ``Batch.inputs``, returns what the prepared module returns."""
+"""The trained part of a model: takes ``Batch.inputs``, returns what the prepared model returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +75,34 @@ class Strategy(abc.ABC):
 
     @abc.abstractmethod
     def space(self, backbone: BackboneInfo) -> Space:
-        """Its knobs and their ranges. A knob called ``freeze_depth`` is a fraction of the groups."""
+        """Its knobs and their ranges.
+
+        A knob called ``freeze_depth`` is a fraction of the backbone's groups. A knob called ``choice.knob``
+        exists only where a categorical knob has the value ``choice``.
+        """
 
     @abc.abstractmethod
     def default(self, backbone: BackboneInfo) -> Params:
-        """The point worth trying first: one value for every knob, inside `space`."""
+        """The point worth trying first: one value for every knob that exists there, inside `space`."""
+
+    def starts(self, backbone: BackboneInfo) -> Sequence[Params]:
+        """Points to try before the sampler takes over; `default` alone unless there are more."""
+        return [self.default(backbone)]
 
     @abc.abstractmethod
-    def prepare(self, model: Backbone, params: Params) -> nn.Module:
-        """Mark what trains (``requires_grad``), swap in adapters or heads; return what is to be trained.
+    def prepare(self, model: Backbone, params: Params) -> None:
+        """Mark what trains (``requires_grad``); exchange the head or parts of the trunk, in place.
 
         Called again, on other weights, when a saved model is rebuilt: it must depend on nothing but its
-        arguments. The returned module's ``forward`` takes a batch of inputs and returns logits
-        (B, classes), or a tuple of tensors whose first is those logits.
+        arguments. The model's ``forward`` then returns logits (B, classes), or a tuple of tensors whose
+        first is those logits (a head may return such a tuple).
         """
 
     def recipe(self, params: Params) -> Recipe:
         """Optimizer, batch size, augmentation: what the training loop should do with these knobs."""
         return Recipe.from_params(params)
 
-    def param_groups(self, model: nn.Module, params: Params) -> list[dict[str, Any]]:
+    def param_groups(self, model: Backbone, params: Params) -> list[dict[str, Any]]:
         """Optimizer groups of the trainable parameters, each with its own ``lr`` and ``weight_decay``."""
         recipe = self.recipe(params)
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -107,16 +115,15 @@ class Strategy(abc.ABC):
         smoothing = self.recipe(params).label_smoothing
         return functional.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
 
-    def penalty(self, model: nn.Module, params: Params) -> Tensor | None:
+    def penalty(self, model: Backbone, params: Params) -> Tensor | None:
         """A regularizer added to the loss of every batch, a scalar; None by default."""
         return None
 
-    def on_epoch(self, model: nn.Module, epoch: int, params: Params) -> None:
+    def on_epoch(self, model: Backbone, epoch: int, params: Params) -> None:
         """Called before epoch 1, 2, ...: may change what trains. Nothing by default."""
 
-    def finish(self, model: nn.Module, params: Params) -> nn.Module:
-        """The trained module as one that predicts: merge adapters, drop what only training needed."""
-        return model
+    def finish(self, model: Backbone, params: Params) -> None:
+        """Make the trained model one that predicts, in place: merge adapters, drop training's extras."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +182,10 @@ class HeadStrategy(Strategy):
         """
         return nn.Linear(width, classes)
 
-    def prepare(self, model: Backbone, params: Params) -> nn.Module:
+    def prepare(self, model: Backbone, params: Params) -> None:
         """Freeze the whole trunk and put an unfitted head on it."""
         model.freeze(1.0)
         model.head = self.head(model.info.width, model.classes, params)
-        return model
 
 
 def split_decay(

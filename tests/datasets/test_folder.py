@@ -1,0 +1,154 @@
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+
+from tlsearch.datasets.folder import Folder, FolderOptions
+from tlsearch.errors import DataError
+
+
+def put(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path, "PNG")
+
+
+def load(root: Path):
+    return Folder().load(FolderOptions(path=root))
+
+
+def test_options_take_the_strings_of_a_study_file(tmp_path):
+    assert FolderOptions.model_validate({"path": str(tmp_path)}).path == tmp_path
+    with pytest.raises(ValidationError):
+        FolderOptions.model_validate({"path": str(tmp_path), "pth": 1})
+    with pytest.raises(ValidationError):
+        FolderOptions.model_validate({"path": 3})
+
+
+def test_class_folders(tmp_path):
+    put(tmp_path, "dog/b.png", "dog/a.jpg", "cat/deep/er/x.png", "cat/no_ending", "Zebra/ü 猫.png")
+    samples = load(tmp_path)
+    assert samples.classes == ("Zebra", "cat", "dog")
+    assert samples.names == ["Zebra/ü 猫.png", "cat/deep/er/x.png", "cat/no_ending", "dog/a.jpg", "dog/b.png"]
+    assert samples.labels == [0, 1, 1, 2, 2]
+    assert samples.items == [tmp_path / name for name in samples.names]
+    assert samples.splits is None
+    assert samples.broken == ()
+
+
+def test_what_lies_beside_images_is_no_image(tmp_path):
+    put(tmp_path, "a/1.png", "b/1.png", "a/.hidden.png", ".git/x.png", "a/.thumbs/y.png", "stray.png")
+    for name in ("a/notes.txt", "a/Thumbs.db", "a/README", "b/meta.JSON", "LICENSE"):
+        (tmp_path / name).write_text("x")
+    assert load(tmp_path).names == ["a/1.png", "b/1.png"]
+
+
+def test_a_name_that_is_not_utf8_can_be_printed(tmp_path):
+    put(tmp_path, "a/1.png", "b/1.png")
+    os.rename(os.fsencode(tmp_path / "a/1.png"), os.fsencode(tmp_path) + b"/a/\xff.png")
+    samples = load(tmp_path)
+    assert samples.names[0] == "a/\\xff.png"
+    assert samples.items[0].exists()
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
+def test_splits(tmp_path, val):
+    put(tmp_path, *(f"{split}/{label}/1.png" for split in ("train", val, "test") for label in "ab"))
+    (tmp_path / "annotations").mkdir()
+    samples = load(tmp_path)
+    assert dict(zip(samples.names, samples.splits, strict=True)) == {
+        "test/a/1.png": "test",
+        "test/b/1.png": "test",
+        "train/a/1.png": "train",
+        "train/b/1.png": "train",
+        f"{val}/a/1.png": "val",
+        f"{val}/b/1.png": "val",
+    }
+    assert samples.classes == ("a", "b")
+
+
+def test_train_alone_leaves_the_rest_to_the_core(tmp_path):
+    put(tmp_path, "train/a/1.png", "train/b/1.png")
+    assert load(tmp_path).splits == ["train", "train"]
+
+
+def test_train_may_be_a_class(tmp_path):
+    put(tmp_path, "train/1.png", "car/1.png")
+    assert load(tmp_path).classes == ("car", "train")
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        ([], "0|no folder"),
+        (["a/1.png"], '"a".*at least 2'),
+        (["1.png", "2.png"], "at least 2"),
+        (["train/a/1.png", "train/b/1.png", "test/a/1.png"], 'test lacks 1 folder \\("b"\\)'),
+        (
+            ["train/a/1.png", "train/b/1.png", *(f"test/{x}/1.png" for x in "abc")],
+            'train lacks 1 folder \\("c"\\)',
+        ),
+        (["val/a/1.png", "test/a/1.png"], "no train"),
+        (["train/a/1.png", "train/b/1.png", "car/1.png"], "splits or classes"),
+        ([f"{s}/{x}/1.png" for s in ("train", "val", "valid") for x in "ab"], "more than one validation"),
+    ],
+)
+def test_layouts_that_cannot_be_used(tmp_path, names, reason):
+    put(tmp_path, *names)
+    with pytest.raises(DataError, match=reason) as caught:
+        load(tmp_path)
+    assert str(tmp_path) in caught.value.message
+    assert caught.value.hint
+
+
+def test_no_such_folder_a_file_and_an_empty_class(tmp_path):
+    put(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "c").mkdir()
+    with pytest.raises(DataError, match="/c holds no image"):
+        load(tmp_path)
+    with pytest.raises(DataError, match="no folder"):
+        load(tmp_path / "none")
+    with pytest.raises(DataError, match="not a folder"):
+        load(tmp_path / "a/1.png")
+
+
+def test_links_loops_and_fifos(tmp_path):
+    root, outside = tmp_path / "data", tmp_path / "outside"
+    put(root, "a/1.png", "b/1.png", "b/more/2.png")
+    put(outside, "secret.png")
+    (root / "a/out.png").symlink_to(outside / "secret.png")
+    (root / "a/out_folder").symlink_to(outside)
+    (root / "a/up.png").symlink_to("../../outside/secret.png")
+    (root / "a/in.png").symlink_to("../b/1.png")
+    (root / "a/in_folder").symlink_to("../b/more")
+    (root / "a/self").symlink_to("self")
+    (root / "a/around").symlink_to("../a")
+    (root / "a/gone.png").symlink_to("nothing.png")
+    os.mkfifo(root / "a/fifo.png")
+    samples = load(root)
+    assert samples.names == ["a/1.png", "a/in.png", "a/in_folder/2.png", "b/1.png", "b/more/2.png"]
+    reasons = dict(line.split(": ", 1) for line in samples.broken)
+    refused = ["out.png", "out_folder", "up.png", "self", "around", "gone.png", "fifo.png"]
+    assert set(reasons) == {f"a/{name}" for name in refused}
+    assert all("leads out" in reasons[f"a/{name}"] for name in ("out.png", "out_folder", "up.png"))
+    assert "loop" in reasons["a/self"]
+    assert "loop" in reasons["a/around"]
+    assert "link to nothing" in reasons["a/gone.png"]
+    assert "FIFO" in reasons["a/fifo.png"]
+
+
+def test_a_whole_class_is_never_lost_to_a_link(tmp_path):
+    put(tmp_path / "data", "a/1.png", "b/1.png")
+    put(tmp_path, "elsewhere/1.png")
+    (tmp_path / "data/c").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="/c is a link that leaves"):
+        load(tmp_path / "data")
+
+
+def test_the_root_itself_may_be_a_link(tmp_path):
+    put(tmp_path / "data", "a/1.png", "b/1.png")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    assert load(tmp_path / "link").names == ["a/1.png", "b/1.png"]

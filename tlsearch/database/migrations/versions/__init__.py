@@ -1,0 +1,1 @@
+"""One file a schema version, numbered in order; ``schema.REVISIONS`` lists them."""

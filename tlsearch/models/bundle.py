@@ -1,0 +1,251 @@
+"""A trained model as a folder: ``model.safetensors`` and ``bundle.json``; no pickle, checksums verified.
+
+``bundle.json`` holds everything that is needed to predict as the study did: classes, preprocessing, the
+backbone's and strategy's names and versions, and where the model came from.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from tlsearch.contracts import Backbone, InputSpec
+from tlsearch.errors import BundleError, DataError
+from tlsearch.files import flush_folder, sha256_of, write_durably
+from tlsearch.models.rebuild import rebuild
+from tlsearch.records import Artifact, Params
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+MANIFEST = "bundle.json"
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What ``bundle.json`` says.
+
+    ``metrics`` maps ``val`` and ``test`` to metric names and values; ``provenance`` is for people and
+    programs that ask where a model came from (study, trial, seed, data fingerprint, versions).
+    """
+
+    format: int
+    classes: tuple[str, ...]
+    backbone: str
+    image_size: int | None
+    inputs: Mapping[str, Any]
+    strategy: str
+    params: Params
+    sha256: str
+    bytes: int
+    metrics: Mapping[str, Mapping[str, float]]
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model says of one item: classes by falling probability, or why it couldn't be read."""
+
+    item: str
+    label: str | None
+    probability: float | None
+    probabilities: Mapping[str, float]
+    error: str | None = None
+
+
+class Model:
+    """A loaded bundle that predicts from raw items: paths, arrays, whatever its backbone encodes."""
+
+    def __init__(self, network: Backbone, inputs: InputSpec, manifest: Manifest, folder: Path) -> None:
+        self.network = network
+        self.inputs = inputs
+        self.manifest = manifest
+        self.folder = folder
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the probabilities."""
+        return self.manifest.classes
+
+    def logits(self, items: Sequence[object]) -> NDArray[np.float32]:
+        """Logits (N, classes) of raw items.
+
+        Raises:
+            DataError: an item is broken.
+        """
+        parts = [np.zeros((0, len(self.classes)), np.float32)]
+        for _, batch in _batches(items):
+            parts.append(self._forward(np.stack([self.inputs.encode(item) for item in batch])))
+        return np.concatenate(parts)
+
+    def predict_proba(self, items: Sequence[object]) -> NDArray[np.float32]:
+        """Class probabilities (N, classes) of raw items."""
+        logits = torch.from_numpy(self.logits(items))
+        return np.asarray(logits.softmax(dim=1).numpy(), dtype=np.float32)
+
+    def predict(self, items: Sequence[object]) -> list[str]:
+        """The most probable class of each raw item."""
+        return [self.classes[index] for index in self.logits(items).argmax(axis=1)]
+
+    def readable(self, items: Sequence[object]) -> tuple[list[int], NDArray[np.float32], dict[int, str]]:
+        """Positions of the items that can be read, their logits, and what is wrong with the others."""
+        kept: list[int] = []
+        errors: dict[int, str] = {}
+        parts = [np.zeros((0, len(self.classes)), np.float32)]
+        for start, batch in _batches(items):
+            encoded: list[NDArray[Any]] = []
+            for position, item in enumerate(batch, start):
+                try:
+                    encoded.append(self.inputs.encode(item))
+                    kept.append(position)
+                except DataError as error:
+                    errors[position] = error.message
+            if encoded:
+                parts.append(self._forward(np.stack(encoded)))
+        return kept, np.concatenate(parts), errors
+
+    def describe(self, items: Sequence[object]) -> Iterator[Prediction]:
+        """A `Prediction` for each item, in order; a broken one gets its error and ends nothing."""
+        for start, batch in _batches(items):
+            kept, logits, errors = self.readable(batch)
+            shares = dict(zip(kept, torch.from_numpy(logits).softmax(dim=1).tolist(), strict=True))
+            for position, item in enumerate(batch):
+                name = str(item) if isinstance(item, Path | str) else f"item {start + position}"
+                if position in errors:
+                    yield Prediction(name, None, None, {}, errors[position])
+                    continue
+                named = dict(zip(self.classes, shares[position], strict=True))
+                ordered = dict(sorted(named.items(), key=lambda pair: -pair[1]))
+                label = next(iter(ordered))
+                yield Prediction(name, label, ordered[label], ordered)
+
+    def _forward(self, encoded: NDArray[Any]) -> NDArray[np.float32]:
+        device = next(self.network.parameters()).device
+        with torch.inference_mode():
+            logits = self.network(self.inputs.to_model(torch.from_numpy(encoded).to(device)))
+        return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
+
+
+def write(folder: Path, *, network: Backbone, manifest: Mapping[str, Any]) -> Artifact:
+    """Write a bundle: whole or not at all, flushed to disk; an older one at the same place is replaced.
+
+    Args:
+        folder: where it goes.
+        network: the finished model.
+        manifest: the fields of `Manifest` that aren't known from the network.
+
+    Returns:
+        The folder as an artifact, with the checksum of its weights.
+    """
+    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.draft")
+    draft.mkdir(parents=True)
+    try:
+        # Tensors that share memory can't be written as they are; equal copies can.
+        state = {
+            name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()
+        }
+        weights = write_durably(draft / WEIGHTS, lambda path: save_file(state, path))
+        document = {
+            "format": FORMAT,
+            "backbone": network.info.name,
+            "inputs": dict(network.info.inputs.to_json()),
+            "sha256": weights.sha256,
+            "bytes": weights.bytes,
+            **manifest,
+        }
+        text = json.dumps(document, indent=2, sort_keys=True)
+        write_durably(draft / MANIFEST, lambda path: path.write_text(text))
+        old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
+        if folder.exists():
+            folder.rename(old)
+        draft.rename(folder)
+        flush_folder(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return Artifact(uri=str(folder), sha256=weights.sha256, bytes=weights.bytes)
+
+
+def load(folder: Path, *, device: str = "cpu") -> Model:
+    """Load a bundle after checking that it is what was written.
+
+    Raises:
+        BundleError: something is missing, changed, or not a bundle.
+        UnknownNameError: a plugin that it needs isn't installed.
+    """
+    manifest = read_manifest(folder)
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        raise BundleError(f"{folder} holds no {WEIGHTS}.", hint="Copy the whole folder of the bundle.")
+    if sha256_of(weights) != manifest.sha256:
+        raise BundleError(
+            f"{weights} isn't what was written: its SHA-256 differs from the one in {MANIFEST}.",
+            hint="The copy is damaged or was changed; fetch the bundle again.",
+        )
+    try:
+        state = load_file(weights)
+    except (SafetensorError, OSError) as error:
+        raise BundleError(f"Can't read {weights}: {error}") from None
+    network = rebuild(
+        backbone=manifest.backbone,
+        weights="random",
+        image_size=manifest.image_size,
+        strategy=manifest.strategy,
+        params=manifest.params,
+        classes=len(manifest.classes),
+        state=state,
+    )
+    try:
+        inputs = type(network.info.inputs)(**manifest.inputs)
+    except TypeError as error:
+        raise BundleError(f"{folder / MANIFEST}: its preprocessing can't be rebuilt: {error}") from None
+    network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Model(network, inputs, manifest, folder)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What a bundle says of itself; the weights are not read.
+
+    Raises:
+        BundleError: it isn't a bundle, or one of a newer format.
+    """
+    path = folder / MANIFEST
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        version = document["format"]
+        if version != FORMAT:
+            raise BundleError(
+                f"{path} has format {version}; this tlsearch reads format {FORMAT}.",
+                hint="Install the tlsearch that wrote it, or a newer one.",
+            )
+        known = {name: document[name] for name in Manifest.__dataclass_fields__}
+        known["classes"] = tuple(str(name) for name in known["classes"])
+        if isinstance(known["inputs"], dict):
+            known["inputs"] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in known["inputs"].items()
+            }
+        return Manifest(**known)
+    except FileNotFoundError:
+        raise BundleError(
+            f"{folder} is not a model bundle: it has no {MANIFEST}.",
+            hint="`tlsearch best STUDY` names the bundle of a study.",
+        ) from None
+    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+        raise BundleError(f"{path} is not a bundle's description: {error!r}") from None
+
+
+def _batches(items: Sequence[object]) -> Iterator[tuple[int, list[object]]]:
+    for start in range(0, len(items), BATCH):
+        yield start, [items[index] for index in range(start, min(start + BATCH, len(items)))]

@@ -1,0 +1,85 @@
+"""A saved model's structure from its description, and its tensors put back into it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from tlsearch import registry
+from tlsearch.contracts import Backbone
+from tlsearch.errors import BundleError
+from tlsearch.records import Params
+
+
+def rebuild(
+    *,
+    backbone: str,
+    weights: str,
+    image_size: int | None,
+    strategy: str,
+    params: Params,
+    classes: int,
+    state: Mapping[str, Tensor],
+) -> Backbone:
+    """The finished model that ``state`` was saved from.
+
+    Args:
+        backbone: its whole name.
+        weights: ``random`` where ``state`` is complete, else what the trial started from.
+        image_size: as the study's data section had it.
+        strategy: name of the strategy that prepared it.
+        params: the strategy's knobs.
+        classes: of the target.
+        state: tensors by name; those of the trunk may be missing where they are the pretrained ones.
+
+    Raises:
+        UnknownNameError: the plugin of the backbone or strategy isn't installed.
+        BundleError: the tensors don't fit the structure.
+    """
+    plugin = registry.strategy(strategy)
+    pretrained = registry.backbone(backbone, weights=weights, image_size=image_size)
+    model = Backbone(pretrained, classes=classes)
+    plugin.prepare(model, params)
+    plugin.finish(model, params)
+    fill(model, state, complete=weights == "random")
+    return model.eval().requires_grad_(False)
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor], *, complete: bool) -> None:
+    """Put saved tensors into a model; buffers take the size that they were saved with.
+
+    Args:
+        model: of the same structure.
+        state: tensors by name.
+        complete: whether ``state`` must hold every tensor; else the trunk's may be missing.
+
+    Raises:
+        BundleError: names or shapes don't fit.
+    """
+    for name, tensor in state.items():
+        owner_name, _, leaf = name.rpartition(".")
+        try:
+            owner = model.get_submodule(owner_name)
+        except AttributeError:
+            continue  # reported below as unexpected
+        if leaf in owner._buffers and owner._buffers[leaf] is not None:
+            owner._buffers[leaf] = torch.empty_like(tensor)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            result = model.load_state_dict(dict(state), strict=False)
+        except RuntimeError as error:
+            raise BundleError(f"The saved weights don't fit the model: {error}") from None
+    missing = [name for name in result.missing_keys if complete or not name.startswith("trunk.")]
+    if missing or result.unexpected_keys:
+        odd = [
+            *(f"missing {name}" for name in missing),
+            *(f"unexpected {name}" for name in result.unexpected_keys),
+        ]
+        raise BundleError(
+            f"The saved weights don't fit the model: {', '.join(odd[:6])}.",
+            hint="Was the model made by another version of a plugin? `tlsearch plugins` lists versions.",
+        )

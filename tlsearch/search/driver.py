@@ -1,0 +1,358 @@
+"""The mediator between workers, sampler and database: hands out points, records results, keeps the best."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from tlsearch.contracts import HeadStrategy, frozen_groups
+from tlsearch.database.store import Lease, Store
+from tlsearch.records import (
+    Costs,
+    EpochResult,
+    Outcome,
+    Point,
+    TrialRecord,
+    TrialRole,
+    TrialState,
+)
+from tlsearch.search.budget import Ledger
+from tlsearch.search.progress import Best, Observer, Snapshot
+from tlsearch.search.sampler import Proposal, Sampler
+from tlsearch.spec import StudySpec
+
+
+class PointSource(Protocol):
+    """Where a driver's points come from."""
+
+    def take(self) -> list[Point]:
+        """Points for one worker's turn; empty when there are no more."""
+
+    def learn(self, result: EpochResult) -> None:
+        """Take note of how a point ended."""
+
+
+class Fixed:
+    """Points that are known beforehand, heads of one branch together."""
+
+    def __init__(self, points: Iterable[Point], *, heads: Callable[[str], bool], at_once: int) -> None:
+        self._turns = deque(group_turns(points, heads=heads, at_once=at_once))
+
+    def take(self) -> list[Point]:
+        """The next turn."""
+        return self._turns.popleft() if self._turns else []
+
+    def learn(self, result: EpochResult) -> None:
+        """Nothing to learn."""
+
+
+class Searching:
+    """Points that an earlier driver left open, then what the sampler proposes while the budget lasts."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        ledger: Ledger,
+        *,
+        left_open: Iterable[Point],
+        next_number: int,
+        seed: int,
+        heads: Callable[[str], bool],
+        at_once: int,
+    ) -> None:
+        self.sampler = sampler
+        self.ledger = ledger
+        self.next_number = next_number
+        self.seed = seed
+        self.at_once = at_once
+        points = list(left_open)
+        for point in points:
+            sampler.resume(point.number, Proposal(point.backbone, point.strategy, point.params))
+        self._again = deque(group_turns(points, heads=heads, at_once=at_once))
+        self.exhausted = False
+
+    def take(self) -> list[Point]:
+        """Left open points first; then proposals, as many as the trial budget allows."""
+        if self._again:
+            return self._again.popleft()
+        if self.ledger.trials_left == 0:
+            return []
+        proposals = self.sampler.ask(self.next_number, most=self.ledger.trials_left, heads=self.at_once)
+        self.exhausted = not proposals
+        points = [
+            Point(
+                number=self.next_number + index,
+                backbone=proposal.backbone,
+                strategy=proposal.strategy,
+                params=proposal.params,
+                seed=self.seed,
+            )
+            for index, proposal in enumerate(proposals)
+        ]
+        self.next_number += len(points)
+        self.ledger.started += len(points)
+        return points
+
+    def learn(self, result: EpochResult) -> None:
+        """Tell the sampler."""
+        if result.outcome is not None:
+            self.sampler.tell(result.number, result.outcome.state, result.outcome.value)
+
+
+class Driver:
+    """A `Desk`: every point that it hands out ends in the database with a state and a reason."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        lease: Lease,
+        spec: StudySpec,
+        source: PointSource,
+        ledger: Ledger,
+        deadline: float,
+        slots: int,
+        groups: Mapping[str, int],
+        heads: Callable[[str], bool],
+        phase: str,
+        total: int | None,
+        finished: Sequence[TrialRecord],
+        observe: Observer,
+        stopping: Callable[[], str],
+    ) -> None:
+        self.store = store
+        self.lease = lease
+        self.spec = spec
+        self.source = source
+        self.ledger = ledger
+        self.deadline = deadline
+        self.slots = slots
+        self.groups = groups
+        self.heads = heads
+        self.phase = phase
+        self.total = total
+        self.observe = observe
+        self.stopping = stopping
+        self.done = 0
+        self.counts = dict.fromkeys(TrialState, 0)
+        self.best: Best | None = None
+        self.by_strategy: dict[str, float] = {}
+        self.failures: list[str] = []
+        self._open: dict[int, Point] = {}
+        self._turn_of: dict[int, int] = {}
+        self._last: dict[int, EpochResult] = {}
+        self._seconds: dict[int, float] = {}
+        self._kept: dict[int, tuple[float, str]] = {}
+        for record in finished:
+            self._count(record.point, _outcome_of(record))
+        self.done = len(finished)
+
+    # The desk
+
+    def next_turn(self) -> list[Point] | None:
+        """Points for a worker; empty while all workers are busy, None when it is over."""
+        if self.stopping() or time.time() >= self.deadline:
+            return None
+        if self._busy() >= self.slots:
+            return []
+        points = self.source.take()
+        if not points:
+            return None
+        self.store.start_trials(self.lease, points)
+        self._open.update({point.number: point for point in points})
+        self._turn_of.update({point.number: points[0].number for point in points})
+        self._tell()
+        return points
+
+    def record(self, results: Sequence[EpochResult]) -> None:
+        """Write results down, then learn from them."""
+        current = [
+            self._with_depth(result)
+            for result in results
+            if result.number in self._open and result.attempt == self._open[result.number].attempt
+        ]
+        if not current:
+            return
+        refused = {result.number for result in self.store.record(self.lease, current)}
+        for result in current:
+            if result.number in refused:
+                continue
+            self._last[result.number] = result
+            self._seconds[result.number] = self._seconds.get(result.number, 0.0) + result.seconds
+            if result.outcome is not None:
+                self._end(result)
+        self._keep_the_best()
+        self._tell()
+
+    def ended(self, points: Sequence[Point], error: str | None) -> None:
+        """End what a worker left open: it died, or it was stopped by the scheduler or by us."""
+        left = [point for point in points if point.number in self._open]
+        if not left:
+            return
+        why = self.stopping()
+        late = time.time() >= self.deadline
+        if error is not None and not why:
+            state, reason = TrialState.FAILED, error
+        elif why or late:
+            state, reason = TrialState.CANCELLED, why or "the time budget ran out"
+        else:
+            state, reason = TrialState.PRUNED, "stopped by ASHA: others were better at the same epoch"
+        self._close(left, state, reason)
+
+    def must_stop(self) -> bool:
+        """Stop workers at once when asked to, or soon after the deadline, which they keep themselves."""
+        return bool(self.stopping()) or time.time() > self.deadline + 3
+
+    # Before and after
+
+    def close(self) -> None:
+        """End whatever is still open when no worker is left."""
+        if self._open:
+            reason = self.stopping() or "the time budget ran out"
+            self._close(list(self._open.values()), TrialState.CANCELLED, reason)
+
+    def _close(self, points: Sequence[Point], state: TrialState, reason: str) -> None:
+        results = []
+        for point in points:
+            last = self._last.get(point.number)
+            outcome = Outcome(
+                state=state,
+                reason=f"{reason} (after epoch {last.epoch} of {last.epochs})" if last else reason,
+                value=last.value if last and state is TrialState.PRUNED else None,
+                metrics=last.metrics if last else {},
+                costs=Costs(seconds=self._seconds.get(point.number, 0.0)),
+            )
+            ending = EpochResult(
+                number=point.number,
+                attempt=point.attempt,
+                epoch=last.epoch if last else 0,
+                epochs=last.epochs if last else 0,
+                value=last.value if last else None,
+                metrics=last.metrics if last else {},
+                seconds=last.seconds if last else 0.0,
+                outcome=outcome,
+            )
+            results.append(self._with_depth(ending))
+        refused = {result.number for result in self.store.record(self.lease, results)}
+        for result in results:
+            if result.number not in refused:
+                self._end(result)
+            else:
+                self._open.pop(result.number, None)
+        self._tell()
+
+    def _end(self, result: EpochResult) -> None:
+        point = self._open.pop(result.number)
+        for notes in (self._turn_of, self._last, self._seconds):
+            notes.pop(result.number, None)
+        if result.outcome is None:
+            return
+        self.done += 1
+        self.source.learn(result)
+        self._count(point, result.outcome)
+        if result.outcome.state is TrialState.FAILED:
+            self.failures.append(f"trial {point.number} ({point.strategy}): {result.outcome.reason}")
+
+    def _count(self, point: Point, outcome: Outcome) -> None:
+        self.counts[outcome.state] += 1
+        value = outcome.value
+        if outcome.state is not TrialState.COMPLETE or value is None or not math.isfinite(value):
+            return
+        if outcome.artifact is not None:
+            self._kept[point.number] = (value, outcome.artifact.uri)
+        known = self.by_strategy.get(point.strategy)
+        if known is None or self._better(value, known):
+            self.by_strategy[point.strategy] = value
+        if (
+            self.best is None
+            or self.best.outcome.value is None
+            or self._better(value, self.best.outcome.value)
+        ):
+            self.best = Best(point, outcome)
+
+    def _better(self, value: float, other: float) -> bool:
+        return value < other if self.spec.objective.minimize else value > other
+
+    def _keep_the_best(self) -> None:
+        """Drop weights that can't win any more; `search.keep` best stay, the best one always."""
+        keep = max(self.spec.search.keep, self.spec.search.finalists)
+        if len(self._kept) <= keep:
+            return
+        ranked = sorted(
+            self._kept, key=lambda n: (self._kept[n][0], n), reverse=not self.spec.objective.minimize
+        )
+        dropped = ranked[keep:]
+        self.store.forget_artifacts(self.lease, dropped)
+        for number in dropped:
+            Path(self._kept.pop(number)[1]).unlink(missing_ok=True)
+
+    def _busy(self) -> int:
+        """Turns that workers are on."""
+        return len({self._turn_of[number] for number in self._open})
+
+    def _with_depth(self, result: EpochResult) -> EpochResult:
+        """The result with its freeze depth as k of n groups, which is what people ask for."""
+        point, groups = self._open[result.number], self.groups.get(self._open[result.number].backbone)
+        if result.outcome is None or groups is None:
+            return result
+        depth = point.params.get("freeze_depth")
+        frozen = groups if self.heads(point.strategy) else None
+        if isinstance(depth, int | float):
+            frozen = frozen_groups(depth, groups)
+        return replace(result, outcome=replace(result.outcome, freeze_depth=frozen, groups=groups))
+
+    def _tell(self) -> None:
+        counts = {**self.counts, TrialState.RUNNING: len(self._open)}
+        note = self.failures.pop(0) if self.failures else ""
+        self.observe(
+            Snapshot(
+                phase=self.phase,
+                done=self.done,
+                total=self.total,
+                counts=counts,
+                best=self.best,
+                by_strategy=dict(self.by_strategy),
+                seconds_left=self.ledger.seconds_left,
+                note=note,
+            )
+        )
+
+
+def group_turns(points: Iterable[Point], *, heads: Callable[[str], bool], at_once: int) -> list[list[Point]]:
+    """Points as workers' turns: heads of one branch and role together, everything else alone."""
+    turns: list[list[Point]] = []
+    filling: dict[tuple[str, str, TrialRole], list[Point]] = {}
+    for point in points:
+        key = (point.backbone, point.strategy, point.role)
+        if not heads(point.strategy):
+            turns.append([point])
+        elif key in filling and len(filling[key]) < at_once:
+            filling[key].append(point)
+        else:
+            filling[key] = [point]
+            turns.append(filling[key])
+    return turns
+
+
+def is_heads(strategies: Mapping[str, object]) -> Callable[[str], bool]:
+    """Tells whether a strategy of that name fits heads."""
+    return lambda name: isinstance(strategies.get(name), HeadStrategy)
+
+
+def _outcome_of(record: TrialRecord) -> Outcome:
+    return Outcome(
+        state=record.state,
+        reason=record.reason,
+        value=record.value,
+        metrics=record.metrics,
+        costs=record.costs,
+        freeze_depth=record.freeze_depth,
+        groups=record.groups,
+        cache=record.cache,
+        artifact=record.artifact,
+    )

@@ -1,0 +1,218 @@
+"""The end of a search: the best few are confirmed, the winner becomes a bundle that reproduces its score."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from tlsearch.database.store import Lease, Store
+from tlsearch.errors import SearchError, VerificationError
+from tlsearch.files import sha256_of
+from tlsearch.models import bundle
+from tlsearch.models.rebuild import rebuild
+from tlsearch.records import ModelRecord, Point, TrialRecord, TrialRole, TrialState
+from tlsearch.search.setup import Prepared
+from tlsearch.search.verify import verify
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    """A trial with the values of all seeds that it was run with, its own first."""
+
+    trial: TrialRecord
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds."""
+        return statistics.fmean(self.values)
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean; 0 for a single seed."""
+        if len(self.values) < 2:
+            return 0.0
+        return statistics.stdev(self.values) / math.sqrt(len(self.values))
+
+    @property
+    def cost(self) -> tuple[float, float, float]:
+        """What using and training it costs: parameters, trained parameters, seconds."""
+        costs = self.trial.costs
+        return costs.total_parameters, costs.trainable_parameters, costs.seconds
+
+
+def confirmations(
+    finalists: Sequence[TrialRecord], existing: Sequence[TrialRecord], *, seeds: int, first_number: int
+) -> list[Point]:
+    """Points that repeat finalists with fresh seeds, less those that are there already.
+
+    Args:
+        finalists: the best trials of the search.
+        existing: CONFIRM trials of the study; those that didn't end by themselves run again.
+        seeds: how many fresh seeds for each.
+        first_number: of the trials to be added.
+    """
+    points: list[Point] = []
+    number = first_number
+    for finalist in finalists:
+        known = {trial.seed: trial for trial in existing if trial.confirms == finalist.number}
+        for offset in range(1, seeds + 1):
+            seed = finalist.seed + offset
+            trial = known.get(seed)
+            if trial is None:
+                points.append(
+                    Point(
+                        number=number,
+                        backbone=finalist.backbone,
+                        strategy=finalist.strategy,
+                        params=finalist.params,
+                        seed=seed,
+                        role=TrialRole.CONFIRM,
+                        confirms=finalist.number,
+                    )
+                )
+                number += 1
+            elif trial.state in (TrialState.RUNNING, TrialState.CANCELLED):
+                points.append(again(trial))
+    return points
+
+
+def again(trial: TrialRecord) -> Point:
+    """The point of a trial that didn't end by itself, for another attempt."""
+    point = trial.point
+    return Point(
+        number=point.number,
+        backbone=point.backbone,
+        strategy=point.strategy,
+        params=point.params,
+        seed=point.seed,
+        attempt=point.attempt + 1,
+        role=point.role,
+        confirms=point.confirms,
+    )
+
+
+def ranked(
+    finalists: Sequence[TrialRecord], confirmed: Sequence[TrialRecord], *, minimize: bool
+) -> list[Finalist]:
+    """Finalists from the winner on: by mean, and within one standard error of the best the cheaper first."""
+    candidates = []
+    for trial in finalists:
+        values = [
+            other.value
+            for other in confirmed
+            if other.confirms == trial.number and other.state is TrialState.COMPLETE
+        ]
+        own = [trial.value, *values]
+        candidates.append(Finalist(trial, tuple(value for value in own if value is not None)))
+    sign = 1 if minimize else -1
+    candidates.sort(key=lambda finalist: (sign * finalist.mean, finalist.cost))
+    best = candidates[0]
+    tied = [f for f in candidates if abs(f.mean - best.mean) <= best.error or f.mean == best.mean]
+    rest = [f for f in candidates if f not in tied]
+    return sorted(tied, key=lambda finalist: finalist.cost) + rest
+
+
+def promote(
+    candidates: Sequence[Finalist],
+    *,
+    store: Store,
+    lease: Lease,
+    prepared: Prepared,
+    folder: Path,
+    provenance: Mapping[str, Any],
+) -> tuple[ModelRecord, list[str]]:
+    """Make the first candidate that reproduces its score the study's model.
+
+    Returns:
+        The model as it was pinned in the database, and a sentence for each candidate that was refused.
+
+    Raises:
+        SearchError: none does.
+    """
+    refused: list[str] = []
+    for candidate in candidates:
+        try:
+            return _promote(
+                candidate, store=store, lease=lease, prepared=prepared, folder=folder, provenance=provenance
+            ), refused
+        except VerificationError as error:
+            refused.append(f"trial {candidate.trial.number} was refused: {error.message}")
+    raise SearchError("No model reproduces its recorded score.\n" + "\n".join(refused))
+
+
+def _promote(
+    finalist: Finalist,
+    *,
+    store: Store,
+    lease: Lease,
+    prepared: Prepared,
+    folder: Path,
+    provenance: Mapping[str, Any],
+) -> ModelRecord:
+    trial, spec = finalist.trial, prepared.spec
+    metric = spec.objective.metric
+    if trial.artifact is None or trial.value is None:
+        raise VerificationError(f"the weights of trial {trial.number} are gone")
+    weights = Path(trial.artifact.uri)
+    if not weights.is_file() or sha256_of(weights) != trial.artifact.sha256:
+        raise VerificationError(f"{weights} is missing or isn't what was written")
+    network = rebuild(
+        backbone=trial.backbone,
+        weights=next(b.weights for b in spec.backbones if b.name == trial.backbone),
+        image_size=spec.data.image_size,
+        strategy=trial.strategy,
+        params=trial.params,
+        classes=len(prepared.dataset.classes),
+        state=load_file(weights),
+    )
+    manifest: dict[str, Any] = {
+        "classes": list(prepared.dataset.classes),
+        "image_size": spec.data.image_size,
+        "strategy": trial.strategy,
+        "params": dict(trial.params),
+        "metrics": {"val": dict(trial.metrics)},
+        "provenance": {
+            **provenance,
+            "trial": trial.number,
+            "seed": trial.seed,
+            "freeze_depth": trial.freeze_depth,
+            "groups": trial.groups,
+            "fingerprint": prepared.dataset.fingerprint,
+            "versions": dict(prepared.versions),
+            "plugins": [
+                {"group": p.group, "name": p.name, "distribution": p.distribution, "version": p.version}
+                for p in prepared.plugins
+            ],
+        },
+    }
+    bundle.write(folder, network=network, manifest=manifest)
+    scores = verify(folder, spec=spec.to_json(), metric=metric, value=trial.value)
+    over_seeds = {
+        f"{metric}_mean": finalist.mean,
+        f"{metric}_standard_error": finalist.error,
+        "seeds": float(len(finalist.values)),
+    }
+    metrics = {"val": {**scores["val"], metric: trial.value, **over_seeds}}
+    if "test" in scores:
+        metrics["test"] = scores["test"]
+    artifact = bundle.write(folder, network=network, manifest={**manifest, "metrics": metrics})
+    record = ModelRecord(
+        study=spec.study,
+        trial=trial.number,
+        uri=artifact.uri,
+        sha256=artifact.sha256,
+        bytes=artifact.bytes,
+        verified=True,
+        metrics=metrics,
+        created=datetime.now(UTC),
+    )
+    store.pin_model(lease, record)
+    return record

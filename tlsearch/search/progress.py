@@ -1,0 +1,48 @@
+"""What an observer of a running search is told: frozen snapshots, never callbacks into the search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tlsearch.records import Outcome, Point, TrialState
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best trial so far."""
+
+    point: Point
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Where a search stands.
+
+    Attributes:
+        phase: what is going on, such as ``search`` or ``confirm the best``.
+        done: steps of the phase that are done (trials, images).
+        total: steps in all; None where nobody knows.
+        counts: trials of the search by state.
+        best: of the search, so far.
+        by_strategy: the best value of each strategy.
+        seconds_left: of the wall-clock budget; None without one.
+        note: a sentence worth a line of its own (a fallback, a trial that failed), or empty.
+    """
+
+    phase: str
+    done: int = 0
+    total: int | None = None
+    counts: Mapping[TrialState, int] = field(default_factory=dict)
+    best: Best | None = None
+    by_strategy: Mapping[str, float] = field(default_factory=dict)
+    seconds_left: float | None = None
+    note: str = ""
+
+
+Observer = Callable[[Snapshot], None]
+
+
+def silent(snapshot: Snapshot) -> None:
+    """The observer that doesn't look."""

@@ -1,0 +1,107 @@
+"""Run in a process of its own: does a bundle reproduce its validation score from the raw items?
+
+Only then is the test set opened. Nothing of the search's caches is used: items are read, decoded and pushed
+through the whole model, as they will be when the model is used.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tlsearch.errors import TlsearchError, VerificationError
+
+CHUNK = 1024
+"""Items held in memory at once."""
+
+
+def verify(
+    bundle: Path, *, spec: Mapping[str, Any], metric: str, value: float
+) -> dict[str, dict[str, float]]:
+    """Scores of a bundle on the validation and test splits, measured in a fresh process.
+
+    Args:
+        bundle: its folder.
+        spec: the study, as `StudySpec.to_json` gives it.
+        metric: the study's.
+        value: what was recorded for the validation split.
+
+    Returns:
+        ``val`` and, where the data has one, ``test``: metric names to values.
+
+    Raises:
+        VerificationError: the recorded value isn't reproduced, or the model doesn't even load.
+    """
+    request = json.dumps({"bundle": str(bundle), "spec": spec, "metric": metric, "value": value})
+    done = subprocess.run(
+        [sys.executable, "-m", "tlsearch.search.verify"],
+        input=request,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        answer = json.loads(done.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        tail = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise VerificationError(f"The model of {bundle} can't be verified: {tail[0]}") from None
+    if "error" in answer:
+        raise VerificationError(f"The model of {bundle} can't be verified: {answer['error']}")
+    scores: dict[str, dict[str, float]] = answer["scores"]
+    return scores
+
+
+def tolerance(metric: str, count: int) -> float:
+    """How far a reproduced score may be off: rounding may turn one item, and shifts a loss a little."""
+    return 1e-3 if metric == "log_loss" else 1.5 / max(1, count)
+
+
+def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    import torch
+
+    from tlsearch.models import bundle
+    from tlsearch.spec import parse
+    from tlsearch.training import sources
+    from tlsearch.training.data import split
+    from tlsearch.training.metrics import score
+
+    spec = parse(request["spec"])
+    model = bundle.load(Path(request["bundle"]), device="cuda" if torch.cuda.is_available() else "cpu")
+    listed = sources.listing(spec.data)
+    shares = spec.data.split
+    parts = split(
+        listed.samples, listed.hashes, val=shares.val, test=shares.test, stop=shares.stop, seed=spec.seed
+    )
+
+    def scores(name: str) -> dict[str, float]:
+        indices = parts[name].tolist()
+        labels, logits = [], []
+        for start in range(0, len(indices), CHUNK):
+            chunk = indices[start : start + CHUNK]
+            kept, values, _ = model.readable([listed.samples.items[index] for index in chunk])
+            labels += [listed.samples.labels[chunk[position]] for position in kept]
+            logits.append(torch.from_numpy(values))
+        return dict(score(torch.cat(logits), torch.tensor(labels)))
+
+    measured = {"val": scores("val")}
+    off = abs(measured["val"][request["metric"]] - request["value"])
+    if off > tolerance(request["metric"], len(parts["val"])):
+        return {
+            "error": f"{request['metric']} on the validation split is "
+            f"{measured['val'][request['metric']]:.6g}, and {request['value']:.6g} was recorded"
+        }
+    if len(parts["test"]):
+        measured["test"] = scores("test")
+    return {"scores": measured}
+
+
+if __name__ == "__main__":
+    try:
+        result = _answer(json.load(sys.stdin))
+    except TlsearchError as error:
+        result = {"error": str(error)}
+    print(json.dumps(result))

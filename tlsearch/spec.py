@@ -1,0 +1,387 @@
+"""A study file (YAML) as a frozen, strictly validated `StudySpec`.
+
+Every mistake is reported at once, each with file, line, path, what would be right. Nothing here looks at
+data, plugins or the database; names are resolved later by those who know them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from tlsearch.errors import SpecError, did_you_mean
+
+MAX_BYTES = 1_000_000
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"]
+Scalar = bool | int | float | str
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class SplitSpec(_Section):
+    """Shares of the data; ``stop`` is cut from the training part, for early stopping only."""
+
+    val: Fraction = 0.15
+    test: Fraction = 0.15
+    stop: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> SplitSpec:
+        if self.val <= 0:
+            raise ValueError("val must be above 0: trials are compared on it")
+        if self.val + self.test >= 0.9:
+            raise ValueError("val and test together must leave at least 0.1 for training")
+        return self
+
+
+class DataSpec(BaseModel):
+    """A data set: its source, how it is split, and the source's own keys (``options``)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
+
+    source: str
+    split: SplitSpec = SplitSpec()
+    image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
+    horizontal_flip: bool | None = None
+    max_broken: Fraction = 0.05
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keys that belong to the source plugin, not yet validated."""
+        return dict(self.model_extra or {})
+
+
+class BackboneSpec(_Section):
+    """A backbone and where its weights come from: ``pretrained``, ``random``, or a file."""
+
+    name: Annotated[str, Field(pattern=r"^[^/\s]+/\S+$", max_length=200)]
+    weights: str = "pretrained"
+
+
+class Override(_Section):
+    """A knob's range as the user wants it: ``low``/``high``, or ``choices``, or one fixed ``value``."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool | None = None
+    step: float | None = None
+    choices: tuple[Scalar, ...] | None = None
+    value: Scalar | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, given: Any) -> Any:
+        if isinstance(given, bool | int | float | str):
+            return {"value": given}
+        if isinstance(given, list | tuple):
+            return {"choices": tuple(given)}
+        return given
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Override:
+        ranged = any(field is not None for field in (self.low, self.high, self.log, self.step))
+        if sum((ranged, self.choices is not None, self.value is not None)) != 1:
+            raise ValueError("give a range (low, high, log, step), or a list of choices, or one value")
+        if self.choices is not None and not self.choices:
+            raise ValueError("the list of choices is empty")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low ({self.low:g}) is above high ({self.high:g})")
+        if self.log and self.low is not None and self.low <= 0:
+            raise ValueError(f"a log range must start above 0, not at {self.low:g}")
+        return self
+
+
+class ObjectiveSpec(_Section):
+    """What is compared on the validation split."""
+
+    metric: Metric = "accuracy"
+    direction: Literal["maximize", "minimize"] | None = None
+
+    @model_validator(mode="after")
+    def _direction_fits(self) -> ObjectiveSpec:
+        right = "minimize" if self.metric == "log_loss" else "maximize"
+        if self.direction not in (None, right):
+            raise ValueError(f"{self.metric} is to {right}, not to {self.direction}")
+        return self
+
+    @property
+    def minimize(self) -> bool:
+        """Whether smaller is better."""
+        return self.metric == "log_loss"
+
+
+class BudgetSpec(_Section):
+    """Whichever of trials and minutes comes first ends the search; epochs bound one trial."""
+
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 60
+    minutes: Annotated[float, Field(gt=0, le=60 * 24 * 365)] | None = None
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
+
+
+class ResourcesSpec(_Section):
+    """Per trial. ``gpus_per_trial`` may be a fraction; left out, a GPU is used where there is one."""
+
+    cpus_per_trial: Annotated[int, Field(ge=1, le=1024)] = 1
+    gpus_per_trial: Annotated[float, Field(ge=0, le=64)] | None = None
+    concurrent: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+
+class SearchSpec(_Section):
+    """How to search. The defaults are meant to be left alone."""
+
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    pruner: Literal["asha", "none"] = "asha"
+    heads_per_trial: Annotated[int, Field(ge=1, le=4096)] | None = None
+    views: Annotated[int, Field(ge=1, le=64)] = 4
+    finalists: Annotated[int, Field(ge=1, le=20)] = 3
+    confirm_seeds: Annotated[int, Field(ge=0, le=20)] = 2
+    keep: Annotated[int, Field(ge=1, le=10_000)] = 5
+
+
+class StudySpec(_Section):
+    """A whole study file."""
+
+    study: Annotated[str, Field(pattern=NAME_PATTERN)]
+    data: DataSpec
+    source_data: DataSpec | None = None
+    backbones: Annotated[tuple[BackboneSpec, ...], Field(min_length=1)]
+    strategies: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    space: Mapping[str, Override] = Field(default_factory=dict)
+    objective: ObjectiveSpec = ObjectiveSpec()
+    budget: BudgetSpec = BudgetSpec()
+    resources: ResourcesSpec = ResourcesSpec()
+    search: SearchSpec = SearchSpec()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @field_validator("backbones", mode="before")
+    @classmethod
+    def _backbone_names(cls, given: Any) -> Any:
+        if isinstance(given, list | tuple):
+            return tuple({"name": item} if isinstance(item, str) else item for item in given)
+        return given
+
+    @field_validator("strategies", mode="before")
+    @classmethod
+    def _strategy_names(cls, given: Any) -> Any:
+        return tuple(given) if isinstance(given, list) else given
+
+    @model_validator(mode="after")
+    def _no_doubles(self) -> StudySpec:
+        for what, names in (
+            ("backbones", [backbone.name for backbone in self.backbones]),
+            ("strategies", list(self.strategies or ())),
+        ):
+            doubled = sorted({name for name in names if names.count(name) > 1})
+            if doubled:
+                raise ValueError(f"{what}: {', '.join(doubled)} is listed twice")
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """The study as plain data; `parse` takes it back."""
+        plain = json.loads(self.model_dump_json(exclude_none=True))
+        return typing.cast("dict[str, Any]", plain)
+
+
+def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> StudySpec:
+    """Read and validate a study file. Relative paths in its data sections count from the file's folder.
+
+    Args:
+        path: of the YAML file.
+        overrides: dotted keys and values that replace what the file says (``{"budget.trials": 10}``).
+
+    Raises:
+        SpecError: the file can't be read or isn't a valid study; the message names every mistake.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise SpecError(f"{path} is over {MAX_BYTES:,} bytes; a study file is a page at most.")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = sorted(str(other) for other in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
+        hint = f"Study files there: {', '.join(near[:5])}" if near else None
+        raise SpecError(f"There is no study file {path}.", hint=hint) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"Can't read {path}: {error}") from None
+    data, lines = _read_yaml(text, str(path))
+    return parse(data, overrides=overrides, name=str(path), lines=lines, folder=path.resolve().parent)
+
+
+def parse(
+    data: Mapping[str, Any],
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    name: str = "study",
+    lines: Mapping[str, int] | None = None,
+    folder: Path | None = None,
+) -> StudySpec:
+    """Validate a study given as plain data.
+
+    Args:
+        data: as a study file would hold it.
+        overrides: dotted keys and values that replace those in ``data``.
+        name: how errors call it.
+        lines: line numbers by dotted path, for errors.
+        folder: what relative paths in the data sections count from; the working directory by default.
+
+    Raises:
+        SpecError: the message names every mistake.
+    """
+    plain: dict[str, Any] = json.loads(json.dumps(data, default=str))
+    for key, value in (overrides or {}).items():
+        _put(plain, key, value)
+    for section in ("data", "source_data"):
+        if isinstance(plain.get(section), dict):
+            _anchor_paths(plain[section], folder or Path.cwd())
+    try:
+        return StudySpec.model_validate(_tuples(plain))
+    except ValidationError as error:
+        problems = [_sentence(problem, name, lines or {}) for problem in error.errors()]
+        hint = None
+        if len(problems) > 1:
+            problems.insert(0, f"{len(problems)} mistakes in {name}:")
+        raise SpecError("\n".join(problems), hint=hint) from None
+
+
+def _read_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[str, int]]:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+    from ruamel.yaml.events import AliasEvent
+
+    try:
+        for event in YAML(typ="safe", pure=True).parse(text):
+            if isinstance(event, AliasEvent):
+                line = event.start_mark.line + 1
+                raise SpecError(f"{name}:{line}: aliases (*{event.anchor}) are not taken in study files.")
+        root = YAML(typ="safe", pure=True).compose(text)
+        data = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{name}:{mark.line + 1}" if mark else name
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise SpecError(f"{place}: not a YAML file that can be read: {problem}.") from None
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{name}: not a YAML file that can be read: {error}.") from None
+    if not isinstance(data, dict):
+        raise SpecError(f"{name}: a study file is a mapping with keys such as study, data, backbones.")
+    return data, dict(_line_numbers(root))
+
+
+def _line_numbers(node: Any, path: str = "") -> Iterator[tuple[str, int]]:
+    from ruamel.yaml.nodes import MappingNode, SequenceNode
+
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            inner = f"{path}.{key.value}" if path else str(key.value)
+            yield inner, key.start_mark.line + 1
+            yield from _line_numbers(value, inner)
+    elif isinstance(node, SequenceNode):
+        for index, value in enumerate(node.value):
+            inner = f"{path}.{index}"
+            yield inner, value.start_mark.line + 1
+            yield from _line_numbers(value, inner)
+
+
+def _put(data: dict[str, Any], key: str, value: Any) -> None:
+    # Knob names in `space` hold dots themselves: everything behind "space." is one key.
+    head, _, tail = key.partition(".")
+    if not tail:
+        data[head] = value
+    elif head == "space":
+        data.setdefault("space", {})[tail] = value
+    else:
+        inner = data.setdefault(head, {})
+        if not isinstance(inner, dict):
+            raise SpecError(f"Can't set {key}: {head} is {inner!r}, not a section.")
+        _put(inner, tail, value)
+
+
+def _anchor_paths(section: dict[str, Any], folder: Path) -> None:
+    for key in ("path", "root"):
+        value = section.get(key)
+        if isinstance(value, str) and value:
+            section[key] = str(folder / Path(value).expanduser())
+
+
+def _tuples(value: Any) -> Any:
+    """Lists as tuples, which is what strict frozen models take."""
+    if isinstance(value, dict):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return tuple(_tuples(inner) for inner in value)
+    return value
+
+
+def _sentence(problem: Any, name: str, lines: Mapping[str, int]) -> str:
+    # Validator names such as "function-before" stand in the location of unions; they mean nothing to a user.
+    location = [str(part) for part in problem["loc"]]
+    path = ".".join(location)
+    place = next(
+        (
+            f"{name}:{lines[path_]}"
+            for path_ in (".".join(location[:end]) for end in range(len(location), 0, -1))
+            if path_ in lines
+        ),
+        name,
+    )
+    given = problem.get("input")
+    if problem["type"] == "extra_forbidden":
+        text = f"unknown key. {did_you_mean(location[-1], _keys_at(location[:-1]))}".strip()
+        if not text.endswith("?"):
+            known = ", ".join(_keys_at(location[:-1]))
+            text += f" Known here: {known}." if known else ""
+    elif problem["type"] == "missing":
+        text = "is missing."
+    else:
+        message = problem["msg"].removeprefix("Value error, ")
+        message = message[0].lower() + message[1:]
+        shown = "" if isinstance(given, dict | tuple | list) else f", got {_shorten(repr(given))}"
+        text = f"{message}{shown}."
+    return f"{place}: {path}: {text}" if path else f"{place}: {text}"
+
+
+def _shorten(text: str, limit: int = 80) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def _keys_at(location: list[str]) -> list[str]:
+    model: type[BaseModel] = StudySpec
+    for part in location:
+        if part.isdigit():
+            continue
+        field = model.model_fields.get(part)
+        inner = _model_in(field.annotation) if field is not None else None
+        if inner is None:
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in typing.get_args(annotation):
+        found = _model_in(inner)
+        if found is not None:
+            return found
+    return None
+
+
+def unknown_option(name: str, known: list[str]) -> str:
+    """A sentence for a key in a data section that neither tlsearch nor the source knows."""
+    common = [key for key in DataSpec.model_fields if key != "source"]
+    close = difflib.get_close_matches(name, [*known, *common], n=1)
+    if close:
+        return f'unknown key. Did you mean "{close[0]}"?'
+    return f"unknown key. Known here: {', '.join([*known, *common])}."

@@ -1,0 +1,52 @@
+"""Linear probe: the backbone is a fixed feature extractor, a new last layer is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from torch import nn
+
+from tlsearch.contracts import BackboneInfo, HeadPoint, HeadStrategy, HeadTask, LinearRecipe, Space, number
+from tlsearch.records import Params
+
+
+class LinearProbe(HeadStrategy):
+    """Softmax regression on frozen features (Kornblith et al. 2019, arXiv:1805.08974)."""
+
+    def space(self, backbone: BackboneInfo) -> Space:
+        """Learning rate on standardized features, and regularization."""
+        augmented = ["light"] if "light" in backbone.inputs.policies else []
+        return {
+            "learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
+            "weight_decay": FloatDistribution(1e-6, 1.0, log=True),
+            "label_smoothing": FloatDistribution(0.0, 0.2, step=0.05),
+            # Few values: heads of equal dropout share one matrix product.
+            "dropout": CategoricalDistribution([0.0, 0.25, 0.5]),
+            "augmentation": CategoricalDistribution(["none", *augmented]),
+        }
+
+    def default(self, backbone: BackboneInfo) -> Params:
+        """A middling learning rate with little regularization."""
+        return {
+            "learning_rate": 3e-3,
+            "weight_decay": 1e-2,
+            "label_smoothing": 0.0,
+            "dropout": 0.0,
+            "augmentation": "none",
+        }
+
+    def fit_heads(self, task: HeadTask, points: Sequence[HeadPoint]) -> list[nn.Module]:
+        """All points in one batched training."""
+        return task.train_linear(
+            [
+                LinearRecipe(
+                    learning_rate=number(point.params, "learning_rate"),
+                    weight_decay=number(point.params, "weight_decay"),
+                    label_smoothing=number(point.params, "label_smoothing"),
+                    dropout=number(point.params, "dropout"),
+                    seed=point.seed,
+                )
+                for point in points
+            ]
+        )

@@ -1,0 +1,263 @@
+"""The only training loop. It yields after every epoch and never calls back."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tlsearch.contracts import Backbone, Batch, Recipe, Strategy
+from tlsearch.errors import TrialError
+from tlsearch.records import Params
+from tlsearch.training.feed import Feed
+from tlsearch.training.frontier import Frontier, set_modes, trainable_names
+from tlsearch.training.heads import schedule
+from tlsearch.training.metrics import rank, score
+
+CLIP_NORM = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class FitEpoch:
+    """One epoch: scores on both held-out parts, and whether (and why) it was the last.
+
+    After the last one the model holds the weights of the epoch that was best on the stop split, and
+    ``kept`` is that epoch's scores.
+    """
+
+    epoch: int
+    validation: Mapping[str, float]
+    stop: Mapping[str, float]
+    train_loss: float
+    learning_rate: float
+    seconds: float
+    ended: str
+    kept: Mapping[str, float]
+
+
+Plan = Callable[[], tuple[Frontier, Feed, Feed | None]]
+"""Finds the frontier of the model as it is now, with a feed of the target data and one of the source's."""
+
+
+def fit(
+    model: Backbone,
+    *,
+    strategy: Strategy,
+    params: Params,
+    plan: Plan,
+    epochs: int,
+    seed: int,
+    metric: str,
+    deadline: float = math.inf,
+) -> Iterator[FitEpoch]:
+    """Train a prepared model, an epoch at a time.
+
+    Args:
+        model: from `Strategy.prepare`; trained in place.
+        strategy: gives optimizer groups, loss, penalty and what happens before an epoch.
+        params: its knobs.
+        plan: called at the start, and again whenever what trains has changed.
+        epochs: at most this many.
+        seed: of dropout and of the order of items.
+        metric: decides which epoch is kept, on the stop split.
+        deadline: as `time.time` counts; training ends there, inside an epoch if it must.
+
+    Raises:
+        TrialError: the loss isn't finite, or memory doesn't even suffice for one item.
+    """
+    recipe = strategy.recipe(params)
+    torch.manual_seed(seed)
+    strategy.on_epoch(model, 1, params)
+    frontier, feed, source = plan()
+    planned = trainable_names(model)
+    optimizer = _optimizer(recipe, strategy.param_groups(model, params))
+    stepper = _Stepper(model, strategy, params, optimizer, batch_size=recipe.batch_size)
+    steps_per_epoch = math.ceil(len(feed.data.indices["train"]) / recipe.batch_size)
+    best: tuple[float, float] | None = None
+    best_state: dict[str, Tensor] = {}
+    best_epoch, kept = 0, {}
+
+    for epoch in range(1, epochs + 1):
+        began = time.perf_counter()
+        if epoch > 1:
+            strategy.on_epoch(model, epoch, params)
+            if trainable_names(model) != planned:
+                frontier, feed, source = plan()
+                planned = trainable_names(model)
+                # What starts to train now still has the values that it had in the best epoch so far.
+                best_state = {**_snapshot(model), **best_state}
+                _refresh(optimizer, strategy.param_groups(model, params))
+        set_modes(model, frontier)
+        losses: list[float] = []
+        sources = _endless(source, recipe, seed) if source is not None else None
+        late = False
+        for number, (inputs, targets) in enumerate(
+            feed.train(epoch, batch_size=_target_share(recipe, source), seed=seed)
+        ):
+            late = time.time() > deadline
+            if late and losses:
+                break
+            batch = Batch(inputs, targets, epoch, next(sources) if sources else None)
+            factor = schedule((epoch - 1) * steps_per_epoch + number + 1, epochs * steps_per_epoch)
+            losses.append(stepper.step(frontier, batch, factor))
+        model.eval()
+        stop = score(*feed.evaluate("stop", frontier.eval_forward))
+        validation = score(*feed.evaluate("val", frontier.eval_forward))
+        order = rank(stop, metric)
+        if best is None or order > best:
+            best, best_epoch, kept = order, epoch, dict(validation)
+            best_state = _snapshot(model)
+        ended = ""
+        if epoch == epochs:
+            ended = f"all {epochs} epochs"
+        elif late or time.time() > deadline:
+            ended = f"stopped at the time budget in epoch {epoch} of {epochs}"
+        elif recipe.patience and epoch - best_epoch >= recipe.patience:
+            ended = f"stopped early: no better epoch on the stop split since epoch {best_epoch}"
+        if ended:
+            model.load_state_dict(best_state, strict=False)
+        yield FitEpoch(
+            epoch=epoch,
+            validation=validation,
+            stop=stop,
+            train_loss=sum(losses) / max(1, len(losses)),
+            learning_rate=max(group["lr"] for group in optimizer.param_groups),
+            seconds=time.perf_counter() - began,
+            ended=ended,
+            kept=kept,
+        )
+        if ended:
+            return
+
+
+class _Stepper:
+    """One optimizer step: mixed precision on CUDA, clipping, smaller micro-batches when memory runs out."""
+
+    def __init__(
+        self,
+        model: Backbone,
+        strategy: Strategy,
+        params: Params,
+        optimizer: torch.optim.Optimizer,
+        *,
+        batch_size: int,
+    ) -> None:
+        self.model = model
+        self.strategy = strategy
+        self.params = params
+        self.optimizer = optimizer
+        self.device = next(model.parameters()).device
+        self.micro = batch_size
+        half = self.device.type == "cuda" and not torch.cuda.is_bf16_supported()
+        self.precision = torch.float16 if half else torch.bfloat16
+        # bfloat16 has float32's range and needs no scaling.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
+
+    def step(self, frontier: Frontier, batch: Batch, factor: float) -> float:
+        """Train on one batch; the learning rate of every group is its base rate times ``factor``."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                loss = self._accumulate(frontier, batch)
+                break
+            except torch.OutOfMemoryError:
+                if self.micro == 1:
+                    raise TrialError("out of memory even with one item at a time") from None
+                self.micro = max(1, self.micro // 2)
+                torch.cuda.empty_cache()
+        if not math.isfinite(loss):
+            raise TrialError(
+                f"the loss became {loss} in epoch {batch.epoch}: the learning rate may be too high"
+            )
+        self.scaler.unscale_(self.optimizer)
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        nn.utils.clip_grad_norm_(trained, CLIP_NORM)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss
+
+    def _accumulate(self, frontier: Frontier, batch: Batch) -> float:
+        total = 0.0
+        parts = _parts(batch, self.micro)
+        for part in parts:
+            with torch.autocast(self.device.type, self.precision, enabled=self.device.type == "cuda"):
+                loss = self.strategy.loss(frontier.train_forward, part, self.params)
+                penalty = self.strategy.penalty(self.model, self.params)
+                if penalty is not None:
+                    loss = loss + penalty
+            loss = loss * (len(part.targets) / len(batch.targets))
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total += float(loss.detach())
+        return total
+
+
+def _parts(batch: Batch, size: int) -> list[Batch]:
+    count = len(batch.targets)
+    if count <= size:
+        return [batch]
+    pieces = math.ceil(count / size)
+    inputs = [tensor.tensor_split(pieces) for tensor in batch.inputs]
+    targets = batch.targets.tensor_split(pieces)
+    sources: list[Batch | None] = [None] * pieces
+    if batch.source is not None:
+        cut = [tensor.tensor_split(pieces) for tensor in batch.source.inputs]
+        labels = batch.source.targets.tensor_split(pieces)
+        sources = [Batch(tuple(part[i] for part in cut), labels[i], batch.epoch) for i in range(pieces)]
+    return [
+        Batch(tuple(part[i] for part in inputs), targets[i], batch.epoch, sources[i]) for i in range(pieces)
+    ]
+
+
+def _target_share(recipe: Recipe, source: Feed | None) -> int:
+    if source is None:
+        return recipe.batch_size
+    return max(1, round(recipe.batch_size * (1 - recipe.source_share)))
+
+
+def _endless(source: Feed, recipe: Recipe, seed: int) -> Iterator[Batch]:
+    """Source batches without end: a shuffled pass over the source data, then another."""
+    size = max(1, recipe.batch_size - _target_share(recipe, source))
+    turn = 0
+    while True:
+        turn += 1
+        for inputs, targets in source.train(turn, batch_size=size, seed=seed):
+            yield Batch(inputs, targets, turn)
+
+
+def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    if not groups:
+        raise TrialError("nothing trains: the strategy marked no parameter")
+    for group in groups:
+        group["base_lr"] = group["lr"]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+    raise TrialError(f'unknown optimizer "{recipe.optimizer}": adamw and sgd are known')
+
+
+def _refresh(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> None:
+    """Give the optimizer new groups; parameters that it had keep their moments."""
+    defaults = {
+        key: value
+        for key, value in optimizer.param_groups[0].items()
+        if key not in ("params", "base_lr", "lr", "weight_decay")
+    }
+    optimizer.param_groups = [
+        {**defaults, **group, "base_lr": group["lr"]} for group in groups if group["params"]
+    ]
+
+
+def _snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of what training may have changed: trainable parameters and all buffers."""
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    return {
+        name: tensor.detach().clone() for name, tensor in model.state_dict().items() if name not in frozen
+    }

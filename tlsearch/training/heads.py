@@ -1,0 +1,172 @@
+"""Many linear heads at once: one matrix product trains all of them on the same stored features.
+
+A head alone leaves most of a machine's arithmetic unused. Here the weights of H heads stand side by side in
+one (D, H * C) matrix; the forward pass and the gradient of a batch are two matrix products, whatever H is. Each
+head gets exactly the updates that it would get alone: same batches, same dropout draws, its own knobs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tlsearch.contracts import LinearRecipe
+
+BATCH = 256
+TARGET_STEPS = 1500
+"""Steps after which a linear head on standardized features has settled."""
+STATE_BYTES = 512 * 2**20
+"""Weights, moments and gradients of the heads trained together stay under this."""
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+WARM_UP = 0.1
+
+
+def train_linear(
+    features: Tensor,
+    labels: Tensor,
+    stop_features: Tensor,
+    stop_labels: Tensor,
+    *,
+    classes: int,
+    recipes: Sequence[LinearRecipe],
+) -> list[nn.Module]:
+    """Train one linear head for each recipe with AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
+
+    Features are standardized inside; the shift and scale are folded into the returned weights. Each head is
+    the one with the lowest log-loss on the stop items over all epochs.
+
+    Args:
+        features: (K, N, D), K stored views of N items; epoch e trains on view e mod K.
+        labels: (N,).
+        stop_features: (M, D), M may be 0: then the last epoch is kept.
+        stop_labels: (M,).
+        classes: how many.
+        recipes: one for each head.
+
+    Returns:
+        ``nn.Linear`` modules, in the order of the recipes.
+    """
+    mean = features[0].mean(dim=0)
+    scale = features[0].std(dim=0, unbiased=False).clamp_min(1e-6)
+    views = (features - mean) / scale
+    stop = (stop_features - mean) / scale
+
+    # Heads of one seed and dropout see the same inputs, which is what lets one product serve them all.
+    together: dict[tuple[int, float], list[int]] = defaultdict(list)
+    for index, recipe in enumerate(recipes):
+        together[(recipe.seed, recipe.dropout)].append(index)
+    width = features.shape[2]
+    at_once = max(1, STATE_BYTES // (5 * 4 * width * classes))
+
+    heads: dict[int, nn.Module] = {}
+    for (seed, dropout), indices in together.items():
+        for start in range(0, len(indices), at_once):
+            chunk = indices[start : start + at_once]
+            weight, bias = _train_together(
+                views,
+                labels,
+                stop,
+                stop_labels,
+                classes=classes,
+                recipes=[recipes[index] for index in chunk],
+                seed=seed,
+                dropout=dropout,
+            )
+            for position, index in enumerate(chunk):
+                heads[index] = _folded(weight[:, position], bias[position], mean, scale)
+    return [heads[index] for index in range(len(recipes))]
+
+
+def _train_together(
+    views: Tensor,
+    labels: Tensor,
+    stop: Tensor,
+    stop_labels: Tensor,
+    *,
+    classes: int,
+    recipes: Sequence[LinearRecipe],
+    seed: int,
+    dropout: float,
+) -> tuple[Tensor, Tensor]:
+    """Weights (D, H, C) and biases (H, C) of H heads that share batches and dropout draws."""
+    count, width = views.shape[1:]
+    device = views.device
+    heads = len(recipes)
+    rate = torch.tensor([recipe.learning_rate for recipe in recipes], device=device)
+    decay = torch.tensor([recipe.weight_decay for recipe in recipes], device=device)
+    smoothing = torch.tensor([recipe.label_smoothing for recipe in recipes], device=device)
+
+    # The bias is a last row of the weights under a constant feature: one product computes both.
+    weight = torch.zeros(width + 1, heads, classes, device=device)
+    first, second = torch.zeros_like(weight), torch.zeros_like(weight)
+    decays = decay.reshape(1, heads, 1).repeat(width + 1, 1, 1)
+    decays[-1] = 0
+    best = weight.clone()
+    best_loss = torch.full((heads,), math.inf, device=device)
+
+    steps_per_epoch = math.ceil(count / BATCH)
+    epochs = min(60, max(10, round(TARGET_STEPS / steps_per_epoch)))
+    steps = epochs * steps_per_epoch
+    generator = torch.Generator().manual_seed(seed)
+    stop_with_one = functional.pad(stop, (0, 1), value=1.0)
+    step = 0
+    for epoch in range(epochs):
+        view = views[epoch % len(views)]
+        order = torch.randperm(count, generator=generator).to(device)
+        for start in range(0, count, BATCH):
+            index = order[start : start + BATCH]
+            batch = functional.pad(view[index], (0, 1), value=1.0)
+            if dropout > 0:
+                kept = torch.rand(len(index), width, generator=generator).to(device) >= dropout
+                batch[:, :-1] *= kept / (1 - dropout)
+            logits = (batch @ weight.reshape(width + 1, -1)).reshape(len(index), heads, classes)
+            # The gradient of cross-entropy with label smoothing: softmax minus smoothed target.
+            gradient = logits.softmax(dim=2)
+            gradient -= (smoothing / classes).reshape(1, heads, 1)
+            gradient[torch.arange(len(index), device=device), :, labels[index]] -= 1 - smoothing
+            gradient /= len(index)
+            slope = (batch.T @ gradient.reshape(len(index), -1)).reshape_as(weight)
+            step += 1
+            factor = rate * schedule(step, steps)
+            weight *= 1 - factor.reshape(1, heads, 1) * decays
+            first.lerp_(slope, 1 - BETA1)
+            second.mul_(BETA2).addcmul_(slope, slope, value=1 - BETA2)
+            size = factor / (1 - BETA1**step)
+            root = second.div(1 - BETA2**step).sqrt_().add_(EPSILON)
+            weight -= first / root * size.reshape(1, heads, 1)
+        if len(stop) == 0:
+            continue
+        logits = (stop_with_one @ weight.reshape(width + 1, -1)).reshape(len(stop), heads, classes)
+        losses = functional.cross_entropy(
+            logits.permute(0, 2, 1), stop_labels.unsqueeze(1).expand(-1, heads), reduction="none"
+        ).mean(dim=0)
+        better = losses < best_loss
+        best_loss = torch.where(better, losses, best_loss)
+        best[:, better] = weight[:, better]
+    # A head whose loss was never finite keeps its last weights, and is told as FAILED by its score.
+    never = torch.isinf(best_loss)
+    best[:, never] = weight[:, never]
+    return best[:-1], best[-1]
+
+
+def schedule(step: int, steps: int) -> float:
+    """Factor of the learning rate at a step (from 1): linear warm-up over a tenth, then half a cosine."""
+    warm_up = max(1, round(WARM_UP * steps))
+    if step <= warm_up:
+        return step / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+
+
+def _folded(weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor) -> nn.Linear:
+    """Weights (D, C) on standardized features as a module on plain ones."""
+    head = nn.Linear(weight.shape[0], weight.shape[1], device=weight.device)
+    with torch.no_grad():
+        folded = weight / scale.unsqueeze(1)
+        head.weight.copy_(folded.T)
+        head.bias.copy_(bias - mean @ folded)
+    return head

@@ -1,0 +1,93 @@
+"""A data section of a study file -> encoded, split data, by way of its source plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from tlsearch import registry
+from tlsearch.contracts import InputSpec, Samples
+from tlsearch.errors import DataError, SpecError
+from tlsearch.spec import DataSpec, unknown_option
+from tlsearch.training.arrays import ArrayStore
+from tlsearch.training.data import Data, fingerprint, prepare
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Items of a data section, identified but not yet decoded."""
+
+    described: DataSpec
+    samples: Samples
+    modality: str
+    mirror: bool
+    fingerprint: str
+    hashes: list[str]
+
+
+def listing(described: DataSpec, *, section: str = "data", threads: int = 2) -> Listed:
+    """List and identify the items of a data section.
+
+    Raises:
+        UnknownNameError: no such source.
+        SpecError: a key that the source doesn't take, or a value that it can't have.
+        DataError: nothing usable is there.
+    """
+    source = registry.dataset(described.source)
+    try:
+        options = source.options.model_validate(described.options)
+    except ValidationError as error:
+        known = list(source.options.model_fields)
+        problems = []
+        for problem in error.errors():
+            name = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                text = unknown_option(name, known)
+            elif problem["type"] == "missing":
+                text = f'is missing; the source "{described.source}" needs it.'
+            else:
+                text = f"{problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}."
+            problems.append(f"{section}.{name}: {text}")
+        raise SpecError("\n".join(problems)) from None
+    samples = source.load(options)
+    mirror = source.mirror if described.horizontal_flip is None else described.horizontal_flip
+    identity, hashes = fingerprint(samples, threads=threads)
+    return Listed(described, samples, source.modality, mirror, identity, hashes)
+
+
+def load(
+    listed: Listed,
+    inputs: InputSpec,
+    store: ArrayStore,
+    *,
+    seed: int,
+    threads: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Data:
+    """Split and encode listed items for a backbone's input.
+
+    Raises:
+        DataError: the items are of another kind than the backbone takes, or see `data.prepare`.
+    """
+    if listed.modality != inputs.modality:
+        raise DataError(
+            f'The data source "{listed.described.source}" holds {listed.modality} items; '
+            f"the backbone takes {inputs.modality}."
+        )
+    split = listed.described.split
+    return prepare(
+        listed.samples,
+        inputs,
+        store,
+        val=split.val,
+        test=split.test,
+        stop=split.stop,
+        seed=seed,
+        mirror=listed.mirror,
+        threads=threads,
+        max_broken=listed.described.max_broken,
+        hashed=(listed.fingerprint, listed.hashes),
+        progress=progress,
+    )
