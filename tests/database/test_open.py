@@ -18,8 +18,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.database.conftest import create
 
+from tests.database.conftest import create
 from tlsearch.database import schema
 from tlsearch.database.engine import parse
 from tlsearch.database.store import Store, schema_version, upgrade
@@ -134,7 +134,7 @@ def test_other_files_are_refused_and_left_alone(tmp_path: Path, create_it: bool)
         Store.open(f"sqlite:///{path}", create=create_it)
     with pytest.raises(DatabaseError, match="is a directory"):
         Store.open(f"sqlite:///{tmp_path}", create=create_it)
-    with pytest.raises(DatabaseError, match="No directory|No study database"):
+    with pytest.raises(DatabaseError, match=r"No directory|No study database"):
         Store.open(f"sqlite:///{tmp_path}/nowhere/tlsearch.db", create=create_it)
     assert path.read_bytes() == before
 
@@ -175,7 +175,7 @@ def test_older_schema_asks_for_an_upgrade(url: str, monkeypatch: pytest.MonkeyPa
 def test_newer_schema_is_refused_untouched(url: str, create_it: bool) -> None:
     Store.open(url, create=True).close()
     execute(url, f"UPDATE {schema.VERSION_TABLE} SET version_num = '0999'")
-    with pytest.raises(DatabaseError, match='schema "0999".*knows "0001"'):
+    with pytest.raises(DatabaseError, match=r'schema "0999".*knows "0001"'):
         Store.open(url, create=create_it)
     with pytest.raises(DatabaseError, match="0999"):
         upgrade(url)
@@ -234,7 +234,8 @@ def test_a_path_is_answered_with_its_url() -> None:
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
 def test_unreachable_server(scheme: str) -> None:
     started = time.monotonic()
-    url = "%s://ann:%s@127.0.0.1:1/studies?sslpassword=%s" % (scheme, *["s3cr" + "et%2Fword"] * 2)
+    password = "s3cr" + "et%2Fword"  # in two, so that a traceback's source lines don't hold it
+    url = f"{scheme}://ann:{password}@127.0.0.1:1/studies?sslpassword={password}"
     with pytest.raises(DatabaseError, match="can't be reached") as caught:
         Store.open(url)
     assert time.monotonic() - started < 15
@@ -310,7 +311,7 @@ def test_a_lock_is_waited_for_and_then_named(sqlite_url: str) -> None:
     with Store.open(sqlite_url, patience=0.3) as store:
         other.execute("BEGIN IMMEDIATE")
         assert store.study("flowers").name == "flowers"  # and isn't held up by one who prepares to write
-        with pytest.raises(DatabaseError, match="locked by another process for 0.3 s"):
+        with pytest.raises(DatabaseError, match=r"locked by another process for 0\.3 s"):
             store.acquire("flowers", owner="ann@host:1:0")
         other.execute("COMMIT")
         other.close()

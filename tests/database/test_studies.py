@@ -8,8 +8,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from tests.database.conftest import DATASET, Finish, create, outcome, point, result
 
+from tests.database.conftest import DATASET, Finish, create, outcome, point, result
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import StudyConflictError, UnknownNameError
 from tlsearch.records import ModelRecord, PluginVersion, StudyState, TrialState
@@ -67,7 +67,7 @@ def test_unknown_names_are_guessed(store: Store) -> None:
         store.model,
         store.delete_study,
     ):
-        with pytest.raises(UnknownNameError, match='No study "flower".*Did you mean "flowers"') as caught:
+        with pytest.raises(UnknownNameError, match=r'No study "flower".*Did you mean "flowers"') as caught:
             ask("flower")
         assert "tlsearch studies" in str(caught.value.hint)
     with pytest.raises(UnknownNameError, match='No study "flower"'):
@@ -160,7 +160,7 @@ def test_an_expired_lease_is_taken_over_and_its_holder_fenced(store: Store) -> N
         lambda: store.renew(late, elapsed=5),
         lambda: store.release(late, state=StudyState.FAILED, reason="late"),
     ):
-        with pytest.raises(StudyConflictError, match='"ann@host:1:0" no longer runs .*"bob@host:2:0" does'):
+        with pytest.raises(StudyConflictError, match=r'"ann@host:1:0" no longer runs .*"bob@host:2:0" does'):
             write()
     assert (store.study("flowers"), store.trials("flowers"), store.epochs("flowers", 0)) == before
     assert store.model("flowers") is None

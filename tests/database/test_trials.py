@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 from sqlalchemy import event
-from tests.database.conftest import Finish, outcome, point, result
 
+from tests.database.conftest import Finish, create, outcome, point, result
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import StudyConflictError, UnknownNameError
 from tlsearch.records import Artifact, Costs, EpochRecord, TrialRole, TrialState
@@ -135,8 +135,6 @@ def test_an_epoch_told_twice_is_stored_once(store: Store, lease: Lease) -> None:
 def test_what_is_no_number_is_never_best(
     store: Store, lease: Lease, finish: Finish, bad: float | None, direction: str
 ) -> None:
-    from tests.database.conftest import create
-
     create(store, "other", direction=direction)
     other = store.acquire("other", owner="ann@host:1:0")
     store.start_trials(other, [point(0), point(1)])
@@ -162,8 +160,6 @@ def test_numpy_numbers_are_numbers(store: Store, lease: Lease) -> None:
 
 
 def test_best_is_what_brute_force_finds(store: Store, lease: Lease) -> None:
-    from tests.database.conftest import create
-
     random = np.random.default_rng(0)
     for direction in ("maximize", "minimize"):
         create(store, direction, direction=direction)
@@ -225,7 +221,7 @@ def test_trials_are_filtered_sorted_and_paged(store: Store, lease: Lease) -> Non
     assert numbers(store, sort="value", limit=2) == [1, 2]
     assert numbers(store, limit=2, offset=1) == [1, 2]
     assert numbers(store, offset=3) == [3]
-    with pytest.raises(UnknownNameError, match='sorted by "valeu".*Did you mean "value"'):
+    with pytest.raises(UnknownNameError, match=r'sorted by "valeu".*Did you mean "value"'):
         numbers(store, sort="valeu")
     with pytest.raises(UnknownNameError, match="sorted by"):
         numbers(store, sort="number; DROP TABLE trials")
@@ -277,7 +273,8 @@ def test_best_has_an_index_to_walk(sqlite_url: str) -> None:
     with Store.open(sqlite_url, create=True) as store, store._database.engine.connect() as connection:
         plan = connection.exec_driver_sql(
             "EXPLAIN QUERY PLAN SELECT * FROM trials WHERE study_id = 1 AND state = 'COMPLETE' "
-            "AND role = 'search' AND value IS NOT NULL ORDER BY value DESC, trainable_parameters, number LIMIT 1"
+            "AND role = 'search' AND value IS NOT NULL ORDER BY value DESC, trainable_parameters, number "
+            "LIMIT 1"
         ).all()
         assert "ix_trials_best" in str(plan)
         assert "RIGHT PART OF ORDER BY" in str(plan) or "LAST" in str(plan)  # only ties are sorted

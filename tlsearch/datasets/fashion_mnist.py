@@ -20,7 +20,7 @@ CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
-DEBIAN_PATH = Path("/usr/share/dataset/fashion-mnist")
+DEBIAN_PATH = Path("/usr/share/datasets/fashion-mnist")
 _PARTS = {"train": "train", "test": "t10k"}
 _HINT = (
     "The four files are train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and"

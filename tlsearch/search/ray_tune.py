@@ -56,6 +56,13 @@ class Desk(Protocol):
         """Whether all workers are to be stopped now."""
 
 
+class _Unsaved:
+    """Ray Tune pickles what it is given, to restore a run from; ours are restored from the database."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
 class TrialActor(tune.Trainable):
     """A worker: takes points from its configuration, yields results, stays warm for the next ones."""
 
@@ -90,7 +97,7 @@ class TrialActor(tune.Trainable):
         """Nothing."""
 
 
-class DeskSearcher(Searcher):
+class DeskSearcher(_Unsaved, Searcher):
     """Hands the desk's turns to Ray Tune, and Ray Tune's results to the desk."""
 
     def __init__(self, desk: Desk, *, deadline: float) -> None:
@@ -149,7 +156,7 @@ class GradientASHA(AsyncHyperBandScheduler):
             super().on_trial_complete(tune_controller, trial, result)
 
 
-class DeskStopper(tune.Stopper):
+class DeskStopper(_Unsaved, tune.Stopper):
     """Stops everything when the desk says so."""
 
     def __init__(self, desk: Desk) -> None:

@@ -67,7 +67,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     from tlsearch.spec import parse
     from tlsearch.training import sources
     from tlsearch.training.data import split
-    from tlsearch.training.metrics import score
+    from tlsearch.metrics import score
 
     spec = parse(request["spec"])
     model = bundle.load(Path(request["bundle"]), device="cuda" if torch.cuda.is_available() else "cpu")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -13,15 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from tlsearch.contracts import InputSpec
-from tlsearch.training.activations import Activations, Items, Uncached, activations, materialize
+from tlsearch.training.activations import Activations, Unstored, activations
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.data import Data
 from tlsearch.training.frontier import Frontier
 
 Indices = NDArray[np.int64]
 EVALUATION_BATCH = 256
-TAP_BYTES = 2**30
-"""Activations of other freeze depths that one pass over a view stores beside the one it is made for."""
 MIXUP_ALPHA = 0.2
 """Zhang et al. 2018 (arXiv:1710.09412) use 0.2 on ImageNet."""
 
@@ -33,14 +30,6 @@ class Counts:
     prefix: int = 0
     trained: int = 0
     evaluated: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _View:
-    """Stored activations of one view, and which items their rows are (ascending)."""
-
-    activations: Activations
-    index: Indices
 
 
 @dataclass
@@ -74,7 +63,7 @@ class Feed:
     taps: Callable[[], Sequence[Frontier]] = tuple
     counts: Counts = field(default_factory=Counts)
     cache: str = ""
-    _views: dict[int, _View | None] = field(default_factory=dict)
+    _views: dict[int, Activations | None] = field(default_factory=dict)
     _draws: dict[int, Tensor | None] = field(default_factory=dict)
 
     def train(self, epoch: int, *, batch_size: int, seed: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
@@ -127,10 +116,7 @@ class Feed:
         """Boundary tensors of items, each with as many rows."""
         stored = self._stored_view(view)
         if stored is not None:
-            positions = np.searchsorted(stored.index, index)
-            return tuple(
-                tensor.to(self.device, non_blocking=True) for tensor in stored.activations.fetch(positions)
-            )
+            return stored.fetch(index)
         self.counts.prefix += len(index) if self.frontier.frozen else 0
         return self.frontier.prefix(self.read(index, view))
 
@@ -150,7 +136,7 @@ class Feed:
                 batch = self.inputs.augment(batch, self.policy, draws[torch.from_numpy(index)])
         return self.inputs.to_model(batch)
 
-    def _stored_view(self, view: int) -> _View | None:
+    def _stored_view(self, view: int) -> Activations | None:
         if self.store is None or not self.frontier.frozen:
             self.cache = self.cache or f"none: {self.frontier.reason or 'nothing is frozen'}"
             return None
@@ -158,31 +144,27 @@ class Feed:
             self._views[view] = self._materialize(self.store, view)
         return self._views[view]
 
-    def _materialize(self, store: ArrayStore, view: int) -> _View | None:
+    def _materialize(self, store: ArrayStore, view: int) -> Activations | None:
         # Test items are not touched before the winner is known; augmented views serve training alone.
         splits = ("train",) if view else tuple(name for name in self.data.indices if name != "test")
-        index = np.sort(np.concatenate([self.data.indices[name] for name in splits]))
-        described = f"{self.policy}|{self.seed}|{view}|{self.data.mirror}" if view else "plain"
-        items = Items(
+        stored = activations(
+            self.frontier,
             store=store,
-            data_key=f"{self.data.key}|{hashlib.sha256(index.tobytes()).hexdigest()}",
-            view_key=described,
-            count=len(index),
-            read=lambda positions: self.read(index[positions], view),
-            batch=EVALUATION_BATCH,
+            data_key=self.data.key,
+            view_key=f"{self.policy}|{self.seed}|{view}|{self.data.mirror}" if view else "plain",
+            items=np.concatenate([self.data.indices[name] for name in splits]),
+            read=lambda index: self.read(index, view),
             device=self.device,
-        )
-        if store.open(items.key(self.frontier)) is None:
+            limit_bytes=self.limit_bytes,
             # The same pass over the items also serves the other depths that trials will freeze.
-            tapped = materialize(self.taps(), items=items, limit_bytes=min(self.limit_bytes, TAP_BYTES))
-            self.counts.prefix += tapped.images
-        stored = activations(self.frontier, items=items, limit_bytes=self.limit_bytes)
-        if isinstance(stored, Uncached):
+            also=self.taps,
+        )
+        if isinstance(stored, Unstored):
             self.cache = f"none: {stored.reason}"
             return None
-        self.counts.prefix += stored.images
+        self.counts.prefix += stored.computed
         self.cache = self.cache or "prefix"
-        return _View(stored, index)
+        return stored
 
     def _mixed(
         self, index: Indices, targets: Tensor, generator: torch.Generator

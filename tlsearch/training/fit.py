@@ -17,7 +17,7 @@ from tlsearch.records import Params
 from tlsearch.training.feed import Feed
 from tlsearch.training.frontier import Frontier, set_modes, trainable_names
 from tlsearch.training.heads import schedule
-from tlsearch.training.metrics import rank, score
+from tlsearch.metrics import rank, score
 
 CLIP_NORM = 1.0
 

@@ -139,7 +139,7 @@ def find_frontier(model: nn.Module, example: Tensor) -> Frontier:
     """
     with _as_it_was(model):
         try:
-            (frontier,) = _split(model, example, [same_trainable(model)])
+            (frontier,) = _split(model, example, [trainable_names(model)])
             if frontier.frozen:
                 frontier = _checked(model, frontier, example)
         except _Unfit as error:
@@ -200,7 +200,7 @@ def shared_prefix(frontiers: Sequence[Frontier]) -> Callable[[Tensor], tuple[tup
     return run
 
 
-def same_trainable(model: nn.Module) -> frozenset[str]:
+def trainable_names(model: nn.Module) -> frozenset[str]:
     """Names of the parameters that train: while this stays the same, so does the frontier."""
     return frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
 

@@ -34,7 +34,7 @@ from tlsearch.training.feed import Counts, Feed
 from tlsearch.training.fit import fit
 from tlsearch.training.frontier import Frontier, depth_marks, find_frontier, find_frontiers
 from tlsearch.training.heads import train_linear
-from tlsearch.training.metrics import score
+from tlsearch.metrics import score
 
 WARM_BACKBONES = 4
 """Backbones that a worker keeps in memory."""

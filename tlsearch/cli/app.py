@@ -1,0 +1,19 @@
+"""All commands, gathered."""
+
+from __future__ import annotations
+
+import typer
+
+from tlsearch.cli import care, installed, jobs, query, search, use
+
+app = typer.Typer(
+    name="tlsearch",
+    help="Finds the best way to carry a pretrained network over to your images.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+for module in (search, query, use, installed, jobs, care):
+    module.register(app)

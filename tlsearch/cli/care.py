@@ -1,0 +1,52 @@
+"""``db`` and ``doctor``: care for the database and the installation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tlsearch.cli import options, output
+
+Command = Annotated[str, typer.Argument(metavar="upgrade|version", help="What to do.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    database = typer.Typer(help="Care for the study database.", no_args_is_help=True)
+    database.command()(upgrade)
+    database.command()(version)
+    app.add_typer(database, name="db")
+    app.command()(doctor)
+
+
+def upgrade(db: options.Database = None) -> None:
+    """Bring the database to this version's schema; makes it if it isn't there."""
+    from tlsearch.database import store
+
+    url = options.database(db)
+    store.upgrade(url)
+    output.say(f"The database has schema {store.schema_version(url)}.")
+
+
+def version(db: options.Database = None, json: options.Json = False) -> None:
+    """Print the schema version of the database."""
+    from tlsearch.database import store
+
+    found = store.schema_version(options.database(db))
+    output.print_json({"schema": found}) if json else print(found)
+
+
+def doctor(db: options.Database = None, json: options.Json = False) -> None:
+    """Check the installation, the machine and the database."""
+    from tlsearch.reports.doctor import examine
+
+    checks = examine(options.database(db))
+    if json:
+        output.print_json(checks)
+    else:
+        output.print_table(
+            ["", "check", "found"], [["ok" if c.ok else "PROBLEM", c.what, c.found] for c in checks]
+        )
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)

@@ -1,0 +1,160 @@
+"""``plugins``, ``strategies``, ``backbones``, ``datasets``: what is installed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tlsearch.cli import options, output
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (plugins, strategies, backbones, datasets):
+        app.command()(command)
+
+
+def plugins(json: options.Json = False) -> None:
+    """List installed plugins with their packages and whether they load."""
+    from tlsearch import registry
+    from tlsearch.errors import PluginError
+
+    loaders = {
+        registry.STRATEGIES: registry.strategy,
+        registry.BACKBONES: registry.backbone_family,
+        registry.DATASETS: registry.dataset,
+    }
+    rows = []
+    for group, load in loaders.items():
+        for name, plugin in registry.installed(group).items():
+            try:
+                load(name)
+                state = "ok"
+            except PluginError as error:
+                state = error.message
+            rows.append(
+                {
+                    "kind": group.removeprefix("tlsearch."),
+                    "name": name,
+                    "package": plugin.distribution,
+                    "version": plugin.version,
+                    "state": state,
+                }
+            )
+    _print(rows, as_json=json)
+    if any(row["state"] != "ok" for row in rows):
+        output.say("Some plugins can't be used; the rest works.")
+
+
+def strategies(json: options.Json = False) -> None:
+    """List installed strategies."""
+    from tlsearch import registry
+
+    _print(_described(registry.STRATEGIES), as_json=json)
+
+
+def datasets(json: options.Json = False) -> None:
+    """List installed data set sources and the keys that they take."""
+    from tlsearch import registry
+
+    rows = _described(registry.DATASETS)
+    for row in rows:
+        if not row["description"].startswith("can't be used"):
+            options_ = registry.dataset(row["name"]).options.model_fields
+            row["keys"] = ", ".join(
+                name if field.is_required() else f"[{name}]" for name, field in options_.items()
+            )
+    _print(rows, as_json=json)
+
+
+def backbones(
+    pattern: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PATTERN]", help="Part of a name, with * and ?; a whole name shows all of it."
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """List installed backbones; with a whole name, show its groups, width, size and cost."""
+    import fnmatch
+
+    from tlsearch import registry
+    from tlsearch.errors import PluginError, UnknownNameError, did_you_mean
+
+    names: list[str] = []
+    for family in registry.installed(registry.BACKBONES):
+        try:
+            names += [f"{family}/{variant}" for variant in registry.backbone_family(family).names()]
+        except PluginError as error:
+            output.say(f"left out: {error.message}")
+    if pattern is not None and (pattern in names or ("/" in pattern and "*" not in pattern)):
+        _show_backbone(pattern, as_json=json)
+        return
+    wanted = f"*{pattern}*" if pattern and not set("*?") & set(pattern) else pattern or "*"
+    found = fnmatch.filter(names, wanted)
+    if not found:
+        raise UnknownNameError(
+            f'No backbone matches "{pattern}". {did_you_mean(pattern or "", names)}'.strip(),
+            hint="`tlsearch backbones` lists all.",
+        )
+    if json:
+        output.print_json(found)
+    else:
+        print("\n".join(found))
+
+
+def _show_backbone(name: str, *, as_json: bool) -> None:
+    from tlsearch import registry
+
+    info = registry.backbone(name, weights="random", image_size=None).info
+    facts = {
+        "name": info.name,
+        "parameters": info.parameters,
+        "flops": info.flops,
+        "width": info.width,
+        "head": info.head,
+        "input": dict(info.inputs.to_json()),
+        "groups": list(info.group_names),
+    }
+    if as_json:
+        output.print_json(facts)
+        return
+    output.print_table(
+        ["", name],
+        [
+            ["parameters", f"{info.parameters:,}"],
+            ["operations", f"{info.flops / 1e9:.3f} GFLOPs an image"],
+            ["features", str(info.width)],
+            ["head", info.head],
+            *[[key, str(value)] for key, value in info.inputs.to_json().items()],
+            [f"{len(info.groups)} groups", " ".join(info.group_names)],
+        ],
+    )
+
+
+def _described(group: str) -> list[dict[str, str]]:
+    import inspect
+
+    from tlsearch import registry
+    from tlsearch.errors import PluginError
+
+    load = registry.strategy if group == registry.STRATEGIES else registry.dataset
+    rows = []
+    for name, plugin in registry.installed(group).items():
+        try:
+            text = (inspect.getdoc(type(load(name))) or "").splitlines()
+            description = text[0] if text else ""
+        except PluginError as error:
+            description = f"can't be used: {error.message}"
+        rows.append({"name": name, "description": description, "package": plugin.distribution})
+    return rows
+
+
+def _print(rows: list[dict[str, str]], *, as_json: bool) -> None:
+    if as_json:
+        output.print_json(rows)
+        return
+    columns = list(rows[0]) if rows else []
+    output.print_table(columns, [[row.get(column, "") for column in columns] for row in rows])

@@ -1,0 +1,138 @@
+"""A running search as its user sees it: a live view in a terminal, plain lines elsewhere. All on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+
+from tlsearch.records import TrialState
+
+if TYPE_CHECKING:
+    from tlsearch.search.progress import Snapshot
+
+LINE_SECONDS = 5.0
+"""Plain lines come at most this often, unless the phase or the best changes."""
+
+
+class View(Protocol):
+    """Something that shows snapshots while a search runs."""
+
+    def __enter__(self) -> View:
+        """Begin to show."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop showing."""
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        """Show where the search stands."""
+
+
+def view() -> View:
+    """The view that fits where stderr goes."""
+    return TerminalView() if sys.stderr.isatty() else LineView()
+
+
+class LineView:
+    """One line whenever something worth telling happened."""
+
+    def __init__(self) -> None:
+        self.phase = ""
+        self.best: int | None = None
+        self.last = 0.0
+        self.begun = time.monotonic()
+
+    def __enter__(self) -> LineView:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        """Print a line if it tells something new."""
+        if snapshot.note:
+            self._print(f"note: {snapshot.note}")
+        best = snapshot.best.point.number if snapshot.best else None
+        finished = snapshot.total is not None and snapshot.done == snapshot.total
+        news = snapshot.phase != self.phase or best != self.best or finished
+        if not news and time.monotonic() - self.last < LINE_SECONDS:
+            return
+        if snapshot.note and snapshot.phase == self.phase and best == self.best:
+            return
+        self.phase, self.best, self.last = snapshot.phase, best, time.monotonic()
+        self._print(" | ".join(describe(snapshot)))
+
+    def _print(self, text: str) -> None:
+        print(f"[{time.monotonic() - self.begun:6.1f}s] {text}", file=sys.stderr, flush=True)
+
+
+class TerminalView:
+    """A bar for the phase, with counts, the best, and each strategy's best below it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self.console = Console(stderr=True)
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self.console,
+        )
+        self.task = self.progress.add_task("begin", total=None)
+        self.live = Live(self.progress, console=self.console, refresh_per_second=8)
+
+    def __enter__(self) -> TerminalView:
+        self.live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.live.__exit__(kind, error, trace)
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        """Redraw."""
+        from rich.console import Group
+        from rich.text import Text
+
+        if snapshot.note:
+            self.console.print(Text(f"note: {snapshot.note}", style="yellow"))
+        self.progress.update(
+            self.task, description=snapshot.phase, completed=snapshot.done, total=snapshot.total
+        )
+        _, *facts = describe(snapshot)
+        self.live.update(Group(self.progress, *(Text(f"  {fact}") for fact in facts)))
+
+
+def describe(snapshot: Snapshot) -> list[str]:
+    """A snapshot in phrases: phase and progress, counts, best, strategies, time left."""
+    total = f"/{snapshot.total}" if snapshot.total is not None else ""
+    phrases = [f"{snapshot.phase} {snapshot.done}{total}" if snapshot.total else snapshot.phase]
+    counts = [
+        f"{snapshot.counts[state]} {state.value.lower()}"
+        for state in TrialState
+        if snapshot.counts.get(state)
+    ]
+    if counts:
+        phrases.append(", ".join(counts))
+    if snapshot.best is not None and snapshot.best.outcome.value is not None:
+        point, outcome = snapshot.best.point, snapshot.best.outcome
+        depth = f", freeze depth {outcome.freeze_depth}/{outcome.groups}" if outcome.groups else ""
+        phrases.append(
+            f"best {outcome.value:.4f}: trial {point.number}, {point.strategy} on {point.backbone}{depth}"
+        )
+    if len(snapshot.by_strategy) > 1:
+        phrases.append(", ".join(f"{name} {value:.4f}" for name, value in snapshot.by_strategy.items()))
+    if snapshot.seconds_left is not None:
+        minutes, seconds = divmod(max(0, int(snapshot.seconds_left)), 60)
+        phrases.append(f"{minutes}:{seconds:02d} left")
+    return phrases

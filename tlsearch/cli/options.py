@@ -1,0 +1,46 @@
+"""Options that several commands share, and what they mean where they are left out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEFAULT_DATABASE = "sqlite:///tlsearch.db"
+
+Database = Annotated[
+    str | None,
+    typer.Option(
+        "--db",
+        metavar="URL",
+        help="Study database; else TLSEARCH_DB, else sqlite:///tlsearch.db in the working directory.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+Artifacts = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for weights and models; else TLSEARCH_ARTIFACTS, else tlsearch-artifacts beside the "
+        "SQLite file or in the working directory.",
+        show_default=False,
+    ),
+]
+
+
+def database(given: str | None) -> str:
+    """The database URL that a command is to use."""
+    return given or os.environ.get("TLSEARCH_DB") or DEFAULT_DATABASE
+
+
+def artifacts(given: Path | None, url: str) -> Path:
+    """The folder for weights and models."""
+    if given is not None:
+        return given
+    if os.environ.get("TLSEARCH_ARTIFACTS"):
+        return Path(os.environ["TLSEARCH_ARTIFACTS"])
+    file = url.removeprefix("sqlite:///")
+    beside = Path(file).parent if file != url and file else Path()
+    return beside / "tlsearch-artifacts"

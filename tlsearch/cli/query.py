@@ -1,0 +1,250 @@
+"""``studies``, ``trials``, ``show``, ``best``: questions to the study database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tlsearch.cli import options, output
+from tlsearch.records import TrialRecord, TrialState
+
+if TYPE_CHECKING:
+    from tlsearch.reports.studies import BestModel
+
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")]
+Csv = Annotated[bool, typer.Option("--csv", help="Print CSV.")]
+StrategyFilter = Annotated[str | None, typer.Option(help="Only trials of this strategy.")]
+BackboneFilter = Annotated[str | None, typer.Option(help="Only trials of this backbone.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (studies, trials, show, best):
+        app.command()(command)
+
+
+def studies(db: options.Database = None, json: options.Json = False) -> None:
+    """List the studies of a database."""
+    from tlsearch.reports.studies import Studies
+
+    with Studies(options.database(db)) as database:
+        records = database.studies()
+    if json:
+        output.print_json(records)
+        return
+    output.print_table(
+        ["study", "state", "metric", "trials", "complete", "search time", "created"],
+        [
+            [
+                record.name,
+                record.state.value,
+                record.metric,
+                str(sum(record.counts.values())),
+                str(record.counts.get(TrialState.COMPLETE, 0)),
+                f"{record.seconds:.0f} s",
+                f"{record.created:%Y-%m-%d %H:%M}",
+            ]
+            for record in records
+        ],
+        right=["trials", "complete", "search time"],
+    )
+
+
+def trials(
+    study: StudyName,
+    state: Annotated[TrialState | None, typer.Option(help="Only trials in this state.")] = None,
+    strategy: StrategyFilter = None,
+    backbone: BackboneFilter = None,
+    sort: Annotated[str, typer.Option(help="number, value (best first), or seconds.")] = "number",
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    db: options.Database = None,
+    json: options.Json = False,
+    csv: Csv = False,
+) -> None:
+    """List the trials of a study."""
+    from tlsearch.reports.studies import Studies
+
+    with Studies(options.database(db)) as database:
+        found = database.trials(
+            study, state=state, strategy=strategy, backbone=backbone, sort=sort, limit=limit
+        )
+    if json:
+        output.print_json(found)
+    elif csv:
+        output.print_csv(
+            ["number", "role", "state", "strategy", "backbone", "freeze_depth", "groups", "value", "seconds"]
+            + ["parameters", "trainable", "seed", "reason", "params"],
+            [
+                [
+                    t.number,
+                    t.role.value,
+                    t.state.value,
+                    t.strategy,
+                    t.backbone,
+                    t.freeze_depth,
+                    t.groups,
+                    t.value,
+                    round(t.costs.seconds, 3),
+                    t.costs.total_parameters,
+                    t.costs.trainable_parameters,
+                    t.seed,
+                    t.reason,
+                    output.show_params(t.params),
+                ]
+                for t in found
+            ],
+        )
+    else:
+        output.print_table(
+            ["trial", "state", "strategy", "backbone", "freeze", "value", "seconds", "why it ended"],
+            [
+                [
+                    f"{t.number}" if t.confirms is None else f"{t.number} (= {t.confirms}, seed {t.seed})",
+                    t.state.value,
+                    t.strategy,
+                    t.backbone,
+                    depth(t.freeze_depth, t.groups),
+                    output.show(t.value),
+                    f"{t.costs.seconds:.1f}",
+                    t.reason,
+                ]
+                for t in found
+            ],
+            right=["freeze", "value", "seconds"],
+        )
+
+
+def show(
+    study: StudyName,
+    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Number of the trial.")],
+    db: options.Database = None,
+    json: options.Json = False,
+) -> None:
+    """Show all about one trial, with its learning curve."""
+    from tlsearch.reports.studies import Studies
+
+    with Studies(options.database(db)) as database:
+        record, epochs = database.trial(study, trial)
+        metric = database.study(study).metric
+    if json:
+        output.print_json({"trial": record, "epochs": epochs})
+        return
+    costs = record.costs
+    facts: list[tuple[str, object]] = [
+        ("state", f"{record.state.value}: {record.reason}"),
+        ("strategy", record.strategy),
+        ("backbone", record.backbone),
+        ("freeze depth", depth(record.freeze_depth, record.groups)),
+        ("params", output.show_params(record.params)),
+        (metric, record.value),
+        ("metrics", output.show_params(record.metrics)),
+        ("seed, attempt", f"{record.seed}, {record.attempt}"),
+        ("frozen prefix", record.cache or "-"),
+        ("parameters", f"{costs.trainable_parameters:,} of {costs.total_parameters:,} trained"),
+        ("seconds", costs.seconds),
+        ("items through prefix", f"{costs.prefix_images:,}"),
+        ("items through suffix", f"{costs.suffix_images:,}"),
+    ]
+    output.print_table(["", f"trial {trial} of {study}"], facts)
+    if epochs:
+        output.print_table(
+            ["epoch", metric, "train loss", "learning rate", "seconds"],
+            [
+                [
+                    str(e.epoch),
+                    output.show(e.value),
+                    output.show(e.metrics.get("train_loss")),
+                    output.show(e.metrics.get("learning_rate")),
+                    f"{e.seconds:.2f}",
+                ]
+                for e in epochs
+            ],
+            right=["epoch", metric, "train loss", "learning rate", "seconds"],
+        )
+
+
+def best(
+    study: StudyName,
+    metric: Annotated[str | None, typer.Option(help="Another metric than the study's own.")] = None,
+    max_params: Annotated[int | None, typer.Option(min=1, help="At most so many parameters.")] = None,
+    strategy: StrategyFilter = None,
+    backbone: BackboneFilter = None,
+    db: options.Database = None,
+    json: options.Json = False,
+) -> None:
+    """Show the best model of a study."""
+    from tlsearch.reports.studies import Studies
+
+    with Studies(options.database(db)) as database:
+        found = database.best(
+            study, metric=metric, strategy=strategy, backbone=backbone, max_params=max_params
+        )
+    if json:
+        output.print_json(found)
+    else:
+        print_best(found)
+
+
+def print_leaderboard(found: Sequence[TrialRecord], metric: str) -> None:
+    """The best trials, one a line."""
+    ranked = [t for t in found if t.state is TrialState.COMPLETE and t.confirms is None]
+    output.print_table(
+        ["trial", metric, "strategy", "backbone", "freeze", "trained", "seconds", "params"],
+        [
+            [
+                str(t.number),
+                output.show(t.value),
+                t.strategy,
+                t.backbone,
+                depth(t.freeze_depth, t.groups),
+                f"{t.costs.trainable_parameters:,}",
+                f"{t.costs.seconds:.1f}",
+                output.show_params({k: v for k, v in t.params.items() if k != "freeze_depth"}),
+            ]
+            for t in ranked
+        ],
+        right=["trial", metric, "freeze", "trained", "seconds"],
+    )
+
+
+def print_best(found: BestModel) -> None:
+    """All about the best model, for people."""
+    scores = [
+        (
+            f"{split} {found.metric}",
+            " ".join(
+                filter(
+                    None,
+                    [
+                        output.show(values.get(found.metric)),
+                        f"(mean of {values['seeds']:.0f} seeds {values[f'{found.metric}_mean']:.4f}"
+                        f" ± {values[f'{found.metric}_standard_error']:.4f})"
+                        if values.get("seeds", 1) > 1 and f"{found.metric}_mean" in values
+                        else "",
+                    ],
+                )
+            ),
+        )
+        for split, values in found.metrics.items()
+    ]
+    model = found.model
+    output.print_table(
+        ["", f"best of {found.study}"],
+        [
+            ["trial", str(found.trial)],
+            ["strategy", found.strategy],
+            ["backbone", found.backbone],
+            ["freeze depth", depth(found.freeze_depth, found.groups)],
+            ["params", output.show_params(found.params)],
+            *scores,
+            ["model", model.uri if model else "none: this trial was not promoted"],
+            *([["sha256", model.sha256]] if model else []),
+        ],
+    )
+
+
+def depth(frozen: int | None, groups: int | None) -> str:
+    """Freeze depth as k of n groups."""
+    return "-" if frozen is None else f"{frozen}/{groups}"

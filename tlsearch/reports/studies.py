@@ -1,0 +1,213 @@
+"""Questions to the study database that people ask, answered in records that print and serialize."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tlsearch.database.store import Store
+from tlsearch.errors import InputError, UnknownNameError
+from tlsearch.records import (
+    Costs,
+    DatasetRecord,
+    EpochRecord,
+    ModelRecord,
+    Params,
+    StudyRecord,
+    TrialRecord,
+    TrialRole,
+    TrialState,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """Where a verified model lies, and the SHA-256 of its weights."""
+
+    uri: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class BestModel:
+    """The best trial of a study under the conditions asked for, and its model where one was promoted.
+
+    ``metrics`` maps ``val`` and, after the test set was opened, ``test`` to metric names and values.
+    """
+
+    study: str
+    trial: int
+    strategy: str
+    backbone: str
+    freeze_depth: int | None
+    groups: int | None
+    params: Params
+    metrics: Mapping[str, Mapping[str, float]]
+    model: ModelFile | None
+    metric: str
+    value: float | None
+    costs: Costs
+    seed: int
+
+
+class Studies:
+    """A study database, to be asked. Close it, or use it in a ``with`` block."""
+
+    def __init__(self, url: str) -> None:
+        self.store = Store.open(url)
+
+    def __enter__(self) -> Studies:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.store.close()
+
+    def studies(self) -> list[StudyRecord]:
+        """All studies, the oldest first."""
+        return self.store.studies()
+
+    def study(self, name: str) -> StudyRecord:
+        """One study.
+
+        Raises:
+            UnknownNameError: there is none of that name.
+        """
+        return self.store.study(name)
+
+    def dataset(self, study: str) -> DatasetRecord:
+        """The data of a study."""
+        return self.store.dataset(self.store.study(study).fingerprint)
+
+    def trials(
+        self,
+        study: str,
+        *,
+        state: TrialState | None = None,
+        strategy: str | None = None,
+        backbone: str | None = None,
+        role: TrialRole | None = None,
+        sort: str = "number",
+        limit: int | None = None,
+    ) -> list[TrialRecord]:
+        """Trials of a study; ``sort="value"`` puts the best first."""
+        minimize = self.store.study(study).direction == "minimize"
+        return self.store.trials(
+            study,
+            states=[state] if state is not None else None,
+            strategy=strategy,
+            backbone=backbone,
+            role=role,
+            sort=sort,
+            descending=sort == "value" and not minimize,
+            limit=limit,
+        )
+
+    def trial(self, study: str, number: int) -> tuple[TrialRecord, list[EpochRecord]]:
+        """One trial with its learning curve."""
+        return self.store.trial(study, number), self.store.epochs(study, number)
+
+    def best(
+        self,
+        study: str,
+        *,
+        metric: str | None = None,
+        strategy: str | None = None,
+        backbone: str | None = None,
+        max_params: int | None = None,
+    ) -> BestModel:
+        """The study's model; under conditions, the best trial that meets them.
+
+        Args:
+            study: its name.
+            metric: another one than the study's own, on the validation split.
+            strategy: only trials of it.
+            backbone: only trials of it.
+            max_params: at most so many parameters in all.
+
+        Raises:
+            UnknownNameError: no such study, or no trial meets the conditions.
+        """
+        record = self.store.study(study)
+        model = self.store.model(study)
+        conditions = {"strategy": strategy, "backbone": backbone, "max_parameters": max_params}
+        wanted = metric or record.metric
+        if wanted != record.metric:
+            trial = self._best_by(record, wanted, strategy, backbone, max_params)
+        elif model is not None and not any(value is not None for value in conditions.values()):
+            trial = self.store.trial(study, model.trial)
+        else:
+            found = self.store.best(study, strategy=strategy, backbone=backbone, max_parameters=max_params)
+            trial = found[0] if found else None
+        if trial is None:
+            told = [f"{name} {value}" for name, value in conditions.items() if value is not None]
+            raise UnknownNameError(
+                f'Study "{study}" has no completed trial{" with " + ", ".join(told) if told else ""}.',
+                hint=f"`tlsearch trials {study}` lists what there is.",
+            )
+        return _best_model(record, trial, model if model and model.trial == trial.number else None, wanted)
+
+    def _best_by(
+        self,
+        record: StudyRecord,
+        metric: str,
+        strategy: str | None,
+        backbone: str | None,
+        max_params: int | None,
+    ) -> TrialRecord | None:
+        trials = self.store.trials(
+            record.name,
+            states=[TrialState.COMPLETE],
+            strategy=strategy,
+            backbone=backbone,
+            role=TrialRole.SEARCH,
+        )
+        known = sorted({name for trial in trials for name in trial.metrics})
+        if trials and metric not in known:
+            raise InputError(
+                f'No trial of "{record.name}" has a metric "{metric}".', hint=f"Metrics: {', '.join(known)}"
+            )
+        candidates = [
+            trial
+            for trial in trials
+            if metric in trial.metrics and (max_params is None or trial.costs.total_parameters <= max_params)
+        ]
+        sign = 1 if metric == "log_loss" else -1
+        return min(candidates, key=lambda trial: (sign * trial.metrics[metric], trial.number), default=None)
+
+
+def to_json(value: Any) -> Any:
+    """Records as plain JSON data: dataclasses become objects, times ISO strings, tuples lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(inner) for inner in value]
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    return value
+
+
+def _best_model(record: StudyRecord, trial: TrialRecord, model: ModelRecord | None, metric: str) -> BestModel:
+    return BestModel(
+        study=record.name,
+        trial=trial.number,
+        strategy=trial.strategy,
+        backbone=trial.backbone,
+        freeze_depth=trial.freeze_depth,
+        groups=trial.groups,
+        params=dict(trial.params),
+        metrics=model.metrics if model is not None else {"val": dict(trial.metrics)},
+        model=ModelFile(model.uri, model.sha256, model.bytes) if model is not None else None,
+        metric=metric,
+        value=trial.metrics.get(metric, trial.value),
+        costs=trial.costs,
+        seed=trial.seed,
+    )
