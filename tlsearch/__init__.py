@@ -1,11 +1,11 @@
 """Finds the best way to carry a pretrained network over to your images.
 
-    import tlsearch
+import tlsearch
 
-    result = tlsearch.run("studies/quickstart.yaml")      # search; the same call again resumes
-    best = tlsearch.open("sqlite:///tlsearch.db").best("quickstart")
-    model = tlsearch.load(best.model.uri)
-    model.predict(["a.png", "b.jpg"])
+result = tlsearch.run("studies/quickstart.yaml")      # search; the same call again resumes
+best = tlsearch.open("sqlite:///tlsearch.db").best("quickstart")
+model = tlsearch.load(best.model.uri)
+model.predict(["a.png", "b.jpg"])
 """
 
 from __future__ import annotations

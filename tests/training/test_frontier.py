@@ -293,6 +293,16 @@ def test_the_key_depends_on_the_prefix_alone() -> None:
     assert frontier(0.7).key != key
 
 
+def test_the_key_depends_on_settings_that_are_no_weights() -> None:
+    keys = set()
+    for stride in (1, 2):
+        torch.manual_seed(0)
+        frozen = nn.Conv2d(3, 4, 3, stride=stride).requires_grad_(False)
+        model = nn.Sequential(frozen, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        keys.add(find_frontier(model, torch.randn(2, 3, 8, 8)).key)
+    assert len(keys) == 2
+
+
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "vit_tiny_patch16_224", "torchvision/alexnet"])
 def test_many_cuts_in_one_trace_are_those_found_one_by_one(name: str) -> None:
     model, groups, images = build(name, **({} if "/" in name else {"drop_path_rate": 0.2}))
@@ -328,22 +338,56 @@ def test_a_search_for_the_frontier_leaves_the_model_as_it_was() -> None:
     assert model(images).shape == (3, 5)
 
 
-def test_evaluation_sees_what_training_changed() -> None:
-    # LeViT keeps attention biases in eval mode; a stale one would score the weights of an earlier epoch.
-    model, groups, images = build("levit_128s")
-    freeze(model, groups, 0.3)
-    frontier = find_frontier(model, images[:1])
-    boundary = frontier.prefix(images)
+class Caching(nn.Module):
+    """Keeps a product of its weights in eval mode until it trains again, as LeViT does its biases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        self.cache: dict[str, Tensor] = {}
+
+    def train(self, mode: bool = True) -> Caching:
+        super().train(mode)
+        if mode:
+            self.cache.clear()
+        return self
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if self.training:
+            return inputs * (self.weight * 2)
+        if "product" not in self.cache:
+            self.cache["product"] = self.weight * 2
+        return inputs * self.cache["product"]
+
+
+def test_tracing_leaves_no_symbols_in_caches() -> None:
+    model = nn.Sequential(Caching().requires_grad_(False), nn.Linear(4, 2)).eval()
+    inputs = torch.randn(3, 4)
+    frontier = find_frontier(model, inputs)
+    assert frontier.frozen, frontier.reason
+    assert all(type(value) is Tensor for value in model[0].cache.values())
+    assert torch.equal(model(inputs), frontier.eval_forward(frontier.prefix(inputs)))
+
+
+@pytest.mark.parametrize("traceable", [True, False])
+def test_evaluation_sees_what_training_changed(traceable: bool) -> None:
+    last = nn.Linear(4, 2) if traceable else Branching()
+    model = nn.Sequential(nn.Linear(4, 4).requires_grad_(False), Caching(), last)
+    inputs = torch.randn(3, 4)
+    frontier = find_frontier(model, inputs)
+    assert frontier.frozen == traceable
+    boundary = frontier.prefix(inputs)
     set_modes(model, frontier)
     before = frontier.eval_forward(boundary)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.requires_grad and "attention_biases" in name:
-                parameter.normal_()
-    set_modes(model, frontier)
+        model[1].weight.mul_(3)
     after = frontier.eval_forward(boundary)
     assert not torch.equal(before, after)
-    assert torch.equal(after, model.eval()(images))
+    assert torch.equal(after, model.eval()(inputs))
+    with torch.no_grad():
+        model[1].weight.mul_(3)
+    set_modes(model, frontier)
+    assert not torch.equal(after, model.eval()(inputs))
 
 
 def test_channels_last_is_kept_across_the_boundary() -> None:

@@ -74,8 +74,10 @@ def trials(
         output.print_json(found)
     elif csv:
         output.print_csv(
-            ["number", "role", "state", "strategy", "backbone", "freeze_depth", "groups", "value", "seconds"]
-            + ["parameters", "trainable", "seed", "reason", "params"],
+            [
+                *("number", "role", "state", "strategy", "backbone", "freeze_depth", "groups", "value"),
+                *("seconds", "parameters", "trainable", "seed", "reason", "params"),
+            ],
             [
                 [
                     t.number,

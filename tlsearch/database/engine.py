@@ -115,7 +115,8 @@ def _masked(url: str) -> str:
         return f"***@{url.rpartition('@')[2]}" if "@" in url else url
     login, at, place = rest.rpartition("@")
     if at:
-        return f"{scheme}://{login.partition(':')[0]}:***@{place}"
+        user, colon, _ = login.partition(":")
+        return f"{scheme}://{user}{':***' if colon else ''}@{place}"
     if scheme.startswith("sqlite"):
         return url
     # No @, and a port that isn't a number: somebody forgot the host.

@@ -63,11 +63,11 @@ def tolerance(metric: str, count: int) -> float:
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
+    from tlsearch.metrics import score
     from tlsearch.models import bundle
     from tlsearch.spec import parse
     from tlsearch.training import sources
-    from tlsearch.training.data import split
-    from tlsearch.metrics import score
+    from tlsearch.training.splits import split
 
     spec = parse(request["spec"])
     model = bundle.load(Path(request["bundle"]), device="cuda" if torch.cuda.is_available() else "cpu")

@@ -1,8 +1,8 @@
 """Content-addressed arrays on disk, memory-mapped and shared by all processes of a node.
 
 Decoded images and frozen activations live here. An entry is a folder of ``.npy`` files and a ``meta.json``,
-written beside its place and renamed into it: it is there whole or not at all. A lock per key makes one process
-build what several want; the least recently used entries go when the byte limit is passed.
+written beside its place and renamed into it: it is there whole or not at all. A lock per key makes one
+process build what several want; the least recently used entries go when the byte limit is passed.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tlsearch.contracts import InputSpec
-from tlsearch.training.activations import Activations, Unstored, activations
+from tlsearch.training.activations import Activations, Items, Uncached, activations
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.data import Data
 from tlsearch.training.frontier import Frontier
@@ -30,6 +31,14 @@ class Counts:
     prefix: int = 0
     trained: int = 0
     evaluated: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """Stored activations of one view, and which items their rows are (ascending)."""
+
+    activations: Activations
+    index: Indices
 
 
 @dataclass
@@ -63,7 +72,7 @@ class Feed:
     taps: Callable[[], Sequence[Frontier]] = tuple
     counts: Counts = field(default_factory=Counts)
     cache: str = ""
-    _views: dict[int, Activations | None] = field(default_factory=dict)
+    _views: dict[int, _View | None] = field(default_factory=dict)
     _draws: dict[int, Tensor | None] = field(default_factory=dict)
 
     def train(self, epoch: int, *, batch_size: int, seed: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
@@ -116,7 +125,9 @@ class Feed:
         """Boundary tensors of items, each with as many rows."""
         stored = self._stored_view(view)
         if stored is not None:
-            return stored.fetch(index)
+            positions = np.searchsorted(stored.index, index)
+            fetched = stored.activations.fetch(positions)
+            return tuple(tensor.to(self.device, non_blocking=True) for tensor in fetched)
         self.counts.prefix += len(index) if self.frontier.frozen else 0
         return self.frontier.prefix(self.read(index, view))
 
@@ -136,7 +147,7 @@ class Feed:
                 batch = self.inputs.augment(batch, self.policy, draws[torch.from_numpy(index)])
         return self.inputs.to_model(batch)
 
-    def _stored_view(self, view: int) -> Activations | None:
+    def _stored_view(self, view: int) -> _View | None:
         if self.store is None or not self.frontier.frozen:
             self.cache = self.cache or f"none: {self.frontier.reason or 'nothing is frozen'}"
             return None
@@ -144,27 +155,32 @@ class Feed:
             self._views[view] = self._materialize(self.store, view)
         return self._views[view]
 
-    def _materialize(self, store: ArrayStore, view: int) -> Activations | None:
+    def _materialize(self, store: ArrayStore, view: int) -> _View | None:
         # Test items are not touched before the winner is known; augmented views serve training alone.
         splits = ("train",) if view else tuple(name for name in self.data.indices if name != "test")
+        index = np.sort(np.concatenate([self.data.indices[name] for name in splits]))
+        items = Items(
+            store=store,
+            data_key=f"{self.data.key}|{hashlib.sha256(index.tobytes()).hexdigest()}",
+            view_key=f"{self.policy}|{self.seed}|{view}|{self.data.mirror}" if view else "plain",
+            count=len(index),
+            read=lambda positions: self.read(index[positions], view),
+            device=self.device,
+        )
+        # The same pass over the items also serves the other depths that trials will freeze.
+        missing = store.open(items.key(self.frontier)) is None
         stored = activations(
             self.frontier,
-            store=store,
-            data_key=self.data.key,
-            view_key=f"{self.policy}|{self.seed}|{view}|{self.data.mirror}" if view else "plain",
-            items=np.concatenate([self.data.indices[name] for name in splits]),
-            read=lambda index: self.read(index, view),
-            device=self.device,
+            items=items,
             limit_bytes=self.limit_bytes,
-            # The same pass over the items also serves the other depths that trials will freeze.
-            also=self.taps,
+            also=self.taps() if missing else (),
         )
-        if isinstance(stored, Unstored):
+        if isinstance(stored, Uncached):
             self.cache = f"none: {stored.reason}"
             return None
-        self.counts.prefix += stored.computed
+        self.counts.prefix += stored.images
         self.cache = self.cache or "prefix"
-        return stored
+        return _View(stored, index)
 
     def _mixed(
         self, index: Indices, targets: Tensor, generator: torch.Generator

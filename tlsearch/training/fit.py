@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from tlsearch.contracts import Backbone, Batch, Recipe, Strategy
 from tlsearch.errors import TrialError
+from tlsearch.metrics import rank, score
 from tlsearch.records import Params
 from tlsearch.training.feed import Feed
 from tlsearch.training.frontier import Frontier, set_modes, trainable_names
 from tlsearch.training.heads import schedule
-from tlsearch.metrics import rank, score
 
 CLIP_NORM = 1.0
 

@@ -1,8 +1,8 @@
 """Many linear heads at once: one matrix product trains all of them on the same stored features.
 
 A head alone leaves most of a machine's arithmetic unused. Here the weights of H heads stand side by side in
-one (D, H * C) matrix; the forward pass and the gradient of a batch are two matrix products, whatever H is. Each
-head gets exactly the updates that it would get alone: same batches, same dropout draws, its own knobs.
+one (D, H * C) matrix; the forward pass and the gradient of a batch are two matrix products, whatever H is.
+Each head gets the updates that it would get alone: same batches, same dropout draws, its own knobs.
 """
 
 from __future__ import annotations

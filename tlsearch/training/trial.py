@@ -25,6 +25,7 @@ from tlsearch.contracts import (
     Strategy,
 )
 from tlsearch.errors import TlsearchError, TrialError
+from tlsearch.metrics import score
 from tlsearch.records import Costs, EpochResult, Outcome, Point, TrialState
 from tlsearch.spec import StudySpec
 from tlsearch.training import sources, weights
@@ -34,7 +35,6 @@ from tlsearch.training.feed import Counts, Feed
 from tlsearch.training.fit import fit
 from tlsearch.training.frontier import Frontier, depth_marks, find_frontier, find_frontiers
 from tlsearch.training.heads import train_linear
-from tlsearch.metrics import score
 
 WARM_BACKBONES = 4
 """Backbones that a worker keeps in memory."""
