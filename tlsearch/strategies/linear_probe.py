@@ -19,7 +19,8 @@ class LinearProbe(HeadStrategy):
         augmented = ["light"] if "light" in backbone.inputs.policies else []
         return {
             "learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
-            "weight_decay": FloatDistribution(1e-6, 1.0, log=True),
+            # Decoupled from the loss: it shrinks by rate times decay a step, so that it takes values above 1.
+            "weight_decay": FloatDistribution(1e-3, 1e2, log=True),
             "label_smoothing": FloatDistribution(0.0, 0.2, step=0.05),
             # Few values: heads of equal dropout share one matrix product.
             "dropout": CategoricalDistribution([0.0, 0.25, 0.5]),
@@ -27,12 +28,12 @@ class LinearProbe(HeadStrategy):
         }
 
     def default(self, backbone: BackboneInfo) -> Params:
-        """A middling learning rate with little regularization."""
+        """Middling values; dropout on features helps most where data is scarce."""
         return {
             "learning_rate": 3e-3,
-            "weight_decay": 1e-2,
+            "weight_decay": 1.0,
             "label_smoothing": 0.0,
-            "dropout": 0.0,
+            "dropout": 0.5,
             "augmentation": "none",
         }
 
