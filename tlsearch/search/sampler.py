@@ -1,4 +1,8 @@
-"""The Optuna study in memory: ask, tell, and rebuild from the records.
+"""Optuna in memory: ask, tell, and rebuild from the records.
+
+Which branch (backbone and strategy) gets the next trial is decided by rank, how it is set by Optuna, with one
+study for each strategy. In a single study, trials that ASHA stops rank behind every finished one, and
+fine-tuning that still runs counts as bad: finished heads of middling value drive out what would beat them.
 
 Optuna proposes and forgets nothing while the driver lives; the database is the truth, from which a new driver
 rebuilds this. No result is ever read back from here.
@@ -6,7 +10,6 @@ rebuilds this. No result is ever read back from here.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import warnings
@@ -26,6 +29,8 @@ from optuna.trial import Trial, create_trial
 from tlsearch.records import Params, Scalar, TrialRecord, TrialState
 from tlsearch.search.space import Branch, SearchSpace, grid
 
+STARTUP = 6
+"""Trials of a strategy before TPE models it; its starting points are among them."""
 MAX_REPEATS = 50
 """Proposals already tried, in a row, after which a space counts as exhausted."""
 
@@ -50,6 +55,15 @@ class _Asked:
     trial: Trial | None  # None: a point that an earlier driver asked for, or a grid's
 
 
+@dataclass
+class _Tally:
+    """What is known of a branch: trials given to it, and its best value, signed so that more is better."""
+
+    tried: int = 0
+    best: float | None = None
+    exhausted: bool = False
+
+
 class Sampler:
     """Proposes points and learns from results. Numbers are the study's trial numbers."""
 
@@ -57,24 +71,30 @@ class Sampler:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space = space
         self.kind = kind
-        self._study = optuna.create_study(
-            direction="minimize" if minimize else "maximize", sampler=_sampler(kind, seed)
-        )
+        self._sign = -1 if minimize else 1
+        self._studies = {
+            strategy: optuna.create_study(
+                direction="minimize" if minimize else "maximize", sampler=_sampler(kind, seed + index)
+            )
+            for index, strategy in enumerate(space.strategies)
+        }
+        self._tallies = {_key(branch): _Tally() for branch in space.branches}
         self._seen: set[str] = set()
         self._asked: dict[int, _Asked] = {}
         self._starts = deque(_interleaved(space))
-        self._grid = _all_points(space) if kind == "grid" else None
+        self._grid = {_key(branch): grid(branch) for branch in space.branches} if kind == "grid" else None
 
     def rebuild(self, records: Iterable[TrialRecord]) -> None:
         """Learn from finished trials of an earlier driver, and propose none of their points again."""
         for record in records:
             proposal = Proposal(record.backbone, record.strategy, record.params)
-            self._seen.add(proposal.key)
+            self._take(proposal)
+            self._note(proposal, record.value)
             self._learn(proposal, record.state, record.value)
 
     def resume(self, number: int, proposal: Proposal) -> None:
         """Take a point as asked that an earlier driver asked for and that is to run again."""
-        self._seen.add(proposal.key)
+        self._take(proposal)
         self._asked[number] = _Asked(proposal, None)
 
     def ask(self, first_number: int, *, most: int, heads: int) -> list[Proposal]:
@@ -105,92 +125,126 @@ class Sampler:
         asked = self._asked.pop(number, None)
         if asked is None:
             return
+        self._note(asked.proposal, value)
+        study = self._studies[asked.proposal.strategy]
         if asked.trial is None:
             self._learn(asked.proposal, state, value)
         elif state is TrialState.COMPLETE and _finite(value):
-            self._study.tell(asked.trial, value)
+            study.tell(asked.trial, value)
         elif state is TrialState.PRUNED and value is not None and _finite(value):
             asked.trial.report(value, 0)
-            self._study.tell(asked.trial, state=optuna.trial.TrialState.PRUNED)
+            study.tell(asked.trial, state=optuna.trial.TrialState.PRUNED)
         else:
-            self._study.tell(asked.trial, state=optuna.trial.TrialState.FAIL)
+            study.tell(asked.trial, state=optuna.trial.TrialState.FAIL)
+
+    def _take(self, proposal: Proposal) -> None:
+        self._seen.add(proposal.key)
+        tally = self._tallies.get((proposal.backbone, proposal.strategy))
+        if tally is not None:
+            tally.tried += 1
+
+    def _note(self, proposal: Proposal, value: float | None) -> None:
+        tally = self._tallies.get((proposal.backbone, proposal.strategy))
+        if tally is None or value is None or not math.isfinite(value):
+            return
+        signed = self._sign * value
+        tally.best = signed if tally.best is None else max(tally.best, signed)
 
     def _next(self, number: int, within: Branch | None) -> Proposal | None:
-        for _ in range(MAX_REPEATS):
-            asked = self._draw(within)
-            if asked is None:
+        """The next point that is new, of a given branch or of the one whose turn it is."""
+        while True:
+            branch = within or self._turn()
+            for _ in range(MAX_REPEATS if branch is not None else 0):
+                asked = self._draw(branch)
+                if asked is None:
+                    break
+                if asked.proposal.key not in self._seen:
+                    self._take(asked.proposal)
+                    self._asked[number] = asked
+                    return asked.proposal
+                if asked.trial is not None:
+                    self._studies[asked.proposal.strategy].tell(
+                        asked.trial, state=optuna.trial.TrialState.FAIL
+                    )
+            if branch is None:
                 return None
-            if asked.proposal.key not in self._seen:
-                self._seen.add(asked.proposal.key)
-                self._asked[number] = asked
-                return asked.proposal
-            if asked.trial is not None:
-                self._study.tell(asked.trial, state=optuna.trial.TrialState.FAIL)
-        return None
+            self._tallies[_key(branch)].exhausted = True
+            if within is not None:
+                return None
 
-    def _draw(self, within: Branch | None) -> _Asked | None:
-        if within is None and self._starts:
-            return self._start(self._starts.popleft())
-        if within is not None:
-            for start in self._starts:
-                if (start.backbone, start.strategy) == (within.backbone, within.strategy):
-                    self._starts.remove(start)
-                    return self._start(start)
+    def _turn(self) -> Branch | None:
+        """The branch whose turn it is: the better its rank, the more trials it gets (1, 1/4, 1/9, ...).
+
+        A branch without a value yet is ranked by its backbone's best, so that cheap heads on a backbone
+        decide how much the expensive strategies may spend there.
+        """
+        if self._starts:
+            start = self._starts[0]
+            return self.space.branch(start.backbone, start.strategy)
+        open_ = [b for b in self.space.branches if not self._tallies[_key(b)].exhausted]
+        if not open_:
+            return None
+        ranked = sorted(open_, key=self._promise, reverse=True)
+        weighted = self.kind == "tpe"
+
+        def due(position: int) -> float:
+            share = 1 / (position + 1) ** 2 if weighted else 1.0
+            return (self._tallies[_key(ranked[position])].tried + 1) / share
+
+        return ranked[min(range(len(ranked)), key=due)]
+
+    def _promise(self, branch: Branch) -> float:
+        own = self._tallies[_key(branch)].best
+        if own is not None:
+            return own
+        related = [
+            tally.best
+            for (backbone, _), tally in self._tallies.items()
+            if backbone == branch.backbone and tally.best is not None
+        ]
+        return max(related, default=math.inf)
+
+    def _draw(self, branch: Branch | None) -> _Asked | None:
+        if branch is None:
+            return None
+        for start in self._starts:
+            if (start.backbone, start.strategy) == _key(branch):
+                self._starts.remove(start)
+                return self._ask_optuna(branch, start.params)
         if self._grid is not None:
-            return self._from_grid(within)
-        if within is not None:
-            fixed = {"backbone": within.backbone, "strategy": within.strategy}
-            self._study.enqueue_trial(fixed)
-        return self._ask_optuna()
+            return self._from_grid(branch)
+        return self._ask_optuna(branch, {})
 
-    def _start(self, proposal: Proposal) -> _Asked:
+    def _ask_optuna(self, branch: Branch, fixed: Params) -> _Asked:
         if self._grid is not None:
-            return _Asked(proposal, None)
-        branch = self.space.branch(proposal.backbone, proposal.strategy)
-        named = {self._dimension(branch, knob): value for knob, value in proposal.params.items()}
-        self._study.enqueue_trial({"backbone": proposal.backbone, "strategy": proposal.strategy, **named})
-        return self._ask_optuna()
-
-    def _ask_optuna(self) -> _Asked:
-        trial = self._study.ask()
-        strategy = trial.suggest_categorical("strategy", self.space.strategies)
-        backbone = trial.suggest_categorical("backbone", self.space.backbones)
-        branch = self.space.branch(backbone, strategy)
+            return _Asked(Proposal(branch.backbone, branch.strategy, fixed), None)
+        study = self._studies[branch.strategy]
+        named = {self._dimension(branch, knob): value for knob, value in fixed.items()}
+        study.enqueue_trial({"backbone": branch.backbone, **named})
+        trial = study.ask()
+        trial.suggest_categorical("backbone", self.space.backbones)
         chosen: dict[str, Scalar] = {}
         for knob in branch.ordered():
             if branch.exists(knob, chosen):
                 chosen[knob] = _suggest(trial, self._dimension(branch, knob), branch.knobs[knob])
-        return _Asked(Proposal(backbone, strategy, chosen), trial)
+        return _Asked(Proposal(branch.backbone, branch.strategy, chosen), trial)
 
-    def _from_grid(self, within: Branch | None) -> _Asked | None:
+    def _from_grid(self, branch: Branch) -> _Asked | None:
         if self._grid is None:
             return None
-        proposal = next(self._grid, None)
-        if proposal is None:
+        params = next(self._grid[_key(branch)], None)
+        if params is None:
             return None
-        if within is not None and (proposal.backbone, proposal.strategy) != (
-            within.backbone,
-            within.strategy,
-        ):
-            self._grid = itertools.chain([proposal], self._grid)
-            return None
-        return _Asked(proposal, None)
+        return _Asked(Proposal(branch.backbone, branch.strategy, params), None)
 
     def _learn(self, proposal: Proposal, state: TrialState, value: float | None) -> None:
-        branch = next(
-            (
-                b
-                for b in self.space.branches
-                if (b.backbone, b.strategy) == (proposal.backbone, proposal.strategy)
-            ),
-            None,
-        )
+        wanted = (proposal.backbone, proposal.strategy)
+        branch = next((b for b in self.space.branches if _key(b) == wanted), None)
         if branch is None or not _finite(value):
             return
-        params: dict[str, Scalar] = {"backbone": proposal.backbone, "strategy": proposal.strategy}
+        params: dict[str, Scalar] = {"backbone": proposal.backbone}
         distributions: dict[str, BaseDistribution] = {
-            "backbone": CategoricalDistribution(self.space.backbones),
-            "strategy": CategoricalDistribution(self.space.strategies),
+            "backbone": CategoricalDistribution(self.space.backbones)
         }
         for knob, chosen in proposal.params.items():
             if knob in branch.knobs:
@@ -213,7 +267,7 @@ class Sampler:
         except ValueError:
             # The study's ranges were narrowed since: the point is outside of what is searched now.
             return
-        self._study.add_trial(trial)
+        self._studies[branch.strategy].add_trial(trial)
 
     def _dimension(self, branch: Branch, knob: str) -> str:
         """The sampler's name of a knob: shared by backbones where their ranges agree."""
@@ -221,12 +275,18 @@ class Sampler:
         return name if self.space.shared(branch.strategy, knob) else f"{name}@{branch.backbone}"
 
 
+def _key(branch: Branch) -> tuple[str, str]:
+    return branch.backbone, branch.strategy
+
+
 def _sampler(kind: str, seed: int) -> optuna.samplers.BaseSampler:
     if kind != "tpe":
         return optuna.samplers.RandomSampler(seed=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=True, seed=seed)
+        return optuna.samplers.TPESampler(
+            multivariate=True, group=True, constant_liar=True, n_startup_trials=STARTUP, seed=seed
+        )
 
 
 def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Scalar:
@@ -251,12 +311,6 @@ def _interleaved(space: SearchSpace) -> Iterator[Proposal]:
         for branch in space.branches:
             if position < len(branch.starts):
                 yield Proposal(branch.backbone, branch.strategy, branch.starts[position])
-
-
-def _all_points(space: SearchSpace) -> Iterator[Proposal]:
-    for branch in space.branches:
-        for params in grid(branch):
-            yield Proposal(branch.backbone, branch.strategy, params)
 
 
 def _finite(value: float | None) -> bool:

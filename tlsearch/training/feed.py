@@ -40,6 +40,10 @@ class _View:
     activations: Activations
     index: Indices
 
+    def holds(self, index: Indices) -> bool:
+        """Whether all of these items are stored; test items are not."""
+        return bool(np.isin(index, self.index, assume_unique=False).all())
+
 
 @dataclass
 class Feed:
@@ -124,7 +128,7 @@ class Feed:
     def fetch(self, index: Indices, view: int) -> tuple[Tensor, ...]:
         """Boundary tensors of items, each with as many rows."""
         stored = self._stored_view(view)
-        if stored is not None:
+        if stored is not None and stored.holds(index):
             positions = np.searchsorted(stored.index, index)
             fetched = stored.activations.fetch(positions)
             return tuple(tensor.to(self.device, non_blocking=True) for tensor in fetched)
