@@ -12,7 +12,7 @@ import importlib.metadata
 import inspect
 import io
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tlsearch.errors import PluginError, UnknownNameError, did_you_mean
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 STRATEGIES = "tlsearch.strategies"
 BACKBONES = "tlsearch.backbones"
 DATASETS = "tlsearch.datasets"
+UNKNOWN = "unknown"
 GROUPS = (STRATEGIES, BACKBONES, DATASETS)
 
 _KINDS = {STRATEGIES: "strategy", BACKBONES: "backbone family", DATASETS: "data set source"}
@@ -51,21 +52,25 @@ class Installed:
 @functools.cache
 def installed(group: str) -> dict[str, Installed]:
     """What is installed in a group, by name; metadata only, no plugin code runs."""
-    found: dict[str, list[importlib.metadata.EntryPoint]] = defaultdict(list)
-    for point in importlib.metadata.entry_points(group=group):
+    found: dict[str, list[Installed]] = defaultdict(list)
+    owners: set[str] = set()
+    for distribution in importlib.metadata.distributions():
+        try:
+            points = distribution.entry_points.select(group=group)
+        except Exception:  # noqa: BLE001 - a package with damaged metadata harms no other
+            continue
+        if not points:
+            continue
+        owner, version = _identity(distribution)
         # The same distribution may stand twice on the path (an editable install beside its build).
-        if not any(_owner(point) == _owner(other) for other in found[point.name]):
-            found[point.name].append(point)
+        if owner in owners and owner != UNKNOWN:
+            continue
+        owners.add(owner)
+        for point in points:
+            found[point.name].append(Installed(group, point.name, point.value, owner, version))
     return {
-        name: Installed(
-            group=group,
-            name=name,
-            target=points[0].value,
-            distribution=_owner(points[0]),
-            version=points[0].dist.version if points[0].dist else "unknown",
-            clashes=tuple(f"{_owner(point)} ({point.value})" for point in points[1:]),
-        )
-        for name, points in sorted(found.items())
+        name: replace(first, clashes=tuple(f"{other.distribution} ({other.target})" for other in others))
+        for name, (first, *others) in sorted(found.items())
     }
 
 
@@ -107,8 +112,13 @@ def version_of(group: str, name: str) -> PluginVersion:
     return PluginVersion(group=group, name=name, distribution=plugin.distribution, version=plugin.version)
 
 
-def _owner(point: importlib.metadata.EntryPoint) -> str:
-    return point.dist.name if point.dist else "unknown"
+def _identity(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
+    """Name and version, which a damaged installation may lack."""
+    try:
+        name, version = distribution.metadata["Name"], distribution.metadata["Version"]
+    except Exception:  # noqa: BLE001 - later Pythons raise where METADATA is missing
+        return UNKNOWN, UNKNOWN
+    return name or UNKNOWN, version or UNKNOWN
 
 
 def _find(group: str, name: str) -> Installed:

@@ -9,21 +9,42 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import math
 import typing
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tlsearch.errors import SpecError, did_you_mean
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 100_000
+MAX_DEPTH = 50
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"]
-Scalar = bool | int | float | str
+
+
+def _scalar(given: Any) -> Any:
+    if not isinstance(given, bool | int | float | str) or (
+        isinstance(given, float) and not math.isfinite(given)
+    ):
+        raise ValueError("must be a finite number, a text, true or false")
+    return given
+
+
+Scalar = Annotated[bool | int | float | str, PlainValidator(_scalar)]
 
 
 class _Section(BaseModel):
@@ -183,7 +204,7 @@ class StudySpec(_Section):
             ("backbones", [backbone.name for backbone in self.backbones]),
             ("strategies", list(self.strategies or ())),
         ):
-            doubled = sorted({name for name in names if names.count(name) > 1})
+            doubled = sorted(name for name, count in Counter(names).items() if count > 1)
             if doubled:
                 raise ValueError(f"{what}: {', '.join(doubled)} is listed twice")
         return self
@@ -195,7 +216,7 @@ class StudySpec(_Section):
 
 
 def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> StudySpec:
-    """Read and validate a study file. Relative paths in its data sections count from the file's folder.
+    """Read and validate a study file. Relative paths of data and weights count from the file's folder.
 
     Args:
         path: of the YAML file.
@@ -205,15 +226,17 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> StudySpec
         SpecError: the file can't be read or isn't a valid study; the message names every mistake.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise SpecError(f"{path} is over {MAX_BYTES:,} bytes; a study file is a page at most.")
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        text = content.decode("utf-8-sig")
     except FileNotFoundError:
         near = sorted(str(other) for other in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         hint = f"Study files there: {', '.join(near[:5])}" if near else None
         raise SpecError(f"There is no study file {path}.", hint=hint) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or not UTF-8
         raise SpecError(f"Can't read {path}: {error}") from None
+    if len(content) > MAX_BYTES:
+        raise SpecError(f"{path} is over {MAX_BYTES:,} bytes; a study file is a page at most.")
     data, lines = _read_yaml(text, str(path))
     return parse(data, overrides=overrides, name=str(path), lines=lines, folder=path.resolve().parent)
 
@@ -233,34 +256,42 @@ def parse(
         overrides: dotted keys and values that replace those in ``data``.
         name: how errors call it.
         lines: line numbers by dotted path, for errors.
-        folder: what relative paths in the data sections count from; the working directory by default.
+        folder: what relative paths of data and weights count from; the working directory by default.
 
     Raises:
         SpecError: the message names every mistake.
     """
-    plain: dict[str, Any] = json.loads(json.dumps(data, default=str))
-    for key, value in (overrides or {}).items():
-        _put(plain, key, value)
-    for section in ("data", "source_data"):
-        if isinstance(plain.get(section), dict):
-            _anchor_paths(plain[section], folder or Path.cwd())
     try:
+        plain = json.loads(json.dumps(data, default=str))
+        if not isinstance(plain, dict):
+            raise SpecError(f"{name}: a study is a mapping with keys such as study, data, backbones.")
+        for key, value in json.loads(json.dumps(dict(overrides or {}), default=str)).items():
+            _put(plain, key, value)
+        _anchor(plain, folder or Path.cwd(), name)
         return StudySpec.model_validate(_tuples(plain))
+    except (TypeError, RecursionError) as error:  # keys that aren't text; nested too deeply
+        raise SpecError(f"{name}: not what a study file holds: {error}.") from None
     except ValidationError as error:
-        problems = [_sentence(problem, name, lines or {}) for problem in error.errors()]
-        hint = None
+        problems = [_sentence(problem, name, lines or {}) for problem in _own(error)]
         if len(problems) > 1:
             problems.insert(0, f"{len(problems)} mistakes in {name}:")
-        raise SpecError("\n".join(problems), hint=hint) from None
+        raise SpecError("\n".join(problems)) from None
+    except ValueError as error:  # a number of thousands of digits
+        raise SpecError(f"{name}: not what a study file holds: {error}.") from None
 
 
 def _read_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[str, int]]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
-    from ruamel.yaml.events import AliasEvent
+    from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
 
+    depth = 0
     try:
         for event in YAML(typ="safe", pure=True).parse(text):
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            if depth > MAX_DEPTH:  # the parser's time grows with the square of it
+                line = event.start_mark.line + 1
+                raise SpecError(f"{name}:{line}: is nested more than {MAX_DEPTH} levels deep.")
             if isinstance(event, AliasEvent):
                 line = event.start_mark.line + 1
                 raise SpecError(f"{name}:{line}: aliases (*{event.anchor}) are not taken in study files.")
@@ -271,7 +302,9 @@ def _read_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[str, int]]:
         place = f"{name}:{mark.line + 1}" if mark else name
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise SpecError(f"{place}: not a YAML file that can be read: {problem}.") from None
-    except (ValueError, RecursionError) as error:
+    except SpecError:
+        raise
+    except Exception as error:  # noqa: BLE001 - values that don't fit their tags raise almost anything
         raise SpecError(f"{name}: not a YAML file that can be read: {error}.") from None
     if not isinstance(data, dict):
         raise SpecError(f"{name}: a study file is a mapping with keys such as study, data, backbones.")
@@ -294,24 +327,42 @@ def _line_numbers(node: Any, path: str = "") -> Iterator[tuple[str, int]]:
 
 
 def _put(data: dict[str, Any], key: str, value: Any) -> None:
-    # Knob names in `space` hold dots themselves: everything behind "space." is one key.
     head, _, tail = key.partition(".")
     if not tail:
         data[head] = value
-    elif head == "space":
-        data.setdefault("space", {})[tail] = value
+        return
+    if data.get(head) is None:  # a section that isn't there, or is empty
+        data[head] = {}
+    inner = data[head]
+    if not isinstance(inner, dict):
+        raise SpecError(f"Can't set {key}: {head} is {_shorten(repr(inner))}, not a section.")
+    if head == "space":
+        # Knob names hold dots themselves: everything behind "space." is one key.
+        inner[tail] = value
     else:
-        inner = data.setdefault(head, {})
-        if not isinstance(inner, dict):
-            raise SpecError(f"Can't set {key}: {head} is {inner!r}, not a section.")
         _put(inner, tail, value)
 
 
-def _anchor_paths(section: dict[str, Any], folder: Path) -> None:
-    for key in ("path", "root"):
-        value = section.get(key)
+def _anchor(data: dict[str, Any], folder: Path, name: str) -> None:
+    """Make the relative paths of data and weights absolute, in place."""
+    places: list[tuple[str, dict[str, Any], str]] = []
+    for section in ("data", "source_data"):
+        if isinstance(data.get(section), dict):
+            places += [(f"{section}.{key}", data[section], key) for key in ("path", "root")]
+    if isinstance(data.get("backbones"), list):
+        places += [
+            (f"backbones.{index}.weights", backbone, "weights")
+            for index, backbone in enumerate(data["backbones"])
+            # "pretrained" and "random" have no ending; nor should a misspelling of these look like a path.
+            if isinstance(backbone, dict) and "." in str(backbone.get("weights"))
+        ]
+    for path, holder, key in places:
+        value = holder.get(key)
         if isinstance(value, str) and value:
-            section[key] = str(folder / Path(value).expanduser())
+            try:
+                holder[key] = str(folder / Path(value).expanduser())
+            except RuntimeError as error:  # ~somebody, who has no home here
+                raise SpecError(f"{name}: {path}: {error} Got {_shorten(repr(value))}.") from None
 
 
 def _tuples(value: Any) -> Any:
@@ -323,8 +374,24 @@ def _tuples(value: Any) -> Any:
     return value
 
 
+def _own(error: ValidationError) -> list[Any]:
+    """Problems, less those of lists that are too short because their items are wrong."""
+    problems: list[Any] = error.errors()
+    inside = {problem["loc"][:-1] for problem in problems}
+    return [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in inside]
+
+
+_IN_YAML = {
+    "tuple_type": "must be a list",
+    "too_short": "must hold at least one item",
+    "dict_type": "must be a section with keys of its own",
+    "model_type": "must be a section with keys of its own",
+    "mapping_type": "must be a section with keys of its own",
+}
+"""What pydantic says in Python's words."""
+
+
 def _sentence(problem: Any, name: str, lines: Mapping[str, int]) -> str:
-    # Validator names such as "function-before" stand in the location of unions; they mean nothing to a user.
     location = [str(part) for part in problem["loc"]]
     path = ".".join(location)
     place = next(
@@ -344,7 +411,7 @@ def _sentence(problem: Any, name: str, lines: Mapping[str, int]) -> str:
     elif problem["type"] == "missing":
         text = "is missing."
     else:
-        message = problem["msg"].removeprefix("Value error, ")
+        message = _IN_YAML.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
         shown = "" if isinstance(given, dict | tuple | list) else f", got {_shorten(repr(given))}"
         text = f"{message}{shown}."
@@ -357,13 +424,14 @@ def _shorten(text: str, limit: int = 80) -> str:
 
 def _keys_at(location: list[str]) -> list[str]:
     model: type[BaseModel] = StudySpec
-    for part in location:
-        if part.isdigit():
-            continue
+    parts = iter(part for part in location if not part.isdigit())
+    for part in parts:
         field = model.model_fields.get(part)
         inner = _model_in(field.annotation) if field is not None else None
-        if inner is None:
+        if field is None or inner is None:
             return []
+        if typing.get_origin(field.annotation) is Mapping:
+            next(parts, None)  # the mapping's own key, such as a knob's name
         model = inner
     return list(model.model_fields)
 

@@ -41,6 +41,11 @@ def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     writer.writerows(rows)
 
 
+def json_line(document: Any) -> str:
+    """JSON on one line, as a cell of a CSV."""
+    return json.dumps(document, allow_nan=False, default=dict)
+
+
 def say(text: str) -> None:
     """A line on stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def studies(db: options.Database = None, json: options.Json = False) -> None:
+def studies(db: options.Database = None, json: options.Json = False, csv: Csv = False) -> None:
     """List the studies of a database."""
     from tlsearch.reports.studies import Studies
 
@@ -33,6 +33,24 @@ def studies(db: options.Database = None, json: options.Json = False) -> None:
         records = database.studies()
     if json:
         output.print_json(records)
+        return
+    if csv:
+        output.print_csv(
+            ["study", "state", "metric", "direction", *TrialState, "seconds", "created", "reason"],
+            [
+                [
+                    record.name,
+                    record.state.value,
+                    record.metric,
+                    record.direction,
+                    *(record.counts.get(state, 0) for state in TrialState),
+                    round(record.seconds, 3),
+                    record.created.isoformat(),
+                    record.reason,
+                ]
+                for record in records
+            ],
+        )
         return
     output.print_table(
         ["study", "state", "metric", "trials", "complete", "search time", "created"],
@@ -93,7 +111,7 @@ def trials(
                     t.costs.trainable_parameters,
                     t.seed,
                     t.reason,
-                    output.show_params(t.params),
+                    output.json_line(t.params),
                 ]
                 for t in found
             ],
@@ -123,8 +141,9 @@ def show(
     trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Number of the trial.")],
     db: options.Database = None,
     json: options.Json = False,
+    csv: Csv = False,
 ) -> None:
-    """Show all about one trial, with its learning curve."""
+    """Show all about one trial, with its learning curve; --csv prints the curve alone."""
     from tlsearch.reports.studies import Studies
 
     with Studies(options.database(db)) as database:
@@ -132,6 +151,13 @@ def show(
         metric = database.study(study).metric
     if json:
         output.print_json({"trial": record, "epochs": epochs})
+        return
+    if csv:
+        names = sorted({name for e in epochs for name in e.metrics})
+        output.print_csv(
+            ["epoch", "value", "seconds", *names],
+            [[e.epoch, e.value, e.seconds, *(e.metrics.get(name) for name in names)] for e in epochs],
+        )
         return
     costs = record.costs
     facts: list[tuple[str, object]] = [

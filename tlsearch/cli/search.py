@@ -59,7 +59,7 @@ def run(
         )
     if result.interrupted:
         output.say(f"Stopped: {result.interrupted}. The same command goes on from here.")
-        raise typer.Exit(130 if "SIGINT" in result.interrupted else 143)
+        raise typer.Exit(128 + result.signal)
     _report(result, url, as_json=json)
 
 

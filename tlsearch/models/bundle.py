@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from tlsearch.contracts import Backbone, InputSpec
-from tlsearch.errors import BundleError, DataError
+from tlsearch.errors import BundleError, DataError, TlsearchError, UnknownNameError
 from tlsearch.files import flush_folder, sha256_of, write_durably
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Artifact, Params
@@ -30,6 +30,20 @@ FORMAT = 1
 WEIGHTS = "model.safetensors"
 MANIFEST = "bundle.json"
 BATCH = 64
+
+_KINDS: Mapping[str, Any] = {
+    "classes": list,
+    "backbone": str,
+    "image_size": int | None,
+    "inputs": dict,
+    "strategy": str,
+    "params": dict,
+    "sha256": str,
+    "bytes": int,
+    "metrics": dict,
+    "provenance": dict,
+}
+"""What JSON may hold in the fields of a `Manifest`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +79,10 @@ class Prediction:
 
 
 class Model:
-    """A loaded bundle that predicts from raw items: paths, arrays, whatever its backbone encodes."""
+    """A loaded bundle that predicts from raw items: paths, arrays, whatever its backbone encodes.
+
+    A ``str`` is the path of an image.
+    """
 
     def __init__(self, network: Backbone, inputs: InputSpec, manifest: Manifest, folder: Path) -> None:
         self.network = network
@@ -86,7 +103,7 @@ class Model:
         """
         parts = [np.zeros((0, len(self.classes)), np.float32)]
         for _, batch in _batches(items):
-            parts.append(self._forward(np.stack([self.inputs.encode(item) for item in batch])))
+            parts.append(self._forward(np.stack([self._encode(item) for item in batch])))
         return np.concatenate(parts)
 
     def predict_proba(self, items: Sequence[object]) -> NDArray[np.float32]:
@@ -107,7 +124,7 @@ class Model:
             encoded: list[NDArray[Any]] = []
             for position, item in enumerate(batch, start):
                 try:
-                    encoded.append(self.inputs.encode(item))
+                    encoded.append(self._encode(item))
                     kept.append(position)
                 except DataError as error:
                     errors[position] = error.message
@@ -129,6 +146,11 @@ class Model:
                 ordered = dict(sorted(named.items(), key=lambda pair: -pair[1]))
                 label = next(iter(ordered))
                 yield Prediction(name, label, ordered[label], ordered)
+
+    def _encode(self, item: object) -> NDArray[Any]:
+        # People name pictures by strings; where strings are the items (text), they stay what they are.
+        by_name = isinstance(item, str) and self.inputs.modality == "image"
+        return self.inputs.encode(Path(str(item)) if by_name else item)
 
     def _forward(self, encoded: NDArray[Any]) -> NDArray[np.float32]:
         device = next(self.network.parameters()).device
@@ -195,23 +217,56 @@ def load(folder: Path, *, device: str = "cpu") -> Model:
         )
     try:
         state = load_file(weights)
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - of the format, the files, types that torch lacks
         raise BundleError(f"Can't read {weights}: {error}") from None
-    network = rebuild(
-        backbone=manifest.backbone,
-        weights="random",
-        image_size=manifest.image_size,
-        strategy=manifest.strategy,
-        params=manifest.params,
-        classes=len(manifest.classes),
-        state=state,
-    )
+    network = _network(manifest, state, folder)
     try:
         inputs = type(network.info.inputs)(**manifest.inputs)
-    except TypeError as error:
+        if (inputs.shape, inputs.dtype) != (network.info.inputs.shape, network.info.inputs.dtype):
+            raise ValueError(f"it makes {inputs.shape}, and the network takes {network.info.inputs.shape}")
+        inputs.to_model(inputs.example(1))
+    except Exception as error:  # noqa: BLE001 - inputs refuse arguments in many ways
         raise BundleError(f"{folder / MANIFEST}: its preprocessing can't be rebuilt: {error}") from None
     network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Model(network, inputs, manifest, folder)
+
+
+def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> Backbone:
+    try:
+        return rebuild(
+            backbone=manifest.backbone,
+            weights="random",
+            image_size=manifest.image_size,
+            strategy=manifest.strategy,
+            params=manifest.params,
+            classes=len(manifest.classes),
+            state=state,
+            complete=True,
+        )
+    except UnknownNameError as error:
+        family = manifest.backbone.partition("/")[0]
+        packages = _packages(manifest.provenance, {manifest.strategy, family})
+        hint = f"{folder} was made with {', '.join(packages)}: install it." if packages else error.hint
+        raise UnknownNameError(error.message, hint=hint) from None
+    except TlsearchError:
+        raise
+    except Exception as error:  # plugins say in many ways that they can't take what a damaged file says
+        raise BundleError(
+            f"The model of {folder} can't be rebuilt: {type(error).__name__}: {error}",
+            hint=f"{MANIFEST} may be damaged, or a plugin may have changed since.",
+        ) from error
+
+
+def _packages(provenance: Mapping[str, Any], names: Collection[str]) -> list[str]:
+    """Distributions, with versions, that the plugins of these names came from when the model was made."""
+    plugins = provenance.get("plugins")
+    return sorted(
+        {
+            f"{plugin.get('distribution')} {plugin.get('version')}"
+            for plugin in (plugins if isinstance(plugins, list) else [])
+            if isinstance(plugin, dict) and plugin.get("name") in names
+        }
+    )
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -230,19 +285,23 @@ def read_manifest(folder: Path) -> Manifest:
                 hint="Install the tlsearch that wrote it, or a newer one.",
             )
         known = {name: document[name] for name in Manifest.__dataclass_fields__}
+        for name, kind in _KINDS.items():
+            if not isinstance(known[name], kind) or isinstance(known[name], bool):
+                raise TypeError(f"{name} can't be {known[name]!r}")
         known["classes"] = tuple(str(name) for name in known["classes"])
-        if isinstance(known["inputs"], dict):
-            known["inputs"] = {
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in known["inputs"].items()
-            }
+        if not known["classes"]:
+            raise ValueError("there are no classes")
+        known["inputs"] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in known["inputs"].items()
+        }
         return Manifest(**known)
     except FileNotFoundError:
         raise BundleError(
             f"{folder} is not a model bundle: it has no {MANIFEST}.",
             hint="`tlsearch best STUDY` names the bundle of a study.",
         ) from None
-    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OSError, RecursionError) as error:
         raise BundleError(f"{path} is not a bundle's description: {error!r}") from None
 
 

@@ -65,6 +65,12 @@ def score_samples(model: Model, samples: Samples, *, split: str | None = None) -
         for index in range(len(samples.items))
         if split is None or (samples.splits is not None and samples.splits[index] == split)
     ]
+    if not chosen and split is not None:
+        names = sorted(set(samples.splits or ()))
+        raise DataError(
+            f'No item is in the split "{split}".',
+            hint=f"There are: {', '.join(names)}." if names else "The data names no splits.",
+        )
     index_of = {name: index for index, name in enumerate(model.classes)}
     labels: list[int] = []
     logits = []

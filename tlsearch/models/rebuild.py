@@ -23,17 +23,19 @@ def rebuild(
     params: Params,
     classes: int,
     state: Mapping[str, Tensor],
+    complete: bool = False,
 ) -> Backbone:
     """The finished model that ``state`` was saved from.
 
     Args:
         backbone: its whole name.
-        weights: ``random`` where ``state`` is complete, else what the trial started from.
+        weights: what the trial started from; any, such as ``random``, where ``state`` is complete.
         image_size: as the study's data section had it.
         strategy: name of the strategy that prepared it.
         params: the strategy's knobs.
         classes: of the target.
-        state: tensors by name; those of the trunk may be missing where they are the pretrained ones.
+        state: tensors by name; those of the trunk may be missing where training left them as they were.
+        complete: whether none may be missing.
 
     Raises:
         UnknownNameError: the plugin of the backbone or strategy isn't installed.
@@ -44,7 +46,7 @@ def rebuild(
     model = Backbone(pretrained, classes=classes)
     plugin.prepare(model, params)
     plugin.finish(model, params)
-    fill(model, state, complete=weights == "random")
+    fill(model, state, complete=complete)
     return model.eval().requires_grad_(False)
 
 

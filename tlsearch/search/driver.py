@@ -147,7 +147,7 @@ class Driver:
         self._turn_of: dict[int, int] = {}
         self._last: dict[int, EpochResult] = {}
         self._seconds: dict[int, float] = {}
-        self._kept: dict[int, tuple[float, str]] = {}
+        self._kept: dict[int, tuple[tuple[float, int, int], str]] = {}
         for record in finished:
             self._count(record.point, _outcome_of(record))
         self.done = len(finished)
@@ -264,7 +264,13 @@ class Driver:
         if outcome.state is not TrialState.COMPLETE or value is None or not math.isfinite(value):
             return
         if outcome.artifact is not None:
-            self._kept[point.number] = (value, outcome.artifact.uri)
+            # In the order of `Store.best`, whose first are the finalists.
+            order = (
+                value if self.spec.objective.minimize else -value,
+                outcome.costs.trainable_parameters,
+                point.number,
+            )
+            self._kept[point.number] = (order, outcome.artifact.uri)
         known = self.by_strategy.get(point.strategy)
         if known is None or self._better(value, known):
             self.by_strategy[point.strategy] = value
@@ -283,10 +289,7 @@ class Driver:
         keep = max(self.spec.search.keep, self.spec.search.finalists)
         if len(self._kept) <= keep:
             return
-        ranked = sorted(
-            self._kept, key=lambda n: (self._kept[n][0], n), reverse=not self.spec.objective.minimize
-        )
-        dropped = ranked[keep:]
+        dropped = sorted(self._kept, key=lambda number: self._kept[number][0])[keep:]
         self.store.forget_artifacts(self.lease, dropped)
         for number in dropped:
             Path(self._kept.pop(number)[1]).unlink(missing_ok=True)
@@ -302,7 +305,7 @@ class Driver:
             return result
         depth = point.params.get("freeze_depth")
         frozen = groups if self.heads(point.strategy) else None
-        if isinstance(depth, int | float):
+        if isinstance(depth, int | float) and 0 <= depth <= 1:
             frozen = frozen_groups(depth, groups)
         return replace(result, outcome=replace(result.outcome, freeze_depth=frozen, groups=groups))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,13 +14,18 @@ from typing import Any
 from safetensors.torch import load_file
 
 from tlsearch.database.store import Lease, Store
-from tlsearch.errors import SearchError, VerificationError
+from tlsearch.errors import BundleError, SearchError, VerificationError
 from tlsearch.files import sha256_of
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import ModelRecord, Point, TrialRecord, TrialRole, TrialState
 from tlsearch.search.setup import Prepared
 from tlsearch.search.verify import verify
+
+CANDIDATE = "candidate"
+"""Folder of a bundle that is being verified."""
+MODEL = "model-"
+"""Folders of bundles that were; the number of the trial follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +134,22 @@ def promote(
     prepared: Prepared,
     folder: Path,
     provenance: Mapping[str, Any],
-) -> tuple[ModelRecord, list[str]]:
+    stopping: Callable[[], str],
+) -> tuple[ModelRecord | None, list[str]]:
     """Make the first candidate that reproduces its score the study's model.
 
+    Args:
+        candidates: from the winner on.
+        store: the database.
+        lease: of the study.
+        prepared: the study.
+        folder: of the study's files; the bundle gets a folder of its own in it.
+        provenance: what the bundle is to tell besides.
+        stopping: why it is to be left for another time, or empty.
+
     Returns:
-        The model as it was pinned in the database, and a sentence for each candidate that was refused.
+        The model as it was pinned in the database, None if it was to stop before; and a sentence for each
+        candidate that was refused.
 
     Raises:
         SearchError: none does.
@@ -141,9 +158,17 @@ def promote(
     for candidate in candidates:
         try:
             return _promote(
-                candidate, store=store, lease=lease, prepared=prepared, folder=folder, provenance=provenance
+                candidate,
+                store=store,
+                lease=lease,
+                prepared=prepared,
+                folder=folder,
+                provenance=provenance,
+                stopping=stopping,
             ), refused
         except VerificationError as error:
+            if stopping():
+                return None, refused
             refused.append(f"trial {candidate.trial.number} was refused: {error.message}")
     raise SearchError("No model reproduces its recorded score.\n" + "\n".join(refused))
 
@@ -156,6 +181,7 @@ def _promote(
     prepared: Prepared,
     folder: Path,
     provenance: Mapping[str, Any],
+    stopping: Callable[[], str],
 ) -> ModelRecord:
     trial, spec = finalist.trial, prepared.spec
     metric = spec.objective.metric
@@ -193,8 +219,9 @@ def _promote(
             ],
         },
     }
-    bundle.write(folder, network=network, manifest=manifest)
-    scores = verify(folder, spec=spec.to_json(), metric=metric, value=trial.value)
+    candidate = folder / CANDIDATE
+    bundle.write(candidate, network=network, manifest=manifest)
+    scores = verify(candidate, spec=spec.to_json(), metric=metric, value=trial.value, stopping=stopping)
     over_seeds = {
         f"{metric}_mean": finalist.mean,
         f"{metric}_standard_error": finalist.error,
@@ -203,7 +230,9 @@ def _promote(
     metrics = {"val": {**scores["val"], metric: trial.value, **over_seeds}}
     if "test" in scores:
         metrics["test"] = scores["test"]
-    artifact = bundle.write(folder, network=network, manifest={**manifest, "metrics": metrics})
+    # Another winner gets another folder: the model of the database stays whole until this one replaces it.
+    place = folder / f"{MODEL}{trial.number:06d}"
+    artifact = bundle.write(place, network=network, manifest={**manifest, "metrics": metrics})
     record = ModelRecord(
         study=spec.study,
         trial=trial.number,
@@ -216,3 +245,35 @@ def _promote(
     )
     store.pin_model(lease, record)
     return record
+
+
+def intact(model: ModelRecord) -> bool:
+    """Whether the files of a study's model are those that the database tells of."""
+    folder = Path(model.uri)
+    try:
+        return (
+            bundle.read_manifest(folder).sha256 == model.sha256
+            and sha256_of(folder / bundle.WEIGHTS) == model.sha256
+        )
+    except (BundleError, OSError):
+        return False
+
+
+def sweep(folder: Path, trials: Iterable[TrialRecord], model: ModelRecord | None = None) -> None:
+    """Delete what killed workers and drivers left in a study's folder, and weights that nobody refers to.
+
+    Args:
+        folder: of the study; only its driver may do this.
+        trials: all of the study.
+        model: the study's; models made before it go. None leaves all models alone.
+    """
+    wanted = {trial.artifact.uri for trial in trials if trial.artifact is not None}
+    for file in folder.glob("trials/*"):
+        if str(file) not in wanted:
+            file.unlink(missing_ok=True)
+    for place in [*folder.glob(".*"), folder / CANDIDATE]:
+        shutil.rmtree(place, ignore_errors=True)
+    if model is not None:
+        for place in folder.glob(f"{MODEL}*"):
+            if str(place) != model.uri:
+                shutil.rmtree(place, ignore_errors=True)

@@ -226,12 +226,19 @@ def run(
     assignment: Assignment,
     cpus_per_trial: int,
     gpus_per_trial: float,
+    slots: int,
     epochs: int,
     minimize: bool,
     prune: bool,
     deadline: float,
 ) -> None:
-    """Run turns until the desk has none left or says stop; results are the desk's."""
+    """Run turns until the desk has none left or says stop; results are the desk's.
+
+    Raises:
+        WorkError: Ray failed, not just a worker of it.
+    """
+    # Tune would start workers one after another, and each takes seconds to import what it needs.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
     mode = "min" if minimize else "max"
     scheduler = (
         GradientASHA(
@@ -268,6 +275,8 @@ def run(
                 verbose=0,
             ),
         ).fit()
+    except (ray.exceptions.RayError, tune.TuneError) as error:
+        raise WorkError(f"Ray failed: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -32,7 +32,9 @@ from tlsearch.search.space import Branch, SearchSpace, grid
 STARTUP = 6
 """Trials of a strategy before TPE models it; its starting points are among them."""
 MAX_REPEATS = 50
-"""Proposals already tried, in a row, after which a space counts as exhausted."""
+"""Proposals already tried, in a row, after which a branch is looked through for what is left of it."""
+FINE_GRID = 100
+"""Values of a range that are then looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +170,24 @@ class Sampler:
                     )
             if branch is None:
                 return None
+            left = self._left(branch)
+            if left is not None:
+                self._take(left)
+                self._asked[number] = _Asked(left, None)
+                return left
             self._tallies[_key(branch)].exhausted = True
             if within is not None:
                 return None
+
+    def _left(self, branch: Branch) -> Proposal | None:
+        """A point that nobody proposed yet: samplers insist on their favourites where points are few."""
+        if self._grid is not None:
+            return None
+        for params in grid(branch, points=FINE_GRID):
+            proposal = Proposal(branch.backbone, branch.strategy, params)
+            if proposal.key not in self._seen:
+                return proposal
+        return None
 
     def _turn(self) -> Branch | None:
         """The branch whose turn it is: the better its rank, the more trials it gets (1, 1/4, 1/9, ...).
@@ -232,10 +249,11 @@ class Sampler:
     def _from_grid(self, branch: Branch) -> _Asked | None:
         if self._grid is None:
             return None
-        params = next(self._grid[_key(branch)], None)
-        if params is None:
-            return None
-        return _Asked(Proposal(branch.backbone, branch.strategy, params), None)
+        for params in self._grid[_key(branch)]:
+            proposal = Proposal(branch.backbone, branch.strategy, params)
+            if proposal.key not in self._seen:  # by an earlier driver, or as a starting point
+                return _Asked(proposal, None)
+        return None
 
     def _learn(self, proposal: Proposal, state: TrialState, value: float | None) -> None:
         wanted = (proposal.backbone, proposal.strategy)

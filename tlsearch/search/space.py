@@ -100,6 +100,8 @@ def build(
                 if (name, knob) in wanted:
                     key, override = wanted[(name, knob)]
                     knobs[knob] = _overridden(key, knobs[knob], override)
+                    if knob == "freeze_depth":
+                        _check_fraction(key, knobs[knob])
             branch = Branch(info.name, name, knobs, (), isinstance(strategy, HeadStrategy))
             starts = _unique([_fitted(branch, start) for start in strategy.starts(info)])
             branches.append(replace(branch, starts=tuple(starts)))
@@ -135,7 +137,14 @@ def _values(distribution: BaseDistribution, points: int) -> list[Scalar]:
 def _at(distribution: FloatDistribution | IntDistribution, share: float) -> float | int:
     """The value a share of the way from low to high, on the distribution's own scale and steps."""
     low, high = float(distribution.low), float(distribution.high)
-    value = low * (high / low) ** share if distribution.log else low + (high - low) * share
+    return _nearest(
+        distribution, low * (high / low) ** share if distribution.log else low + (high - low) * share
+    )
+
+
+def _nearest(distribution: FloatDistribution | IntDistribution, value: float) -> float | int:
+    """The value of the distribution that is nearest."""
+    low, high = float(distribution.low), float(distribution.high)
     if distribution.step and not distribution.log:
         value = low + round((value - low) / distribution.step) * distribution.step
     value = min(max(value, low), high)
@@ -187,6 +196,15 @@ def _overridden(key: str, given: BaseDistribution, override: Override) -> BaseDi
     raise SpecError(f"space: {key} is a choice among {list(getattr(given, 'choices', ()))}, not a range.")
 
 
+def _check_fraction(key: str, distribution: BaseDistribution) -> None:
+    bounds = getattr(distribution, "choices", None) or (
+        getattr(distribution, "low"),  # noqa: B009 - the base class declares no bounds
+        getattr(distribution, "high"),  # noqa: B009
+    )
+    if not all(0 <= bound <= 1 for bound in bounds):
+        raise SpecError(f"space: {key}: a freeze depth is a fraction between 0 and 1, not {max(bounds)}.")
+
+
 def _typed(given: BaseDistribution, value: Scalar) -> Scalar:
     """A value of the kind that the knob holds."""
     if isinstance(given, FloatDistribution | IntDistribution):
@@ -225,9 +243,8 @@ def _fitted(branch: Branch, start: Params) -> Params:
             chosen[knob] = distribution.choices[0]
         elif isinstance(distribution, FloatDistribution | IntDistribution):
             value = start.get(knob)
-            middle = _at(distribution, 0.5)
             usable = isinstance(value, int | float) and not isinstance(value, bool)
-            chosen[knob] = min(max(value, distribution.low), distribution.high) if usable else middle  # type: ignore[type-var]
+            chosen[knob] = _nearest(distribution, float(value)) if usable else _at(distribution, 0.5)  # type: ignore[arg-type]
     return chosen
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from tlsearch.database.store import Lease, Store
-from tlsearch.errors import DatabaseError, SearchError, StudyConflictError
+from tlsearch.errors import DatabaseError, SearchError, StudyConflictError, WorkError
 from tlsearch.records import ModelRecord, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
 from tlsearch.search import finish, ray_tune
 from tlsearch.search.budget import Ledger
@@ -31,18 +31,22 @@ from tlsearch.training.trial import Assignment
 LEASE_SECONDS = 30.0
 RENEW_SECONDS = 5.0
 
-FREE_TO_CHANGE = ("budget.trials", "budget.minutes", "resources", "search")
-"""Parts of a study that may differ when it is run again; anything else would make trials incomparable."""
+FREE_TO_CHANGE = ("budget.trials", "budget.minutes", "resources", "search", "data.path", "data.root")
+"""Parts of a study that may differ when it is run again; anything else would make trials incomparable.
+
+Where the data lies is free, since what it holds is compared by its fingerprint.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class StudyResult:
-    """What a run came to. ``interrupted`` is why it ended early, or empty."""
+    """What a run came to. ``interrupted`` is why it ended early, or empty; ``signal`` the one that did it."""
 
     study: StudyRecord
     model: ModelRecord | None
     best: TrialRecord | None
     interrupted: str
+    signal: int = 0
 
 
 @dataclass
@@ -72,7 +76,7 @@ def run(
 
     Raises:
         InputError: something is wrong with the study, found before anything was written.
-        WorkError: the search has no result.
+        WorkError: the search has no result, or the study was lost to another driver or a failing database.
     """
     threads = max(1, len(os.sched_getaffinity(0)))
     cache = cache_folder()
@@ -85,25 +89,42 @@ def run(
         lease = store.acquire(spec.study, owner=_owner(), seconds=LEASE_SECONDS, stale=_surely_dead)
         interruption = Interruption()
         state, reason = StudyState.FAILED, "the driver failed"
-        with _heartbeat(store, lease, interruption), _signals(interruption):
+        with _signals(interruption):
             try:
-                folder = artifacts / f"{record.name}-{record.created:%Y%m%d%H%M%S%f}"
-                model = _search_and_finish(
-                    prepared, store, lease, record, folder, cache, interruption, observe, address
-                )
+                # The heartbeat must have ended before the lease is given back.
+                with _heartbeat(store, lease, interruption):
+                    if record.spec != spec.to_json():
+                        store.update_study(lease, spec=spec.to_json())
+                    folder = artifacts / f"{record.name}-{record.created:%Y%m%d%H%M%S%f}"
+                    model = _search_and_finish(
+                        prepared, store, lease, record, folder, cache, interruption, observe, address
+                    )
                 state, reason = (
                     (StudyState.INTERRUPTED, interruption.reason)
                     if interruption.reason
                     else (StudyState.COMPLETE, "")
                 )
+            except KeyboardInterrupt:
+                state, reason = StudyState.INTERRUPTED, "interrupted twice"
+                raise
             except BaseException as error:
                 reason = f"{type(error).__name__}: {error}"[:500]
                 raise
             finally:
                 with contextlib.suppress(StudyConflictError, DatabaseError):
                     store.release(lease, state=state, reason=reason)
+        if interruption.reason and not interruption.signal:
+            raise SearchError(
+                f"The search was stopped: {interruption.reason}", hint="The same command goes on with it."
+            )
         best = store.best(spec.study)
-        return StudyResult(store.study(spec.study), model, best[0] if best else None, interruption.reason)
+        return StudyResult(
+            study=store.study(spec.study),
+            model=model,
+            best=best[0] if best else None,
+            interrupted=interruption.reason,
+            signal=interruption.signal,
+        )
 
 
 def _search_and_finish(
@@ -124,32 +145,21 @@ def _search_and_finish(
     left_open = [finish.again(t) for t in searched if t not in ended]
     ledger = Ledger(spec.budget, started=len(searched), spent=record.seconds)
     model = store.model(spec.study)
-    if model is not None and not left_open and ledger.trials_left == 0:
+    if model is not None and not finish.intact(model):
+        observe(Snapshot(phase="check", note=f"{model.uri} isn't what was written: it is made anew"))
+        model = None
+    nothing_left = ledger.deadline <= time.time() or (not left_open and ledger.trials_left == 0)
+    if model is not None and nothing_left:
         return model
+    finish.sweep(folder, trials)
 
     def stopping() -> str:
         return interruption.reason
 
     heads = is_heads(prepared.strategies)
     at_once = spec.search.heads_per_trial or _heads_at_once(prepared)
-    observe(Snapshot(phase="start workers"))
-    ray_tune.start(address=address)
+    groups = {info.name: len(info.groups) for info in prepared.backbones}
     try:
-        gpus = spec.resources.gpus_per_trial
-        if gpus is None:
-            gpus = 1.0 if ray_tune.has_gpus() else 0.0
-        slots = ray_tune.slots(cpus_per_trial=spec.resources.cpus_per_trial, gpus_per_trial=gpus)
-        slots = min(slots, spec.resources.concurrent or slots)
-        assignment = Assignment(
-            spec=spec,
-            cache=cache.resolve(),
-            artifacts=folder.resolve(),
-            cache_bytes=cache_limit(cache),
-            threads=spec.resources.cpus_per_trial,
-            cuda=gpus > 0,
-            data=prepared.data,
-        )
-        groups = {info.name: len(info.groups) for info in prepared.backbones}
 
         def drive(
             source: PointSource,
@@ -159,7 +169,14 @@ def _search_and_finish(
             deadline: float,
             finished: list[TrialRecord],
             prune: bool,
-        ) -> Driver:
+        ) -> None:
+            observe(Snapshot(phase="start workers"))
+            ray_tune.start(address=address)
+            gpus = spec.resources.gpus_per_trial
+            if gpus is None:
+                gpus = 1.0 if ray_tune.has_gpus() else 0.0
+            slots = ray_tune.slots(cpus_per_trial=spec.resources.cpus_per_trial, gpus_per_trial=gpus)
+            slots = min(slots, spec.resources.concurrent or slots)
             driver = Driver(
                 store=store,
                 lease=lease,
@@ -179,20 +196,35 @@ def _search_and_finish(
             try:
                 ray_tune.run(
                     driver,
-                    assignment=assignment,
+                    assignment=Assignment(
+                        spec=spec,
+                        cache=cache.resolve(),
+                        artifacts=folder.resolve(),
+                        cache_bytes=cache_limit(cache),
+                        threads=spec.resources.cpus_per_trial,
+                        cuda=gpus > 0,
+                        data=prepared.data,
+                    ),
                     cpus_per_trial=spec.resources.cpus_per_trial,
                     gpus_per_trial=gpus,
+                    slots=slots,
                     epochs=spec.budget.epochs,
                     minimize=spec.objective.minimize,
                     prune=prune,
                     deadline=deadline,
                 )
+            except WorkError:
+                if not stopping():  # whoever stops us may have stopped Ray's processes as well
+                    raise
             finally:
                 driver.close()
-            return driver
 
         sampler = Sampler(
-            prepared.space, kind=spec.search.sampler, minimize=spec.objective.minimize, seed=spec.seed
+            prepared.space,
+            kind=spec.search.sampler,
+            minimize=spec.objective.minimize,
+            # Resumed with the same seed it would draw again the very points that were tried already.
+            seed=spec.seed + len(searched),
         )
         sampler.rebuild(ended)
         searching = Searching(
@@ -204,14 +236,15 @@ def _search_and_finish(
             heads=heads,
             at_once=at_once,
         )
-        drive(
-            searching,
-            phase="search",
-            total=spec.budget.trials,
-            deadline=ledger.search_deadline,
-            finished=ended,
-            prune=spec.search.pruner == "asha",
-        )
+        if not nothing_left:
+            drive(
+                searching,
+                phase="search",
+                total=spec.budget.trials,
+                deadline=ledger.search_deadline,
+                finished=ended,
+                prune=spec.search.pruner == "asha",
+            )
         if stopping():
             return store.model(spec.study)
         if searching.exhausted:
@@ -241,6 +274,8 @@ def _search_and_finish(
             return store.model(spec.study)
     finally:
         ray_tune.stop()
+    if model is not None and store.trials(spec.study) == trials:
+        return model  # nothing was left to try: what was found before stands, its test set stays closed
     observe(Snapshot(phase="verify the winner"))
     confirmed = store.trials(spec.study, role=TrialRole.CONFIRM)
     candidates = finish.ranked(finalists, confirmed, minimize=spec.objective.minimize)
@@ -249,12 +284,16 @@ def _search_and_finish(
         store=store,
         lease=lease,
         prepared=prepared,
-        folder=folder / "best",
+        folder=folder,
         provenance={"study": spec.study, "created": record.created.isoformat()},
+        stopping=stopping,
     )
     for sentence in refused:
         observe(Snapshot(phase="verify the winner", note=sentence))
+    if model is None:
+        return store.model(spec.study)
     _drop_confirmations(store, lease, confirmed)
+    finish.sweep(folder, store.trials(spec.study), model)
     return model
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,17 @@ from tlsearch.errors import TlsearchError, VerificationError
 
 CHUNK = 1024
 """Items held in memory at once."""
+LOOK_SECONDS = 0.2
+"""How often the measuring process is looked after."""
 
 
 def verify(
-    bundle: Path, *, spec: Mapping[str, Any], metric: str, value: float
+    bundle: Path,
+    *,
+    spec: Mapping[str, Any],
+    metric: str,
+    value: float,
+    stopping: Callable[[], str] = str,
 ) -> dict[str, dict[str, float]]:
     """Scores of a bundle on the validation and test splits, measured in a fresh process.
 
@@ -29,25 +36,31 @@ def verify(
         spec: the study, as `StudySpec.to_json` gives it.
         metric: the study's.
         value: what was recorded for the validation split.
+        stopping: why it is to be broken off, or empty.
 
     Returns:
         ``val`` and, where the data has one, ``test``: metric names to values.
 
     Raises:
-        VerificationError: the recorded value isn't reproduced, or the model doesn't even load.
+        VerificationError: the recorded value isn't reproduced, the model doesn't load, or it was broken off.
     """
     request = json.dumps({"bundle": str(bundle), "spec": spec, "metric": metric, "value": value})
-    done = subprocess.run(
-        [sys.executable, "-m", "tlsearch.search.verify"],
-        input=request,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "tlsearch.search.verify"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        waiting: str | None = request
+        while True:
+            try:
+                output, errors = process.communicate(waiting, timeout=LOOK_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                waiting = None  # it was sent
+            if stopping():
+                process.kill()
     try:
-        answer = json.loads(done.stdout.splitlines()[-1])
+        answer = json.loads(output.splitlines()[-1])
     except (IndexError, ValueError):
-        tail = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        tail = errors.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
         raise VerificationError(f"The model of {bundle} can't be verified: {tail[0]}") from None
     if "error" in answer:
         raise VerificationError(f"The model of {bundle} can't be verified: {answer['error']}")

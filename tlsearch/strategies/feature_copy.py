@@ -125,7 +125,9 @@ class FeatureCopy(HeadStrategy):
     def fit_heads(self, task: HeadTask, points: Sequence[HeadPoint]) -> list[nn.Module]:
         """One fit a point; they share the standardized features."""
         features = task.features[0]
-        mean, scale = features.mean(dim=0), features.std(dim=0).clamp_min(1e-6)
+        mean, scale = features.mean(dim=0), features.std(dim=0)
+        # A feature that is constant but for rounding tells nothing, and must not where it isn't constant.
+        scale = torch.where(scale > 1e-6 * (1 + mean.abs()), scale, torch.inf)
         standardized = ((features - mean) / scale).cpu().double().numpy()
         labels = task.labels.cpu().numpy()
         heads = []

@@ -190,6 +190,8 @@ class Feed:
         self, index: Indices, targets: Tensor, generator: torch.Generator
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """Mixup: weighted means of pairs of inputs, and of their one-hot labels."""
+        if self.frontier.frozen:
+            self.cache = "none: mixup blends inputs anew in every step"
         batch = self.read(index, 0)
         seed = int(torch.randint(2**31, (1,), generator=generator))
         share = float(np.random.default_rng(seed).beta(MIXUP_ALPHA, MIXUP_ALPHA))

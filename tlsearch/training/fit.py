@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from tlsearch.training.frontier import Frontier, set_modes, trainable_names
 from tlsearch.training.heads import schedule
 
 CLIP_NORM = 1.0
+NOTHING_TRAINS = "nothing trains: the strategy marked no parameter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class FitEpoch:
     """One epoch: scores on both held-out parts, and whether (and why) it was the last.
 
     After the last one the model holds the weights of the epoch that was best on the stop split, and
-    ``kept`` is that epoch's scores.
+    ``kept`` is that epoch's scores. Without stop items (``stop`` is empty) that is the last epoch.
     """
 
     epoch: int
@@ -77,7 +79,9 @@ def fit(
     planned = trainable_names(model)
     optimizer = _optimizer(recipe, strategy.param_groups(model, params))
     stepper = _Stepper(model, strategy, params, optimizer, batch_size=recipe.batch_size)
-    steps_per_epoch = math.ceil(len(feed.data.indices["train"]) / recipe.batch_size)
+    share = _target_share(recipe, source)
+    steps_per_epoch = math.ceil(len(feed.data.indices["train"]) / share)
+    sources = _endless(source, recipe, seed, first=1) if source is not None else None
     best: tuple[float, float] | None = None
     best_state: dict[str, Tensor] = {}
     best_epoch, kept = 0, {}
@@ -89,33 +93,32 @@ def fit(
             if trainable_names(model) != planned:
                 frontier, feed, source = plan()
                 planned = trainable_names(model)
+                sources = _endless(source, recipe, seed, first=epoch) if source is not None else None
                 # What starts to train now still has the values that it had in the best epoch so far.
                 best_state = {**_snapshot(model), **best_state}
                 _refresh(optimizer, strategy.param_groups(model, params))
         set_modes(model, frontier)
         losses: list[float] = []
-        sources = _endless(source, recipe, seed) if source is not None else None
-        late = False
-        for number, (inputs, targets) in enumerate(
-            feed.train(epoch, batch_size=_target_share(recipe, source), seed=seed)
-        ):
-            late = time.time() > deadline
-            if late and losses:
+        cut_short = False
+        for number, (inputs, targets) in enumerate(feed.train(epoch, batch_size=share, seed=seed)):
+            if losses and time.time() > deadline:
+                cut_short = True
                 break
             batch = Batch(inputs, targets, epoch, next(sources) if sources else None)
             factor = schedule((epoch - 1) * steps_per_epoch + number + 1, epochs * steps_per_epoch)
             losses.append(stepper.step(frontier, batch, factor))
         model.eval()
-        stop = score(*feed.evaluate("stop", frontier.eval_forward))
+        held_out = len(feed.data.indices["stop"]) > 0
+        stop = score(*feed.evaluate("stop", frontier.eval_forward)) if held_out else {}
         validation = score(*feed.evaluate("val", frontier.eval_forward))
-        order = rank(stop, metric)
+        order = rank(stop, metric) if held_out else (float(epoch), 0.0)
         if best is None or order > best:
             best, best_epoch, kept = order, epoch, dict(validation)
             best_state = _snapshot(model)
         ended = ""
-        if epoch == epochs:
+        if epoch == epochs and not cut_short:
             ended = f"all {epochs} epochs"
-        elif late or time.time() > deadline:
+        elif cut_short or time.time() > deadline:
             ended = f"stopped at the time budget in epoch {epoch} of {epochs}"
         elif recipe.patience and epoch - best_epoch >= recipe.patience:
             ended = f"stopped early: no better epoch on the stop split since epoch {best_epoch}"
@@ -221,19 +224,17 @@ def _target_share(recipe: Recipe, source: Feed | None) -> int:
     return max(1, round(recipe.batch_size * (1 - recipe.source_share)))
 
 
-def _endless(source: Feed, recipe: Recipe, seed: int) -> Iterator[Batch]:
-    """Source batches without end: a shuffled pass over the source data, then another."""
+def _endless(source: Feed, recipe: Recipe, seed: int, *, first: int) -> Iterator[Batch]:
+    """Source batches without end: a shuffled pass over the source data, then another, counted from first."""
     size = max(1, recipe.batch_size - _target_share(recipe, source))
-    turn = 0
-    while True:
-        turn += 1
+    for turn in itertools.count(first):
         for inputs, targets in source.train(turn, batch_size=size, seed=seed):
             yield Batch(inputs, targets, turn)
 
 
 def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     if not groups:
-        raise TrialError("nothing trains: the strategy marked no parameter")
+        raise TrialError(NOTHING_TRAINS)
     for group in groups:
         group["base_lr"] = group["lr"]
     if recipe.optimizer == "adamw":
@@ -250,9 +251,10 @@ def _refresh(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> 
         for key, value in optimizer.param_groups[0].items()
         if key not in ("params", "base_lr", "lr", "weight_decay")
     }
-    optimizer.param_groups = [
-        {**defaults, **group, "base_lr": group["lr"]} for group in groups if group["params"]
-    ]
+    groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise TrialError(NOTHING_TRAINS)
+    optimizer.param_groups = [{**defaults, **group, "base_lr": group["lr"]} for group in groups]
 
 
 def _snapshot(model: nn.Module) -> dict[str, Tensor]:

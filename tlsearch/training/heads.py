@@ -52,7 +52,10 @@ def train_linear(
         ``nn.Linear`` modules, in the order of the recipes.
     """
     mean = features[0].mean(dim=0)
-    scale = features[0].std(dim=0, unbiased=False).clamp_min(1e-6)
+    scale = features[0].std(dim=0, unbiased=False)
+    # A feature that is constant but for rounding tells nothing: scaled up, it would drown all others on items
+    # where it isn't constant.
+    scale = torch.where(scale > 1e-6 * (1 + mean.abs()), scale, torch.inf)
     views = (features - mean) / scale
     stop = (stop_features - mean) / scale
 
@@ -133,7 +136,8 @@ def _train_together(
             slope = (batch.T @ gradient.reshape(len(index), -1)).reshape_as(weight)
             step += 1
             factor = rate * schedule(step, steps)
-            weight *= 1 - factor.reshape(1, heads, 1) * decays
+            # AdamW would overshoot zero where rate times decay is above 1, and diverge above 2.
+            weight *= (1 - factor.reshape(1, heads, 1) * decays).clamp_min(0)
             first.lerp_(slope, 1 - BETA1)
             second.mul_(BETA2).addcmul_(slope, slope, value=1 - BETA2)
             size = factor / (1 - BETA1**step)

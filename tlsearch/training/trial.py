@@ -169,9 +169,28 @@ class Workbench:
         # Points that need other views need other features; the rest is fitted together.
         by_policy: dict[str, list[Point]] = defaultdict(list)
         for point in points:
-            by_policy[strategy.recipe(point.params).augmentation].append(point)
+            try:
+                by_policy[strategy.recipe(point.params).augmentation].append(point)
+            except Exception as error:  # noqa: BLE001 - one point's failure is its own
+                yield [failed(point, error)]
         for policy, together in by_policy.items():
-            yield self._fit_heads(strategy, policy, together)
+            yield from self._fit_or_tell(strategy, policy, together)
+
+    def _fit_or_tell(
+        self, strategy: HeadStrategy, policy: str, points: Sequence[Point]
+    ) -> Iterator[list[EpochResult]]:
+        """Results of points; where they can't be fitted together, each alone, to tell the culprit."""
+        try:
+            results = self._fit_heads(strategy, policy, points)
+        except Exception as error:  # noqa: BLE001 - a trial's failure is a result
+            if len(points) == 1:
+                yield [failed(points[0], error)]
+                return
+        else:
+            yield results
+            return
+        for point in points:
+            yield from self._fit_or_tell(strategy, policy, [point])
 
     def _fit_heads(self, strategy: HeadStrategy, policy: str, points: Sequence[Point]) -> list[EpochResult]:
         spec = self.assignment.spec
@@ -186,6 +205,8 @@ class Workbench:
         views = [0] if policy == "none" else list(range(1, spec.search.views + 1))
 
         def features(split: str, view: int) -> Tensor:
+            if len(data.indices[split]) == 0:  # no stop items were asked for
+                return torch.zeros(0, pretrained.info.width, device=self.device)
             return _whole(feed, split, view)
 
         task = HeadTask(
@@ -213,7 +234,7 @@ class Workbench:
                 continue
             try:
                 with torch.inference_mode():
-                    scores = score(head(validation), labels)
+                    scores = score(head.eval()(validation), labels)
                 model.head = head
                 costs = replace(
                     _costs(frontier, (feed.counts,), model, sum(p.numel() for p in head.parameters()), began),
@@ -384,17 +405,14 @@ def _fit_each(strategy: HeadStrategy, task: HeadTask, points: Sequence[Point]) -
     """Heads of all points; where the batch fails, each is fitted alone, to tell the culprit from the rest."""
     asked = [HeadPoint(point.params, point.seed) for point in points]
     try:
-        return list(strategy.fit_heads(task, asked))
+        heads = list(strategy.fit_heads(task, asked))
+        if len(heads) != len(asked):
+            raise TrialError(f"the strategy returned {len(heads)} heads for {len(asked)} points")
+        return list(heads)
     except Exception as error:  # noqa: BLE001 - becomes the trials' reason
-        if len(asked) == 1:
+        if len(points) == 1:
             return [error]
-    heads: list[nn.Module | Exception] = []
-    for point in asked:
-        try:
-            heads += strategy.fit_heads(task, [point])
-        except Exception as error:  # noqa: BLE001 - becomes this trial's reason
-            heads.append(error)
-    return heads
+    return [head for point in points for head in _fit_each(strategy, task, [point])]
 
 
 def _whole(feed: Feed, split: str, view: int) -> Tensor:
@@ -402,7 +420,7 @@ def _whole(feed: Feed, split: str, view: int) -> Tensor:
     items = feed.data.indices[split]
     parts = []
     with torch.inference_mode():
-        for start in range(0, max(1, len(items)), 1024):
+        for start in range(0, len(items), 1024):
             (features,) = feed.fetch(np.asarray(items[start : start + 1024]), view)
             parts.append(features.clone())
     return torch.cat(parts)

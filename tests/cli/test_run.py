@@ -1,0 +1,243 @@
+"""A search through the command line, and whether all its answers agree."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+import tlsearch
+from tlsearch.spec import load
+from tlsearch.training import sources
+from tlsearch.training.splits import split
+
+pytestmark = pytest.mark.slow
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def validation(place):
+    """Paths and class names of the validation split."""
+    spec = load(place.folder / "tiny.yaml")
+    listed = sources.listing(spec.data)
+    shares = spec.data.split
+    parts = split(
+        listed.samples, listed.hashes, val=shares.val, test=shares.test, stop=shares.stop, seed=spec.seed
+    )
+    return [(Path(listed.samples.items[i]), listed.samples.classes[listed.samples.labels[i]]) for i in parts["val"]]
+
+
+def test_run_prints_one_document_and_tells_its_progress_elsewhere(finished):
+    best = json.loads((finished.folder / "first.json").read_text())
+    assert best["study"] == "tiny"
+    progress = (finished.folder / "first.txt").read_text()
+    assert "search" in progress
+    assert "6/6" in progress
+    assert "best" in progress
+    assert "verify the winner" in progress
+
+
+def test_studies_lists_the_study(finished):
+    (study,) = finished.ask("studies")
+    assert (study["name"], study["state"], study["metric"]) == ("tiny", "COMPLETE", "accuracy")
+    assert study["counts"]["RUNNING"] == 0
+    assert {p["distribution"] for p in study["plugins"]} == {"tlsearch", "tlsearch-efficientnet-lite"}
+    assert study["seconds"] > 0
+    assert "tiny" in finished.run("studies").stdout
+
+
+def test_trials_has_every_trial_once_with_state_and_reason(finished):
+    trials = finished.ask("trials", "tiny")
+    searched = [trial for trial in trials if trial["role"] == "search"]
+    confirmed = [trial for trial in trials if trial["role"] == "confirm"]
+    assert [trial["number"] for trial in trials] == list(range(8))
+    assert len(searched) == 6
+    assert len(confirmed) == 2
+    assert all(trial["reason"] for trial in trials)
+    assert {trial["state"] for trial in trials} <= {"COMPLETE", "PRUNED"}
+    assert {trial["strategy"] for trial in searched} == {"linear_probe", "feature_copy", "fine_tune"}
+    points = {json.dumps([t["backbone"], t["strategy"], t["params"]], sort_keys=True) for t in searched}
+    assert len(points) == len(searched)
+    assert len({trial["freeze_depth"] for trial in searched}) > 1
+    assert all(0 <= trial["freeze_depth"] <= trial["groups"] for trial in trials)
+    for trial in trials:
+        assert trial["finished"] >= trial["started"]
+        assert trial["costs"]["seconds"] > 0
+
+
+def test_trials_filters_sorts_and_prints_csv(finished):
+    trials = finished.ask("trials", "tiny")
+    tuned = finished.ask("trials", "tiny", "--strategy", "fine_tune", "--state", "COMPLETE")
+    assert tuned == [t for t in trials if t["strategy"] == "fine_tune" and t["state"] == "COMPLETE"]
+    values = [trial["value"] for trial in finished.ask("trials", "tiny", "--sort", "value", "--limit", "3")]
+    ranked = sorted((trial["value"] for trial in trials if trial["value"] is not None), reverse=True)
+    assert values == ranked[:3]
+    rows = list(csv.DictReader(io.StringIO(finished.run("trials", "tiny", "--csv").stdout)))
+    assert [(int(row["number"]), row["state"]) for row in rows] == [(t["number"], t["state"]) for t in trials]
+    for row, trial in zip(rows, trials, strict=True):
+        assert json.loads(row["params"]) == trial["params"]
+    (study,) = csv.DictReader(io.StringIO(finished.run("studies", "--csv").stdout))
+    assert study["study"] == "tiny"
+    table = finished.run("trials", "tiny").stdout
+    assert table.count("efficientnet_lite/lite0") == len(trials)
+
+
+def test_show_has_the_learning_curve(finished):
+    trials = finished.ask("trials", "tiny", "--strategy", "fine_tune", "--state", "COMPLETE")
+    shown = finished.ask("show", "tiny", trials[0]["number"])
+    assert shown["trial"] == trials[0]
+    assert [epoch["epoch"] for epoch in shown["epochs"]] == [1, 2]
+    assert trials[0]["value"] in [epoch["value"] for epoch in shown["epochs"]]
+    plain = finished.run("show", "tiny", trials[0]["number"]).stdout
+    assert "learning rate" in plain
+
+
+def test_best_is_the_promised_document_and_the_file_is_the_one_told_of(finished):
+    best = finished.ask("best", "tiny")
+    assert best == json.loads((finished.folder / "first.json").read_text())
+    wanted = {"study", "trial", "strategy", "backbone", "freeze_depth", "params", "metrics", "model"}
+    assert wanted <= set(best)
+    assert {"val", "test"} <= set(best["metrics"])
+    folder = Path(best["model"]["uri"])
+    assert sha256(folder / "model.safetensors") == best["model"]["sha256"]
+    assert load_file(folder / "model.safetensors")
+    trial = finished.ask("show", "tiny", best["trial"])["trial"]
+    assert trial["value"] == best["metrics"]["val"]["accuracy"] == best["value"]
+    assert (trial["strategy"], trial["params"]) == (best["strategy"], best["params"])
+    plain = finished.run("best", "tiny").stdout
+    assert best["model"]["sha256"] in plain
+
+
+def test_best_is_among_the_finalists_that_brute_force_finds(finished):
+    trials = [t for t in finished.ask("trials", "tiny", "--state", "COMPLETE") if t["role"] == "search"]
+    ranked = sorted(trials, key=lambda t: (-t["value"], t["costs"]["trainable_parameters"], t["number"]))
+    confirmed = {t["confirms"] for t in finished.ask("trials", "tiny") if t["role"] == "confirm"}
+    assert confirmed == {trial["number"] for trial in ranked[:2]}
+    assert finished.ask("best", "tiny")["trial"] in confirmed
+    heads = [trial for trial in ranked if trial["strategy"] == "linear_probe"]
+    assert finished.ask("best", "tiny", "--strategy", "linear_probe")["trial"] == heads[0]["number"]
+    by_loss = min(trials, key=lambda t: t["metrics"]["log_loss"])
+    assert finished.ask("best", "tiny", "--metric", "log_loss")["trial"] == by_loss["number"]
+
+
+def test_no_weights_are_left_but_those_that_are_told_of(finished):
+    kept = {t["artifact"]["uri"] for t in finished.ask("trials", "tiny") if t["artifact"]}
+    model = finished.ask("best", "tiny")["model"]["uri"]
+    files = {str(path) for path in finished.artifacts.rglob("*") if path.is_file()}
+    assert files == kept | {f"{model}/model.safetensors", f"{model}/bundle.json"}
+    for trial in finished.ask("trials", "tiny"):
+        if trial["artifact"]:
+            assert sha256(Path(trial["artifact"]["uri"])) == trial["artifact"]["sha256"]
+
+
+def test_predict_evaluate_and_the_stored_score_agree(finished, tmp_path):
+    best = finished.ask("best", "tiny")
+    held_out = validation(finished)
+    for path, name in held_out:
+        target = tmp_path / "held_out" / name / f"{path.parent.name}-{path.name}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    evaluated = finished.ask("evaluate", "tiny", tmp_path / "held_out")
+    assert evaluated["items"] == len(held_out)
+    assert evaluated["metrics"]["accuracy"] == pytest.approx(best["metrics"]["val"]["accuracy"], abs=1e-6)
+    assert evaluated["metrics"]["log_loss"] == pytest.approx(best["metrics"]["val"]["log_loss"], abs=1e-3)
+    predictions = finished.ask("predict", "tiny", tmp_path / "held_out")
+    right = [Path(p["item"]).parent.name == p["label"] for p in predictions]
+    assert sum(right) / len(right) == pytest.approx(evaluated["metrics"]["accuracy"])
+    for prediction in predictions:
+        assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert prediction["probability"] == max(prediction["probabilities"].values())
+    # The same through Python, and from the bundle's folder instead of the study's name.
+    model = tlsearch.load(best["model"]["uri"])
+    assert model.predict([p["item"] for p in predictions]) == [p["label"] for p in predictions]
+    assert finished.ask("predict", best["model"]["uri"], tmp_path / "held_out") == predictions
+    plain = finished.run("predict", "tiny", predictions[0]["item"]).stdout
+    assert plain.startswith(f"{predictions[0]['item']}: {predictions[0]['label']} ")
+    assert "accuracy" in finished.run("evaluate", "tiny", tmp_path / "held_out").stdout
+
+
+def test_predict_names_what_it_cannot_read_and_goes_on(finished, images, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"<html>not found</html>")
+    good = next((images / "disc").iterdir())
+    told = json.loads(finished.run("predict", "tiny", broken, good, "--json", code=2).stdout)
+    assert told[0]["error"]
+    assert told[0]["label"] is None
+    assert told[1]["label"]
+    assert str(broken) in finished.run("predict", "tiny", broken, good, code=2).stdout
+    assert "no file" in finished.run("predict", "tiny", tmp_path / "none.png", code=2).stderr
+
+
+def test_running_again_changes_nothing(finished):
+    before = finished.ask("trials", "tiny")
+    model = finished.ask("best", "tiny")
+    files = {path: path.stat().st_mtime_ns for path in finished.artifacts.rglob("*")}
+    began = time.monotonic()
+    again = json.loads(finished.run("run", finished.folder / "tiny.yaml", "--json").stdout)
+    assert time.monotonic() - began < 40
+    assert again == model
+    assert finished.ask("trials", "tiny") == before
+    assert {path: path.stat().st_mtime_ns for path in finished.artifacts.rglob("*")} == files
+
+
+def test_a_study_that_differs_is_refused_and_told_in_what(finished):
+    before = finished.ask("studies")
+    said = finished.run("run", finished.folder / "tiny.yaml", "--set", "budget.epochs=3", code=2).stderr
+    assert "budget.epochs" in said
+    assert "another name" in said
+    assert finished.ask("studies") == before
+
+
+def test_data_that_moved_is_the_same_data(finished, tmp_path):
+    moved = tmp_path / "elsewhere"
+    moved.symlink_to(finished.images, target_is_directory=True)
+    study = finished.folder / "tiny.yaml"
+    again = finished.run("run", study, "--set", f"data.path={moved}", "--json")
+    assert json.loads(again.stdout)["study"] == "tiny"
+    said = finished.run("run", study, "--set", f"data.path={tmp_path}", code=2).stderr
+    assert str(tmp_path) in said
+
+
+def test_a_damaged_model_is_refused_and_made_anew(finished):
+    best = finished.ask("best", "tiny")
+    weights = Path(best["model"]["uri"]) / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 1
+    weights.write_bytes(content)
+    image = next((finished.images / "disc").iterdir())
+    finished.run("predict", "tiny", image, code=2)
+    again = json.loads(finished.run("run", finished.folder / "tiny.yaml", "--json").stdout)
+    assert (again["trial"], again["model"]["sha256"]) == (best["trial"], best["model"]["sha256"])
+    assert again["metrics"] == best["metrics"]
+    assert sha256(weights) == best["model"]["sha256"]
+    finished.run("predict", "tiny", image)
+
+
+def test_more_trials_go_on_where_it_was_left(finished):
+    before = finished.ask("trials", "tiny")
+    finished.run("run", finished.folder / "tiny.yaml", "--trials", "8")
+    trials = finished.ask("trials", "tiny")
+    searched = [trial for trial in trials if trial["role"] == "search"]
+    assert len(searched) == 8
+    assert len({trial["number"] for trial in trials}) == len(trials)
+
+    def run_once(trial):
+        return {key: value for key, value in trial.items() if key != "artifact"}
+
+    assert [run_once(trial) for trial in trials[: len(before)]] == [run_once(trial) for trial in before]
+    points = {json.dumps([t["strategy"], t["params"]], sort_keys=True) for t in searched}
+    assert len(points) == 8
+    (study,) = finished.ask("studies")
+    assert study["spec"]["budget"]["trials"] == 8
+    assert study["state"] == "COMPLETE"
+    model = finished.ask("best", "tiny")["model"]
+    assert sha256(Path(model["uri"]) / "model.safetensors") == model["sha256"]
+    assert len(list(Path(model["uri"]).parent.glob("model-*"))) == 1

@@ -1,0 +1,190 @@
+"""Real searches through the command line: three easy classes, real weights, a database of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+from tlsearch.database.store import Store
+
+CLASSES = ("disc", "frame", "stripes")
+STUDY = {
+    "study": "tiny",
+    "backbones": ["efficientnet_lite/lite0"],
+    "strategies": ["linear_probe", "feature_copy", "fine_tune"],
+    "budget": {"trials": 6, "epochs": 2},
+    "search": {"finalists": 2, "confirm_seeds": 1},
+}
+
+
+def draw(name: str, rng: np.random.Generator, size: int = 32) -> Image.Image:
+    """An image of a class: a figure of any colour and place on a noisy ground."""
+    y, x = np.mgrid[:size, :size]
+    center, radius = rng.integers(12, 20, 2), rng.integers(6, 11)
+    if name == "disc":
+        mask = (y - center[0]) ** 2 + (x - center[1]) ** 2 < radius**2
+    elif name == "frame":
+        far = np.maximum(abs(y - center[0]), abs(x - center[1]))
+        mask = (far < radius) & (far > radius - 3)
+    else:
+        mask = (x + rng.integers(0, 8)) % 8 < 3
+    ground, figure = rng.integers(0, 90, 3), rng.integers(150, 256, 3)
+    pixels = np.where(mask[..., None], figure, ground) + rng.normal(0, 25, (size, size, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def draw_folder(folder: Path, *, classes: tuple[str, ...] = CLASSES, each: int = 40, seed: int = 0) -> Path:
+    """A folder of class folders."""
+    rng = np.random.default_rng(seed)
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for number in range(each):
+            draw(name, rng).save(folder / name / f"{number:03d}.png")
+    return folder
+
+
+@dataclass
+class Place:
+    """A working directory with a database of its own, where commands run as processes."""
+
+    folder: Path
+    images: Path
+    env: dict[str, str]
+    url: str = ""
+    begun: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.url = self.url or f"sqlite:///{self.folder / 'studies.db'}"
+        self.env = {**self.env, "TLSEARCH_DB": self.url}
+        self.env.pop("TLSEARCH_ARTIFACTS", None)
+
+    @property
+    def database(self) -> Path:
+        return Path(self.url.removeprefix("sqlite:///"))
+
+    @property
+    def artifacts(self) -> Path:
+        return self.database.parent / "tlsearch-artifacts"
+
+    def study(self, **changes: Any) -> Path:
+        """A study file; sections are merged with those of the tiny study, None takes a key out."""
+        document: dict[str, Any] = {
+            **STUDY,
+            "data": {"source": "folder", "path": str(self.images), "image_size": 32},
+        }
+        for key, value in changes.items():
+            known = document.get(key)
+            document[key] = {**known, **value} if isinstance(value, dict) and isinstance(known, dict) else value
+        path = self.folder / f"{document.get('study', 'study')}.yaml"
+        with path.open("w") as file:
+            YAML().dump({key: value for key, value in document.items() if value is not None}, file)
+        return path
+
+    def start(self, *arguments: object, **env: str) -> subprocess.Popen[str]:
+        """A command as a process that leads a group of its own."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tlsearch", *map(str, arguments)],
+            cwd=self.folder,
+            env={**self.env, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.begun.append(process)
+        return process
+
+    def run(
+        self, *arguments: object, code: int = 0, seconds: float = 240, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        """A command from start to end, with the exit code that is expected of it."""
+        process = self.start(*arguments, **env)
+        output, errors = process.communicate(timeout=seconds)
+        assert process.returncode == code, f"exit code {process.returncode}\n{output}\n{errors}"
+        assert "Traceback" not in errors, errors
+        return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+    def ask(self, *arguments: object) -> Any:
+        """What a command prints with --json."""
+        return json.loads(self.run(*arguments, "--json").stdout)
+
+    def store(self) -> Store:
+        return Store.open(self.url)
+
+    def wait_for(
+        self, condition: Callable[[dict[str, int]], bool], process: subprocess.Popen[str], seconds: float = 120
+    ) -> dict[str, int]:
+        """Wait until the trials of the tiny study, counted by state, are as wanted."""
+        until = time.monotonic() + seconds
+        counts: dict[str, int] = {}
+        while time.monotonic() < until:
+            assert process.poll() is None, process.communicate()
+            if self.database.exists():
+                try:
+                    with self.store() as store:
+                        counts = {state.value: count for state, count in store.counts("tiny").items()}
+                except Exception:  # noqa: BLE001 - the file is there before its tables are
+                    counts = {}
+            if counts and condition(counts):
+                return counts
+            time.sleep(0.05)
+        raise AssertionError(f"waited {seconds} s in vain: {counts}")
+
+    def end_all(self) -> None:
+        """Leave no process behind."""
+        for process in self.begun:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty images each of three classes."""
+    return draw_folder(tmp_path_factory.mktemp("images") / "shapes")
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """This environment with a cache of the test session's own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TLSEARCH_", "RAY_"))}
+    return {**kept, "TLSEARCH_CACHE": str(tmp_path_factory.mktemp("cache"))}
+
+
+@pytest.fixture
+def place(tmp_path: Path, images: Path, environment: dict[str, str]) -> Iterator[Place]:
+    """An empty working directory."""
+    here = Place(tmp_path / "work", images, environment)
+    yield here
+    here.end_all()
+
+
+@pytest.fixture(scope="session")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, images: Path, environment: dict[str, str]
+) -> Iterator[Place]:
+    """A place where the tiny study has been run; ``first.json`` and ``first.txt`` are what it printed."""
+    here = Place(tmp_path_factory.mktemp("finished"), images, environment)
+    done = here.run("run", here.study(), "--json")
+    (here.folder / "first.json").write_text(done.stdout)
+    (here.folder / "first.txt").write_text(done.stderr)
+    yield here
+    here.end_all()

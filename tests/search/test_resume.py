@@ -1,0 +1,172 @@
+"""Searches that are killed, interrupted or run out of time, and what is there afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import time
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
+
+LONG = {"budget": {"trials": 8, "epochs": 8}, "search": {"pruner": "none", "finalists": 2, "confirm_seeds": 0}}
+
+
+def processes_of(place) -> list[psutil.Process]:
+    """Whatever runs with this place's database in its environment: drivers, workers, Ray's own."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("TLSEARCH_DB") == place.url and process.status() != "zombie":
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def assert_nothing_runs(place, *, within: float = 15) -> None:
+    until = time.monotonic() + within
+    while processes_of(place) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert not processes_of(place)
+
+
+def half_way(counts: dict[str, int]) -> bool:
+    return counts["COMPLETE"] >= 2 and counts["RUNNING"] >= 1
+
+
+def assert_whole(place, *, trials: int) -> list[dict]:
+    """Exactly so many trials, none twice, all final with a reason; best is what brute force finds."""
+    searched = [trial for trial in place.ask("trials", "tiny") if trial["role"] == "search"]
+    assert sorted(trial["number"] for trial in searched) == list(range(trials))
+    assert {trial["state"] for trial in searched} <= {"COMPLETE", "PRUNED"}
+    assert all(trial["reason"] and trial["finished"] for trial in searched)
+    points = {json.dumps([t["backbone"], t["strategy"], t["params"]], sort_keys=True) for t in searched}
+    assert len(points) == trials
+    best = place.ask("best", "tiny")
+    top = max(trial["value"] for trial in searched if trial["state"] == "COMPLETE")
+    assert best["value"] == top
+    weights = Path(best["model"]["uri"]) / "model.safetensors"
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == best["model"]["sha256"]
+    with place.store() as store:
+        assert store.check() == []
+    assert not [path for path in place.artifacts.rglob(".*")]
+    return searched
+
+
+def test_a_killed_driver_is_gone_on_with(place):
+    study = place.study(**LONG)
+    first = place.start("run", study)
+    place.wait_for(half_way, first)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    left = place.ask("trials", "tiny")
+    assert any(trial["state"] == "RUNNING" for trial in left), "the kill came too late"
+    assert len(left) < 8
+    done = {trial["number"]: trial for trial in left if trial["state"] == "COMPLETE"}
+    again = place.run("run", study)  # at once: nobody waits for a dead driver's lease
+    searched = assert_whole(place, trials=8)
+    for trial in searched:
+        if trial["number"] in done:  # finished trials never run again
+            assert (trial["attempt"], trial["started"]) == (1, done[trial["number"]]["started"])
+        elif trial["number"] < len(left):
+            assert trial["attempt"] == 2
+    assert f"search {len(done)}/8" in again.stderr
+    assert_nothing_runs(place)
+
+
+def test_signals_stop_cleanly_and_every_stop_can_be_resumed(place):
+    study = place.study(**LONG)
+
+    def stop_by(number: signal.Signals, *, group: bool, twice: bool = False) -> tuple[int, str, float]:
+        with place.store() if place.database.exists() else open(os.devnull) as store:
+            before = store.counts("tiny") if place.database.exists() else {}
+        complete = sum(count for state, count in before.items() if state.value == "COMPLETE")
+        driver = place.start("run", study)
+        place.wait_for(lambda counts: counts["RUNNING"] >= 1 and counts["COMPLETE"] >= complete + 1, driver)
+        if number is signal.SIGTERM:  # while it runs nobody else may
+            said = place.run("run", study, code=2).stderr
+            assert f":{driver.pid}:" in said
+            assert "tiny" in said
+        began = time.monotonic()
+        send = os.killpg if group else os.kill
+        send(driver.pid, number)
+        if twice:
+            time.sleep(0.3)
+            send(driver.pid, number)
+        _, errors = driver.communicate(timeout=60)
+        took = time.monotonic() - began
+        assert "Traceback" not in errors, errors
+        assert_nothing_runs(place)
+        trials = place.ask("trials", "tiny")
+        assert {trial["state"] for trial in trials} <= {"COMPLETE", "CANCELLED"}
+        assert any(trial["state"] == "CANCELLED" for trial in trials), "the signal came too late"
+        assert all(trial["reason"] for trial in trials)
+        (told,) = place.ask("studies")
+        assert told["state"] == "INTERRUPTED"
+        return driver.returncode, errors, took
+
+    code, errors, took = stop_by(signal.SIGINT, group=True)  # as Ctrl-C in a terminal does
+    assert code == 130
+    assert "same command goes on" in errors
+    assert took < 25
+    assert "SIGINT" in str([trial["reason"] for trial in place.ask("trials", "tiny")])
+    code, errors, took = stop_by(signal.SIGTERM, group=True)  # as systemd, Docker and Slurm do
+    assert code == 143
+    assert "same command goes on" in errors
+    assert took < 25
+    code, _, took = stop_by(signal.SIGINT, group=False, twice=True)
+    assert code == 130
+    assert took < 25
+    place.run("run", study)
+    assert_whole(place, trials=8)
+
+
+def test_minutes_bound_a_search_and_what_is_in_flight(place):
+    minutes = 0.3
+    study = place.study(
+        budget={"trials": 500, "minutes": minutes, "epochs": 2000}, search={"pruner": "none", "finalists": 1}
+    )
+    place.run("run", study)
+    trials = place.ask("trials", "tiny")
+    times = [datetime.fromisoformat(trial[key]) for trial in trials for key in ("started", "finished")]
+    assert (max(times) - min(times)).total_seconds() < minutes * 60 + 5
+    assert {trial["state"] for trial in trials} <= {"COMPLETE", "CANCELLED", "PRUNED"}
+    assert len(trials) < 500
+    assert place.ask("best", "tiny")["model"]["sha256"]
+    assert_nothing_runs(place)
+    # The time is spent: nothing is left to do, and nothing is done.
+    model = place.ask("best", "tiny")
+    again = place.run("run", study)
+    assert "start workers" not in again.stderr
+    assert place.ask("trials", "tiny") == trials
+    assert place.ask("best", "tiny") == model
+
+
+def test_a_killed_worker_is_replaced_and_its_trial_run_again(place):
+    study = place.study(**{**LONG, "strategies": ["fine_tune"], "budget": {"trials": 4, "epochs": 8}})
+    driver = place.start("run", study)
+    place.wait_for(lambda counts: counts["RUNNING"] >= 1, driver)
+    workers: list[psutil.Process] = []
+    until = time.monotonic() + 60
+    while not workers and time.monotonic() < until:
+        workers = [p for p in processes_of(place) if "TrialActor" in " ".join(p.cmdline())]
+        time.sleep(0.1)
+    place.wait_for(lambda counts: counts["RUNNING"] >= 1, driver)
+    workers[0].send_signal(signal.SIGKILL)
+    output, errors = driver.communicate(timeout=240)
+    assert driver.returncode == 0, errors
+    assert "Traceback" not in errors
+    searched = assert_whole(place, trials=4)
+    for trial in searched:
+        epochs = place.ask("show", "tiny", trial["number"])["epochs"]
+        numbers = [epoch["epoch"] for epoch in epochs]
+        assert numbers == sorted(set(numbers))
+    assert_nothing_runs(place)
+

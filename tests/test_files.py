@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from tlsearch.files import sha256_of, write_durably
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_is_written_with_its_checksum_and_size(tmp_path):
+    content = os.urandom(3_000_000)
+    path = tmp_path / "a" / "b" / "weights"
+    artifact = write_durably(path, lambda draft: draft.write_bytes(content))
+    assert path.read_bytes() == content
+    assert artifact.uri == str(path)
+    assert artifact.bytes == len(content)
+    assert artifact.sha256 == hashlib.sha256(content).hexdigest() == sha256_of(path)
+    assert names(path.parent) == ["weights"]
+
+
+def test_nobody_sees_half_a_file(tmp_path):
+    path = tmp_path / "weights"
+    path.write_text("before")
+
+    def write(draft: Path) -> None:
+        draft.write_text("aft")
+        assert path.read_text() == "before"
+        draft.write_text("after")
+
+    write_durably(path, write)
+    assert path.read_text() == "after"
+
+
+def test_a_failure_leaves_the_old_file_and_no_draft(tmp_path):
+    path = tmp_path / "weights"
+    path.write_text("before")
+
+    def write(draft: Path) -> None:
+        draft.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        write_durably(path, write)
+    assert path.read_text() == "before"
+    assert names(tmp_path) == ["weights"]
+
+
+def test_a_writer_that_writes_nothing_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_durably(tmp_path / "weights", lambda draft: None)
+    assert names(tmp_path) == []
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
+    (tmp_path / "here").mkdir()
+    with pytest.raises(OSError, match="No space left"):
+        # The device that is always full.
+        write_durably(tmp_path / "here" / "w", lambda draft: Path("/dev/full").write_bytes(b"x" * 100_000))
+    assert names(tmp_path / "here") == []

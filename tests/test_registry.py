@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tlsearch import registry
+from tlsearch.contracts import BackboneFamily, DatasetSource, Strategy
+from tlsearch.errors import PluginError, UnknownNameError
+
+HEAD = """\
+from tlsearch.contracts import FineTuning
+print("loading", __name__)
+"""
+GOOD = HEAD + "class Plugin(FineTuning):\n    pass\n"
+
+Install = Callable[..., Path]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Installs a distribution with one module and its entry points, until the test ends."""
+    registry.installed.cache_clear()
+    registry._load.cache_clear()
+    names: list[str] = []
+
+    def add(
+        name: str, entries: str, code: str = GOOD, *, version: str = "1.0", metadata: bool = True
+    ) -> Path:
+        folder = tmp_path / f"{name}-{version}"
+        info = folder / f"{name}-{version}.dist-info"
+        info.mkdir(parents=True)
+        if metadata:
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(entries)
+        (folder / f"{name.replace('-', '_')}.py").write_text(code)
+        monkeypatch.syspath_prepend(folder)
+        registry.installed.cache_clear()
+        names.append(name.replace("-", "_"))
+        return folder
+
+    yield add
+    for name in names:
+        sys.modules.pop(name, None)
+    registry.installed.cache_clear()
+    registry._load.cache_clear()
+
+
+def entry(target: str, *, name: str = "special", group: str = "strategies") -> str:
+    return f"[tlsearch.{group}]\n{name} = {target}\n"
+
+
+def refused(name: str = "special") -> PluginError:
+    with pytest.raises(PluginError) as caught:
+        registry.strategy(name)
+    assert caught.value.exit_code == 2
+    return caught.value
+
+
+def test_built_ins_come_through_entry_points():
+    for group, base in (
+        (registry.STRATEGIES, Strategy),
+        (registry.DATASETS, DatasetSource),
+        (registry.BACKBONES, BackboneFamily),
+    ):
+        names = [name for name, one in registry.installed(group).items() if one.distribution == "tlsearch"]
+        assert names
+        load = {
+            registry.STRATEGIES: registry.strategy,
+            registry.DATASETS: registry.dataset,
+            registry.BACKBONES: registry.backbone_family,
+        }[group]
+        assert all(isinstance(load(name), base) for name in names)
+
+
+def test_a_plugin_is_found_and_loaded_once(install):
+    install("odd-plugin", entry("odd_plugin:Plugin"), version="2.3")
+    found = registry.installed(registry.STRATEGIES)["special"]
+    assert (found.distribution, found.version, found.target) == ("odd-plugin", "2.3", "odd_plugin:Plugin")
+    assert registry.strategy("special") is registry.strategy("special")
+    version = registry.version_of(registry.STRATEGIES, "special")
+    assert (version.distribution, version.version) == ("odd-plugin", "2.3")
+
+
+def test_listing_runs_no_plugin_code(install, capsys):
+    install("loud", entry("loud:Plugin"), "print('loud')\nraise RuntimeError('ran')\n")
+    assert "special" in registry.installed(registry.STRATEGIES)
+    assert registry.version_of(registry.STRATEGIES, "special").distribution == "loud"
+    assert "loud" not in sys.modules
+    assert capsys.readouterr().out == ""
+
+
+def test_what_a_plugin_prints_stays_out_of_stdout(install, capsys):
+    install("loud", entry("loud:Plugin"), GOOD + "    def __init__(self):\n        print('constructed')\n")
+    assert registry.strategy("special") is not None
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise RuntimeError('no luck\\nat all')\n", "can't be imported: RuntimeError: no luck"),
+        ("raise RuntimeError()\n", "can't be imported: RuntimeError"),
+        ("import a_package_that_is_not_there\n", "can't be imported: ModuleNotFoundError"),
+        ("def f(:\n", "can't be imported: SyntaxError"),
+        ("import sys\nsys.exit(0)\n", "can't be imported: SystemExit: 0"),
+        ("raise BaseException('whatever')\n", "can't be imported: BaseException"),
+        ("x = 1\n", "can't be imported: AttributeError"),
+        ("Plugin = 3\n", "is not a subclass of Strategy"),
+        ("class Plugin:\n    pass\n", "is not a subclass of Strategy"),
+        ("from tlsearch.contracts import NoOptions as Plugin\n", "is not a subclass of Strategy"),
+        (
+            GOOD + "    api_version = 2\n",
+            "was written for version 2 of the plugin contract; this tlsearch speaks",
+        ),
+        (GOOD + "    api_version = None\n", "was written for version None"),
+        (GOOD + "    def __init__(self):\n        raise KeyError('k')\n", "can't be constructed: KeyError"),
+        (GOOD + "    def __init__(self):\n        raise SystemExit\n", "can't be constructed: SystemExit"),
+        (GOOD + "    def __init__(self, more):\n        pass\n", "can't be constructed: TypeError"),
+        ("from tlsearch.contracts import Strategy as Plugin\n", "can't be constructed: TypeError"),
+    ],
+)
+def test_a_broken_plugin_harms_itself_alone(install, capsys, code, said):
+    install("broken", entry("broken:Plugin"), code)
+    install("good", entry("good:Plugin", name="sound"))
+    error = refused()
+    assert said in error.message
+    assert "strategy 'special' of broken 1.0" in error.message
+    assert len(error.message.splitlines()) == 1
+    assert "pip uninstall broken" in str(error)
+    assert refused().message == error.message  # the second time too
+    assert registry.strategy("sound") is not None
+    assert registry.strategy("fine_tune") is not None
+    assert capsys.readouterr().out == ""
+
+
+def test_an_interrupt_is_no_failure_of_the_plugin(install):
+    install("slow", entry("slow:Plugin"), "raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        registry.strategy("special")
+
+
+def test_a_module_instead_of_a_class(install):
+    install("whole", entry("whole"))
+    assert "(whole) is not a subclass of Strategy" in refused().message
+
+
+def test_a_plugin_of_another_group_is_refused(install):
+    install("wrong", entry("wrong:Plugin", group="datasets"))
+    with pytest.raises(PluginError, match="data set source 'special' of wrong 1.0 .* DatasetSource"):
+        registry.dataset("special")
+
+
+def test_two_packages_with_one_name_are_both_named(install):
+    install("first", entry("first:Plugin") + "own = first:Plugin\n")
+    install("second", entry("second:Plugin"))
+    error = refused()
+    for package in ("first (first:Plugin)", "second (second:Plugin)"):
+        assert package in error.message
+    assert "Uninstall one of them" in str(error)
+    assert registry.strategy("own") is not None
+    with pytest.raises(PluginError):
+        registry.version_of(registry.STRATEGIES, "special")
+
+
+def test_a_package_cannot_take_over_a_built_in(install):
+    install("thief", entry("thief:Plugin", name="fine_tune"))
+    error = refused("fine_tune")
+    assert "tlsearch" in error.message
+    assert "thief" in error.message
+    assert registry.strategy("linear_probe") is not None
+
+
+def test_one_package_that_stands_twice_on_the_path_is_no_clash(install):
+    install("twin", entry("twin:Plugin") + "old = twin:Plugin\n", version="1.0")
+    install("twin", entry("twin:Plugin"), version="2.0")
+    found = registry.installed(registry.STRATEGIES)
+    assert found["special"].version == "2.0"
+    assert found["special"].clashes == ()
+    assert "old" not in found  # what is hidden by a newer version isn't installed
+    assert registry.strategy("special") is not None
+
+
+@pytest.mark.parametrize("entries", ["what is this\n", "[tlsearch.strategies]\nno target\n", "\0\xff"])
+def test_damaged_metadata_of_one_package_harms_no_other(install, entries):
+    install("damaged", entries)
+    install("good", entry("good:Plugin"))
+    assert registry.strategy("special") is not None
+    assert registry.strategy("fine_tune") is not None
+
+
+def test_a_package_without_metadata_is_called_unknown(install):
+    install("bare", entry("bare:Plugin"), metadata=False)
+    install("naked", entry("naked:Plugin", name="other"), metadata=False)
+    assert registry.version_of(registry.STRATEGIES, "special").distribution == "unknown"
+    assert registry.strategy("special") is not None
+    assert registry.strategy("other") is not None
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "meant", "command"),
+    [
+        (registry.strategy, "fine_tun", "fine_tune", "tlsearch strategies"),
+        (registry.dataset, "foldr", "folder", "tlsearch datasets"),
+        (registry.backbone_family, "torchvison", "torchvision", "tlsearch backbones"),
+    ],
+)
+def test_an_unknown_name_gets_a_suggestion(load, name, meant, command):
+    with pytest.raises(UnknownNameError) as caught:
+        load(name)
+    assert f'"{name}". Did you mean "{meant}"?' in caught.value.message
+    assert command in str(caught.value)
+    with pytest.raises(UnknownNameError, match='"zzzz".$'):
+        try:
+            load("zzzz")
+        except UnknownNameError as error:
+            raise UnknownNameError(error.message) from None
+
+
+def test_a_backbone_is_loaded_by_its_whole_name():
+    loaded = registry.backbone("torchvision/squeezenet1_1", weights="random", image_size=64)
+    assert loaded.info.name == "torchvision/squeezenet1_1"
+    with pytest.raises(UnknownNameError, match="torchvison"):
+        registry.backbone("torchvison/resnet18", weights="random", image_size=None)
