@@ -88,7 +88,9 @@ class Place:
         }
         for key, value in changes.items():
             known = document.get(key)
-            document[key] = {**known, **value} if isinstance(value, dict) and isinstance(known, dict) else value
+            document[key] = (
+                {**known, **value} if isinstance(value, dict) and isinstance(known, dict) else value
+            )
         path = self.folder / f"{document.get('study', 'study')}.yaml"
         with path.open("w") as file:
             YAML().dump({key: value for key, value in document.items() if value is not None}, file)
@@ -127,7 +129,10 @@ class Place:
         return Store.open(self.url)
 
     def wait_for(
-        self, condition: Callable[[dict[str, int]], bool], process: subprocess.Popen[str], seconds: float = 120
+        self,
+        condition: Callable[[dict[str, int]], bool],
+        process: subprocess.Popen[str],
+        seconds: float = 120,
     ) -> dict[str, int]:
         """Wait until the trials of the tiny study, counted by state, are as wanted."""
         until = time.monotonic() + seconds

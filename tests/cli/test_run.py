@@ -32,7 +32,10 @@ def validation(place):
     parts = split(
         listed.samples, listed.hashes, val=shares.val, test=shares.test, stop=shares.stop, seed=spec.seed
     )
-    return [(Path(listed.samples.items[i]), listed.samples.classes[listed.samples.labels[i]]) for i in parts["val"]]
+    return [
+        (Path(listed.samples.items[i]), listed.samples.classes[listed.samples.labels[i]])
+        for i in parts["val"]
+    ]
 
 
 def test_run_prints_one_document_and_tells_its_progress_elsewhere(finished):

@@ -15,7 +15,10 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-LONG = {"budget": {"trials": 8, "epochs": 8}, "search": {"pruner": "none", "finalists": 2, "confirm_seeds": 0}}
+LONG = {
+    "budget": {"trials": 8, "epochs": 8},
+    "search": {"pruner": "none", "finalists": 2, "confirm_seeds": 0},
+}
 
 
 def processes_of(place) -> list[psutil.Process]:
@@ -169,4 +172,3 @@ def test_a_killed_worker_is_replaced_and_its_trial_run_again(place):
         numbers = [epoch["epoch"] for epoch in epochs]
         assert numbers == sorted(set(numbers))
     assert_nothing_runs(place)
-

@@ -12,6 +12,8 @@ import ipaddress
 import json
 import os
 import re
+import shlex
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,6 +32,8 @@ ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 PREFIX = "tlsearch-"
 POLL_SECONDS = 1.0
 STOP_SECONDS = 60.0
+GRACE_SECONDS = 30
+"""What a stopped job has to end its trials and give its study back; Ray's own 3 seconds are too few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ def submit(spec: StudySpec, *, address: str, database: str, artifacts: Path) -> 
         try:
             client.submit_job(
                 # JSON is YAML: the job reads its study as any other.
-                entrypoint="python -m tlsearch run study.json --address auto",
+                entrypoint=_entrypoint(),
                 submission_id=identity,
                 metadata={"study": spec.study},
                 runtime_env={
@@ -79,6 +83,7 @@ def submit(spec: StudySpec, *, address: str, database: str, artifacts: Path) -> 
                     "env_vars": {
                         "TLSEARCH_DB": url,
                         "TLSEARCH_ARTIFACTS": str(artifacts.resolve()),
+                        "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_SECONDS),
                     },
                 },
             )
@@ -154,6 +159,12 @@ def has_token() -> bool:
         return True
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
     return path.is_file()
+
+
+def _entrypoint() -> str:
+    """The job's shell command: by this Python where the cluster's head has it too, else by its ``python``."""
+    mine = shlex.quote(sys.executable)
+    return f'PY={mine}; [ -x "$PY" ] || PY=python; exec "$PY" -m tlsearch run study.json --address auto'
 
 
 def _client(address: str) -> JobSubmissionClient:

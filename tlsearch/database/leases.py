@@ -145,6 +145,14 @@ def refuse_held(row: Row[Any], *, time: float, stale: Callable[[str], bool] | No
     )
 
 
+def refuse_if_held(connection: Connection, study: str, *, stale: Callable[[str], bool] | None) -> None:
+    """StudyConflictError if a driver that may be alive holds the study of that name."""
+    row = connection.execute(select(STUDIES).where(STUDIES.c.name == study)).first()
+    if row is None:
+        raise unknown_study(connection, study)
+    refuse_held(row, time=database_time(connection), stale=stale)
+
+
 def unknown_study(connection: Connection, study: str) -> UnknownNameError:
     """The error for a study that isn't there."""
     names = connection.execute(select(STUDIES.c.name)).scalars().all()

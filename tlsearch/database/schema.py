@@ -6,6 +6,7 @@ scripts say; a test holds the two against each other.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
@@ -27,6 +28,33 @@ def schema_version(url: str) -> str | None:
     database = _existing(url)
     try:
         return database.read(_version)
+    finally:
+        database.close()
+
+
+def exists(url: str) -> bool:
+    """Whether there is a study database that can be written to. Nothing is created.
+
+    Raises:
+        DatabaseError: it can't be reached, isn't one, is too new, is read-only, or can't be made there.
+    """
+    address = parse(url)
+    if address.path is not None:
+        there = address.path.exists()
+        place = address.path if there else address.path.parent
+        if not place.exists():
+            raise DatabaseError(f"No directory {place} for the study database {address.path.name}.")
+        if not os.access(place, os.W_OK):
+            raise DatabaseError(
+                f"{place} is read-only: no study can be stored there.",
+                hint="Make it writable, or name another database with --db or TLSEARCH_DB.",
+            )
+        if not there:
+            return False
+    database = Database(address)
+    try:
+        found = database.read(_version)
+        return found is not None and _known(found, database) == REVISIONS[-1]
     finally:
         database.close()
 

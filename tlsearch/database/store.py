@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row
 from tlsearch.database import leases, queries, studies, writes
 from tlsearch.database.engine import PATIENCE, Database
 from tlsearch.database.leases import Lease
-from tlsearch.database.schema import check, connect, schema_version, upgrade
+from tlsearch.database.schema import check, connect, exists, schema_version, upgrade
 from tlsearch.errors import DatabaseError
 from tlsearch.records import (
     DatasetRecord,
@@ -29,7 +29,7 @@ from tlsearch.records import (
     TrialState,
 )
 
-__all__ = ["Lease", "Store", "schema_version", "upgrade"]
+__all__ = ["Lease", "Store", "exists", "schema_version", "upgrade"]
 
 
 class Store:
@@ -140,6 +140,10 @@ class Store:
         says that its owner is surely dead. The same owner gets a new lease and its old one is void.
         """
         return leases.acquire(self._database, study, owner=owner, seconds=seconds, stale=stale)
+
+    def refuse_held(self, study: str, *, stale: Callable[[str], bool] | None = None) -> None:
+        """StudyConflictError where ``acquire`` would refuse, now; nothing is written."""
+        self._database.read(partial(leases.refuse_if_held, study=study, stale=stale))
 
     def renew(self, lease: Lease, *, seconds: float = 30, elapsed: float = 0.0) -> None:
         """Hold the lease for ``seconds`` from now, and add ``elapsed`` to the study's search time."""

@@ -14,7 +14,7 @@ import json
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import optuna
@@ -31,6 +31,8 @@ from tlsearch.search.space import Branch, SearchSpace, grid
 
 STARTUP = 6
 """Trials of a strategy before TPE models it; its starting points are among them."""
+HISTORY = (200, 300)
+"""A study's history is cut to the first number of trials when it passes the second."""
 MAX_REPEATS = 50
 """Proposals already tried, in a row, after which a branch is looked through for what is left of it."""
 FINE_GRID = 100
@@ -83,7 +85,7 @@ class Sampler:
         self._tallies = {_key(branch): _Tally() for branch in space.branches}
         self._seen: set[str] = set()
         self._asked: dict[int, _Asked] = {}
-        self._starts = deque(_interleaved(space))
+        self._starts = {_key(branch): deque(branch.starts) for branch in space.branches}
         self._grid = {_key(branch): grid(branch) for branch in space.branches} if kind == "grid" else None
 
     def rebuild(self, records: Iterable[TrialRecord]) -> None:
@@ -93,6 +95,8 @@ class Sampler:
             self._take(proposal)
             self._note(proposal, record.value)
             self._learn(proposal, record.state, record.value)
+        for strategy in self._studies:
+            self._shorten(strategy)
 
     def resume(self, number: int, proposal: Proposal) -> None:
         """Take a point as asked that an earlier driver asked for and that is to run again."""
@@ -138,6 +142,30 @@ class Sampler:
             study.tell(asked.trial, state=optuna.trial.TrialState.PRUNED)
         else:
             study.tell(asked.trial, state=optuna.trial.TrialState.FAIL)
+        self._shorten(asked.proposal.strategy)
+
+    def _shorten(self, strategy: str) -> None:
+        """Keep a study's history short: TPE reads all of it for every proposal.
+
+        The best are kept, which its good region is made of, and the latest, which show where it has been.
+        """
+        study = self._studies[strategy]
+        if len(study.get_trials(deepcopy=False)) <= HISTORY[1]:
+            return
+        ended = study.get_trials(
+            deepcopy=False,
+            states=(optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED),
+        )
+        complete = [trial for trial in ended if trial.value is not None]
+        best = sorted(complete, key=lambda t: -self._sign * (t.value or 0.0))[: HISTORY[0] // 2]
+        latest = ended[-(HISTORY[0] - len(best)) :]
+        kept = {trial.number: trial for trial in (*best, *latest)}
+        shorter = optuna.create_study(direction=study.direction, sampler=study.sampler)
+        shorter.add_trials([kept[number] for number in sorted(kept)])
+        self._studies[strategy] = shorter
+        for number, asked in self._asked.items():
+            if asked.proposal.strategy == strategy:  # its trial belongs to the study that is gone
+                self._asked[number] = _Asked(asked.proposal, None)
 
     def _take(self, proposal: Proposal) -> None:
         self._seen.add(proposal.key)
@@ -190,18 +218,20 @@ class Sampler:
         return None
 
     def _turn(self) -> Branch | None:
-        """The branch whose turn it is: the better its rank, the more trials it gets (1, 1/4, 1/9, ...).
+        """The branch whose turn it is.
 
-        A branch without a value yet is ranked by its backbone's best, so that cheap heads on a backbone
-        decide how much the expensive strategies may spend there.
+        Heads first, one turn on every backbone: they cost little, and how well they do on a backbone's
+        features tells what it is worth. Then each other strategy once, on the backbone that promises most.
+        From then on the better a branch ranks, the more trials it gets (1, 1/4, 1/9, ...).
         """
-        if self._starts:
-            start = self._starts[0]
-            return self.space.branch(start.backbone, start.strategy)
         open_ = [b for b in self.space.branches if not self._tallies[_key(b)].exhausted]
-        if not open_:
-            return None
         ranked = sorted(open_, key=self._promise, reverse=True)
+        untried = [branch for branch in open_ if self._tallies[_key(branch)].tried == 0]
+        tried = {branch.strategy for branch in self.space.branches if branch not in untried}
+        first = [b for b in untried if b.heads]
+        first += [b for b in ranked if b.strategy not in tried and not b.heads]
+        if first or not ranked:
+            return first[0] if first else None
         weighted = self.kind == "tpe"
 
         def due(position: int) -> float:
@@ -210,24 +240,24 @@ class Sampler:
 
         return ranked[min(range(len(ranked)), key=due)]
 
-    def _promise(self, branch: Branch) -> float:
+    def _promise(self, branch: Branch) -> tuple[float, bool]:
+        """Its best value, or that of its backbone where it has none yet; then the unknown goes first."""
         own = self._tallies[_key(branch)].best
         if own is not None:
-            return own
+            return own, False
         related = [
             tally.best
             for (backbone, _), tally in self._tallies.items()
             if backbone == branch.backbone and tally.best is not None
         ]
-        return max(related, default=math.inf)
+        return max(related, default=math.inf), True
 
     def _draw(self, branch: Branch | None) -> _Asked | None:
         if branch is None:
             return None
-        for start in self._starts:
-            if (start.backbone, start.strategy) == _key(branch):
-                self._starts.remove(start)
-                return self._ask_optuna(branch, start.params)
+        starts = self._starts[_key(branch)]
+        if starts:
+            return self._ask_optuna(branch, starts.popleft())
         if self._grid is not None:
             return self._from_grid(branch)
         return self._ask_optuna(branch, {})
@@ -320,15 +350,6 @@ def _suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Scalar:
             name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
         )
     raise TypeError(f"{name}: {type(distribution).__name__} is not one of Optuna's own distributions")
-
-
-def _interleaved(space: SearchSpace) -> Iterator[Proposal]:
-    """Starting points: the first of every branch, then the second of every branch, ..."""
-    longest = max((len(branch.starts) for branch in space.branches), default=0)
-    for position in range(longest):
-        for branch in space.branches:
-            if position < len(branch.starts):
-                yield Proposal(branch.backbone, branch.strategy, branch.starts[position])
 
 
 def _finite(value: float | None) -> bool:

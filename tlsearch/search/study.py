@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from tlsearch.database.store import Lease, Store
+from tlsearch.database.store import Lease, Store, exists
 from tlsearch.errors import DatabaseError, SearchError, StudyConflictError, WorkError
 from tlsearch.records import ModelRecord, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
 from tlsearch.search import finish, ray_tune
@@ -313,15 +313,14 @@ def _heads_at_once(prepared: Prepared) -> int:
 
 
 def _refuse_conflicts(spec: StudySpec, database: str) -> None:
-    """Compare with a study of that name, if there is a database, before any work is done."""
-    try:
-        store = Store.open(database)
-    except DatabaseError:
-        return  # there is none yet, or it is to be upgraded: opening it for writing will tell
-    with store:
+    """Look at the database, if there is one, and at a study of that name in it, before any work is done."""
+    if not exists(database):
+        return
+    with Store.open(database) as store:
         known = store.find_study(spec.study)
-    if known is not None:
-        _refuse_changed(known, spec)
+        if known is not None:
+            _refuse_changed(known, spec)
+            store.refuse_held(spec.study, stale=_surely_dead)
 
 
 def _enter(store: Store, prepared: Prepared) -> StudyRecord:
