@@ -15,12 +15,13 @@ FILES = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))
 
 def test_there_are_studies():
     assert any(path.stem == "quickstart" for path in FILES)
+    names = [spec.load(path).study for path in FILES]
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_study_is_valid(path):
     study = spec.load(path)
-    assert study.study == path.stem
     strategies, skipped = resolve_strategies(study)
     assert strategies
     assert not skipped

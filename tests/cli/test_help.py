@@ -26,7 +26,8 @@ def modules_of(*arguments: str, cwd, env) -> set[str]:
     """Top-level modules that a command has imported when it ends."""
     code = (
         "import atexit, sys; sys.argv = ['tlsearch', *sys.argv[1:]]\n"
-        "atexit.register(lambda: print(*sorted({m.partition('.')[0] for m in sys.modules}), file=sys.stderr))\n"
+        "tops = lambda: {name.partition('.')[0] for name in sys.modules}\n"
+        "atexit.register(lambda: print(*tops(), file=sys.stderr))\n"
         "from tlsearch.cli import main; main()"
     )
     done = subprocess.run(

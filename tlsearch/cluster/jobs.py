@@ -35,6 +35,11 @@ STOP_SECONDS = 60.0
 GRACE_SECONDS = 30
 """What a stopped job has to end its trials and give its study back; Ray's own 3 seconds are too few."""
 
+TOKEN_HINT = (
+    "Copy the cluster's ~/.ray/auth_token here, name its file in RAY_AUTH_TOKEN_PATH, or put it into "
+    "RAY_AUTH_TOKEN."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -168,35 +173,37 @@ def _entrypoint() -> str:
 
 
 def _client(address: str) -> JobSubmissionClient:
+    host = _host(address)
+    if has_token():
+        # Ray reads this when it is imported, and sends no token without it.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    elif not _loopback(host):
+        raise InputError(
+            f"No token for {host}: jobs are sent to other machines with a token only.", hint=TOKEN_HINT
+        )
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except AuthenticationError:
+        said = "refuses this machine's token" if has_token() else "asks for a token, and there is none here"
+        raise InputError(f"The cluster at {address} {said}.", hint=TOKEN_HINT) from None
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise WorkError(
+            f"No cluster answers at {address}: {_first_line(error)}",
+            hint="Start one with `ray start --head`, or give --address.",
+        ) from None
+
+
+def _host(address: str) -> str:
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(
             f'"{address}" is not the address of a cluster.',
             hint="It is the URL of its dashboard, such as http://127.0.0.1:8265",
         )
-    if has_token():
-        # Ray reads this when it is imported, and sends no token without it.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    elif not _loopback(parts.hostname):
-        raise InputError(
-            f"No token for {parts.hostname}: jobs are sent to other machines with a token only.",
-            hint="Copy the cluster's ~/.ray/auth_token here, or put it into RAY_AUTH_TOKEN.",
-        )
-    from ray.job_submission import JobSubmissionClient
-
-    try:
-        return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        text = str(error)
-        if "401" in text or "403" in text or "authenticat" in text.lower():
-            raise InputError(
-                f"The cluster at {address} refuses this machine's token.",
-                hint="Copy the cluster's ~/.ray/auth_token here, or put it into RAY_AUTH_TOKEN.",
-            ) from None
-        raise WorkError(
-            f"No cluster answers at {address}: {_first_line(error)}",
-            hint="Start one with `ray start --head`, or give --address.",
-        ) from None
+    return parts.hostname
 
 
 def _job(client: JobSubmissionClient, identity: str) -> Job:
@@ -222,6 +229,7 @@ def _described(details: Any) -> Job:
 
 def _reachable(database: str, address: str) -> str:
     """The database URL as the job is to use it."""
+    host = _host(address)
     if re.search(r"://[^/@]*:[^/@]*@", database):
         raise InputError(
             "The database URL holds a password, which the job's description would show to all.",
@@ -229,7 +237,7 @@ def _reachable(database: str, address: str) -> str:
         )
     if not database.startswith("sqlite:///"):
         return database
-    if not _loopback(urlsplit(address).hostname or ""):
+    if not _loopback(host):
         raise InputError(
             f"{database} is a file of this machine, which the cluster at {address} can't reach.",
             hint="Give a PostgreSQL database: --db postgresql://USER@HOST/NAME",

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -186,10 +188,15 @@ def start(*, address: str | None, cpus: int | None = None) -> None:
         options.update(address="local", include_dashboard=False, num_cpus=cpus)
     else:
         options.update(address=address)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
     except (ConnectionError, RuntimeError, OSError) as error:
         raise WorkError(f"Ray doesn't start: {error}") from error
+    finally:
+        # Ray puts a handler of its own in place, which exits at once.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def slots(*, cpus_per_trial: int, gpus_per_trial: float) -> int:

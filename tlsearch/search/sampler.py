@@ -10,8 +10,10 @@ rebuilds this. No result is ever read back from here.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import random
 import warnings
 from collections import deque
 from collections.abc import Iterable
@@ -27,14 +29,14 @@ from optuna.distributions import (
 from optuna.trial import Trial, create_trial
 
 from tlsearch.records import Params, Scalar, TrialRecord, TrialState
-from tlsearch.search.space import Branch, SearchSpace, grid
+from tlsearch.search.space import Branch, SearchSpace, draw, grid
 
 STARTUP = 6
 """Trials of a strategy before TPE models it; its starting points are among them."""
 HISTORY = (200, 300)
 """A study's history is cut to the first number of trials when it passes the second."""
-MAX_REPEATS = 50
-"""Proposals already tried, in a row, after which a branch is looked through for what is left of it."""
+MAX_REPEATS = 20
+"""Proposals already tried, in a row, after which chance proposes, and then what is left of a fine grid."""
 FINE_GRID = 100
 """Values of a range that are then looked at."""
 
@@ -83,6 +85,7 @@ class Sampler:
             for index, strategy in enumerate(space.strategies)
         }
         self._tallies = {_key(branch): _Tally() for branch in space.branches}
+        self._chance = random.Random(seed)
         self._seen: set[str] = set()
         self._asked: dict[int, _Asked] = {}
         self._starts = {_key(branch): deque(branch.starts) for branch in space.branches}
@@ -140,8 +143,12 @@ class Sampler:
         elif state is TrialState.PRUNED and value is not None and _finite(value):
             asked.trial.report(value, 0)
             study.tell(asked.trial, state=optuna.trial.TrialState.PRUNED)
-        else:
+        elif state is TrialState.CANCELLED:
             study.tell(asked.trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            # TPE doesn't look at failed trials and would go on proposing their like; one that was pruned
+            # before it had a value ranks last.
+            study.tell(asked.trial, state=optuna.trial.TrialState.PRUNED)
         self._shorten(asked.proposal.strategy)
 
     def _shorten(self, strategy: str) -> None:
@@ -211,7 +218,8 @@ class Sampler:
         """A point that nobody proposed yet: samplers insist on their favourites where points are few."""
         if self._grid is not None:
             return None
-        for params in grid(branch, points=FINE_GRID):
+        by_chance = (draw(branch, self._chance) for _ in range(MAX_REPEATS))
+        for params in itertools.chain(by_chance, grid(branch, points=FINE_GRID)):
             proposal = Proposal(branch.backbone, branch.strategy, params)
             if proposal.key not in self._seen:
                 return proposal
@@ -288,7 +296,7 @@ class Sampler:
     def _learn(self, proposal: Proposal, state: TrialState, value: float | None) -> None:
         wanted = (proposal.backbone, proposal.strategy)
         branch = next((b for b in self.space.branches if _key(b) == wanted), None)
-        if branch is None or not _finite(value):
+        if branch is None or state is TrialState.CANCELLED or not state.final:
             return
         params: dict[str, Scalar] = {"backbone": proposal.backbone}
         distributions: dict[str, BaseDistribution] = {
@@ -298,17 +306,13 @@ class Sampler:
             if knob in branch.knobs:
                 params[self._dimension(branch, knob)] = chosen
                 distributions[self._dimension(branch, knob)] = branch.knobs[knob]
-        ended = {
-            TrialState.COMPLETE: optuna.trial.TrialState.COMPLETE,
-            TrialState.PRUNED: optuna.trial.TrialState.PRUNED,
-        }.get(state)
-        if ended is None or value is None:
-            return
+        complete = state is TrialState.COMPLETE and _finite(value)
+        told = {0: value} if state is TrialState.PRUNED and value is not None and _finite(value) else {}
         try:
             trial = create_trial(
-                state=ended,
-                value=value if state is TrialState.COMPLETE else None,
-                intermediate_values={0: value} if state is TrialState.PRUNED else None,
+                state=optuna.trial.TrialState.COMPLETE if complete else optuna.trial.TrialState.PRUNED,
+                value=value if complete else None,
+                intermediate_values=told,
                 params=params,
                 distributions=distributions,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -106,6 +107,20 @@ def build(
             starts = _unique([_fitted(branch, start) for start in strategy.starts(info)])
             branches.append(replace(branch, starts=tuple(starts)))
     return SearchSpace(tuple(branches))
+
+
+def draw(branch: Branch, chance: random.Random) -> Params:
+    """A point of a branch by chance."""
+    chosen: dict[str, Scalar] = {}
+    for knob in branch.ordered():
+        distribution = branch.knobs[knob]
+        if not branch.exists(knob, chosen):
+            continue
+        if isinstance(distribution, CategoricalDistribution):
+            chosen[knob] = chance.choice(distribution.choices)
+        elif isinstance(distribution, FloatDistribution | IntDistribution):
+            chosen[knob] = _at(distribution, chance.random())
+    return chosen
 
 
 def grid(branch: Branch, *, points: int = 3) -> Iterator[Params]:

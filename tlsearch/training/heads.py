@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from tlsearch.contracts import LinearRecipe
 
-BATCH = 256
-TARGET_STEPS = 1500
+BATCH = 64
+TARGET_STEPS = 1000
 """Steps after which a linear head on standardized features has settled."""
 STATE_BYTES = 512 * 2**20
 """Weights, moments and gradients of the heads trained together stay under this."""
@@ -102,60 +102,65 @@ def _train_together(
     heads = len(recipes)
     rate = torch.tensor([recipe.learning_rate for recipe in recipes], device=device)
     decay = torch.tensor([recipe.weight_decay for recipe in recipes], device=device)
+    decays = any(recipe.weight_decay for recipe in recipes)
     smoothing = torch.tensor([recipe.label_smoothing for recipe in recipes], device=device)
 
-    # The bias is a last row of the weights under a constant feature: one product computes both.
-    weight = torch.zeros(width + 1, heads, classes, device=device)
-    first, second = torch.zeros_like(weight), torch.zeros_like(weight)
-    decays = decay.reshape(1, heads, 1).repeat(width + 1, 1, 1)
-    decays[-1] = 0
-    best = weight.clone()
+    # The bias is a last row of the weights under a constant feature: one product computes both. Weights are
+    # kept divided by their head's learning rate, so that one fused AdamW of rate 1 serves all heads. Classes
+    # stand before heads, since what runs along heads is vectorized.
+    scaled = nn.Parameter(torch.zeros(width + 1, classes, heads, device=device))
+    scaled.grad = torch.empty_like(scaled)
+    flat, slope = scaled.detach().view(width + 1, -1), scaled.grad.view(width + 1, -1)
+    optimizer = torch.optim.AdamW([scaled], lr=1.0, weight_decay=0.0, fused=True)
+    best = torch.zeros_like(scaled)
     best_loss = torch.full((heads,), math.inf, device=device)
 
     steps_per_epoch = math.ceil(count / BATCH)
     epochs = min(60, max(10, round(TARGET_STEPS / steps_per_epoch)))
     steps = epochs * steps_per_epoch
     generator = torch.Generator().manual_seed(seed)
+    ones = torch.ones(count, 1, device=device)
+    with_one = [torch.cat([view, ones], dim=1) for view in views]
     stop_with_one = functional.pad(stop, (0, 1), value=1.0)
     step = 0
     for epoch in range(epochs):
-        view = views[epoch % len(views)]
         order = torch.randperm(count, generator=generator).to(device)
         for start in range(0, count, BATCH):
             index = order[start : start + BATCH]
-            batch = functional.pad(view[index], (0, 1), value=1.0)
+            batch = with_one[epoch % len(views)][index]
             if dropout > 0:
                 kept = torch.rand(len(index), width, generator=generator).to(device) >= dropout
                 batch[:, :-1] *= kept / (1 - dropout)
-            logits = (batch @ weight.reshape(width + 1, -1)).reshape(len(index), heads, classes)
+            gradient = (batch @ flat).view(len(index), classes, heads)
+            gradient *= rate
             # The gradient of cross-entropy with label smoothing: softmax minus smoothed target.
-            gradient = logits.softmax(dim=2)
-            gradient -= (smoothing / classes).reshape(1, heads, 1)
-            gradient[torch.arange(len(index), device=device), :, labels[index]] -= 1 - smoothing
+            gradient -= gradient.amax(dim=1, keepdim=True)
+            gradient.exp_()
+            gradient /= gradient.sum(dim=1, keepdim=True)
+            gradient -= smoothing / classes
+            gradient[torch.arange(len(index), device=device), labels[index]] -= 1 - smoothing
             gradient /= len(index)
-            slope = (batch.T @ gradient.reshape(len(index), -1)).reshape_as(weight)
+            torch.mm(batch.T, gradient.view(len(index), -1), out=slope)
             step += 1
-            factor = rate * schedule(step, steps)
-            # AdamW would overshoot zero where rate times decay is above 1, and diverge above 2.
-            weight *= (1 - factor.reshape(1, heads, 1) * decays).clamp_min(0)
-            first.lerp_(slope, 1 - BETA1)
-            second.mul_(BETA2).addcmul_(slope, slope, value=1 - BETA2)
-            size = factor / (1 - BETA1**step)
-            root = second.div(1 - BETA2**step).sqrt_().add_(EPSILON)
-            weight -= first / root * size.reshape(1, heads, 1)
+            factor = schedule(step, steps)
+            if decays:
+                scaled.detach()[:-1].mul_(1 - factor * rate * decay)
+            optimizer.param_groups[0]["lr"] = factor
+            optimizer.step()
         if len(stop) == 0:
             continue
-        logits = (stop_with_one @ weight.reshape(width + 1, -1)).reshape(len(stop), heads, classes)
+        logits = (stop_with_one @ flat).view(len(stop), classes, heads) * rate
         losses = functional.cross_entropy(
-            logits.permute(0, 2, 1), stop_labels.unsqueeze(1).expand(-1, heads), reduction="none"
+            logits, stop_labels.unsqueeze(1).expand(-1, heads), reduction="none"
         ).mean(dim=0)
         better = losses < best_loss
         best_loss = torch.where(better, losses, best_loss)
-        best[:, better] = weight[:, better]
+        best[..., better] = scaled.detach()[..., better]
     # A head whose loss was never finite keeps its last weights, and is told as FAILED by its score.
     never = torch.isinf(best_loss)
-    best[:, never] = weight[:, never]
-    return best[:-1], best[-1]
+    best[..., never] = scaled.detach()[..., never]
+    weights = (best * rate).transpose(1, 2)
+    return weights[:-1], weights[-1]
 
 
 def schedule(step: int, steps: int) -> float:

@@ -1,0 +1,64 @@
+"""A workbench on real data and real weights, as every benchmark needs one."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlsearch import registry
+from tlsearch.contracts import Backbone, Pretrained, Strategy
+from tlsearch.records import Params, Point
+from tlsearch.search.setup import prepare
+from tlsearch.spec import parse
+from tlsearch.training.data import Data
+from tlsearch.training.feed import Counts, Feed
+from tlsearch.training.frontier import Frontier, find_frontier
+from tlsearch.training.trial import Assignment, Workbench
+
+BACKBONE = "efficientnet_lite/lite0"
+FASHION = "/usr/share/datasets/fashion-mnist"
+
+
+@dataclass
+class Bench:
+    """A warm worker with its data, in a cache folder of its own."""
+
+    workbench: Workbench
+    pretrained: Pretrained
+    data: Data
+
+    def model(self, strategy: str, params: Params, *, seed: int = 0) -> tuple[Strategy, Backbone]:
+        """A prepared model."""
+        plugin = registry.strategy(strategy)
+        point = Point(0, BACKBONE, strategy, params, seed)
+        return plugin, self.workbench.build(plugin, point, self.pretrained, self.data, None)
+
+    def feed(self, model: Backbone, *, cached: bool, policy: str = "none") -> tuple[Frontier, Feed]:
+        """The frontier of a model and what feeds it."""
+        frontier = find_frontier(model, self.workbench._example(self.pretrained))
+        feed = self.workbench._feed(self.data, self.pretrained, frontier, policy, Counts(), model)
+        if not cached:
+            feed.store = None
+        return frontier, feed
+
+
+def bench(data: dict[str, Any], *, threads: int = 1, epochs: int = 3, cache: Path | None = None) -> Bench:
+    """Prepare data and backbone for a benchmark."""
+    spec = parse({"study": "bench", "data": data, "backbones": [BACKBONE], "budget": {"epochs": epochs}})
+    folder = cache or Path(tempfile.mkdtemp(prefix="tlsearch-bench-"))
+    prepared = prepare(spec, cache=folder, threads=2, observe=lambda snapshot: None)
+    workbench = Workbench(
+        Assignment(
+            spec=spec,
+            cache=folder,
+            artifacts=folder / "artifacts",
+            cache_bytes=20 * 2**30,
+            threads=threads,
+            cuda=False,
+            data=prepared.data,
+        )
+    )
+    pretrained = workbench.backbone(BACKBONE)
+    return Bench(workbench, pretrained, workbench.data("data", pretrained.info.inputs))

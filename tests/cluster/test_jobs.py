@@ -1,0 +1,183 @@
+"""A search as a job of a real Ray cluster on this machine, behind a token."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass
+class Cluster:
+    """A head node that was started as anybody starts one."""
+
+    address: str
+    token: Path
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"RAY_AUTH_TOKEN_PATH": str(self.token), "TLSEARCH_ADDRESS": self.address}
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def answers(address: str) -> bool:
+    """Whether something listens; without a token it says 401."""
+    try:
+        with urllib.request.urlopen(f"{address}/api/version", timeout=2):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def cluster(environment, tmp_path_factory) -> Iterator[Cluster]:
+    token = tmp_path_factory.mktemp("token") / "token"
+    token.write_text(secrets.token_hex(32))
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    folder = tempfile.mkdtemp(prefix="tls-ray-", dir="/tmp")  # sockets need short paths
+    log = (tmp_path_factory.mktemp("log") / "head.txt").open("w+")
+    # The head's PATH has no Python of ours: a job must find the right one all the same.
+    head = subprocess.Popen(
+        [
+            str(Path(sys.executable).parent / "ray"),
+            *("start", "--head", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=2"),
+            *(f"--port={free_port()}", f"--ray-client-server-port={free_port()}", f"--temp-dir={folder}"),
+            *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"),
+            "--disable-usage-stats",
+        ],
+        env={**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    try:
+        until = time.monotonic() + 90
+        while not answers(address):
+            log.seek(0)
+            assert head.poll() is None, log.read()
+            assert time.monotonic() < until, log.read()
+            time.sleep(0.3)
+        yield Cluster(address, token)
+    finally:
+        started = psutil.Process(head.pid).children(recursive=True)
+        head.terminate()
+        for process in psutil.wait_procs(started, timeout=10)[1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        head.wait()
+        log.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_study_runs_as_a_job(place, cluster):
+    (place.folder / "data").symlink_to(place.images, target_is_directory=True)
+    study = place.study(
+        data={"path": "data"},
+        strategies=["linear_probe", "fine_tune"],
+        budget={"trials": 3},
+        search={"confirm_seeds": 0},
+    )
+    # A relative path and database count from here, wherever the job runs.
+    done = place.run("submit", study, "--db", "sqlite:///here.db", "--wait", "--json", **cluster.env)
+    job = json.loads(done.stdout)
+    assert (job["study"], job["status"]) == ("tiny", "SUCCEEDED")
+    best = place.ask("best", "tiny", "--db", "sqlite:///here.db")
+    assert best["backbone"] == "efficientnet_lite/lite0"
+    weights = Path(best["model"]["uri"]) / "model.safetensors"
+    assert weights.is_relative_to(place.folder)
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == best["model"]["sha256"]
+    listed = json.loads(place.run("jobs", "--json", **cluster.env).stdout)
+    assert job["id"] in [other["id"] for other in listed]
+    assert job["id"] in place.run("jobs", **cluster.env).stdout
+    told = place.run("logs", job["id"], **cluster.env).stdout
+    assert "search" in told
+    assert "verify the winner" in told
+    said = place.run("logs", f"{job['id']}x", code=2, **cluster.env).stderr
+    assert f"{job['id']}x" in said
+    assert "tlsearch jobs" in said
+
+
+def test_a_job_is_found_again_stopped_and_its_study_resumed(place, cluster):
+    study = place.study(
+        strategies=["fine_tune"], budget={"trials": 50, "epochs": 20}, search={"pruner": "none"}
+    )
+    job = json.loads(place.run("submit", study, "--json", **cluster.env).stdout)
+    same = json.loads(place.run("submit", study, "--json", **cluster.env).stdout)
+    assert (same["id"], same["new"]) == (job["id"], False)
+    until = time.monotonic() + 120
+    complete: list[dict] = []
+    while not complete:
+        assert time.monotonic() < until, place.run("logs", job["id"], **cluster.env).stdout
+        time.sleep(0.5)
+        if place.database.exists():
+            done = place.start("trials", "tiny", "--state", "COMPLETE", "--json")
+            output, _ = done.communicate()
+            complete = json.loads(output) if done.returncode == 0 else []
+    stopped = json.loads(place.run("stop", job["id"], "--json", **cluster.env).stdout)
+    assert stopped["status"] == "STOPPED"
+    (told,) = place.ask("studies")
+    assert (told["state"], told["counts"]["RUNNING"]) == ("INTERRUPTED", 0)
+    # Stopped, not killed: the study can be gone on with here, at once.
+    count = len([t for t in place.ask("trials", "tiny") if t["state"] == "COMPLETE"])
+    place.run("run", study, "--trials", count + 2, "--set", "search.confirm_seeds=0")
+    trials = place.ask("trials", "tiny")
+    assert {trial["state"] for trial in trials} == {"COMPLETE"}
+    assert sorted(trial["number"] for trial in trials) == list(range(len(trials)))
+
+
+def test_no_token_and_a_wrong_token_are_told_with_the_remedy(place, cluster, tmp_path):
+    home = {"HOME": str(tmp_path), "TLSEARCH_ADDRESS": cluster.address}
+    wrong = tmp_path / "wrong"
+    wrong.write_text(secrets.token_hex(32))
+    for env in (home, {**home, "RAY_AUTH_TOKEN_PATH": str(wrong)}):
+        said = place.run("jobs", code=2, **env).stderr
+        assert "token" in said
+        assert "RAY_AUTH_TOKEN" in said
+        assert wrong.read_text() not in said
+    assert not os.listdir(place.folder)
+
+
+def test_addresses_and_databases_that_cannot_work_are_refused(place, tmp_path):
+    study = place.study()
+    bare = {"HOME": str(tmp_path)}
+    assert "http://" in place.run("submit", study, "--address", "cluster", code=2, **bare).stderr
+    said = place.run("jobs", "--address", "http://10.1.2.3:8265", code=2, **bare).stderr
+    assert "token" in said
+    with_password = "postgresql://me:secret@db/x"
+    said = place.run("submit", study, "--db", with_password, code=2, **bare).stderr
+    assert "secret" not in said
+    assert "PGPASSWORD" in said
+    said = place.run("submit", study, "--address", "http://10.1.2.3:8265", code=2, **bare).stderr
+    assert "PostgreSQL" in said
+    nobody = f"http://127.0.0.1:{free_port()}"
+    said = place.run("jobs", "--address", nobody, code=1, **bare).stderr
+    assert nobody in said
+    assert "ray start" in said

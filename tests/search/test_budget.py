@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tlsearch.search.budget import CONFIRM_SHARE, Ledger
+from tlsearch.spec import BudgetSpec
+
+
+def test_trials_are_counted_down_to_zero():
+    ledger = Ledger(BudgetSpec(trials=5), started=3, spent=0)
+    assert ledger.trials_left == 2
+    ledger.started += 4
+    assert ledger.trials_left == 0
+
+
+def test_without_minutes_there_is_no_end():
+    ledger = Ledger(BudgetSpec(trials=5), started=0, spent=1e9)
+    assert ledger.seconds_left is None
+    assert ledger.deadline == ledger.search_deadline == math.inf
+
+
+def test_the_time_of_earlier_drivers_counts_and_the_time_between_does_not():
+    ledger = Ledger(BudgetSpec(minutes=10.0), started=0, spent=240, _since=1_000)
+    assert ledger.deadline == 1_000 + 600 - 240
+    # A driver that starts an hour later has as much left.
+    later = Ledger(BudgetSpec(minutes=10.0), started=0, spent=240, _since=4_600)
+    assert later.deadline - 4_600 == ledger.deadline - 1_000
+    assert ledger.search_deadline == ledger.deadline - CONFIRM_SHARE * 600
+
+
+def test_seconds_left_run_out():
+    ledger = Ledger(BudgetSpec(minutes=1.0), started=0, spent=50)
+    assert ledger.seconds_left == pytest.approx(10, abs=1)
+    over = Ledger(BudgetSpec(minutes=1.0), started=0, spent=90)
+    assert over.seconds_left is not None
+    assert over.seconds_left < 0
+    assert over.search_deadline < over.deadline

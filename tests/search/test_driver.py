@@ -1,0 +1,420 @@
+"""The driver on a real database, its workers played by hand."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tlsearch import registry
+from tlsearch.database.store import Lease, Store
+from tlsearch.files import write_durably
+from tlsearch.records import Costs, DatasetRecord, EpochResult, Outcome, Point, TrialState
+from tlsearch.search import space as spaces
+from tlsearch.search.budget import Ledger
+from tlsearch.search.driver import Driver, Fixed, Searching, group_turns
+from tlsearch.search.progress import Snapshot
+from tlsearch.search.sampler import Sampler
+from tlsearch.spec import parse
+
+STUDY = {
+    "study": "s",
+    "data": {"source": "d"},
+    "backbones": ["tiny/net"],
+    "search": {"keep": 2, "finalists": 2},
+}
+COMPLETE, PRUNED, FAILED = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED
+CANCELLED, RUNNING = TrialState.CANCELLED, TrialState.RUNNING
+HEADS = {"linear_probe": True, "fine_tune": False}
+
+
+@dataclass
+class World:
+    """A study in a database, and a driver of it."""
+
+    store: Store
+    lease: Lease
+    folder: Path
+    stopping: str = ""
+    told: list[Snapshot] = field(default_factory=list)
+    driver: Driver = field(init=False)
+
+    def drive(
+        self,
+        *,
+        strategies: tuple[str, ...] = ("fine_tune",),
+        trials: int = 20,
+        slots: int = 2,
+        deadline: float = math.inf,
+        at_once: int = 4,
+        source: Any = None,
+        objective: str = "accuracy",
+    ) -> Driver:
+        """A new driver, which goes on with what the database knows, as `search.study` does it."""
+        spec = parse({**STUDY, "budget": {"trials": trials, "epochs": 4}, "objective": {"metric": objective}})
+        info = registry.backbone("tiny/net", weights="pretrained", image_size=None).info
+        space = spaces.build({name: registry.strategy(name) for name in strategies}, [info], {})
+        records = self.store.trials("s")
+        ended = [r for r in records if r.state.final and r.state is not CANCELLED]
+        from tlsearch.search.finish import again
+
+        sampler = Sampler(space, kind="random", minimize=spec.objective.minimize, seed=0)
+        sampler.rebuild(ended)
+        ledger = Ledger(spec.budget, started=len(records), spent=0)
+        self.driver = Driver(
+            store=self.store,
+            lease=self.lease,
+            spec=spec,
+            source=source
+            or Searching(
+                sampler,
+                ledger,
+                left_open=[again(r) for r in records if r not in ended],
+                next_number=self.store.next_number("s"),
+                seed=0,
+                heads=HEADS.__getitem__,
+                at_once=at_once,
+            ),
+            ledger=ledger,
+            deadline=deadline,
+            slots=slots,
+            groups={"tiny/net": 3},
+            heads=HEADS.__getitem__,
+            phase="search",
+            total=trials,
+            finished=ended,
+            observe=self.told.append,
+            stopping=lambda: self.stopping,
+        )
+        return self.driver
+
+    def turn(self) -> list[Point]:
+        points = self.driver.next_turn()
+        assert points
+        return points
+
+    def finish(self, point: Point, value: float | None, *, trainable: int = 10, **changes: Any) -> Path:
+        """Let a worker tell that a point is complete; its weights are a real file."""
+        path = self.folder / f"{point.number}-{point.attempt}.safetensors"
+        artifact = write_durably(path, lambda draft: draft.write_text(f"weights of {point.number}"))
+        outcome = Outcome(
+            state=COMPLETE,
+            reason="all 4 epochs",
+            value=value,
+            metrics={"accuracy": value or 0.0},
+            costs=Costs(trainable_parameters=trainable),
+            artifact=artifact,
+        )
+        self.driver.record([epoch(point, 4, value, outcome=outcome, **changes)])
+        return path
+
+    def state(self, number: int) -> tuple[TrialState, str]:
+        record = self.store.trial("s", number)
+        return record.state, record.reason
+
+
+def epoch(point: Point, number: int = 1, value: float | None = 0.5, **changes: Any) -> EpochResult:
+    given = {"number": point.number, "attempt": point.attempt, "epoch": number, "epochs": 4, "value": value}
+    return EpochResult(**{**given, "metrics": {"train_loss": 1.0}, "seconds": 0.5, **changes})
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with Store.open(f"sqlite:///{tmp_path}/s.db", create=True) as store:
+        store.create_study(
+            name="s",
+            spec=STUDY,
+            metric="accuracy",
+            direction="maximize",
+            dataset=DatasetRecord("f" * 64, "d", ("a", "b"), {"train": 1}),
+            plugins=[],
+            versions={},
+        )
+        yield World(store, store.acquire("s", owner="me@here:1:0"), tmp_path / "weights")
+
+
+Play = Callable[[Point], None]
+
+
+def test_points_are_stored_before_a_worker_gets_them(world):
+    world.drive()
+    (point,) = world.turn()
+    stored = world.store.trial("s", point.number)
+    assert stored.state is RUNNING
+    assert stored.point == point
+    assert (point.number, point.attempt, point.seed) == (0, 1, 0)
+
+
+def test_no_more_turns_than_slots(world):
+    driver = world.drive(slots=2)
+    first, _ = world.turn(), world.turn()
+    assert driver.next_turn() == []
+    world.finish(first[0], 0.5)
+    assert [p.number for p in world.turn()] == [2]
+
+
+def test_a_turn_of_heads_takes_one_slot_until_its_last_head_has_ended(world):
+    driver = world.drive(strategies=("linear_probe",), slots=1, at_once=3)
+    points = world.turn()
+    assert [p.number for p in points] == [0, 1, 2]
+    world.finish(points[0], 0.5)
+    assert driver.next_turn() == []
+    world.finish(points[1], 0.5)
+    world.finish(points[2], 0.5)
+    assert [p.number for p in world.turn()] == [3, 4, 5]
+
+
+def test_the_trial_budget_is_kept_to_the_last_head(world):
+    driver = world.drive(strategies=("linear_probe",), trials=5, slots=9, at_once=3)
+    assert [len(world.turn()), len(world.turn())] == [3, 2]
+    assert driver.next_turn() is None
+
+
+def test_epochs_are_recorded_as_they_come(world):
+    world.drive()
+    (point,) = world.turn()
+    for number, value in ((1, 0.2), (2, None), (3, 0.4)):
+        world.driver.record([epoch(point, number, value)])
+    curve = world.store.epochs("s", 0)
+    assert [(e.epoch, e.value) for e in curve] == [(1, 0.2), (2, None), (3, 0.4)]
+    assert world.state(0)[0] is RUNNING
+    world.finish(point, 0.6)
+    record = world.store.trial("s", 0)
+    assert (record.state, record.reason, record.value) == (COMPLETE, "all 4 epochs", 0.6)
+    assert record.finished is not None
+
+
+def test_freeze_depth_is_recorded_as_groups(world):
+    world.drive(strategies=("fine_tune", "linear_probe"), at_once=1)
+    depths = {}
+    for _ in range(6):
+        (point,) = world.turn()
+        world.finish(point, 0.5)
+        record = world.store.trial("s", point.number)
+        assert record.groups == 3
+        depths[point.strategy] = record.freeze_depth
+        if point.strategy == "fine_tune":
+            assert record.freeze_depth == round(point.params["freeze_depth"] * 3)
+    assert depths["linear_probe"] == 3
+
+
+def test_a_depth_that_makes_no_sense_fails_a_trial_and_not_the_driver(world):
+    odd = Point(0, "tiny/net", "fine_tune", {"freeze_depth": 7.0}, seed=0)
+    driver = world.drive(source=Fixed([odd], heads=HEADS.__getitem__, at_once=1))
+    world.turn()
+    driver.record([epoch(odd, 0, None, outcome=Outcome(FAILED, "freeze depth is a fraction"))])
+    assert world.state(0) == (FAILED, "freeze depth is a fraction")
+    assert world.store.trial("s", 0).freeze_depth is None
+
+
+def test_a_trial_that_asha_stops_is_pruned_at_its_last_value(world):
+    driver = world.drive()
+    (point,) = world.turn()
+    driver.record([epoch(point, 2, 0.3)])
+    driver.ended([point], None)
+    record = world.store.trial("s", 0)
+    assert (record.state, record.value) == (PRUNED, 0.3)
+    assert "ASHA" in record.reason
+    assert "after epoch 2 of 4" in record.reason
+    assert record.costs.seconds == pytest.approx(0.5)
+    assert driver.counts[PRUNED] == 1
+
+
+def test_a_worker_that_died_fails_its_trials(world):
+    driver = world.drive(strategies=("linear_probe",), at_once=3)
+    points = world.turn()
+    world.finish(points[0], 0.5)
+    driver.ended(points, "its worker process died")
+    assert [world.state(n)[0] for n in range(3)] == [COMPLETE, FAILED, FAILED]
+    assert "worker process died" in world.state(1)[1]
+    assert any("trial 1 (linear_probe)" in snapshot.note for snapshot in world.told)
+    assert driver.next_turn()  # and the search goes on
+
+
+def test_what_a_stop_cuts_off_is_cancelled_with_its_reason(world):
+    driver = world.drive()
+    (point,) = world.turn()
+    driver.record([epoch(point, 1, 0.3)])
+    assert not driver.must_stop()
+    world.stopping = "interrupted by SIGINT"
+    assert driver.must_stop()
+    assert driver.next_turn() is None
+    driver.ended([point], "its worker process died")  # since it was told to
+    state, reason = world.state(0)
+    assert state is CANCELLED
+    assert reason.startswith("interrupted by SIGINT")
+    assert world.store.trial("s", 0).value is None
+
+
+def test_what_the_time_budget_cuts_off_is_cancelled(world):
+    driver = world.drive(deadline=time.time() + 0.2)
+    (point,) = world.turn()
+    time.sleep(0.25)
+    assert driver.next_turn() is None
+    assert not driver.must_stop()  # workers keep the deadline themselves; they get a little longer
+    driver.ended([point], None)
+    assert world.state(0) == (CANCELLED, "the time budget ran out")
+    driver.deadline -= 60
+    assert driver.must_stop()
+
+
+def test_closing_leaves_no_trial_running(world):
+    driver = world.drive(strategies=("linear_probe",), at_once=3)
+    points = world.turn()
+    world.finish(points[0], 0.5)
+    driver.close()
+    assert [world.state(n)[0] for n in range(3)] == [COMPLETE, CANCELLED, CANCELLED]
+    assert world.store.running("s") == []
+    driver.close()  # twice does no harm
+    driver.ended(points, "late")
+    assert world.state(1)[0] is CANCELLED
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None])
+def test_a_value_that_is_none_is_never_the_best(world, value):
+    driver = world.drive()
+    (good,) = world.turn()
+    world.finish(good, 0.1)
+    (bad,) = world.turn()
+    driver.record([epoch(bad, 4, value, outcome=Outcome(COMPLETE, "odd", value=value))])
+    assert driver.best is not None
+    assert driver.best.point.number == good.number
+    (best,) = world.store.best("s")
+    assert best.number == good.number
+    assert world.turn()
+
+
+def test_late_results_are_ignored(world):
+    driver = world.drive()
+    (point,) = world.turn()
+    driver.record([epoch(point, 1, 0.3, attempt=7)])
+    driver.record([epoch(point, 1, 0.3, number=99)])
+    assert world.store.epochs("s", 0) == []
+    driver.ended([point], "its worker process died")
+    driver.record([epoch(point, 2, 0.9), epoch(point, 3, 0.9)])
+    world.finish(point, 0.95)
+    record = world.store.trial("s", 0)
+    assert record.state is FAILED
+    assert record.value is None
+    assert driver.best is None
+    assert driver.counts == {**dict.fromkeys(TrialState, 0), FAILED: 1}
+
+
+def test_the_best_few_keep_their_weights(world):
+    world.drive(slots=1)
+    paths = {}
+    for number, value in enumerate([0.5, 0.9, 0.3, 0.7, 0.8, 0.1]):
+        (point,) = world.turn()
+        paths[number] = world.finish(point, value)
+    assert [number for number, path in paths.items() if path.exists()] == [1, 4]
+    records = world.store.trials("s")
+    assert [r.number for r in records if r.artifact is not None] == [1, 4]
+    assert all(r.state is COMPLETE for r in records)
+
+
+def test_the_smallest_losses_keep_their_weights(world):
+    world.drive(slots=1, objective="log_loss")
+    paths = {}
+    for number, value in enumerate([0.5, 0.9, 0.3, 0.7, 0.2]):
+        (point,) = world.turn()
+        paths[number] = world.finish(point, value)
+    assert [number for number, path in paths.items() if path.exists()] == [2, 4]
+    assert world.driver.best is not None
+    assert world.driver.best.point.number == 4
+
+
+def test_among_equals_those_stay_that_will_be_finalists(world):
+    """With few validation items many trials are equal: the finalists' weights must be there."""
+    world.drive(slots=1)
+    for trainable in (500, 100, 100, 900, 100, 500):
+        (point,) = world.turn()
+        world.finish(point, 1.0, trainable=trainable)
+    finalists = world.store.best("s", limit=2)
+    assert [trial.number for trial in finalists] == [1, 2]
+    assert all(trial.artifact is not None and Path(trial.artifact.uri).exists() for trial in finalists)
+    kept = [r.number for r in world.store.trials("s") if r.artifact is not None]
+    assert kept == [1, 2]
+
+
+def test_another_driver_goes_on_where_the_first_was_left(world):
+    world.drive(slots=4, trials=6)
+    points = [world.turn()[0] for _ in range(4)]
+    path = world.finish(points[0], 0.9)
+    world.driver.record([epoch(points[1], 2, 0.4)])
+    world.driver.ended([points[1]], None)  # pruned
+    world.stopping = "interrupted by SIGTERM"
+    world.driver.ended([points[2]], None)  # cancelled; the fourth is still running when the driver is killed
+
+    world.stopping = ""
+    driver = world.drive(slots=9, trials=6)
+    assert driver.done == 2
+    assert driver.best is not None
+    assert driver.best.point.number == 0
+    again = [world.turn()[0] for _ in range(2)]
+    assert [(p.number, p.attempt) for p in again] == [(2, 2), (3, 2)]
+    assert [p.params for p in again] == [points[2].params, points[3].params]
+    assert world.state(2) == (RUNNING, "")
+    fresh = [world.turn()[0] for _ in range(2)]
+    assert [(p.number, p.attempt) for p in fresh] == [(4, 1), (5, 1)]
+    assert driver.next_turn() is None  # six in all
+    seen = [str(sorted(p.params.items())) for p in points + fresh]
+    assert len(set(seen)) == 6
+    # The killed worker's word comes too late.
+    driver.record([epoch(points[3], 4, 1.0, outcome=Outcome(COMPLETE, "late", value=1.0))])
+    assert world.state(3)[0] is RUNNING
+    world.finish(again[1], 0.2)
+    assert world.store.trial("s", 3).attempt == 2
+    assert path.exists()
+
+
+def test_weights_of_earlier_drivers_are_dropped_too(world):
+    world.drive(slots=1)
+    old = [world.finish(world.turn()[0], value) for value in (0.2, 0.5)]
+    world.drive(slots=1)
+    new = [world.finish(world.turn()[0], value) for value in (0.4, 0.9)]
+    assert [path.exists() for path in old + new] == [False, True, False, True]
+
+
+def test_an_exhausted_space_ends_the_search(world):
+    class Nothing:
+        def take(self) -> list[Point]:
+            return []
+
+        def learn(self, result: EpochResult) -> None:
+            pass
+
+    assert world.drive(source=Nothing()).next_turn() is None
+
+
+def test_observers_see_how_it_goes(world):
+    world.drive(slots=2)
+    first, second = world.turn(), world.turn()
+    assert world.told[-1].counts[RUNNING] == 2
+    world.finish(first[0], 0.5)
+    world.driver.record([epoch(second[0], 0, None, outcome=Outcome(FAILED, "no luck"))])
+    last = world.told[-1]
+    assert (last.phase, last.done, last.total) == ("search", 2, 20)
+    assert (last.counts[COMPLETE], last.counts[FAILED], last.counts[RUNNING]) == (1, 1, 0)
+    assert last.best is not None
+    assert last.best.outcome.value == 0.5
+    assert last.by_strategy == {"fine_tune": 0.5}
+    assert "trial 1 (fine_tune): no luck" in last.note
+    assert last.seconds_left is None
+
+
+def test_turns_hold_heads_of_one_branch_and_single_points():
+    def at(number: int, strategy: str, backbone: str = "a") -> Point:
+        return Point(number, backbone, strategy, {}, seed=0)
+
+    points = [
+        *(at(0, "linear_probe"), at(1, "fine_tune"), at(2, "linear_probe"), at(3, "linear_probe", "b")),
+        *(at(4, "linear_probe"), at(5, "fine_tune")),
+    ]
+    turns = group_turns(points, heads=HEADS.__getitem__, at_once=2)
+    assert [[p.number for p in turn] for turn in turns] == [[0, 2], [1], [3], [4], [5]]
+    assert sorted(p.number for turn in turns for p in turn) == list(range(6))

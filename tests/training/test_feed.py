@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_bench import BACKBONE, bench, point, study
+
+from tlsearch import registry
+from tlsearch.contracts import Backbone
+from tlsearch.training.feed import Counts, Feed
+from tlsearch.training.frontier import find_frontier
+from tlsearch.training.trial import Workbench
+
+Make = Callable[..., tuple[Feed, Backbone]]
+
+
+@pytest.fixture
+def make(tmp_path) -> Make:
+    """A feed at a freeze depth, and the model that it feeds."""
+    worker = bench(tmp_path, study(data={"source": "tiny_colours", "count": 150}))
+
+    def build(
+        depth: float = 0.67, *, policy: str = "none", stored: bool = True, **changes
+    ) -> tuple[Feed, Backbone]:
+        pretrained = worker.backbone(BACKBONE)
+        data = worker.data("data", pretrained.info.inputs)
+        model = worker.build(
+            registry.strategy("fine_tune"), point(freeze_depth=depth, dropout=0.0), pretrained, data, None
+        )
+        inputs = pretrained.info.inputs
+        given = {
+            "data": data,
+            "inputs": inputs,
+            "frontier": find_frontier(model, inputs.to_model(inputs.example(2))),
+            "store": worker.store if stored else None,
+            "policy": policy,
+            "views": 2,
+            "seed": 0,
+            "device": torch.device("cpu"),
+            "limit_bytes": 2**28,
+            "counts": Counts(),
+        }
+        return Feed(**{**given, **changes}), model.eval()
+
+    build.worker = worker  # type: ignore[attr-defined]
+    return build
+
+
+def batches(feed: Feed, epoch: int = 1, *, size: int = 16, seed: int = 0):
+    return [
+        (tuple(t.clone() for t in inputs), targets)
+        for inputs, targets in feed.train(epoch, batch_size=size, seed=seed)
+    ]
+
+
+def test_an_epoch_shows_every_training_item_once(make):
+    feed, model = make(1.0)
+    train = feed.data.indices["train"]
+    told = batches(feed)
+    assert sum(len(targets) for _, targets in told) == len(train)
+    assert feed.counts.trained == len(train)
+    # Every row is some item's features, with that item's label.
+    images = feed.inputs.to_model(torch.from_numpy(np.asarray(feed.data.array[train])))
+    with torch.inference_mode():
+        features = model.trunk(images)
+    rows = torch.cat([inputs[0] for inputs, _ in told])
+    nearest = torch.cdist(rows, features).argmin(dim=1)
+    assert sorted(nearest.tolist()) == list(range(len(train)))
+    labels = torch.from_numpy(feed.data.labels[train])
+    assert torch.equal(torch.cat([targets for _, targets in told]), labels[nearest])
+
+
+def test_the_order_is_the_seeds_and_the_epochs(make):
+    feed, _ = make()
+
+    def order(epoch: int, seed: int) -> list[int]:
+        return torch.cat([targets for _, targets in batches(feed, epoch, seed=seed)]).tolist()
+
+    assert order(1, 0) == order(1, 0)
+    assert order(1, 0) != order(2, 0)
+    assert order(1, 0) != order(1, 1)
+
+
+@pytest.mark.parametrize("policy", ["none", "light", "mixup"])
+def test_stored_batches_are_computed_batches(make, policy):
+    stored, _ = make(policy=policy)
+    computed, _ = make(policy=policy, stored=False)
+    for epoch in (1, 2):
+        for (inputs, targets), (others, labels) in zip(
+            batches(stored, epoch), batches(computed, epoch), strict=True
+        ):
+            assert torch.equal(targets, labels)
+            torch.testing.assert_close(inputs[0], others[0], atol=1e-5, rtol=1e-5)
+
+
+def test_stored_views_take_turns_and_fresh_ones_never_return(make):
+    stored, _ = make(policy="light")
+    assert [stored.view_of(epoch) for epoch in range(1, 6)] == [1, 2, 1, 2, 1]
+    fresh, _ = make(policy="light", stored=False)
+    assert [fresh.view_of(epoch) for epoch in range(1, 6)] == [1, 2, 3, 4, 5]
+    nothing_frozen, _ = make(0.0, policy="light")
+    assert [nothing_frozen.view_of(epoch) for epoch in range(1, 4)] == [1, 2, 3]
+    plain, _ = make()
+    assert [plain.view_of(epoch) for epoch in range(1, 4)] == [0, 0, 0]
+
+    index = np.sort(stored.data.indices["train"])[:8]
+    views = [stored.fetch(index, view)[0].clone() for view in (0, 1, 2)]
+    assert not torch.allclose(views[0], views[1], atol=1e-3)
+    assert not torch.allclose(views[1], views[2], atol=1e-3)
+
+
+def test_an_items_view_does_not_depend_on_its_batch(make):
+    feed, _ = make(policy="randaugment", stored=False)
+    train = feed.data.indices["train"]
+    together = feed.read(train[:10], 3)
+    for position in (0, 4, 9):
+        assert torch.equal(feed.read(train[position : position + 1], 3)[0], together[position])
+
+
+def test_held_out_items_are_never_augmented(make):
+    feed, model = make(policy="light")
+    logits, labels = feed.evaluate("val", feed.frontier.eval_forward)
+    val = feed.data.indices["val"]
+    images = feed.inputs.to_model(torch.from_numpy(np.asarray(feed.data.array[val])))
+    with torch.inference_mode():
+        torch.testing.assert_close(logits, model(images), atol=1e-5, rtol=1e-5)
+    assert torch.equal(labels, torch.from_numpy(feed.data.labels[val]))
+    assert feed.counts.evaluated == len(val)
+
+
+def test_test_items_never_pass_the_prefix(make):
+    feed, _ = make()
+    used = np.concatenate([feed.data.indices[name] for name in ("train", "stop", "val")])
+    seen: list[int] = []
+    reading = feed.read
+
+    def read(index, view):
+        seen.extend(index.tolist())
+        return reading(index, view)
+
+    feed.read = read  # type: ignore[method-assign]
+    batches(feed)
+    feed.evaluate("val", feed.frontier.eval_forward)
+    feed.evaluate("stop", feed.frontier.eval_forward)
+    assert sorted(seen) == sorted(used.tolist())
+
+
+def test_counts_tell_what_the_prefix_did(make):
+    first, _ = make()
+    batches(first)
+    known = sum(len(first.data.indices[name]) for name in ("train", "stop", "val"))
+    assert first.counts.prefix == known
+    assert first.cache == "prefix"
+    again, _ = make()
+    batches(again)
+    assert again.counts.prefix == 0
+    uncached, _ = make(stored=False)
+    batches(uncached)
+    batches(uncached, 2)
+    assert uncached.counts.prefix == 2 * len(uncached.data.indices["train"])
+    assert uncached.cache.startswith("none")
+    whole, _ = make(0.0)
+    batches(whole)
+    assert whole.counts.prefix == 0
+    assert whole.cache.startswith("none: no layer")
+
+
+def test_a_limit_that_is_too_low_is_told(make):
+    feed, _ = make(limit_bytes=100)
+    batches(feed)
+    assert feed.cache.startswith("none: activations would take")
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(33, [16, 16]), (34, [16, 16, 2]), (1, [1]), (16, [16])])
+def test_a_last_batch_of_one_is_left_out(make, count, sizes):
+    feed, _ = make()
+    feed.data = replace(feed.data, indices={**feed.data.indices, "train": feed.data.indices["train"][:count]})
+    assert [len(targets) for _, targets in batches(feed)] == sizes
+
+
+def test_mixup_blends_inputs_and_labels_alike(make):
+    feed, _ = make(0.0, policy="mixup")
+    items = feed.data.indices["train"]
+    images = feed.inputs.to_model(torch.from_numpy(np.asarray(feed.data.array[items]))).flatten(1)
+    blended = 0
+    for epoch in range(1, 6):
+        for inputs, targets in batches(feed, epoch):
+            assert targets.shape == (len(inputs[0]), 3)
+            torch.testing.assert_close(targets.sum(dim=1), torch.ones(len(targets)))
+            # The row is a weighted mean of two items; so must the target be, with the same weights.
+            row, target = inputs[0][0].flatten(), targets[0]
+            if target.max() > 0.98:
+                continue
+            blended += 1
+            share, other = target.max(), target.max(dim=0).indices
+            labels = torch.from_numpy(feed.data.labels[items])
+            best = min(
+                float((share * images[i] + (1 - share) * images[j] - row).abs().max())
+                for i in torch.nonzero(labels == other).flatten()
+                for j in torch.nonzero((labels != other) & (target[labels] > 0)).flatten()
+            )
+            assert best < 1e-4
+        if blended >= 3:
+            break
+    assert blended
+
+
+def test_a_model_that_returns_no_tensor_is_told(make):
+    feed, _ = make()
+    with pytest.raises(TypeError, match="logits, not dict"):
+        feed.evaluate("val", lambda inputs: {})
+
+
+def test_the_first_of_several_outputs_are_the_logits(make):
+    feed, _ = make()
+    logits, _ = feed.evaluate("val", feed.frontier.eval_forward)
+    same, _ = feed.evaluate("val", lambda inputs: (feed.frontier.eval_forward(inputs), None))
+    assert torch.equal(logits, same)
+
+
+def test_workers_of_one_node_share_what_they_stored(make, tmp_path):
+    feed, _ = make()
+    batches(feed)
+    other = bench(tmp_path, make.worker.assignment.spec)  # type: ignore[attr-defined]
+    assert isinstance(other, Workbench)
+    data = other.data("data", other.backbone(BACKBONE).info.inputs)
+    assert data.key == feed.data.key
+    assert isinstance(data.array, np.memmap)

@@ -1,0 +1,272 @@
+"""The training loop by itself, on feeds that the tests watch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from tiny_bench import BACKBONE, bench, point, results, study
+
+from tlsearch import registry
+from tlsearch.contracts import Batch, FineTuning, Strategy
+from tlsearch.errors import TrialError
+from tlsearch.records import Point
+from tlsearch.training import fit as fitting
+from tlsearch.training.feed import Counts
+from tlsearch.training.fit import FitEpoch, fit
+from tlsearch.training.frontier import find_frontier
+from tlsearch.training.trial import Workbench
+
+SOURCE = {"source": "tiny_colours", "classes": 4, "count": 900, "seed": 5, "noise": 60.0}
+
+
+class Run:
+    """A fit whose plans are counted and whose model can be looked at."""
+
+    def __init__(self, worker: Workbench, strategy: Strategy, item: Point, epochs: int = 3) -> None:
+        pretrained = worker.backbone(BACKBONE)
+        data = worker.data("data", pretrained.info.inputs)
+        source = worker.data("source_data", pretrained.info.inputs) if strategy.requires_source else None
+        self.model = worker.build(strategy, item, pretrained, data, source)
+        self.plans = 0
+        recipe = strategy.recipe(item.params)
+        inputs = pretrained.info.inputs
+
+        def plan() -> Any:
+            self.plans += 1
+            frontier = find_frontier(self.model, inputs.to_model(inputs.example(2)))
+            feeds = [
+                worker._feed(d, pretrained, frontier, recipe.augmentation, Counts(), self.model)
+                if d
+                else None
+                for d in (data, source)
+            ]
+            return frontier, *feeds
+
+        self.epochs: list[FitEpoch] = []
+        self.states: list[dict[str, torch.Tensor]] = []
+        for epoch in fit(
+            self.model,
+            strategy=strategy,
+            params=item.params,
+            plan=plan,
+            epochs=epochs,
+            seed=item.seed,
+            metric="accuracy",
+        ):
+            self.epochs.append(epoch)
+            self.states.append(copy.deepcopy(self.model.state_dict()))
+
+
+class Watching(FineTuning):
+    """Notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.calls: list[int] = []
+        self.training: list[bool] = []
+
+    def on_epoch(self, model, epoch, params):
+        self.calls.append(epoch)
+
+    def loss(self, model, batch, params):
+        self.batches.append(batch)
+        return super().loss(model, batch, params)
+
+
+@pytest.fixture
+def worker(tmp_path) -> Workbench:
+    return bench(tmp_path, study(source_data=SOURCE))
+
+
+def rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Learning rates of all steps to come, as factors."""
+    seen: list[float] = []
+    step: Callable[..., float] = fitting._Stepper.step
+
+    def watched(self, frontier, batch, factor):
+        seen.append(factor)
+        return step(self, frontier, batch, factor)
+
+    monkeypatch.setattr(fitting._Stepper, "step", watched)
+    return seen
+
+
+def test_hooks_are_called_before_every_epoch_and_plans_made_once(worker):
+    strategy = Watching()
+    run = Run(worker, strategy, point())
+    assert strategy.calls == [1, 2, 3]
+    assert [epoch.epoch for epoch in run.epochs] == [1, 2, 3]
+    assert run.plans == 1
+    assert {batch.epoch for batch in strategy.batches} == {1, 2, 3}
+
+
+def test_the_kept_weights_are_those_of_the_best_epoch_on_the_stop_split(worker):
+    run = Run(worker, Watching(), point(learning_rate=0.05, patience=0, freeze_depth=0.0), epochs=8)
+    ranks = [(epoch.stop["accuracy"], -epoch.stop["log_loss"]) for epoch in run.epochs]
+    best = max(range(8), key=lambda index: (ranks[index], -index))
+    assert run.epochs[-1].kept == run.epochs[best].validation
+    assert [epoch.ended for epoch in run.epochs] == [""] * 7 + ["all 8 epochs"]
+    for name, tensor in run.model.state_dict().items():
+        # What the last epoch left is in states[-1] only after it was exchanged for the best.
+        wanted = run.states[best if best < 7 else -1][name]
+        assert torch.equal(tensor, wanted), name
+
+
+def test_training_learns(worker):
+    run = Run(worker, Watching(), point(learning_rate=0.01, freeze_depth=0.0, patience=0), epochs=20)
+    assert run.epochs[-1].train_loss < run.epochs[0].train_loss
+    assert run.epochs[-1].kept["accuracy"] > 0.8
+
+
+def test_the_learning_rate_warms_up_and_comes_to_rest(worker, monkeypatch):
+    factors = rates(monkeypatch)
+    Run(worker, Watching(), point(), epochs=4)
+    top = factors.index(max(factors))
+    assert factors[: top + 1] == sorted(factors[: top + 1])
+    assert factors[top:] == sorted(factors[top:], reverse=True)
+    assert factors[-1] < 0.02
+
+
+def test_the_learning_rate_comes_to_rest_once_where_source_items_fill_the_batches(worker, monkeypatch):
+    factors = rates(monkeypatch)
+    Run(worker, registry.strategy("joint_training"), point("joint_training", source_share=0.5), epochs=4)
+    top = factors.index(max(factors))
+    assert factors[top:] == sorted(factors[top:], reverse=True)
+    assert factors[-1] < 0.02
+
+
+class Joint(type(registry.strategy("joint_training"))):  # type: ignore[misc]
+    """Joint training that notes the source labels and images it sees."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, torch.Tensor]] = []
+        self.shares: list[tuple[int, int]] = []
+
+    def loss(self, model, batch, params):
+        self.seen += [(batch.epoch, row.clone()) for row in batch.source.inputs[0]]
+        self.shares.append((len(batch.targets), len(batch.source.targets)))
+        return super().loss(model, batch, params)
+
+
+def test_source_items_go_on_where_the_last_epoch_left_them(worker):
+    strategy = Joint()
+    Run(worker, strategy, point("joint_training", freeze_depth=0.0), epochs=3)
+    rows = torch.stack([row.flatten() for _, row in strategy.seen])
+    # Far fewer than the source has: none of them may come twice.
+    assert len(rows) < 600
+    assert len(torch.unique(rows, dim=0)) == len(rows)
+
+
+@pytest.mark.parametrize(("share", "target", "source"), [(0.5, 16, 16), (0.25, 24, 8)])
+def test_the_source_has_its_share_of_a_batch(worker, share, target, source):
+    strategy = Joint()
+    Run(worker, strategy, point("joint_training", source_share=share), epochs=1)
+    assert strategy.shares[0] == (target, source)
+
+
+def test_what_trains_is_found_again_when_it_changes(worker):
+    run = Run(
+        worker, registry.strategy("tiny_unfreezing"), point("tiny_unfreezing", learning_rate=0.01), epochs=5
+    )
+    assert run.plans == 4  # the head alone, then three groups more; the fifth epoch is like the fourth
+    first = worker.backbone(BACKBONE).trunk.state_dict()
+    for epoch, state in enumerate(run.states[:-1], 1):
+        for group in range(3):
+            name = f"blocks.{group}.0.weight"
+            moved = not torch.equal(state[f"trunk.{name}"], first[name])
+            assert moved == (group >= 4 - epoch), (epoch, group)
+
+
+def test_frozen_batch_norms_keep_their_statistics(worker):
+    run = Run(worker, Watching(), point(freeze_depth=0.67, learning_rate=0.01))
+    first = worker.backbone(BACKBONE).trunk.state_dict()
+    for group, moves in ((0, False), (1, False), (2, True)):
+        name = f"blocks.{group}.1.running_mean"
+        assert torch.equal(run.states[0][f"trunk.{name}"], first[name]) != moves
+
+
+class Nothing(FineTuning):
+    """Freezes all, at once or later."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_epoch(self, model, epoch, params):
+        if epoch >= self.epoch:
+            model.requires_grad_(False)
+
+
+class NoGroups(Nothing):
+    def param_groups(self, model, params):
+        return [group for group in super().param_groups(model, params) if group["params"]]
+
+
+@pytest.mark.parametrize("kind", [Nothing, NoGroups])
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_strategy_that_trains_nothing_is_told(worker, kind, epoch):
+    with pytest.raises(TrialError, match="nothing trains"):
+        Run(worker, kind(epoch), point())
+
+
+def test_when_memory_runs_out_smaller_pieces_give_the_same_gradients(worker, monkeypatch):
+    # BatchNorm is frozen, and there is no dropout: then a batch in pieces is the batch.
+    item = point(freeze_depth=1.0, dropout=0.0, learning_rate=0.01)
+    whole = Run(worker, Watching(), item)
+
+    class Hungry(Watching):
+        def loss(self, model, batch, params):
+            if len(batch.targets) > 5:
+                raise torch.OutOfMemoryError
+            return super().loss(model, batch, params)
+
+    strategy = Hungry()
+    pieces = Run(worker, strategy, item)
+    assert max(len(batch.targets) for batch in strategy.batches) <= 5
+    for name, tensor in whole.model.state_dict().items():
+        torch.testing.assert_close(pieces.model.state_dict()[name], tensor, atol=1e-4, rtol=1e-4)
+
+    class Starving(Watching):
+        def loss(self, model, batch, params):
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(TrialError, match="out of memory even with one item"):
+        Run(worker, Starving(), item)
+
+
+def test_pieces_of_a_joint_batch_share_out_the_source(worker):
+    source = Batch((torch.arange(9.0),), torch.arange(9), 1)
+    parts = fitting._parts(Batch((torch.arange(10.0),), torch.arange(10), 1, source), 4)
+    assert [len(part.targets) for part in parts] == [4, 3, 3]
+    assert torch.equal(torch.cat([part.targets for part in parts]), torch.arange(10))
+    assert torch.equal(torch.cat([part.source.targets for part in parts if part.source]), torch.arange(9))
+    assert all(len(part.source.targets) == 3 for part in parts if part.source)
+
+
+def test_the_penalty_is_a_part_of_the_loss(worker):
+    class Heavy(FineTuning):
+        def penalty(self, model, params):
+            return torch.tensor(100.0)
+
+    plain, heavy = (Run(worker, strategy, point(), epochs=1) for strategy in (Watching(), Heavy()))
+    assert heavy.epochs[0].train_loss == pytest.approx(plain.epochs[0].train_loss + 100, rel=1e-4)
+
+
+def test_gradients_are_clipped(worker):
+    class Steep(FineTuning):
+        def loss(self, model, batch, params):
+            return super().loss(model, batch, params) * 1e20
+
+    run = Run(worker, Steep(), point(optimizer="sgd", learning_rate=0.01, head_multiplier=1.0), epochs=1)
+    assert all(torch.isfinite(tensor).all() for tensor in run.model.state_dict().values())
+
+
+def test_epochs_are_yielded_as_they_end(worker):
+    turns = worker.run([point()])
+    first = next(turns)
+    assert [result.epoch for result in first] == [1]
+    turns.close()  # as when ASHA stops a trial: the bench is free for the next one
+    assert len(results(worker, point(number=1))) == 3
