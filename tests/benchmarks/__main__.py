@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks [--quick] [NAME...]``: run benchmarks, print a table, write JSON and Markdown."""
+"""``python -m tests.benchmarks [--quick] [NAME...]``: run benchmarks, print a table, write JSON."""
 
 from __future__ import annotations
 

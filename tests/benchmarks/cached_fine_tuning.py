@@ -12,9 +12,9 @@ import torch
 
 from tests.benchmarks.bench import Bench, bench
 from tests.benchmarks.measure import Result, paired
+from tlsearch.contracts import Batch
 from tlsearch.training.fit import _Stepper
 from tlsearch.training.frontier import set_modes
-from tlsearch.contracts import Batch
 
 DEPTHS = (0.3, 0.5, 0.7, 0.85, 0.95)
 
@@ -23,7 +23,7 @@ def run(quick: bool) -> Iterator[Result]:
     """At several freeze depths: the gain against its limit, and how far the logits are apart."""
     size = 64 if quick else 128
     made = bench({"source": "digits", "image_size": size})
-    default = dict(made.workbench.assignment.spec and _default(made))
+    default = _default(made)
     for depth in DEPTHS:
         params = {**default, "freeze_depth": depth}
         cached = _Epoch(made, params, cached=True, batches=8)
@@ -37,7 +37,8 @@ def run(quick: bool) -> Iterator[Result]:
         yield Result(
             "cached fine-tuning",
             f"lite0 at {size} px, freeze depth {depth}",
-            f"{ratio} times faster; limit {limit:.2f}, {ratio.median / limit:.0%} of it; logits differ by {gap:.1e}",
+            f"{ratio} times faster; {ratio.median / limit:.0%} of the limit {limit:.2f}; "
+            f"logits differ by {gap:.1e}",
             "90 % of the limit, logits within 1e-4",
             ratio.median >= 0.9 * limit and gap <= 1e-4,
             {"share": share, "limit": limit, "ratio": ratio.median, "gap": gap},

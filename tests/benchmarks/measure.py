@@ -33,7 +33,7 @@ class Ratio:
 class Result:
     """One line of the report.
 
-    ``target`` is what was to be reached; ``reached`` says whether it was, None where there's nothing to reach.
+    ``target`` is what was to be reached; ``reached`` says whether it was, None where there is none.
     """
 
     benchmark: str

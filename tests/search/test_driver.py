@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -293,7 +293,7 @@ def test_late_results_are_ignored(world):
     driver = world.drive()
     (point,) = world.turn()
     driver.record([epoch(point, 1, 0.3, attempt=7)])
-    driver.record([epoch(point, 1, 0.3, number=99)])
+    driver.record([epoch(replace(point, number=99), 1, 0.3)])
     assert world.store.epochs("s", 0) == []
     driver.ended([point], "its worker process died")
     driver.record([epoch(point, 2, 0.9), epoch(point, 3, 0.9)])

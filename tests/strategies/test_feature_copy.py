@@ -92,6 +92,7 @@ def test_the_support_vector_machine_decides_as_scikit_learns(classes, C, gamma):
 def test_neighbours_vote_by_similarity(classes, k):
     x, y = features(classes, 60, seed=0)
     new, _ = features(classes, 50, seed=1)
+    x, new = x - x.mean(axis=0), new - x.mean(axis=0)  # so that directions differ
     head = fitted(x, y, classes, **{"learner": "knn", "knn.k": k})
     search = NearestNeighbors(n_neighbors=min(k, 60), metric="cosine").fit(x)
     distance, index = search.kneighbors(new)

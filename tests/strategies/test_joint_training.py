@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -81,4 +79,3 @@ def test_a_model_is_rebuilt_where_no_source_is_described():
     other.load_state_dict(model.state_dict())
     images = torch.randn(2, 3, 16, 16)
     assert torch.equal(other.eval()(images), model(images))
-    assert math.isfinite(float(model(images).sum()))

@@ -189,6 +189,43 @@ def test_frozen_batch_norms_keep_their_statistics(worker):
         assert torch.equal(run.states[0][f"trunk.{name}"], first[name]) != moves
 
 
+class Surgical(FineTuning):
+    """Trains the first block alone, between nothing and frozen blocks."""
+
+    def on_epoch(self, model, epoch, params):
+        for name, parameter in model.trunk.named_parameters():
+            parameter.requires_grad_(name.startswith("blocks.0."))
+
+
+def test_frozen_batch_norms_behind_trained_ones_keep_their_statistics_too(worker):
+    run = Run(worker, Surgical(), point(learning_rate=0.01))
+    first = worker.backbone(BACKBONE).trunk.state_dict()
+    for group, moves in ((0, True), (1, False), (2, False)):
+        name = f"blocks.{group}.1.running_mean"
+        assert torch.equal(run.states[-1][f"trunk.{name}"], first[name]) != moves
+
+
+class Spoiling(FineTuning):
+    """Trains the head well, then everything away from what is right."""
+
+    def on_epoch(self, model, epoch, params):
+        model.freeze(1.0 if epoch == 1 else 0.0)
+
+    def loss(self, model, batch, params):
+        loss = super().loss(model, batch, params)
+        return loss if batch.epoch == 1 else -loss
+
+
+def test_what_was_frozen_in_the_best_epoch_is_given_back(worker):
+    run = Run(worker, Spoiling(), point(learning_rate=0.02), epochs=3)
+    assert run.epochs[-1].kept == run.epochs[0].validation
+    spoilt, kept = run.states[1], run.states[-1]
+    first = worker.backbone(BACKBONE).trunk.state_dict()
+    for name, tensor in first.items():
+        assert torch.equal(kept[f"trunk.{name}"], tensor), name
+    assert not torch.equal(spoilt["trunk.blocks.0.0.weight"], first["blocks.0.0.weight"])
+
+
 class Nothing(FineTuning):
     """Freezes all, at once or later."""
 

@@ -6,6 +6,7 @@ Ray starts, places, reuses and restarts workers; ASHA decides which to stop. Pro
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 import ray
 from ray import tune
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
@@ -40,6 +42,9 @@ _ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+
+_daemons: list[psutil.Process] = []
+"""Ray's own processes on this machine, where this process started them."""
 
 
 class Desk(Protocol):
@@ -188,15 +193,33 @@ def start(*, address: str | None, cpus: int | None = None) -> None:
         options.update(address="local", include_dashboard=False, num_cpus=cpus)
     else:
         options.update(address=address)
-    handler = signal.getsignal(signal.SIGTERM)
+    before = psutil.Process().children()
     try:
-        ray.init(**options)
+        with _own_signals():
+            ray.init(**options)
+        _daemons[:] = [process for process in psutil.Process().children() if process not in before]
     except (ConnectionError, RuntimeError, OSError) as error:
         raise WorkError(f"Ray doesn't start: {error}") from error
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep SIGTERM the driver's own business while Ray starts.
+
+    Ray's processes inherit that it is blocked, as Ray itself sees to for SIGINT: a SIGTERM to all of a group
+    (systemd, Slurm) would otherwise end them under the driver, which then waits a minute for their return.
+    Ray also puts a handler of its own into the driver, which exits at once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
     finally:
-        # Ray puts a handler of its own in place, which exits at once.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
+        signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def slots(*, cpus_per_trial: int, gpus_per_trial: float) -> int:
@@ -223,8 +246,30 @@ def has_gpus() -> bool:
 
 
 def stop() -> None:
-    """End this process's Ray."""
-    ray.shutdown()
+    """End this process's Ray, and on this machine whatever belongs to it."""
+    family = [*_daemons, *(process for daemon in _daemons for process in _descendants(daemon))]
+    # Ray asks each by SIGTERM, which they don't hear (see `_own_signals`), and waits a second for it.
+    impatience = threading.Timer(0.5, _kill, [_daemons])
+    impatience.start()
+    try:
+        ray.shutdown()
+    finally:
+        impatience.join()
+        _kill(family)
+        _daemons.clear()
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def run(

@@ -33,7 +33,7 @@ from tlsearch.search.space import Branch, SearchSpace, draw, grid
 
 STARTUP = 6
 """Trials of a strategy before TPE models it; its starting points are among them."""
-HISTORY = (200, 300)
+HISTORY = (120, 180)
 """A study's history is cut to the first number of trials when it passes the second."""
 MAX_REPEATS = 20
 """Proposals already tried, in a row, after which chance proposes, and then what is left of a fine grid."""

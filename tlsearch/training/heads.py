@@ -22,7 +22,6 @@ TARGET_STEPS = 1000
 """Steps after which a linear head on standardized features has settled."""
 STATE_BYTES = 512 * 2**20
 """Weights, moments and gradients of the heads trained together stay under this."""
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 WARM_UP = 0.1
 
 
@@ -144,7 +143,8 @@ def _train_together(
             step += 1
             factor = schedule(step, steps)
             if decays:
-                scaled.detach()[:-1].mul_(1 - factor * rate * decay)
+                # AdamW would overshoot zero where rate times decay is above 1, and diverge above 2.
+                scaled.detach()[:-1].mul_((1 - factor * rate * decay).clamp_min(0))
             optimizer.param_groups[0]["lr"] = factor
             optimizer.step()
         if len(stop) == 0:
