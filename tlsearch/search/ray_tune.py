@@ -247,6 +247,8 @@ def has_gpus() -> bool:
 
 def stop() -> None:
     """End this process's Ray, and on this machine whatever belongs to it."""
+    if not ray.is_initialized():
+        return
     family = [*_daemons, *(process for daemon in _daemons for process in _descendants(daemon))]
     # Ray asks each by SIGTERM, which they don't hear (see `_own_signals`), and waits a second for it.
     impatience = threading.Timer(0.5, _kill, [_daemons])

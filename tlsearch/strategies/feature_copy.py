@@ -13,13 +13,16 @@ import torch
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 from sklearn.svm import SVC
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tlsearch.contracts import BackboneInfo, HeadPoint, HeadStrategy, HeadTask, Space, number
 from tlsearch.records import Params
+
+RIDGE_PATH = tuple(float(strength) for strength in np.logspace(-2, 6, 17))
+"""Strengths that ridge chooses among; on standardized features the best one grows with their number."""
 
 
 class Standardize(nn.Module):
@@ -98,12 +101,15 @@ class KernelMachine(nn.Module):
 
 
 class FeatureCopy(HeadStrategy):
-    """Logistic regression, k nearest neighbours, LDA or an RBF-SVM on copied features."""
+    """Logistic regression, ridge, k nearest neighbours, nearest mean, LDA or an RBF-SVM on copied features.
+
+    Ridge chooses its strength by leave-one-out error over a whole path, from one decomposition.
+    """
 
     def space(self, backbone: BackboneInfo) -> Space:
         """Which learner, and that learner's own knobs."""
         return {
-            "learner": CategoricalDistribution(["logistic", "knn", "lda", "svm"]),
+            "learner": CategoricalDistribution(["logistic", "ridge", "knn", "nearest_mean", "lda", "svm"]),
             "logistic.C": FloatDistribution(1e-5, 1e1, log=True),
             "knn.k": IntDistribution(1, 20),
             "svm.C": FloatDistribution(1e-1, 1e3, log=True),
@@ -113,6 +119,11 @@ class FeatureCopy(HeadStrategy):
     def default(self, backbone: BackboneInfo) -> Params:
         """Logistic regression at a strength that suits standardized features."""
         return {"learner": "logistic", "logistic.C": 1e-2}
+
+    def starts(self, backbone: BackboneInfo) -> Sequence[Params]:
+        """The default; ridge and a vote of neighbours, which rank backbones best; and LDA."""
+        others: list[Params] = [{"learner": "ridge"}, {"learner": "knn", "knn.k": 10}, {"learner": "lda"}]
+        return [self.default(backbone), *others]
 
     def head(self, width: int, classes: int, params: Params) -> nn.Module:
         """The learner's module, without what it learned."""
@@ -139,6 +150,8 @@ class FeatureCopy(HeadStrategy):
             elif isinstance(head, nn.Sequential):
                 head[0].mean, head[0].scale = mean.clone(), scale.clone()
                 _learn(head[1], standardized, labels, task.classes, point)
+                if point.params["learner"] in ("ridge", "nearest_mean", "lda"):
+                    _sharpen(head, task)
             heads.append(head)
         return heads
 
@@ -162,19 +175,44 @@ def _learn(
         module.intercept = torch.tensor(sign * machine.intercept_, dtype=torch.float32)
         module.gamma = torch.tensor(gamma, dtype=torch.float32)
         return
-    model = (
-        LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-        if learner == "lda"
-        else LogisticRegression(C=number(params, "logistic.C"), max_iter=300, random_state=point.seed)
-    ).fit(features, labels)
+    if learner == "nearest_mean":
+        # -|x - m|^2 / 2 is linear in x but for |x|^2, which all classes share.
+        weight = np.stack([features[labels == label].mean(axis=0) for label in range(classes)])
+        _set_linear(module, weight, -np.square(weight).sum(axis=1) / 2)
+        return
+    if learner == "lda":
+        model = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
+    elif learner == "ridge":
+        model = RidgeClassifierCV(alphas=RIDGE_PATH)
+    else:
+        model = LogisticRegression(C=number(params, "logistic.C"), max_iter=300, random_state=point.seed)
+    model.fit(features, labels)
     weight, bias = model.coef_, model.intercept_
     if classes == 2:  # scikit-learn keeps one row for two classes
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    _set_linear(module, weight, bias)
+
+
+def _set_linear(module: nn.Module, weight: NDArray[np.float64], bias: NDArray[np.float64]) -> None:
     if not isinstance(module, nn.Linear):
         raise TypeError(f"a linear learner needs a linear module, not {type(module).__name__}")
     with torch.no_grad():
         module.weight.copy_(torch.tensor(weight))
         module.bias.copy_(torch.tensor(bias))
+
+
+def _sharpen(head: nn.Sequential, task: HeadTask) -> None:
+    """Scale outputs that are no log-probabilities to logits of least log-loss on the stop items."""
+    linear = head[1]
+    if len(task.stop_labels) == 0:
+        return
+    with torch.no_grad():
+        outputs = head(task.stop_features)
+        scales = [float(scale) for scale in np.logspace(-3, 1.5, 46)]
+        scale = min(scales, key=lambda s: float(functional.cross_entropy(s * outputs, task.stop_labels)))
+        if isinstance(linear, nn.Linear):
+            linear.weight.mul_(scale)
+            linear.bias.mul_(scale)
 
 
 def _pairwise(machine: SVC) -> NDArray[np.float64]:
