@@ -56,7 +56,8 @@ def record(connection: Connection, study_id: int, results: Sequence[EpochResult]
         if row is None or late or row.id in ended:
             refused.append(result)
             continue
-        epochs[row.id, result.attempt, result.epoch] = epoch_values(row.id, result)
+        if result.epoch > 0:  # a trial that failed at once has no learning curve
+            epochs[row.id, result.attempt, result.epoch] = epoch_values(row.id, result)
         if result.outcome is not None:
             ended[row.id] = {"row_id": row.id, **ended_values(result.outcome)}
     if epochs:
