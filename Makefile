@@ -21,6 +21,7 @@ $(STAMP): pyproject.toml $(PLUGINS)
 	@touch $@
 
 demo: $(STAMP)
+	@mkdir -p demo
 	$(BIN)/tlsearch run studies/quickstart.yaml --db sqlite:///demo/tlsearch.db
 
 lint: $(STAMP)
