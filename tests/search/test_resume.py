@@ -105,6 +105,7 @@ def test_signals_stop_cleanly_and_every_stop_can_be_resumed(place):
             send(driver.pid, number)
         _, errors = driver.communicate(timeout=60)
         took = time.monotonic() - began
+        print(f"{number.name} took {took:.1f} s")
         assert "Traceback" not in errors, errors
         assert_nothing_runs(place)
         trials = place.ask("trials", "tiny")

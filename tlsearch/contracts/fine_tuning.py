@@ -58,10 +58,11 @@ class FineTuning(Strategy):
         }
 
     def starts(self, backbone: BackboneInfo) -> Sequence[Params]:
-        """Half frozen; three quarters frozen; all trained, gently."""
+        """Half frozen; the same at a high learning rate; three quarters frozen; all trained, gently."""
         default = self.default(backbone)
         return [
             default,
+            {**default, "learning_rate": 3e-3, "weight_decay": 0.05},
             {**default, "freeze_depth": 0.75},
             {**default, "freeze_depth": 0.0, "learning_rate": 3e-4, "layer_decay": 0.75},
         ]

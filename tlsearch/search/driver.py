@@ -34,7 +34,7 @@ class PointSource(Protocol):
         """Points for one worker's turn; empty when there are no more."""
 
     def learn(self, result: EpochResult) -> None:
-        """Take note of how a point ended."""
+        """Take note of how a point goes, and of how it ended."""
 
 
 class Fixed:
@@ -100,7 +100,9 @@ class Searching:
 
     def learn(self, result: EpochResult) -> None:
         """Tell the sampler."""
-        if result.outcome is not None:
+        if result.outcome is None:
+            self.sampler.observe(result.number, result.value)
+        else:
             self.sampler.tell(result.number, result.outcome.state, result.outcome.value)
 
 
@@ -184,7 +186,9 @@ class Driver:
                 continue
             self._last[result.number] = result
             self._seconds[result.number] = self._seconds.get(result.number, 0.0) + result.seconds
-            if result.outcome is not None:
+            if result.outcome is None:
+                self.source.learn(result)
+            else:
                 self._end(result)
         self._keep_the_best()
         self._tell()

@@ -129,6 +129,11 @@ class Sampler:
             proposals.append(following)
         return proposals
 
+    def observe(self, number: int, value: float | None) -> None:
+        """Take note of how far a trial has come: a branch needn't end a trial to show what it is worth."""
+        if number in self._asked:
+            self._note(self._asked[number].proposal, value)
+
     def tell(self, number: int, state: TrialState, value: float | None) -> None:
         """Learn how a trial ended. Values that aren't finite teach that the point fails."""
         asked = self._asked.pop(number, None)
