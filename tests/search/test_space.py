@@ -153,7 +153,7 @@ def test_starting_points_follow_a_narrowed_space():
     for start in branch.starts:
         for name, value in start.items():
             assert branch.knobs[name]._contains(branch.knobs[name].to_internal_repr(value)), (name, value)
-    assert [start["freeze_depth"] for start in branch.starts] == [0.6, 0.75, 0.6]
+    assert [start["freeze_depth"] for start in branch.starts] == [0.6, 0.6, 0.75, 0.6]
     assert {start["learning_rate"] for start in branch.starts} == {1e-4}
     assert {start["augmentation"] for start in branch.starts} == {"light"}
     (start,) = space.branch("tiny/net", "feature_copy").starts
@@ -163,7 +163,12 @@ def test_starting_points_follow_a_narrowed_space():
 
 def test_starts_that_become_equal_are_one():
     branch = built(
-        {"fine_tune.freeze_depth": 0.5, "*.learning_rate": 1e-3, "fine_tune.layer_decay": 1.0}
+        {
+            "fine_tune.freeze_depth": 0.5,
+            "*.learning_rate": 1e-3,
+            "fine_tune.layer_decay": 1.0,
+            "fine_tune.weight_decay": 1e-3,
+        }
     ).branch("tiny/net", "fine_tune")
     assert len(branch.starts) == 1
 
@@ -180,7 +185,7 @@ def test_a_conditional_knob_exists_where_its_choice_was_made():
 def test_a_grid_goes_through_every_combination_once():
     branch = built({"feature_copy.knn.k": {"low": 1, "high": 2}}).branch("tiny/net", "feature_copy")
     points = list(spaces.grid(branch))
-    assert len(points) == 3 + 2 + 1 + 9  # logistic C; k 1 and 2; lda; svm C x gamma
+    assert len(points) == 3 + 2 + 3 + 9  # logistic C; k 1 and 2; ridge, nearest mean, lda; svm C x gamma
     assert len({str(sorted(point.items())) for point in points}) == len(points)
     assert [point for point in points if point["learner"] == "lda"] == [{"learner": "lda"}]
     strengths = [point["logistic.C"] for point in points if point["learner"] == "logistic"]

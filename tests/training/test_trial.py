@@ -257,9 +257,10 @@ def test_one_head_that_fails_takes_no_other_along(tmp_path):
             state = COMPLETE if kind in ("good", "trained") else FAILED
             assert ended[number].state is state, (kind, ended[number].reason)
         reasons = {kind: ended[number].reason for number, kind in enumerate(order)}
-        assert reasons["bad_fit"] == "ValueError: can't be fitted"
-        assert reasons["bad_head"] == "ValueError: no such head"
-        assert reasons["bad_recipe"] == "ValueError: no such recipe"
+        who = " (strategy 'tiny_heads' of tiny-plugins 1.0)"
+        assert reasons["bad_fit"] == f"ValueError: can't be fitted{who}"
+        assert reasons["bad_head"] == f"ValueError: no such head{who}"
+        assert reasons["bad_recipe"] == f"ValueError: no such recipe{who}"
         assert "isn't finite" in reasons["nan"]
         assert "0 heads for 1 point" in reasons["lost"]
         good = [ended[number].metrics for number, kind in enumerate(order) if kind == "good"]

@@ -1,0 +1,184 @@
+"""``plugins new`` writes packages that work as they stand; ``plugins check`` gives a verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tlsearch import registry
+from tlsearch.cli.app import app
+from tlsearch.contracts import FineTuning
+from tlsearch.errors import InputError
+from tlsearch.testing import CheckResult, fixtures
+from tlsearch.testing.scaffold import scaffold
+
+KINDS = ("strategy", "backbone", "dataset")
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def run(*arguments: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory) -> tuple[Path, Path]:
+    """A folder of one new package of each kind, and the folder that they are installed in."""
+    folder, site = tmp_path_factory.mktemp("new"), tmp_path_factory.mktemp("site")
+    for kind in KINDS:
+        done = invoke("plugins", "new", f"fresh-{kind}", "--kind", kind, "-o", folder)
+        assert done.exit_code == 0, done.output
+    done = run(
+        *("pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"),
+        *("--no-build-isolation", "--target", site),
+        *(folder / f"tlsearch-fresh-{kind}" for kind in KINDS),
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, site
+
+
+def test_a_new_package_passes_its_own_tests(packages):
+    folder, site = packages
+    tests = [folder / f"tlsearch-fresh-{kind}" / "tests" for kind in KINDS]
+    options = ("-q", "-p", "no:cacheprovider", "--import-mode=importlib")
+    done = run("pytest", *options, *tests, cwd=folder, PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stdout
+    assert "25 passed" in done.stdout
+
+
+def test_a_new_package_keeps_the_contract_and_the_verdict_says_so(packages):
+    folder, site = packages
+    done = run("tlsearch", "plugins", "check", "fresh_strategy", cwd=folder, PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stdout + done.stderr
+    header, _, *rows = done.stdout.splitlines()
+    assert header.split() == ["check", "ok", "seconds", "message"]
+    assert all(row.split("  ")[0] and "FAILS" not in row for row in rows[:11])
+    assert rows[-1] == (
+        "The strategy fresh_strategy of tlsearch-fresh-strategy 0.1.0: keeps the contract: 11 checks, "
+        "1 of them not applicable."
+    )
+    done = run("tlsearch", "plugins", "check", "fresh_dataset", "--json", cwd=folder, PYTHONPATH=str(site))
+    document = json.loads(done.stdout)
+    assert (document["name"], document["ok"]) == ("fresh_dataset", True)
+    assert {check["kind"] for check in document["checks"]} == {"dataset"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_source_is_short_and_clean(packages, kind):
+    package = packages[0] / f"tlsearch-fresh-{kind}"
+    source = package / "src" / f"tlsearch_fresh_{kind}" / "__init__.py"
+    assert len(source.read_text().splitlines()) < 40
+    assert sorted(str(path.relative_to(package)) for path in package.rglob("*.*") if path.is_file()) == [
+        "README.md",
+        "pyproject.toml",
+        f"src/tlsearch_fresh_{kind}/__init__.py",
+        "tests/test_contract.py",
+    ]
+    done = run(
+        "ruff", "check", "--isolated", "--select", "E,F,I,B,UP", "--line-length", 110, package, cwd=package
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "can't name a plugin"),
+        ("My", "can't name a plugin"),
+        ("a b", "can't name a plugin"),
+        ("../up", "can't name a plugin"),
+        ("1st", "can't name a plugin"),
+        ("a__b", "can't name a plugin"),
+        ("none", "can't name a plugin"),
+        ("é", "can't name a plugin"),
+        ("a" * 41, "can't name a plugin"),
+        ("a\n", "can't name a plugin"),
+        ("tlsearch-mine", "begins with tlsearch"),
+        ("fine_tune", '"fine_tune" is taken by tlsearch'),
+        ("fine-tune", '"fine_tune" is taken by tlsearch'),
+    ],
+)
+def test_names_that_can_be_none_are_refused(tmp_path, name, said):
+    with pytest.raises(InputError) as caught:
+        scaffold(name, parent=tmp_path)
+    assert said in caught.value.message
+    assert caught.value.exit_code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_there_is_not_overwritten(tmp_path):
+    mine = tmp_path / "tlsearch-mine"
+    mine.mkdir()
+    with pytest.raises(InputError, match="is there already") as caught:
+        scaffold("mine", parent=tmp_path)
+    assert caught.value.exit_code == 2
+    assert list(mine.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="is there already"):
+        scaffold("other", parent=tmp_path / "file")
+    with pytest.raises(InputError, match='no kind "strategi" of plugin. Did you mean "strategy"'):
+        scaffold("other", kind="strategi", parent=tmp_path)
+
+
+def test_exit_codes(tmp_path):
+    environment = {"cwd": tmp_path}
+    assert run("tlsearch", "plugins", "new", "Bad Name", **environment).returncode == 2
+    done = run("tlsearch", "plugins", "check", "fine_tun", **environment)
+    assert done.returncode == 2
+    assert 'No plugin is called "fine_tun". Did you mean "fine_tune"?' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_plugins_alone_still_lists():
+    names = {row["name"] for row in json.loads(invoke("plugins", "--json").stdout)}
+    assert set(registry.installed(registry.STRATEGIES)) <= names
+    assert "fine_tune" in invoke("plugins").stdout
+    assert invoke("plugins", "--json", "check", "fine_tune").exit_code == 2
+
+
+class Broken(FineTuning):
+    def space(self, backbone):
+        raise RuntimeError("no space left")
+
+
+def test_what_fails_is_shown_and_ends_with_1(monkeypatch):
+    with fixtures.installed(strategies={"broken": Broken}):
+        monkeypatch.setattr(
+            "tlsearch.testing.check_strategy",
+            lambda name: [CheckResult("space", False, "RuntimeError: no space left", 0.1)],
+        )
+        done = invoke("plugins", "check", "broken")
+        assert done.exit_code == 1
+        assert "FAILS" in done.stdout
+        assert "The strategy broken of tlsearch-under-test 1.0: 1 of 1 checks fail." in done.stdout
+        done = invoke("plugins", "check", "broken", "--json")
+    assert done.exit_code == 1
+    assert json.loads(done.stdout)["ok"] is False
+
+
+def test_a_name_of_two_kinds_is_checked_as_both_or_as_one(monkeypatch):
+    for kind in ("backbone", "dataset"):
+        good = [CheckResult(kind, True, "", 0.0)]
+        monkeypatch.setattr(f"tlsearch.testing.check_{kind}", lambda *_, good=good, **__: good)
+    kinds = [
+        check["kind"]
+        for check in json.loads(invoke("plugins", "check", "torchvision", "--json").stdout)["checks"]
+    ]
+    assert kinds == ["backbone", "dataset"]
+    done = invoke("plugins", "check", "torchvision", "--kind", "dataset", "--json")
+    assert [check["kind"] for check in json.loads(done.stdout)["checks"]] == ["dataset"]
