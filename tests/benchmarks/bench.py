@@ -44,10 +44,12 @@ class Bench:
         return frontier, feed
 
 
-def bench(data: dict[str, Any], *, threads: int = 1, epochs: int = 3, cache: Path | None = None) -> Bench:
+def bench(data: dict[str, Any], *, threads: int = 1, epochs: int = 3, seed: int = 0) -> Bench:
     """Prepare data and backbone for a benchmark."""
-    spec = parse({"study": "bench", "data": data, "backbones": [BACKBONE], "budget": {"epochs": epochs}})
-    folder = cache or Path(tempfile.mkdtemp(prefix="tlsearch-bench-"))
+    spec = parse(
+        {"study": "bench", "data": data, "backbones": [BACKBONE], "budget": {"epochs": epochs}, "seed": seed}
+    )
+    folder = Path(tempfile.mkdtemp(prefix="tlsearch-bench-"))
     prepared = prepare(spec, cache=folder, threads=2, observe=lambda snapshot: None)
     workbench = Workbench(
         Assignment(

@@ -143,6 +143,7 @@ class Driver:
         self.done = 0
         self.counts = dict.fromkeys(TrialState, 0)
         self.best: Best | None = None
+        self.leading: float | None = None
         self.by_strategy: dict[str, float] = {}
         self.failures: list[str] = []
         self._open: dict[int, Point] = {}
@@ -185,6 +186,9 @@ class Driver:
             if result.number in refused:
                 continue
             self._last[result.number] = result
+            value = result.value
+            if value is not None and (self.leading is None or self._better(value, self.leading)):
+                self.leading = value
             self._seconds[result.number] = self._seconds.get(result.number, 0.0) + result.seconds
             if result.outcome is None:
                 self.source.learn(result)
@@ -323,6 +327,7 @@ class Driver:
                 total=self.total,
                 counts=counts,
                 best=self.best,
+                leading=self.leading,
                 by_strategy=dict(self.by_strategy),
                 seconds_left=self.ledger.seconds_left,
                 note=note,

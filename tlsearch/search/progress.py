@@ -26,6 +26,7 @@ class Snapshot:
         total: steps in all; None where nobody knows.
         counts: trials of the search by state.
         best: of the search, so far.
+        leading: the best value seen so far, also in an epoch of a trial that isn't over.
         by_strategy: the best value of each strategy.
         seconds_left: of the wall-clock budget; None without one.
         note: a sentence worth a line of its own (a fallback, a trial that failed), or empty.
@@ -36,6 +37,7 @@ class Snapshot:
     total: int | None = None
     counts: Mapping[TrialState, int] = field(default_factory=dict)
     best: Best | None = None
+    leading: float | None = None
     by_strategy: Mapping[str, float] = field(default_factory=dict)
     seconds_left: float | None = None
     note: str = ""
