@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from tlsearch import registry
 from tlsearch.contracts import BackboneFamily, DatasetSource, Strategy
-from tlsearch.errors import PluginError, UnknownNameError
+from tlsearch.errors import InputError, PluginError, UnknownNameError
 
 HEAD = """\
 from tlsearch.contracts import FineTuning
@@ -222,3 +224,70 @@ def test_a_backbone_is_loaded_by_its_whole_name():
     assert loaded.info.name == "torchvision/squeezenet1_1"
     with pytest.raises(UnknownNameError, match="torchvison"):
         registry.backbone("torchvison/resnet18", weights="random", image_size=None)
+
+
+# ---------------------------------------------------------------------------------- plugins that hang
+
+HANGS = {
+    "sleeps": "import time\ntime.sleep(600)\n",
+    "loops": "while True:\n    pass\n",
+    "waits": "import threading\nthreading.Event().wait()\n",
+    "resists": (
+        "import time\nfor _ in range(60):\n    try:\n        time.sleep(0.05)\n"
+        "    except SystemExit:\n        pass\n"
+    ),
+    "constructs": GOOD.replace("    pass", "    def __init__(self):\n        import time; time.sleep(600)"),
+}
+
+
+@pytest.mark.parametrize("how", HANGS)
+def test_a_plugin_that_hangs_is_given_up(install, monkeypatch, capsys, how):
+    name = f"hanging-{how}"
+    install(name, entry(f"hanging_{how}:Plugin"), HANGS[how], version="3.1")
+    install("good", entry("good:Plugin", name="sound"))
+    monkeypatch.setenv("TLSEARCH_PLUGIN_SECONDS", "0.3")
+    began = time.monotonic()
+    error = refused()
+    assert 0.3 <= time.monotonic() - began < 5
+    assert f"strategy 'special' of {name} 3.1 was given up after 0.3 s of importing" in error.message
+    assert "TLSEARCH_PLUGIN_SECONDS" in error.message
+    began = time.monotonic()
+    assert refused().message == error.message  # it isn't waited for again
+    assert time.monotonic() - began < 0.2
+    assert registry.strategy("sound") is not None
+    assert registry.strategy("fine_tune") is not None
+    assert capsys.readouterr().out == ""
+
+
+def test_a_loop_that_was_given_up_ends_and_frees_its_modules(install, monkeypatch):
+    install("hanging-loop", entry("hanging_loop:Plugin"), HANGS["loops"])
+    monkeypatch.setenv("TLSEARCH_PLUGIN_SECONDS", "0.2")
+    refused()
+    until = time.monotonic() + 5
+    while any(one.name == "tlsearch-plugin" and one.is_alive() for one in _loops()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert "hanging_loop" not in sys.modules
+
+
+def _loops() -> list[threading.Thread]:
+    """Threads that import the looping plugin."""
+    frames = sys._current_frames()
+    return [
+        thread
+        for thread in threading.enumerate()
+        if thread.ident in frames and "hanging_loop" in str(frames[thread.ident].f_code.co_filename)
+    ]
+
+
+def test_a_slow_plugin_is_waited_for(install):
+    install("slow", entry("slow:Plugin"), "import time\ntime.sleep(0.5)\n" + GOOD)
+    assert registry.strategy("special") is not None
+
+
+@pytest.mark.parametrize("seconds", ["soon", "0", "-1", "nan", "inf"])
+def test_a_limit_that_is_none_is_the_users_mistake(install, monkeypatch, seconds):
+    install("good", entry("good:Plugin"))
+    monkeypatch.setenv("TLSEARCH_PLUGIN_SECONDS", seconds)
+    with pytest.raises(InputError, match="TLSEARCH_PLUGIN_SECONDS must be a number of seconds above 0"):
+        registry.strategy("special")

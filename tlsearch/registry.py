@@ -1,21 +1,31 @@
 """Entry points -> strategies, backbones, data sets: lazy, and one broken plugin harms no other.
 
 Listing reads metadata alone; a plugin's code runs when it is asked for by name. Whatever it does then (raise,
-exit, print) stays with it and is reported with its package and version.
+exit, print, hang) stays with it and is reported with its package and version.
+
+A plugin is imported and constructed in a thread of its own, which is given up after `SECONDS`, or as many as
+TLSEARCH_PLUGIN_SECONDS says. Python can't end a thread: the one given up is asked to (an exception is raised
+in it), which ends a loop at its next step and a blocking call when that returns. Until then it holds the
+import lock of the modules that it was importing, so nobody here imports them again: the plugin stays refused.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import importlib.metadata
 import inspect
 import io
+import math
+import os
+import threading
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from tlsearch.errors import PluginError, UnknownNameError, did_you_mean
+from tlsearch.errors import InputError, PluginError, UnknownNameError, did_you_mean
 from tlsearch.records import PluginVersion
 
 if TYPE_CHECKING:
@@ -26,6 +36,9 @@ BACKBONES = "tlsearch.backbones"
 DATASETS = "tlsearch.datasets"
 UNKNOWN = "unknown"
 GROUPS = (STRATEGIES, BACKBONES, DATASETS)
+SECONDS = 60.0
+"""How long a plugin may take to be imported and constructed."""
+SECONDS_VARIABLE = "TLSEARCH_PLUGIN_SECONDS"
 
 _KINDS = {STRATEGIES: "strategy", BACKBONES: "backbone family", DATASETS: "data set source"}
 _COMMANDS = {
@@ -79,7 +92,7 @@ def strategy(name: str) -> Strategy:
 
     Raises:
         UnknownNameError: nothing installed goes by it.
-        PluginError: it can't be used.
+        PluginError: it can't be used, or takes too long to import.
     """
     return cast("Strategy", _load(STRATEGIES, name))
 
@@ -139,32 +152,44 @@ def _find(group: str, name: str) -> Installed:
     return plugin
 
 
+def described(group: str, name: str) -> str:
+    """A plugin with its package and version, as errors and trials' reasons call it."""
+    plugin = installed(group).get(name)
+    origin = f" of {plugin.distribution} {plugin.version}" if plugin else ""
+    return f"{_KINDS[group]} {name!r}{origin}"
+
+
+def forget() -> None:
+    """Look again for what is installed, after the path has changed."""
+    installed.cache_clear()
+    _load.cache_clear()
+
+
 @functools.cache
 def _load(group: str, name: str) -> object:
-    from tlsearch import contracts
+    from tlsearch import contracts  # before any plugin's own thread: torch is imported only once, and here
 
     plugin = _find(group, name)
+    if plugin in _given_up:
+        raise _broken(plugin, _given_up[plugin])
     base: Any = {
         STRATEGIES: contracts.Strategy,
         BACKBONES: contracts.BackboneFamily,
         DATASETS: contracts.DatasetSource,
     }[group]
-    who = f"{_KINDS[group]} {name!r} of {plugin.distribution} {plugin.version}"
-    point = importlib.metadata.EntryPoint(name=name, value=plugin.target, group=group)
-    # What a plugin prints while it is imported must not get into a JSON document on stdout.
-    with contextlib.redirect_stdout(io.StringIO()):
+
+    def load() -> object:
         try:
-            kind = point.load()
+            kind = importlib.metadata.EntryPoint(name=name, value=plugin.target, group=group).load()
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # also SystemExit: a plugin must not end us
-            raise _broken(who, plugin, f"can't be imported: {_short(error)}") from error
+            raise _broken(plugin, f"can't be imported: {_short(error)}") from error
         if not (inspect.isclass(kind) and issubclass(kind, base)):
-            raise _broken(who, plugin, f"({plugin.target}) is not a subclass of {base.__name__}")
+            raise _broken(plugin, f"({plugin.target}) is not a subclass of {base.__name__}")
         version = getattr(kind, "api_version", None)
         if version != contracts.API_VERSION:
             raise _broken(
-                who,
                 plugin,
                 f"was written for version {version} of the plugin contract; this tlsearch speaks "
                 f"version {contracts.API_VERSION}",
@@ -174,12 +199,64 @@ def _load(group: str, name: str) -> object:
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            raise _broken(who, plugin, f"can't be constructed: {_short(error)}") from error
+            raise _broken(plugin, f"can't be constructed: {_short(error)}") from error
+
+    seconds = _patience()
+    # What a plugin prints while it is imported must not get into a JSON document on stdout.
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            return _within(seconds, load)
+        except TimeoutError:
+            _given_up[plugin] = (
+                f"was given up after {seconds:g} s of importing ({SECONDS_VARIABLE} sets the limit)"
+            )
+            raise _broken(plugin, _given_up[plugin]) from None
 
 
-def _broken(who: str, plugin: Installed, what: str) -> PluginError:
+_given_up: dict[Installed, str] = {}
+
+
+def _patience() -> float:
+    given = os.environ.get(SECONDS_VARIABLE, "").strip()
+    try:
+        seconds = float(given) if given else SECONDS
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise InputError(f"{SECONDS_VARIABLE} must be a number of seconds above 0, not {given!r}.")
+    return seconds
+
+
+def _within(seconds: float, work: Callable[[], Plugin]) -> Plugin:
+    """What ``work`` returns or raises, computed in a thread of its own.
+
+    Raises:
+        TimeoutError: it took longer; the thread is asked to end, and can't keep the process from ending.
+    """
+    results: list[Plugin] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="tlsearch-plugin", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if results:
+        return results[0]
+    if errors:
+        raise errors[0]
+    if thread.ident is not None:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
+    raise TimeoutError
+
+
+def _broken(plugin: Installed, what: str) -> PluginError:
     return PluginError(
-        f"The {who} {what}.",
+        f"The {described(plugin.group, plugin.name)} {what}.",
         hint=f"Upgrade it, or `pip uninstall {plugin.distribution}`; the rest works on.",
     )
 

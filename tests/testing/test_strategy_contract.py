@@ -22,6 +22,7 @@ class TestFineTune(StrategyContract):
 class TestJointTraining(StrategyContract):
     strategy = "joint_training"
     epochs = 6
+    test_reloads_in_another_process = None  # one gradient and one head strategy are enough for that
 
 
 class TestLinearProbe(StrategyContract):
@@ -30,6 +31,7 @@ class TestLinearProbe(StrategyContract):
 
 class TestFeatureCopy(StrategyContract):
     strategy = "feature_copy"
+    test_reloads_in_another_process = None
 
 
 def said(strategy: Strategy, check: str, **values: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from tlsearch.cli import care, installed, jobs, query, search, use
+from tlsearch.cli import care, installed, jobs, plugins, query, search, use
 
 app = typer.Typer(
     name="tlsearch",
@@ -15,5 +15,5 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-for module in (search, query, use, installed, jobs, care):
+for module in (search, query, use, plugins, installed, jobs, care):
     module.register(app)

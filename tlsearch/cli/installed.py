@@ -1,4 +1,4 @@
-"""``plugins``, ``strategies``, ``backbones``, ``datasets``: what is installed."""
+"""``strategies``, ``backbones``, ``datasets``: what is installed."""
 
 from __future__ import annotations
 
@@ -11,40 +11,8 @@ from tlsearch.cli import options, output
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (plugins, strategies, backbones, datasets):
+    for command in (strategies, backbones, datasets):
         app.command()(command)
-
-
-def plugins(json: options.Json = False) -> None:
-    """List installed plugins with their packages and whether they load."""
-    from tlsearch import registry
-    from tlsearch.errors import PluginError
-
-    loaders = {
-        registry.STRATEGIES: registry.strategy,
-        registry.BACKBONES: registry.backbone_family,
-        registry.DATASETS: registry.dataset,
-    }
-    rows = []
-    for group, load in loaders.items():
-        for name, plugin in registry.installed(group).items():
-            try:
-                load(name)
-                state = "ok"
-            except PluginError as error:
-                state = error.message
-            rows.append(
-                {
-                    "kind": group.removeprefix("tlsearch."),
-                    "name": name,
-                    "package": plugin.distribution,
-                    "version": plugin.version,
-                    "state": state,
-                }
-            )
-    _print(rows, as_json=json)
-    if any(row["state"] != "ok" for row in rows):
-        output.say("Some plugins can't be used; the rest works.")
 
 
 def strategies(json: options.Json = False) -> None:

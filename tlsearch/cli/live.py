@@ -126,7 +126,8 @@ def describe(snapshot: Snapshot) -> list[str]:
         phrases.append(", ".join(counts))
     if snapshot.best is not None and snapshot.best.outcome.value is not None:
         point, outcome = snapshot.best.point, snapshot.best.outcome
-        depth = f", freeze depth {outcome.freeze_depth}/{outcome.groups}" if outcome.groups else ""
+        known = outcome.groups and outcome.freeze_depth is not None
+        depth = f", freeze depth {outcome.freeze_depth}/{outcome.groups}" if known else ""
         phrases.append(
             f"best {outcome.value:.4f}: trial {point.number}, {point.strategy} on {point.backbone}{depth}"
         )

@@ -8,6 +8,7 @@ from tlsearch.contracts.backbone import (
     Pretrained,
     describe,
     frozen_groups,
+    opaque,
 )
 from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, NoOptions, Samples
 from tlsearch.contracts.fine_tuning import FineTuning, number
@@ -53,5 +54,6 @@ __all__ = [
     "frozen_groups",
     "joined",
     "number",
+    "opaque",
     "split_decay",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,8 +79,16 @@ class LinearHead(nn.Module):
 class Backbone(nn.Module):
     """A pretrained trunk with a new head for the target's classes: what a strategy prepares.
 
-    ``forward`` maps a batch of inputs to logits (B, classes). ``source_classes`` is the number of
-    classes of the study's source data, or None where there is none.
+    ``forward`` maps a batch of inputs to logits (B, classes). The trunk is a copy: ``pretrained`` is never
+    trained, and strategies look back at it through `reference`, `keep_source` and `source_head`.
+
+    Attributes:
+        info: of the backbone.
+        classes: of the target.
+        source_classes: of the study's source data, or None where there is none.
+        trunk: inputs to features (B, width).
+        source_trunk: None, or after `keep_source` the pretrained trunk.
+        head: features (B, width) to logits; after `keep_source` it is given the source features as well.
     """
 
     def __init__(self, pretrained: Pretrained, *, classes: int, source_classes: int | None = None) -> None:
@@ -87,19 +96,49 @@ class Backbone(nn.Module):
         self.info = pretrained.info
         self.classes = classes
         self.source_classes = source_classes
-        self.trunk = pretrained.trunk
+        self.trunk = copy.deepcopy(pretrained.trunk)
+        self.source_trunk: nn.Module | None = None
         self.head: nn.Module = LinearHead(pretrained.info.width, classes)
         # Outside the module tree on purpose: it is a teacher, not a part of the model.
-        self._source_head = (pretrained.source_head,)
+        self._pretrained: Pretrained | None = pretrained
+        self._reference: Mapping[str, Tensor] = {}
 
     @property
     def source_head(self) -> nn.Module | None:
         """The classifier that the weights came with; not a part of this module's parameters."""
-        return self._source_head[0]
+        return self._pretrained.source_head if self._pretrained else None
+
+    @property
+    def reference(self) -> Mapping[str, Tensor]:
+        """The pretrained trunk's tensors by name, on this model's device; to be read only.
+
+        They are no part of the model. On the CPU they are the pretrained trunk's own, not copies.
+        """
+        device = next(self.parameters()).device
+        if self._pretrained and all(tensor.device != device for tensor in self._reference.values()):
+            state = self._pretrained.trunk.state_dict()
+            self._reference = {name: tensor.to(device) for name, tensor in state.items()}
+        return self._reference
+
+    def keep_source(self) -> None:
+        """Run the pretrained trunk, frozen, beside the one that trains, as `source_trunk`.
+
+        The head is then called with two tensors, the features and the source features (each (B, width)).
+        These depend on nothing that trains, so they are found, stored and shared like any frozen prefix: no
+        item goes through the source trunk twice. `Strategy.finish` sets ``source_trunk`` to None again.
+        """
+        if self._pretrained is None:
+            raise ValueError("the pretrained trunk was released: this is a finished model")
+        self.source_trunk = copy.deepcopy(self._pretrained.trunk).requires_grad_(False).eval()
+
+    def release_source(self) -> None:
+        """Let go of the pretrained network, as a finished model does: nothing looks back from there."""
+        self._pretrained, self._reference = None, {}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, classes) of a batch of inputs."""
-        logits: Tensor = self.head(self.trunk(inputs))
+        features = [trunk(inputs) for trunk in (self.trunk, self.source_trunk) if trunk is not None]
+        logits: Tensor = self.head(*features)
         return logits
 
     def freeze(self, depth: float) -> int:
@@ -128,6 +167,15 @@ def frozen_groups(depth: float, groups: int) -> int:
     if not 0 <= depth <= 1:
         raise ValueError(f"freeze depth is a fraction between 0 and 1, not {depth}")
     return round(depth * groups)
+
+
+def opaque(module: nn.Module) -> nn.Module:
+    """Mark a module that `torch.fx` can't look into, such as an adapter whose code asks for dtypes.
+
+    Where the frozen part of a model is looked for, it counts as one operation. Returns the module.
+    """
+    module.opaque = True  # type: ignore[assignment]
+    return module
 
 
 class BackboneFamily(abc.ABC):

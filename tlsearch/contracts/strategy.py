@@ -125,6 +125,14 @@ class Strategy(abc.ABC):
     def finish(self, model: Backbone, params: Params) -> None:
         """Make the trained model one that predicts, in place: merge adapters, drop training's extras."""
 
+    def restore(self, model: Backbone, params: Params) -> None:
+        """Give a fresh model the structure of a finished one, in place, for saved weights to go into.
+
+        `prepare` and `finish`, unless there is a shorter way.
+        """
+        self.prepare(model, params)
+        self.finish(model, params)
+
 
 @dataclass(frozen=True, slots=True)
 class LinearRecipe:

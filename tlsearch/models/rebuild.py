@@ -44,8 +44,8 @@ def rebuild(
     plugin = registry.strategy(strategy)
     pretrained = registry.backbone(backbone, weights=weights, image_size=image_size)
     model = Backbone(pretrained, classes=classes)
-    plugin.prepare(model, params)
-    plugin.finish(model, params)
+    plugin.restore(model, params)
+    model.release_source()
     fill(model, state, complete=complete)
     return model.eval().requires_grad_(False)
 

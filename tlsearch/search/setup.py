@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tlsearch import registry
 from tlsearch.contracts import BackboneInfo, Strategy
 from tlsearch.errors import PluginError, SpecError
 from tlsearch.records import DatasetRecord, PluginVersion
+from tlsearch.search.declared import declared
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.space import SearchSpace, build
 from tlsearch.spec import StudySpec
@@ -27,6 +28,7 @@ from tlsearch.training.trial import data_key
 
 CACHE_LIMIT = 50 * 2**30
 """Bytes of activations kept, unless the disk is too small for that."""
+NONE_APPLIES = "No installed strategy applies to this study."
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,9 @@ def prepare(spec: StudySpec, *, cache: Path, threads: int, observe: Observer) ->
         loaded = registry.backbone(backbone.name, weights=backbone.weights, image_size=spec.data.image_size)
         infos.append(loaded.info)
         observe(Snapshot(phase="load backbones", done=done + 1, total=len(spec.backbones)))
+    if spec.strategies is None:
+        strategies, unusable = _usable(strategies, infos)
+        skipped += unusable
     space = build(strategies, infos, spec.space)
     store = ArrayStore(cache / "items")
     data: dict[str, Data] = {}
@@ -136,8 +141,26 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
             continue
         found[name] = strategy
     if not found:
-        raise SpecError("No installed strategy applies to this study.", hint="See `tlsearch strategies`.")
+        raise SpecError(NONE_APPLIES, hint="See `tlsearch strategies`.")
     return found, skipped
+
+
+def _usable(
+    strategies: Mapping[str, Strategy], backbones: Sequence[BackboneInfo]
+) -> tuple[dict[str, Strategy], list[str]]:
+    """Strategies that nobody named, without those whose space is wrong, and a sentence for each of these."""
+    usable, skipped = {}, []
+    for name, strategy in strategies.items():
+        try:
+            for info in backbones:
+                declared(name, strategy, info)
+        except PluginError as error:
+            skipped.append(f"left out: {error.message}")
+        else:
+            usable[name] = strategy
+    if not usable:
+        raise SpecError(NONE_APPLIES, hint="\n".join(skipped))
+    return usable, skipped
 
 
 def cache_folder() -> Path:

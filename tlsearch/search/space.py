@@ -17,6 +17,7 @@ from optuna.distributions import (
 from tlsearch.contracts import BackboneInfo, HeadStrategy, Space, Strategy
 from tlsearch.errors import SpecError, did_you_mean
 from tlsearch.records import Params, Scalar
+from tlsearch.search.declared import Declared, declared, exists
 from tlsearch.spec import Override
 
 ANY = "*"
@@ -38,14 +39,7 @@ class Branch:
 
     def exists(self, knob: str, chosen: Mapping[str, Scalar]) -> bool:
         """Whether a knob is to be chosen, given what is: ``choice.knob`` hangs on ``choice``."""
-        choice, dot, _ = knob.rpartition(".")
-        if not dot:
-            return True
-        return any(
-            chosen.get(name) == choice
-            for name, distribution in self.knobs.items()
-            if isinstance(distribution, CategoricalDistribution)
-        )
+        return exists(knob, chosen, self.knobs)
 
     def ordered(self) -> list[str]:
         """Knobs in an order in which those that others hang on come first."""
@@ -90,13 +84,19 @@ def build(
     """The space of a study.
 
     Raises:
+        PluginError: a strategy's own space or starting points are wrong.
         SpecError: an override names no knob, or wants a range that the knob can't have.
     """
-    wanted = _resolve(strategies, backbones, overrides)
+    own = {
+        (info.name, name): declared(name, strategy, info)
+        for info in backbones
+        for name, strategy in strategies.items()
+    }
+    wanted = _resolve(own, overrides)
     branches = []
     for info in backbones:
         for name, strategy in strategies.items():
-            knobs = dict(strategy.space(info))
+            knobs = dict(own[(info.name, name)].knobs)
             for knob in knobs:
                 if (name, knob) in wanted:
                     key, override = wanted[(name, knob)]
@@ -104,7 +104,7 @@ def build(
                     if knob == "freeze_depth":
                         _check_fraction(key, knobs[knob])
             branch = Branch(info.name, name, knobs, (), isinstance(strategy, HeadStrategy))
-            starts = _unique([_fitted(branch, start) for start in strategy.starts(info)])
+            starts = _unique([_fitted(branch, start) for start in own[(info.name, name)].starts])
             branches.append(replace(branch, starts=tuple(starts)))
     return SearchSpace(tuple(branches))
 
@@ -167,15 +167,12 @@ def _nearest(distribution: FloatDistribution | IntDistribution, value: float) ->
 
 
 def _resolve(
-    strategies: Mapping[str, Strategy],
-    backbones: Sequence[BackboneInfo],
-    overrides: Mapping[str, Override],
+    own: Mapping[tuple[str, str], Declared], overrides: Mapping[str, Override]
 ) -> dict[tuple[str, str], tuple[str, Override]]:
     known: dict[str, list[tuple[str, str]]] = {}
-    for name, strategy in strategies.items():
-        for knob in dict.fromkeys(knob for info in backbones for knob in strategy.space(info)):
-            known.setdefault(f"{name}.{knob}", []).append((name, knob))
-            known.setdefault(f"{ANY}.{knob}", []).append((name, knob))
+    for name, knob in dict.fromkeys((name, knob) for (_, name), space in own.items() for knob in space.knobs):
+        known.setdefault(f"{name}.{knob}", []).append((name, knob))
+        known.setdefault(f"{ANY}.{knob}", []).append((name, knob))
     wanted: dict[tuple[str, str], tuple[str, Override]] = {}
     # A strategy's own override goes before one for all.
     for key, override in sorted(overrides.items(), key=lambda item: not item[0].startswith(ANY)):

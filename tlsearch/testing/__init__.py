@@ -1,1 +1,31 @@
-"""Contract tests and small fixtures for plugin authors."""
+"""Contract tests and tiny fixtures for plugin authors.
+
+    from tlsearch.testing import StrategyContract
+
+
+    class TestModest(StrategyContract):
+        strategy = "modest"
+
+Without pytest: `check_strategy`, `check_backbone`, `check_dataset`, or ``tlsearch plugins check NAME``.
+"""
+
+from tlsearch.testing.backbones import BackboneContract, check_backbone
+from tlsearch.testing.contract import CheckResult
+from tlsearch.testing.datasets import DatasetContract, check_dataset
+from tlsearch.testing.fixtures import TinyTask, installed, tiny_cnn, tiny_task, tiny_vit
+from tlsearch.testing.strategies import StrategyContract, check_strategy
+
+__all__ = [
+    "BackboneContract",
+    "CheckResult",
+    "DatasetContract",
+    "StrategyContract",
+    "TinyTask",
+    "check_backbone",
+    "check_dataset",
+    "check_strategy",
+    "installed",
+    "tiny_cnn",
+    "tiny_task",
+    "tiny_vit",
+]

@@ -177,8 +177,11 @@ def trainable_names(model: nn.Module) -> frozenset[str]:
 
 
 def depth_marks(model: Backbone) -> list[frozenset[str]]:
-    """What trains at each freeze depth of a backbone, from the first group frozen to all of them."""
-    names = {name for name, _ in model.named_parameters()}
+    """What trains at each freeze depth of a backbone, from the first group frozen to all of them.
+
+    Outside the trunk what trains now does so at any depth.
+    """
+    names = {name for name, p in model.named_parameters() if p.requires_grad or name.startswith("trunk.")}
     marks = []
     for group in model.info.groups:
         names = names - {f"trunk.{name}" for name in group}

@@ -65,7 +65,8 @@ class _Tracer(fx.Tracer):
         super().__init__(autowrap_functions=functions)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, self.leaves) or super().is_leaf_module(m, module_qualified_name)
+        known = isinstance(m, self.leaves) or getattr(m, "opaque", False)
+        return known or super().is_leaf_module(m, module_qualified_name)
 
 
 @dataclass(eq=False)

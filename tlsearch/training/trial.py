@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import math
 import platform
@@ -40,6 +39,10 @@ from tlsearch.training.heads import train_linear
 
 WARM_BACKBONES = 4
 """Backbones that a worker keeps in memory."""
+REASON_LENGTH = 2_000
+"""Characters kept of what went wrong in a trial."""
+FAILURES = (Exception, SystemExit)
+"""What ends a trial as FAILED; a plugin that calls ``sys.exit`` ends its own trial, not the worker."""
 TAP_SHARE = 0.2
 """Share of a backbone's operations below which a frozen prefix isn't stored unasked."""
 
@@ -100,7 +103,7 @@ class Workbench:
                 yield from self._run_heads(strategy, points)
             else:
                 yield from self._run_gradient(strategy, points[0], deadline)
-        except Exception as error:  # noqa: BLE001 - a trial's failure is a result
+        except FAILURES as error:  # a trial's failure is a result
             yield [failed(point, error) for point in points]
 
     def _run_gradient(self, strategy: Strategy, point: Point, deadline: float) -> Iterator[list[EpochResult]]:
@@ -111,17 +114,18 @@ class Workbench:
         source = self.data("source_data", pretrained.info.inputs) if strategy.requires_source else None
         recipe = strategy.recipe(point.params)
         model = self.build(strategy, point, pretrained, data, source)
-        counts, source_counts = Counts(), Counts()
+        spans: list[tuple[Frontier, Counts]] = []
         latest: list[Feed] = []
 
         def plan() -> tuple[Frontier, Feed, Feed | None]:
             frontier = find_frontier(model, self._example(pretrained))
-            feed = self._feed(data, pretrained, frontier, recipe.augmentation, counts, model)
-            other = (
-                self._feed(source, pretrained, frontier, recipe.augmentation, source_counts, model)
-                if source is not None
-                else None
-            )
+            feeds = [
+                self._feed(part, pretrained, frontier, recipe.augmentation, Counts(), model)
+                for part in (data, source)
+                if part is not None
+            ]
+            spans.extend((frontier, feed.counts) for feed in feeds)
+            feed, other = feeds[0], feeds[1] if len(feeds) > 1 else None
             latest[:] = [feed]
             return frontier, feed, other
 
@@ -144,7 +148,6 @@ class Workbench:
             outcome = None
             if epoch.ended:
                 trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-                frontier = latest[0].frontier
                 strategy.finish(model, point.params)
                 outcome = self._outcome(
                     point,
@@ -153,7 +156,7 @@ class Workbench:
                     scores=epoch.kept,
                     reason=epoch.ended,
                     cache=latest[0].cache,
-                    costs=_costs(frontier, (counts, source_counts), model, trainable, began),
+                    costs=_costs(spans, model, trainable, began),
                 )
             yield [
                 EpochResult(
@@ -174,7 +177,7 @@ class Workbench:
         for point in points:
             try:
                 by_policy[strategy.recipe(point.params).augmentation].append(point)
-            except Exception as error:  # noqa: BLE001 - one point's failure is its own
+            except FAILURES as error:  # one point's failure is its own
                 yield [failed(point, error)]
         for policy, together in by_policy.items():
             yield from self._fit_or_tell(strategy, policy, together)
@@ -185,7 +188,7 @@ class Workbench:
         """Results of points; where they can't be fitted together, each alone, to tell the culprit."""
         try:
             results = self._fit_heads(strategy, policy, points)
-        except Exception as error:  # noqa: BLE001 - a trial's failure is a result
+        except FAILURES as error:  # a trial's failure is a result
             if len(points) == 1:
                 yield [failed(points[0], error)]
                 return
@@ -232,7 +235,7 @@ class Workbench:
         labels = torch.from_numpy(data.labels[data.indices["val"]])
         results = []
         for point, head in zip(points, _fit_each(strategy, task, points), strict=True):
-            if isinstance(head, Exception):
+            if isinstance(head, BaseException):
                 results.append(failed(point, head))
                 continue
             try:
@@ -240,7 +243,9 @@ class Workbench:
                     scores = score(head.eval()(validation), labels)
                 model.head = head
                 costs = replace(
-                    _costs(frontier, (feed.counts,), model, sum(p.numel() for p in head.parameters()), began),
+                    _costs(
+                        [(frontier, feed.counts)], model, sum(p.numel() for p in head.parameters()), began
+                    ),
                     seconds=(time.perf_counter() - began) / len(points),
                 )
                 # The images of a batch of heads went through the backbone once: the first one bears them.
@@ -255,7 +260,7 @@ class Workbench:
                     cache=feed.cache,
                     costs=costs,
                 )
-            except Exception as error:  # noqa: BLE001 - one head's failure is its own
+            except FAILURES as error:  # one head's failure is its own
                 results.append(failed(point, error))
                 continue
             results.append(
@@ -282,9 +287,8 @@ class Workbench:
     ) -> Backbone:
         """A model prepared for a point, on the device, its random parts drawn from the point's seed."""
         torch.manual_seed(point.seed)
-        own = replace(pretrained, trunk=copy.deepcopy(pretrained.trunk))
         backbone = Backbone(
-            own,
+            pretrained,
             classes=len(data.classes),
             source_classes=len(source.classes) if source is not None else None,
         )
@@ -409,15 +413,36 @@ def data_key(section: str, inputs: InputSpec) -> str:
 
 
 def failed(point: Point, error: BaseException) -> EpochResult:
-    """The result of a trial that can't go on."""
-    message = error.message if isinstance(error, TlsearchError) else f"{type(error).__name__}: {error}"
-    outcome = Outcome(state=TrialState.FAILED, reason=message[:2_000])
+    """The result of a trial that can't go on; its reason names the plugin, since its code was running.
+
+    Raises:
+        SystemExit: the worker was told to stop, which is no failure of the trial.
+    """
+    if isinstance(error, SystemExit) and _stops_worker(error):
+        raise error
+    message = f"{type(error).__name__}: {error}"
+    if isinstance(error, TlsearchError):
+        message = error.message
+    else:
+        origin = f" ({registry.described(registry.STRATEGIES, point.strategy)})"
+        message = message[: REASON_LENGTH - len(origin)] + origin
+    outcome = Outcome(state=TrialState.FAILED, reason=message[:REASON_LENGTH])
     return EpochResult(
         number=point.number, attempt=point.attempt, epoch=0, epochs=0, value=None, outcome=outcome
     )
 
 
-def _fit_each(strategy: HeadStrategy, task: HeadTask, points: Sequence[Point]) -> list[nn.Module | Exception]:
+def _stops_worker(error: SystemExit) -> bool:
+    """Whether Ray raised it, on a signal, wherever the worker was; else a plugin called ``sys.exit``."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] == "ray"
+
+
+def _fit_each(
+    strategy: HeadStrategy, task: HeadTask, points: Sequence[Point]
+) -> list[nn.Module | Exception | SystemExit]:
     """Heads of all points; where the batch fails, each is fitted alone, to tell the culprit from the rest."""
     asked = [HeadPoint(point.params, point.seed) for point in points]
     try:
@@ -425,7 +450,7 @@ def _fit_each(strategy: HeadStrategy, task: HeadTask, points: Sequence[Point]) -
         if len(heads) != len(asked):
             raise TrialError(f"the strategy returned {len(heads)} heads for {len(asked)} points")
         return list(heads)
-    except Exception as error:  # noqa: BLE001 - becomes the trials' reason
+    except FAILURES as error:  # becomes the trials' reason
         if len(points) == 1:
             return [error]
     return [head for point in points for head in _fit_each(strategy, task, [point])]
@@ -442,17 +467,17 @@ def _whole(feed: Feed, split: str, view: int) -> Tensor:
     return torch.cat(parts)
 
 
-def _costs(
-    frontier: Frontier, counts: Sequence[Counts], model: nn.Module, trainable: int, began: float
-) -> Costs:
-    prefix = sum(count.prefix for count in counts)
-    trained = sum(count.trained for count in counts)
-    evaluated = sum(count.evaluated for count in counts)
+def _costs(spans: Sequence[tuple[Frontier, Counts]], model: nn.Module, trainable: int, began: float) -> Costs:
+    """What was done at each frontier; a strategy that unfreezes has several."""
     return Costs(
         seconds=time.perf_counter() - began,
-        prefix_images=prefix,
-        suffix_images=trained + evaluated,
-        flops=prefix * frontier.prefix_flops + (3 * trained + evaluated) * frontier.suffix_flops,
+        prefix_images=sum(count.prefix for _, count in spans),
+        suffix_images=sum(count.trained + count.evaluated for _, count in spans),
+        flops=sum(
+            count.prefix * frontier.prefix_flops
+            + (3 * count.trained + count.evaluated) * frontier.suffix_flops
+            for frontier, count in spans
+        ),
         trainable_parameters=trainable,
         total_parameters=sum(parameter.numel() for parameter in model.parameters()),
     )

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tlsearch_regularized import BSS, DELTA, L2SP
+
+from tlsearch import registry
+from tlsearch.contracts import Backbone, Batch
+from tlsearch.search import space as spaces
+
+CNN, VIT = "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"
+NAMES = ["l2_sp", "bss", "delta"]
+
+
+@pytest.mark.parametrize("backbone", [CNN, VIT])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_starts_are_points_of_the_space(bench, name, backbone):
+    strategy = registry.strategy(name)
+    info = bench().backbone(backbone).info
+    (branch,) = spaces.build({name: strategy}, [info], {}).branches
+    starts = [dict(start) for start in strategy.starts(info)]
+    assert starts[0] == dict(strategy.default(info))
+    assert [dict(start) for start in branch.starts] == starts, "nothing had to be moved to fit"
+    assert all(set(start) == set(branch.knobs) for start in starts)
+
+
+@pytest.mark.parametrize("backbone", [CNN, VIT])
+@pytest.mark.parametrize("name", NAMES)
+def test_it_learns_and_the_saved_model_is_the_trained_one(bench, name, backbone):
+    worker = bench()
+    point = worker.point(backbone, name)
+    (first, *_, last) = worker.epochs(point)
+    assert last.outcome is not None
+    assert last.outcome.reason == "all 3 epochs"
+    assert last.metrics["train_loss"] < first.metrics["train_loss"]
+    assert last.outcome.metrics["accuracy"] > 0.25
+    again = worker.rebuilt(point, last.outcome)
+    assert worker.log_loss(again) == pytest.approx(last.outcome.metrics["log_loss"], abs=1e-4)
+    plain = Backbone(worker.backbone(backbone), classes=10)
+    assert list(again.state_dict()) == list(plain.state_dict())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_at_strength_zero_it_is_fine_tuning(bench, name):
+    worker = bench(1)
+    states = []
+    for strategy in ("fine_tune", name):
+        zero = dict.fromkeys(getattr(registry.strategy(strategy), "strengths", ()), 0.0)
+        outcome = worker.outcome(worker.point(CNN, strategy, freeze_depth=0.7, **zero))
+        states.append((load_file(Path(outcome.artifact.uri)), dict(outcome.metrics)))
+    (plain, metrics), (zero, others) = states
+    assert metrics == others
+    assert list(plain) == list(zero)
+    assert all(torch.equal(plain[name], zero[name]) for name in plain)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_strength_changes_what_is_learned(bench, name):
+    worker = bench(1)
+    losses = set()
+    for strength in (0.0, 0.1):
+        knobs = dict.fromkeys(registry.strategy(name).strengths, strength)
+        point = worker.point(CNN, name, freeze_depth=0.7, weight_decay=0.0, **knobs)
+        losses.add(worker.outcome(point).metrics["log_loss"])
+    assert len(losses) == 2
+
+
+def model_of(bench, strategy, **changes):
+    torch.manual_seed(0)
+    pretrained = bench().backbone(CNN)
+    model = Backbone(pretrained, classes=10)
+    params = {**strategy.default(model.info), "dropout": 0.0, "label_smoothing": 0.0, **changes}
+    strategy.prepare(model, params)
+    return model.eval(), params
+
+
+def moved(model):
+    with torch.no_grad():
+        for parameter in model.trunk.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.01 * torch.randn_like(parameter))
+    return model
+
+
+def batch():
+    torch.manual_seed(1)
+    return Batch((torch.randn(6, 3, 32, 32),), torch.arange(6), 1)
+
+
+def test_l2_sp_is_the_squared_distance_from_the_start(bench):
+    strategy = L2SP()
+    model, params = model_of(bench, strategy, alpha=0.1, beta=0.01)
+    head = sum(float(p.detach().square().sum()) for p in model.head.parameters())
+    assert float(strategy.penalty(model, params).detach()) == pytest.approx(0.005 * head, rel=1e-5)
+    start = {name: tensor.clone() for name, tensor in bench().backbone(CNN).trunk.state_dict().items()}
+    moved(model)
+    away = sum(float((p.detach() - start[n]).square().sum()) for n, p in model.trunk.named_parameters())
+    assert away > 1
+    expected = 0.05 * away + 0.005 * head
+    assert float(strategy.penalty(model, params).detach()) == pytest.approx(expected, rel=1e-4)
+    for name, tensor in bench().backbone(CNN).trunk.state_dict().items():
+        assert torch.equal(tensor, start[name]), "the worker's own copy stays as it is"
+
+
+def test_l2_sp_stands_in_for_weight_decay(bench):
+    _, params = model_of(bench, L2SP(), weight_decay=0.1)
+    assert L2SP().recipe(params).weight_decay == 0.0
+    assert L2SP().recipe({**params, "alpha": 0.0}).weight_decay == 0.1
+
+
+def test_bss_is_the_smallest_singular_values(bench):
+    strategy = BSS()
+    for k in (1, 3):
+        model, params = model_of(bench, strategy, strength=0.1, k=k)
+        given = batch()
+        loss = strategy.loss(lambda inputs, model=model: model(*inputs), given, params)
+        features = model.trunk(*given.inputs)
+        values = np.linalg.svd(features.detach().double().numpy(), compute_uv=False)
+        entropy = torch.nn.functional.cross_entropy(model.head.head(features), given.targets)
+        expected = float(entropy.detach()) + 0.1 * (np.sort(values)[:k] ** 2).sum()
+        assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)
+        loss.backward()
+        trained = [p for p in model.parameters() if p.requires_grad]
+        assert all(torch.isfinite(p.grad).all() for p in trained)
+
+
+def test_delta_is_the_distance_of_the_features(bench):
+    strategy = DELTA()
+    model, params = model_of(bench, strategy, strength=0.1)
+    given = batch()
+
+    def term():
+        _, features, source = model(*given.inputs)
+        return strategy.term(params, features, source), features, source
+
+    assert float(term()[0].detach()) == 0
+    before = model.trunk(*given.inputs).detach()
+    moved(model)
+    value, features, source = term()
+    assert torch.equal(source, before)
+    assert not source.requires_grad
+    expected = (features - before).square().sum() / 6
+    assert float(value.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+
+
+@pytest.mark.parametrize("depth", [0.0, 0.7])
+def test_no_image_goes_through_deltas_source_network_twice(bench, depth):
+    worker = bench(1)
+    data = worker.data("data", worker.backbone(CNN).info.inputs)
+    seen = sum(len(data.indices[name]) for name in ("train", "stop", "val"))
+    point = worker.point(CNN, "delta", freeze_depth=depth)
+    outcomes = [worker.outcome(point) for _ in range(2)]
+    assert [outcome.cache for outcome in outcomes] == ["prefix"] * 2
+    assert outcomes[0].costs.prefix_images in (0, seen)  # none, where another test came before
+    assert outcomes[1].costs.prefix_images == 0
+    uncached = bench(1, cached=False).outcome(point)
+    assert uncached.cache.startswith("none")
+    assert uncached.metrics["log_loss"] == pytest.approx(outcomes[0].metrics["log_loss"], abs=1e-3)

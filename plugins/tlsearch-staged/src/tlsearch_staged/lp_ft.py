@@ -1,0 +1,58 @@
+"""LP-FT: first the head on frozen features, then everything from there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from optuna.distributions import FloatDistribution, IntDistribution
+
+from tlsearch.contracts import Backbone, BackboneInfo, FineTuning, Space, number
+from tlsearch.records import Params
+from tlsearch_staged.norms import NORMS, thaw
+
+
+class LPFT(FineTuning):
+    """A linear probe for the first epochs, then fine-tuning from it (Kumar et al. 2022, section 3.4).
+
+    A random head sends large gradients through the trunk and distorts its features; a fitted one doesn't
+    (arXiv:2202.10054). While the trunk rests, its features are served from the store.
+    """
+
+    def space(self, backbone: BackboneInfo) -> Space:
+        """Fine-tuning's knobs, with gentler learning rates, and those of the probe."""
+        return {
+            **super().space(backbone),
+            "learning_rate": FloatDistribution(3e-7, 1e-2, log=True),
+            "head_epochs": IntDistribution(1, 3),
+            "batch_norm": NORMS,
+            "head_learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
+        }
+
+    def default(self, backbone: BackboneInfo) -> Params:
+        """One epoch for the head, then all groups gently, the head no faster than they."""
+        return {
+            **super().default(backbone),
+            "freeze_depth": 0.0,
+            "learning_rate": 3e-5,
+            "head_multiplier": 1.0,
+            "head_epochs": 1,
+            "batch_norm": "frozen",
+            "head_learning_rate": 1e-2,
+        }
+
+    def starts(self, backbone: BackboneInfo) -> Sequence[Params]:
+        """The default, and fine-tuning's half of the groups at a higher rate."""
+        default = self.default(backbone)
+        return [default, {**default, "freeze_depth": 0.5, "learning_rate": 3e-4}]
+
+    def on_epoch(self, model: Backbone, epoch: int, params: Params) -> None:
+        """The trunk rests while the head is fitted."""
+        probing = epoch <= number(params, "head_epochs")
+        thaw(model, 1.0 if probing else number(params, "freeze_depth"), params)
+
+    def param_groups(self, model: Backbone, params: Params) -> list[dict[str, Any]]:
+        """The head alone at its own rate while the trunk rests, then fine-tuning's groups."""
+        if not any(parameter.requires_grad for parameter in model.trunk.parameters()):
+            params = {**params, "learning_rate": params["head_learning_rate"], "head_multiplier": 1.0}
+        return super().param_groups(model, params)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tlsearch_staged import LPFT, GradualUnfreezing, Surgical
+from tlsearch_staged.surgical import BLOCKS
+from torch import nn
+
+from tlsearch import registry
+from tlsearch.contracts import Backbone
+from tlsearch.search import space as spaces
+
+CNN, VIT = "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"
+NAMES = ["lp_ft", "gradual_unfreezing", "surgical"]
+
+
+@pytest.mark.parametrize("backbone", [CNN, VIT])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_starts_are_points_of_the_space(bench, name, backbone):
+    strategy = registry.strategy(name)
+    info = bench().backbone(backbone).info
+    (branch,) = spaces.build({name: strategy}, [info], {}).branches
+    starts = [dict(start) for start in strategy.starts(info)]
+    assert starts[0] == dict(strategy.default(info))
+    assert [dict(start) for start in branch.starts] == starts, "nothing had to be moved to fit"
+    assert all(set(start) == set(branch.knobs) for start in starts)
+
+
+@pytest.mark.parametrize("backbone", [CNN, VIT])
+@pytest.mark.parametrize("name", NAMES)
+def test_it_learns_and_the_saved_model_is_the_trained_one(bench, name, backbone):
+    worker = bench()
+    point = worker.point(backbone, name, **({"learning_rate": 3e-4} if name == "lp_ft" else {}))
+    (first, *_, last) = worker.epochs(point)
+    assert last.outcome is not None
+    assert last.outcome.reason == "all 3 epochs"
+    assert last.metrics["train_loss"] < first.metrics["train_loss"]
+    assert last.outcome.metrics["accuracy"] > 0.25
+    again = worker.rebuilt(point, last.outcome)
+    assert worker.log_loss(again) == pytest.approx(last.outcome.metrics["log_loss"], abs=1e-4)
+    plain = Backbone(worker.backbone(backbone), classes=10)
+    assert list(again.state_dict()) == list(plain.state_dict())
+
+
+def trained_groups(model):
+    """Numbers of the groups of which something trains."""
+    parameters = dict(model.trunk.named_parameters())
+    groups = enumerate(model.info.groups)
+    return [index for index, names in groups if any(parameters[name].requires_grad for name in names)]
+
+
+def untouched(worker, backbone):
+    """Which tensors of the trunk, running statistics too, are still the pretrained ones."""
+    now = worker.model.trunk.state_dict()
+    return {
+        n: torch.equal(now[n], before) for n, before in worker.backbone(backbone).trunk.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("backbone", [CNN, VIT])
+def test_lp_ft_leaves_the_trunk_alone_while_it_fits_the_head(bench, backbone):
+    worker = bench(3, stop=0.0)
+    point = worker.point(backbone, "lp_ft", head_epochs=2)
+    heads = []
+    for result in worker.epochs(point):
+        kept = untouched(worker, backbone)
+        assert all(kept.values()) == (result.epoch <= 2)
+        heads.append(worker.model.head.linear.weight.detach().clone())
+    assert result.epoch == 3
+    assert not torch.equal(heads[0], heads[1])
+    norms = [n for n in kept if n.endswith(("running_mean", "running_var"))]
+    assert all(kept[n] for n in norms), "BatchNorm keeps its statistics"
+    assert result.outcome.costs.trainable_parameters > 100_000
+
+
+def test_lp_fts_probe_costs_one_pass(bench):
+    worker = bench(3, stop=0.0)
+    data = worker.data("data", worker.backbone(VIT).info.inputs)
+    items, val = len(data.indices["train"]), len(data.indices["val"])
+    worker.outcome(worker.point(VIT, "lp_ft", head_epochs=2))  # fills the store
+    outcome = worker.outcome(worker.point(VIT, "lp_ft", head_epochs=2))
+    assert outcome.costs.prefix_images == 0
+    # One epoch of three goes through the trunk; the cost of the head is nothing beside it.
+    assert outcome.costs.flops == pytest.approx((3 * items + val) * worker.backbone(VIT).info.flops, rel=0.01)
+
+
+def test_lp_ft_has_a_rate_for_each_stage(bench):
+    strategy, model = LPFT(), Backbone(bench().backbone(CNN), classes=10)
+    params = {**strategy.default(model.info), "layer_decay": 1.0, "head_multiplier": 2.0}
+    strategy.prepare(model, params)
+    rates = []
+    for epoch in (1, 2):
+        strategy.on_epoch(model, epoch, params)
+        rates.append({group["lr"] for group in strategy.param_groups(model, params)})
+    assert rates == [{params["head_learning_rate"]}, {3e-5, 6e-5}]
+
+
+def test_batch_norm_may_train_too(bench):
+    strategy, model = LPFT(), Backbone(bench().backbone(CNN), classes=10)
+    for choice, trains in (("frozen", False), ("trained", True)):
+        params = {**strategy.default(model.info), "batch_norm": choice}
+        strategy.prepare(model, params)
+        strategy.on_epoch(model, 5, params)
+        norms = [m for m in model.trunk.modules() if isinstance(m, nn.BatchNorm2d)]
+        assert {p.requires_grad for m in norms for p in m.parameters()} == {trains}
+        others = {id(p) for p in model.parameters()} - {id(p) for m in norms for p in m.parameters()}
+        assert all(p.requires_grad for p in model.parameters() if id(p) in others)
+
+
+@pytest.mark.parametrize(
+    ("pace", "depth", "lowest"),
+    [(1, 0.0, [13, 12, 11]), (4, 0.0, [13, 9, 5]), (4, 0.75, [13, 10, 10])],
+)
+def test_gradual_unfreezing_adds_groups_from_the_top(bench, pace, depth, lowest):
+    worker = bench(3, stop=0.0)
+    point = worker.point(VIT, "gradual_unfreezing", groups_per_epoch=pace, freeze_depth=depth)
+    for _, first in zip(worker.epochs(point), lowest, strict=True):
+        assert trained_groups(worker.model) == list(range(first, 13))
+        kept = untouched(worker, VIT)
+        groups = enumerate(worker.model.info.groups)
+        assert [i for i, names in groups if not all(kept[n] for n in names)] == list(range(first, 13))
+
+
+def test_every_group_learns_slower_than_the_one_above_it(bench):
+    strategy, model = GradualUnfreezing(), Backbone(bench().backbone(VIT), classes=10)
+    params = {**strategy.default(model.info), "learning_rate": 1e-3}
+    strategy.prepare(model, params)
+    strategy.on_epoch(model, 100, params)
+    rates = {id(p): group["lr"] for group in strategy.param_groups(model, params) for p in group["params"]}
+    parameters = dict(model.trunk.named_parameters())
+    by_group = [{rates[id(parameters[n])] for n in names} for names in model.info.groups]
+    by_group.append({rates[id(p)] for p in model.head.parameters()})
+    falling = [rate for (rate,) in reversed(by_group)]
+    assert falling == pytest.approx([2.6e-3 / 2.6**step for step in range(14)])
+
+
+@pytest.mark.parametrize("backbone", [CNN, VIT])
+def test_surgery_trains_one_block_and_each_group_is_in_one(bench, backbone):
+    strategy, model = Surgical(), Backbone(bench().backbone(backbone), classes=10)
+    params = strategy.default(model.info)
+    blocks = []
+    for block in range(1, BLOCKS + 1):
+        strategy.prepare(model, {**params, "block": block})
+        blocks.append(trained_groups(model))
+        assert all(p.requires_grad for p in model.head.parameters())
+    assert [index for block in blocks for index in block] == list(range(len(model.info.groups)))
+    assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
+
+
+def test_what_surgery_leaves_out_stays_as_it_was(bench):
+    worker = bench(1)
+    outcome = worker.outcome(worker.point(CNN, "surgical", block=2))
+    kept = untouched(worker, CNN)
+    changed = {name for name, same in kept.items() if not same}
+    groups = worker.backbone(CNN).info.groups[4:8]
+    modules = {name.rpartition(".")[0] for names in groups for name in names}
+    assert {name.rpartition(".")[0] for name in changed} == modules
+    assert outcome.cache == "prefix"

@@ -1,0 +1,167 @@
+"""``plugins``: list what is installed, scaffold a new one, check one against the contract."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tlsearch.cli import options, output
+from tlsearch.cli.search import Setting, read_settings
+
+if TYPE_CHECKING:
+    from tlsearch.testing import CheckResult
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Its name, as `tlsearch plugins` lists it.")]
+
+
+class Kind(enum.StrEnum):
+    """What a plugin may be."""
+
+    strategy = "strategy"
+    backbone = "backbone"
+    dataset = "dataset"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(invoke_without_command=True)
+    group.callback()(plugins)
+    group.command()(new)
+    group.command()(check)
+    app.add_typer(group, name="plugins")
+
+
+def plugins(context: typer.Context, json: options.Json = False) -> None:
+    """List installed plugins with their packages and whether they load."""
+    if context.invoked_subcommand is not None:
+        if json:
+            raise typer.BadParameter(f"put --json behind {context.invoked_subcommand}", context)
+        return
+    from tlsearch import registry
+    from tlsearch.errors import PluginError
+
+    loaders = {
+        registry.STRATEGIES: registry.strategy,
+        registry.BACKBONES: registry.backbone_family,
+        registry.DATASETS: registry.dataset,
+    }
+    rows = []
+    for group, load in loaders.items():
+        for name, plugin in registry.installed(group).items():
+            try:
+                load(name)
+                state = "ok"
+            except PluginError as error:
+                state = error.message
+            rows.append(
+                {
+                    "kind": group.removeprefix("tlsearch."),
+                    "name": name,
+                    "package": plugin.distribution,
+                    "version": plugin.version,
+                    "state": state,
+                }
+            )
+    if json:
+        output.print_json(rows)
+    else:
+        columns = ["kind", "name", "package", "version", "state"]
+        output.print_table(columns, [[row[column] for column in columns] for row in rows])
+    if any(row["state"] != "ok" for row in rows):
+        output.say("Some plugins can't be used; the rest works.")
+
+
+def new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the plugin, such as my_method.")],
+    kind: Annotated[Kind, typer.Option(help="What it is.")] = Kind.strategy,
+    parent: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write it in.")
+    ] = Path(),
+    json: options.Json = False,
+) -> None:
+    """Write a new plugin package that passes its own tests as it stands."""
+    from tlsearch.testing.scaffold import scaffold
+
+    folder = scaffold(name, kind=kind.value, parent=parent)
+    if json:
+        output.print_json({"folder": str(folder), "kind": kind.value})
+        return
+    entry = name.replace("-", "_")
+    print(f"Wrote {folder}/. Next:")
+    print(f"  pip install -e {folder}")
+    print(f"  tlsearch plugins check {entry}")
+
+
+def check(
+    name: Name,
+    kind: Annotated[Kind | None, typer.Option(help="Where plugins of several kinds have the name.")] = None,
+    weights: Annotated[str, typer.Option(help="A backbone's: random, pretrained, or a file.")] = "random",
+    image_size: Annotated[int | None, typer.Option(help="A backbone's, in pixels; else its own.")] = None,
+    setting: Setting = None,
+    json: options.Json = False,
+) -> None:
+    """Run the contract tests against an installed plugin; --set KEY=VALUE sets a knob or a data set's key."""
+    from tlsearch import registry, testing
+    from tlsearch.errors import UnknownNameError, did_you_mean
+
+    groups = dict(zip(Kind, registry.GROUPS, strict=True))
+    family = name.partition("/")[0]
+    found = [
+        one for one in Kind if (family if one is Kind.backbone else name) in registry.installed(groups[one])
+    ]
+    chosen = [one for one in found if kind in (None, one)]
+    if not chosen:
+        known = [other for group in registry.GROUPS for other in registry.installed(group)]
+        raise UnknownNameError(
+            f'No {kind or "plugin"} is called "{name}". {did_you_mean(name, known)}'.strip(),
+            hint="`tlsearch plugins` lists what is installed.",
+        )
+    checked: dict[Kind, list[CheckResult]] = {}
+    for one in chosen:
+        output.say(f"Checking the {one} {name} ...")
+        if one is Kind.strategy:
+            checked[one] = testing.check_strategy(name, params=read_settings(setting or ()))
+        elif one is Kind.backbone:
+            checked[one] = testing.check_backbone(name, weights=weights, image_size=image_size)
+        else:
+            checked[one] = testing.check_dataset(name, read_settings(setting or ()))
+    failed = sum(not result.ok for results in checked.values() for result in results)
+    if json:
+        rows = [
+            {
+                "kind": one.value,
+                "check": result.check,
+                "ok": result.ok,
+                "seconds": result.seconds,
+                "message": result.message,
+            }
+            for one, results in checked.items()
+            for result in results
+        ]
+        output.print_json({"name": name, "ok": not failed, "checks": rows})
+    else:
+        for one, results in checked.items():
+            _print_verdict(name, one, groups[one], results)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_verdict(name: str, kind: Kind, group: str, results: list[CheckResult]) -> None:
+    from tlsearch import registry
+
+    output.print_table(
+        ["check", "ok", "seconds", "message"],
+        [[r.check, "ok" if r.ok else "FAILS", f"{r.seconds:.1f}", r.message] for r in results],
+        right=["seconds"],
+    )
+    owner = registry.installed(group)[name.partition("/")[0] if kind is Kind.backbone else name]
+    failed = sum(not result.ok for result in results)
+    passed_over = sum(result.message.startswith("not checked") for result in results)
+    verdict = (
+        f"{failed} of {len(results)} checks fail" if failed else f"keeps the contract: {len(results)} checks"
+    )
+    rest = f", {passed_over} of them not applicable" if passed_over else ""
+    print(f"\nThe {kind} {name} of {owner.distribution} {owner.version}: {verdict}{rest}.")

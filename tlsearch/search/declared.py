@@ -1,0 +1,129 @@
+"""What a strategy declares of its space for a backbone, checked before anything is searched in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from tlsearch import registry
+from tlsearch.contracts import BackboneInfo, Space, Strategy
+from tlsearch.errors import PluginError
+from tlsearch.records import Params
+
+KNOB = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+KINDS = (FloatDistribution, IntDistribution, CategoricalDistribution)
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A strategy's knobs, and the points that it wants tried first."""
+
+    knobs: Space
+    starts: tuple[Params, ...]
+
+
+def declared(name: str, strategy: Strategy, backbone: BackboneInfo) -> Declared:
+    """A strategy's space and starts, known to be usable.
+
+    Raises:
+        PluginError: its hooks raise, or return what isn't a space with points inside; names the package.
+    """
+
+    def refuse(what: str) -> PluginError:
+        return PluginError(
+            f"The {registry.described(registry.STRATEGIES, name)} can't be searched with {backbone.name}: "
+            f"{what}.",
+            hint=f"`tlsearch plugins check {name}` checks it; `strategies:` in the study file may leave it "
+            "out.",
+        )
+
+    try:
+        knobs = strategy.space(backbone)
+        if problem := space_problem(knobs):
+            raise refuse(problem)
+        points = {"default": strategy.default(backbone)}
+        points |= {f"starts[{index}]": point for index, point in enumerate(strategy.starts(backbone))}
+    except PluginError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever its hooks do is its fault
+        lines = str(error).splitlines()
+        raise refuse(": ".join([type(error).__name__, *lines[:1]])) from error
+    for called, point in points.items():
+        if problem := point_problem(point, knobs):
+            raise refuse(f"{called}: {problem}")
+    del points["default"]
+    return Declared(dict(knobs), tuple(points.values()))
+
+
+def space_problem(knobs: object) -> str:
+    """What is wrong with a space; empty where nothing is."""
+    if not isinstance(knobs, Mapping):
+        return f"space() returned a {type(knobs).__name__}, not a dict of Optuna distributions by knob"
+    if odd := [knob for knob, distribution in knobs.items() if not isinstance(distribution, KINDS)]:
+        return (
+            f"space()[{odd[0]!r}] is a {type(knobs[odd[0]]).__name__}; right are Optuna's "
+            "FloatDistribution, IntDistribution and CategoricalDistribution"
+        )
+    choices = {choice for _, choice in _choices(knobs)}
+    for knob in knobs:
+        choice, dot, own = knob.rpartition(".") if isinstance(knob, str) else ("", "", "")
+        if not KNOB.fullmatch(own):
+            return f"space() has a knob {knob!r}; a name is letters, digits and underscores"
+        if dot and choice not in choices:
+            return (
+                f'space() has "{knob}", which exists where a categorical knob is "{choice}", and none can be'
+            )
+    depth = knobs.get("freeze_depth")
+    bounds = getattr(depth, "choices", None) or (getattr(depth, "low", 0.0), getattr(depth, "high", 1.0))
+    if not all(isinstance(bound, int | float) and 0 <= bound <= 1 for bound in bounds):
+        return f"freeze_depth is a fraction between 0 and 1, not {depth}"
+    return ""
+
+
+def point_problem(point: object, knobs: Space) -> str:
+    """What is wrong with a point of a space; empty where nothing is."""
+    if not isinstance(point, Mapping):
+        return f"is a {type(point).__name__}, not a dict of values by knob"
+    expected = {knob for knob in knobs if exists(knob, point, knobs)}
+    if unknown := sorted(str(knob) for knob in set(point) - expected):
+        hint = "which doesn't exist there" if unknown[0] in knobs else "which isn't in the space"
+        return f'has a value for "{unknown[0]}", {hint}'
+    if missing := sorted(expected - set(point)):
+        return f'has no value for "{missing[0]}"'
+    for knob, value in point.items():
+        if not inside(knobs[knob], value):
+            return f"{knob}={value!r} is outside {knobs[knob]}"
+    return ""
+
+
+def exists(knob: str, chosen: Mapping[str, Any], knobs: Space) -> bool:
+    """Whether a knob is to be chosen, given what is: ``choice.knob`` hangs on ``choice``."""
+    choice, dot, _ = knob.rpartition(".")
+    return not dot or any(chosen.get(name) == other == choice for name, other in _choices(knobs))
+
+
+def inside(distribution: BaseDistribution, value: object) -> bool:
+    """Whether a distribution can take a value."""
+    if isinstance(distribution, CategoricalDistribution):
+        return any(type(choice) is type(value) and choice == value for choice in distribution.choices)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return distribution._contains(distribution.to_internal_repr(value))
+
+
+def _choices(knobs: Mapping[Any, BaseDistribution]) -> Sequence[tuple[str, object]]:
+    return [
+        (name, choice)
+        for name, distribution in knobs.items()
+        if isinstance(distribution, CategoricalDistribution)
+        for choice in distribution.choices
+    ]

@@ -1,0 +1,330 @@
+"""The contract of a strategy, as tests to inherit."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tlsearch import registry
+from tlsearch.contracts import Backbone, HeadStrategy, Recipe, Space, Strategy
+from tlsearch.errors import PluginError, UnknownNameError
+from tlsearch.models.rebuild import rebuild
+from tlsearch.records import Params, Point, Scalar
+from tlsearch.search.declared import declared
+from tlsearch.search.space import Branch, draw
+from tlsearch.testing import fixtures
+from tlsearch.testing.contract import CheckResult, Contract, demand, in_fresh_process, results, skip
+from tlsearch.testing.laboratory import Laboratory, Run, calm, probe
+
+BACKBONES = (fixtures.CNN, fixtures.VIT)
+UNDER_TEST = "strategy_under_test"
+OPTIMIZERS = ("adamw", "sgd")
+DRAWS = 8
+FEW_EPOCHS = 4
+
+
+class StrategyContract(Contract):
+    """All that a strategy promises. Inherit it, say which one, and let pytest run it.
+
+    Attributes:
+        strategy: the name of its entry point, or an instance of a class whose module can be imported.
+        params: values that the training checks give to knobs instead of the default's.
+        epochs: of a training run.
+        above: accuracy on the validation split that a training run must reach; chance is 0.1.
+    """
+
+    strategy: ClassVar[str | Strategy]
+    params: ClassVar[Mapping[str, Scalar]] = {}
+    epochs: ClassVar[int] = 12
+    above: ClassVar[float] = 0.25
+
+    _laboratory: ClassVar[Laboratory]
+
+    @classmethod
+    def setup_class(cls) -> None:
+        """Make a laboratory for the strategy."""
+        super().setup_class()
+        try:
+            name = cls.strategy
+            if not isinstance(name, str):
+                cls._stack.enter_context(fixtures.installed(strategies={UNDER_TEST: type(name)}))
+                name = UNDER_TEST
+            registry.strategy(name)
+        except BaseException:
+            cls._stack.close()
+            raise
+        cls._laboratory = Laboratory(name, cls._folder, cls.epochs)
+
+    def test_space_and_starts(self) -> None:
+        """Knobs are Optuna distributions of valid names; the default and the starts lie inside."""
+        for backbone in BACKBONES:
+            branch = self._branch(backbone)
+            self.note(f"{len(branch.knobs)} knobs, {len(branch.starts)} starts ({_short(backbone)})")
+
+    def test_recipes(self) -> None:
+        """Every point of the space spells a recipe that the training loop can follow."""
+        strategy = self._laboratory.strategy
+        for backbone, params in self._points():
+            inputs = self._laboratory.info(backbone).inputs
+            recipe = strategy.recipe(params)
+            where = f"recipe({params})"
+            demand(isinstance(recipe, Recipe), f"{where} is a {type(recipe).__name__}, not a Recipe")
+            demand(recipe.batch_size >= 1, f"{where}: batch_size is {recipe.batch_size}")
+            rate = recipe.learning_rate
+            demand(rate > 0 and math.isfinite(rate), f"{where}: learning_rate is {rate}")
+            demand(recipe.optimizer in OPTIMIZERS, f'{where}: unknown optimizer "{recipe.optimizer}"')
+            policies = [*inputs.policies, *(["mixup"] if inputs.blendable else [])]
+            demand(
+                recipe.augmentation in policies,
+                f'{where}: the input knows no augmentation "{recipe.augmentation}", only {policies}',
+            )
+
+    def test_prepare(self) -> None:
+        """It depends on its arguments alone, leaves them as they are, and marks something to train."""
+        strategy = self._laboratory.strategy
+        for backbone, params in self._points():
+            where = f"prepare() with {params} on {_short(backbone)}"
+            first = self._prepared(strategy, backbone, params)
+            self._prepared(strategy, _other(backbone), self._branch(_other(backbone)).starts[0])
+            second = self._prepared(type(strategy)(), backbone, params)
+            demand(_marks(first) == _marks(second), f"{where} marks other parameters the second time")
+            states = first.state_dict(), second.state_dict()
+            demand(list(states[0]) == list(states[1]), f"{where} makes another structure the second time")
+            odd = [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
+            demand(not odd, f"{where} makes other values of {odd[:3]} under the same seed")
+            if isinstance(strategy, HeadStrategy):
+                continue
+            strategy.on_epoch(first, 1, params)
+            demand(any(_marks(first).values()), f"{where} marks nothing to train, nor does on_epoch(1)")
+            _check_groups(first, strategy.param_groups(first, params), where)
+            with torch.no_grad():
+                output = first.eval()(probe()[:2])
+            logits = output[0] if isinstance(output, tuple) else output
+            _check_logits(logits, 2, f"the model after {where}")
+
+    def test_trains(self) -> None:
+        """A trial completes and is better than chance, on a CNN and on a ViT."""
+        for backbone in BACKBONES:
+            run = self._run(backbone)
+            value = run.outcome.value or 0.0
+            demand(
+                value >= self.above,
+                f"accuracy {value:.2f} on {_short(backbone)} after {len(run.results)} epochs; "
+                f"{self.above:g} is wanted, chance is 0.1",
+            )
+            self.note(f"accuracy {value:.2f} ({_short(backbone)})")
+
+    def test_finish(self) -> None:
+        """The finished model returns plain logits: a finite tensor (B, classes)."""
+        for backbone in BACKBONES:
+            _check_logits(self._run(backbone).output, len(probe()), f"the finished {_short(backbone)}")
+
+    def test_reloads(self) -> None:
+        """A saved model, rebuilt by name, predicts what the trained one did."""
+        for backbone in BACKBONES:
+            run = self._run(backbone)
+            model = rebuild(
+                backbone=backbone,
+                weights="pretrained",
+                image_size=None,
+                strategy=self._laboratory.name,
+                params=run.point.params,
+                classes=fixtures.CLASSES,
+                state=load_file(_saved(run)),
+            )
+            with torch.inference_mode():
+                _compare(run.output, model(probe()), f"{_short(backbone)}, saved and reloaded", 1e-4)
+
+    def test_reloads_in_another_process(self) -> None:
+        """A fresh process finds it by name, sees the same space, and predicts the same with saved models."""
+        runs = [self._run(backbone) for backbone in BACKBONES]
+        strategy = self._laboratory.strategy
+        saved = [
+            {"backbone": run.point.backbone, "params": dict(run.point.params), "path": str(_saved(run))}
+            for run in runs
+        ]
+        found = in_fresh_process(
+            self._folder, {"kind": "strategy", "name": self._laboratory.name, "saved": saved}
+        )
+        for run, space, logits in zip(runs, found["spaces"], found["logits"], strict=True):
+            backbone = run.point.backbone
+            own = repr(sorted(strategy.space(self._laboratory.info(backbone)).items()))
+            demand(space == own, f"the space for {_short(backbone)} is another one in a fresh process")
+            _compare(run.output, torch.tensor(logits), f"{_short(backbone)} in a fresh process", 1e-4)
+
+    def test_cache_is_exact(self) -> None:
+        """Trained on stored outputs of the frozen layers, it is the model that it is without the store."""
+        for backbone in BACKBONES:
+            params = calm(self._params(backbone), self._knobs(backbone))
+            cached = self._ended_well(self._laboratory.run(backbone, params, epochs=FEW_EPOCHS))
+            if cached.outcome.cache != "prefix":
+                self.note(f"no cache: {cached.outcome.cache.removeprefix('none: ')} ({_short(backbone)})")
+            plain = self._ended_well(self._laboratory.run(backbone, params, cached=False, epochs=FEW_EPOCHS))
+            _compare(cached.output, plain.output, f"{_short(backbone)}, with and without the cache", 1e-4)
+
+    def test_same_seed_same_model(self) -> None:
+        """The same seed gives the same model again."""
+        for backbone in BACKBONES:
+            params = self._params(backbone)
+            again = self._ended_well(self._laboratory.run(backbone, params, copy="again"))
+            _compare(self._run(backbone).output, again.output, f"{_short(backbone)}, trained twice", 1e-5)
+
+    def test_source_data(self) -> None:
+        """Where it requires source data, every batch brings some; else none does."""
+        strategy = self._laboratory.strategy
+        run = self._run(fixtures.CNN)
+        if isinstance(strategy, HeadStrategy):
+            demand(not strategy.requires_source, "fit_heads is given no source data: requires_source is vain")
+            self.note("needs none")
+        elif strategy.requires_source:
+            demand(run.sources and min(run.sources) > 0, "a batch came without source items")
+            self.note(f"{min(run.sources)} to {max(run.sources)} source items in a batch")
+        else:
+            demand(not any(run.sources), "source items came unasked")
+            self.note("needs none")
+
+    def test_many_heads_at_once(self) -> None:
+        """A head strategy fits many points in one call as it fits each alone."""
+        strategy = self._laboratory.strategy
+        if not isinstance(strategy, HeadStrategy):
+            raise skip("it is no head strategy")
+        for backbone in BACKBONES:
+            branch = self._branch(backbone)
+            chance = random.Random(1)
+            chosen = [self._params(backbone), *(draw(branch, chance) for _ in range(2))]
+            points = [
+                Point(number=number, backbone=backbone, strategy=self._laboratory.name, params=p, seed=number)
+                for number, p in enumerate(chosen)
+            ]
+            together = self._laboratory.train(points)
+            for point, run in zip(points, together, strict=True):
+                (alone,) = self._laboratory.train([replace(point, number=0)])
+                states = run.outcome.state, alone.outcome.state
+                demand(
+                    states[0] is states[1],
+                    f"{dict(point.params)} is {states[1]} alone and {states[0]} with others",
+                )
+                if run.complete:
+                    _compare(alone.output, run.output, f"{dict(point.params)}, alone and with others", 1e-2)
+
+    def _branch(self, backbone: str) -> Branch:
+        """The space for a tiny backbone, known to be right."""
+        strategy = self._laboratory.strategy
+        try:
+            own = declared(self._laboratory.name, strategy, self._laboratory.info(backbone))
+        except PluginError as error:
+            raise AssertionError(error.message) from None
+        return Branch(
+            backbone, self._laboratory.name, own.knobs, own.starts, isinstance(strategy, HeadStrategy)
+        )
+
+    def _knobs(self, backbone: str) -> Space:
+        return self._branch(backbone).knobs
+
+    def _params(self, backbone: str) -> dict[str, Scalar]:
+        """The point that is trained."""
+        return {**self._laboratory.strategy.default(self._laboratory.info(backbone)), **self.params}
+
+    def _points(self) -> Iterator[tuple[str, Params]]:
+        """The starts, and points drawn by chance, for each tiny backbone; read-only."""
+        for backbone in BACKBONES:
+            branch = self._branch(backbone)
+            chance = random.Random(0)
+            for params in [*branch.starts, *(draw(branch, chance) for _ in range(DRAWS))]:
+                yield backbone, MappingProxyType(dict(params))
+
+    def _prepared(self, strategy: Strategy, backbone: str, params: Params) -> Backbone:
+        pretrained = self._laboratory.pretrained(backbone)
+        sources = fixtures.CLASSES if strategy.requires_source else None
+        torch.manual_seed(3)
+        model = Backbone(pretrained, classes=fixtures.CLASSES, source_classes=sources)
+        before = dict(params)
+        strategy.prepare(model, params)
+        demand(dict(params) == before, "prepare() changes the params that it is given")
+        return model
+
+    def _run(self, backbone: str) -> Run:
+        return self._ended_well(self._laboratory.run(backbone, self._params(backbone)))
+
+    def _ended_well(self, run: Run) -> Run:
+        demand(run.complete, f"the trial on {_short(run.point.backbone)} failed: {run.outcome.reason}")
+        return run
+
+
+def check_strategy(
+    strategy: str | Strategy, *, params: Mapping[str, Scalar] | None = None
+) -> list[CheckResult]:
+    """Run the contract of a strategy, without pytest.
+
+    Args:
+        strategy: its name, or an instance of a class whose module can be imported.
+        params: values that the training checks give to knobs instead of the default's.
+
+    Raises:
+        UnknownNameError: nothing installed goes by that name.
+    """
+    contract: Any = type("Checked", (StrategyContract,), {"strategy": strategy, "params": dict(params or {})})
+    try:
+        return results(contract)
+    except UnknownNameError:
+        raise
+    except PluginError as error:
+        return [CheckResult("loads", False, error.message, 0.0)]
+
+
+def _short(backbone: str) -> str:
+    return {fixtures.CNN: "CNN", fixtures.VIT: "ViT"}[backbone]
+
+
+def _other(backbone: str) -> str:
+    return BACKBONES[1 - BACKBONES.index(backbone)]
+
+
+def _marks(model: Backbone) -> dict[str, bool]:
+    return {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+
+
+def _check_groups(model: Backbone, groups: list[dict[str, Any]], where: str) -> None:
+    """Every trainable parameter stands in one optimizer group, which says its rate and decay."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    listed = [names.get(id(parameter), "a foreign one") for group in groups for parameter in group["params"]]
+    trained = [name for name, trains in _marks(model).items() if trains]
+    if doubled := sorted(name for name in set(listed) if listed.count(name) > 1):
+        raise AssertionError(f"param_groups() after {where} lists {doubled[0]} twice")
+    if odd := sorted(set(trained).symmetric_difference(listed)):
+        what = "leaves out" if odd[0] in trained else "lists, though it doesn't train,"
+        raise AssertionError(f"param_groups() after {where} {what} {odd[0]}")
+    for group in groups:
+        for key in ("lr", "weight_decay"):
+            demand(group.get(key, -1.0) >= 0, f"param_groups() after {where}: a group without {key}")
+
+
+def _check_logits(logits: object, rows: int, what: str) -> None:
+    if not isinstance(logits, Tensor):
+        raise AssertionError(f"{what} returns a {type(logits).__name__}, not a tensor of logits")
+    shape = (rows, fixtures.CLASSES)
+    demand(tuple(logits.shape) == shape, f"{what} returns {tuple(logits.shape)}, not logits {shape}")
+    demand(logits.is_floating_point(), f"{what} returns {logits.dtype}, not floating point logits")
+    demand(bool(logits.isfinite().all()), f"{what} returns logits that aren't finite")
+
+
+def _compare(expected: Tensor, actual: Tensor, what: str, tolerance: float) -> None:
+    """Logits agree within a tolerance, relative where they are larger than 1."""
+    demand(expected.shape == actual.shape, f"{what}: {tuple(expected.shape)} became {tuple(actual.shape)}")
+    far = float((expected - actual).abs().max() / max(1.0, float(expected.abs().max())))
+    demand(far <= tolerance, f"{what}: logits differ by {far:.1e}; {tolerance:g} is allowed")
+
+
+def _saved(run: Run) -> Path:
+    if run.outcome.artifact is None:
+        raise AssertionError("the trial left no weights")
+    return Path(run.outcome.artifact.uri)
