@@ -30,21 +30,21 @@ class LPFT(FineTuning):
         }
 
     def default(self, backbone: BackboneInfo) -> Params:
-        """One epoch for the head, then all groups gently, the head no faster than they."""
+        """Two epochs for the head, then all groups, the head no faster than they."""
         return {
             **super().default(backbone),
             "freeze_depth": 0.0,
-            "learning_rate": 3e-5,
+            "learning_rate": 3e-4,
             "head_multiplier": 1.0,
-            "head_epochs": 1,
+            "head_epochs": 2,
             "batch_norm": "frozen",
             "head_learning_rate": 1e-2,
         }
 
     def starts(self, backbone: BackboneInfo) -> Sequence[Params]:
-        """The default, and fine-tuning's half of the groups at a higher rate."""
+        """The default, and the paper's gentler rate after a longer probe."""
         default = self.default(backbone)
-        return [default, {**default, "freeze_depth": 0.5, "learning_rate": 3e-4}]
+        return [default, {**default, "learning_rate": 3e-5, "head_epochs": 3}]
 
     def on_epoch(self, model: Backbone, epoch: int, params: Params) -> None:
         """The trunk rests while the head is fitted."""
