@@ -12,7 +12,7 @@ import json
 import math
 import typing
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,9 +27,9 @@ from pydantic import (
 )
 
 from tlsearch.errors import SpecError, did_you_mean
+from tlsearch.yaml_text import read_yaml
 
 MAX_BYTES = 100_000
-MAX_DEPTH = 50
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -237,7 +237,7 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> StudySpec
         raise SpecError(f"Can't read {path}: {error}") from None
     if len(content) > MAX_BYTES:
         raise SpecError(f"{path} is over {MAX_BYTES:,} bytes; a study file is a page at most.")
-    data, lines = _read_yaml(text, str(path))
+    data, lines = read_yaml(text, str(path))
     return parse(data, overrides=overrides, name=str(path), lines=lines, folder=path.resolve().parent)
 
 
@@ -278,52 +278,6 @@ def parse(
         raise SpecError("\n".join(problems)) from None
     except ValueError as error:  # a number of thousands of digits
         raise SpecError(f"{name}: not what a study file holds: {error}.") from None
-
-
-def _read_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[str, int]]:
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-    from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent
-
-    depth = 0
-    try:
-        for event in YAML(typ="safe", pure=True).parse(text):
-            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-            if depth > MAX_DEPTH:  # the parser's time grows with the square of it
-                line = event.start_mark.line + 1
-                raise SpecError(f"{name}:{line}: is nested more than {MAX_DEPTH} levels deep.")
-            if isinstance(event, AliasEvent):
-                line = event.start_mark.line + 1
-                raise SpecError(f"{name}:{line}: aliases (*{event.anchor}) are not taken in study files.")
-        root = YAML(typ="safe", pure=True).compose(text)
-        data = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{name}:{mark.line + 1}" if mark else name
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise SpecError(f"{place}: not a YAML file that can be read: {problem}.") from None
-    except SpecError:
-        raise
-    except Exception as error:  # noqa: BLE001 - values that don't fit their tags raise almost anything
-        raise SpecError(f"{name}: not a YAML file that can be read: {error}.") from None
-    if not isinstance(data, dict):
-        raise SpecError(f"{name}: a study file is a mapping with keys such as study, data, backbones.")
-    return data, dict(_line_numbers(root))
-
-
-def _line_numbers(node: Any, path: str = "") -> Iterator[tuple[str, int]]:
-    from ruamel.yaml.nodes import MappingNode, SequenceNode
-
-    if isinstance(node, MappingNode):
-        for key, value in node.value:
-            inner = f"{path}.{key.value}" if path else str(key.value)
-            yield inner, key.start_mark.line + 1
-            yield from _line_numbers(value, inner)
-    elif isinstance(node, SequenceNode):
-        for index, value in enumerate(node.value):
-            inner = f"{path}.{index}"
-            yield inner, value.start_mark.line + 1
-            yield from _line_numbers(value, inner)
 
 
 def _put(data: dict[str, Any], key: str, value: Any) -> None:

@@ -10,7 +10,7 @@ from tiny_bench import bench, outcomes, point, results
 from tlsearch.contracts import FineTuning, HeadStrategy
 from tlsearch.records import TrialState
 from tlsearch.testing import installed
-from tlsearch.training.trial import failed
+from tlsearch.training.failures import failed
 
 WHO = "(strategy 'culprit' of tlsearch-under-test 1.0)"
 

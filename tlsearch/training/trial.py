@@ -25,13 +25,14 @@ from tlsearch.contracts import (
     Pretrained,
     Strategy,
 )
-from tlsearch.errors import TlsearchError, TrialError
+from tlsearch.errors import TrialError
 from tlsearch.metrics import score
 from tlsearch.records import Costs, EpochResult, Outcome, Point, TrialState
 from tlsearch.spec import StudySpec
 from tlsearch.training import sources, weights
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.data import Data
+from tlsearch.training.failures import FAILURES, failed
 from tlsearch.training.feed import Counts, Feed
 from tlsearch.training.fit import fit
 from tlsearch.training.frontier import Frontier, depth_marks, find_frontier, find_frontiers
@@ -39,10 +40,6 @@ from tlsearch.training.heads import train_linear
 
 WARM_BACKBONES = 4
 """Backbones that a worker keeps in memory."""
-REASON_LENGTH = 2_000
-"""Characters kept of what went wrong in a trial."""
-FAILURES = (Exception, SystemExit)
-"""What ends a trial as FAILED; a plugin that calls ``sys.exit`` ends its own trial, not the worker."""
 TAP_SHARE = 0.2
 """Share of a backbone's operations below which a frozen prefix isn't stored unasked."""
 
@@ -410,34 +407,6 @@ def _keep_memory() -> None:
 def data_key(section: str, inputs: InputSpec) -> str:
     """Tells apart the encoded data of a study's sections and of backbones with unlike inputs."""
     return f"{section}|{type(inputs).__qualname__}|{sorted(inputs.to_json().items())}"
-
-
-def failed(point: Point, error: BaseException) -> EpochResult:
-    """The result of a trial that can't go on; its reason names the plugin, since its code was running.
-
-    Raises:
-        SystemExit: the worker was told to stop, which is no failure of the trial.
-    """
-    if isinstance(error, SystemExit) and _stops_worker(error):
-        raise error
-    message = f"{type(error).__name__}: {error}"
-    if isinstance(error, TlsearchError):
-        message = error.message
-    else:
-        origin = f" ({registry.described(registry.STRATEGIES, point.strategy)})"
-        message = message[: REASON_LENGTH - len(origin)] + origin
-    outcome = Outcome(state=TrialState.FAILED, reason=message[:REASON_LENGTH])
-    return EpochResult(
-        number=point.number, attempt=point.attempt, epoch=0, epochs=0, value=None, outcome=outcome
-    )
-
-
-def _stops_worker(error: SystemExit) -> bool:
-    """Whether Ray raised it, on a signal, wherever the worker was; else a plugin called ``sys.exit``."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return trace is not None and str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0] == "ray"
 
 
 def _fit_each(
