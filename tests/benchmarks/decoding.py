@@ -56,6 +56,7 @@ def run(quick: bool) -> Iterator[Result]:
         )
         array[:] = 1
         array.flush()
+        del array  # else this process shares the pages with the workers
         for workers in (1, 2, 8):
             context = multiprocessing.get_context("spawn")
             barrier, queue = context.Barrier(workers), context.Queue()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,6 +35,7 @@ from tlsearch.training.feed import Counts, Feed
 from tlsearch.training.fit import fit
 from tlsearch.training.frontier import Frontier, depth_marks, find_frontier, find_frontiers
 from tlsearch.training.heads import train_linear
+from tlsearch.training.memory import keep_freed_memory
 
 WARM_BACKBONES = 4
 """Backbones that a worker keeps in memory."""
@@ -77,7 +76,7 @@ class Workbench:
 
     def __post_init__(self) -> None:
         torch.set_num_threads(self.assignment.threads)
-        _keep_memory()
+        keep_freed_memory()
         self.device = torch.device("cuda" if self.assignment.cuda else "cpu")
         self.items = ArrayStore(self.assignment.cache / "items")
         self.store = ArrayStore(
@@ -389,19 +388,6 @@ class Workbench:
             cache=cache,
             artifact=artifact,
         )
-
-
-def _keep_memory() -> None:
-    """Let glibc keep freed memory instead of giving it back after every operation.
-
-    Activations are freed and asked for again in every step; page faults are a sixth of a training step.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    m_trim_threshold, m_mmap_threshold = -1, -3
-    libc.mallopt(m_mmap_threshold, 32 * 2**20 - 1)  # the most that glibc takes
-    libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def data_key(section: str, inputs: InputSpec) -> str:
