@@ -119,6 +119,15 @@ def backbone(name: str, *, weights: str, image_size: int | None) -> Pretrained:
     return backbone_family(family).load(variant, weights=weights, image_size=image_size)
 
 
+def problem(group: str, name: str) -> str | None:
+    """What keeps a plugin from being used, in a sentence; None where it loads."""
+    try:
+        _load(group, name)
+    except PluginError as error:
+        return error.message
+    return None
+
+
 def version_of(group: str, name: str) -> PluginVersion:
     """Which distribution a plugin comes from."""
     plugin = _find(group, name)

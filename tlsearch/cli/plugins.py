@@ -41,30 +41,18 @@ def plugins(context: typer.Context, json: options.Json = False) -> None:
             raise typer.BadParameter(f"put --json behind {context.invoked_subcommand}", context)
         return
     from tlsearch import registry
-    from tlsearch.errors import PluginError
 
-    loaders = {
-        registry.STRATEGIES: registry.strategy,
-        registry.BACKBONES: registry.backbone_family,
-        registry.DATASETS: registry.dataset,
-    }
-    rows = []
-    for group, load in loaders.items():
-        for name, plugin in registry.installed(group).items():
-            try:
-                load(name)
-                state = "ok"
-            except PluginError as error:
-                state = error.message
-            rows.append(
-                {
-                    "kind": group.removeprefix("tlsearch."),
-                    "name": name,
-                    "package": plugin.distribution,
-                    "version": plugin.version,
-                    "state": state,
-                }
-            )
+    rows = [
+        {
+            "kind": group.removeprefix("tlsearch."),
+            "name": name,
+            "package": plugin.distribution,
+            "version": plugin.version,
+            "state": registry.problem(group, name) or "ok",
+        }
+        for group in registry.GROUPS
+        for name, plugin in registry.installed(group).items()
+    ]
     if json:
         output.print_json(rows)
     else:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tlsearch import registry
 from tlsearch.database.store import Store
-from tlsearch.errors import DatabaseError, PluginError
+from tlsearch.errors import DatabaseError
 from tlsearch.search.setup import cache_folder
 
 FREE_BYTES = 2 * 2**30
@@ -54,20 +54,10 @@ def _torch() -> Check:
 
 
 def _plugins() -> list[Check]:
-    loaders = {
-        registry.STRATEGIES: registry.strategy,
-        registry.BACKBONES: registry.backbone_family,
-        registry.DATASETS: registry.dataset,
-    }
     checks = []
-    for group, load in loaders.items():
-        broken = []
+    for group in registry.GROUPS:
         names = registry.installed(group)
-        for name in names:
-            try:
-                load(name)
-            except PluginError as error:
-                broken.append(error.message)
+        broken = [text for name in names if (text := registry.problem(group, name))]
         kind = group.removeprefix("tlsearch.")
         checks.append(Check(kind, not broken, "; ".join(broken) or ", ".join(names)))
     return checks
