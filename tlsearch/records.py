@@ -29,16 +29,24 @@ class TrialState(enum.StrEnum):
 
 
 class StudyState(enum.StrEnum):
-    """Where a study stands."""
+    """Where a study stands. All but the last can be gone on with."""
 
     RUNNING = "RUNNING"
     INTERRUPTED = "INTERRUPTED"
     COMPLETE = "COMPLETE"
     FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+
+class StudyRequest(enum.StrEnum):
+    """What somebody asks of a study from elsewhere: to stop for now, or for good."""
+
+    PAUSE = "pause"
+    CANCEL = "cancel"
 
 
 class TrialRole(enum.StrEnum):
-    """Why a trial ran: to search, or to confirm a finalist with a fresh seed."""
+    """Why a trial is there: to be the best (proposed, or combined of others), or to confirm a finalist."""
 
     SEARCH = "search"
     CONFIRM = "confirm"
@@ -65,7 +73,7 @@ class Point:
 class Costs:
     """What a trial used. Seconds are wall-clock on the worker; images are counted, not estimated.
 
-    ``prefix_images`` went through the frozen prefix (0 when a stored activation served), and
+    ``prefix_images`` went through frozen layers, all of them or some (0 when stored activations served), and
     ``suffix_images`` through the trained part; ``flops`` is their sum in floating point operations,
     a backward pass counted as two forward passes.
     """
@@ -112,7 +120,8 @@ class EpochResult:
 
     ``epoch`` counts from 1; a head fitted in one shot reports epoch 1 of 1. ``value`` is the
     study's metric on the validation split, ``metrics`` whatever else was measured
-    (``train_loss``, ``stop_<metric>``, ``learning_rate``, ...).
+    (``train_loss``, ``stop_<metric>``, ``learning_rate``, ...). ``grace`` is how many epochs must pass
+    before the trial may be compared with others; ``node`` is where it ran, as far as that is known.
     """
 
     number: int
@@ -123,6 +132,8 @@ class EpochResult:
     metrics: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     outcome: Outcome | None = None
+    grace: int = 0
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +144,7 @@ class EpochRecord:
     value: float | None
     metrics: Mapping[str, float]
     seconds: float
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +215,12 @@ class DatasetRecord:
 
 @dataclass(frozen=True, slots=True)
 class StudyRecord:
-    """A study as the database holds it. Times are UTC; ``seconds`` is search time, downtime not counted."""
+    """A study as the database holds it. Times are UTC; ``seconds`` is search time, downtime not counted.
+
+    ``owner`` created it; ``parent`` is the study that it was forked from. ``request`` is what
+    ``requested_by`` asked of it and its driver hasn't done yet. ``priority`` weighs it against others on
+    the same cluster. ``job`` is the cluster's job that ran it last. ``audit`` is what was found in its data.
+    """
 
     name: str
     state: StudyState
@@ -218,6 +235,14 @@ class StudyRecord:
     created: datetime
     updated: datetime
     counts: Mapping[TrialState, int]
+    owner: str = ""
+    parent: str | None = None
+    request: StudyRequest | None = None
+    requested_by: str | None = None
+    priority: int = 1
+    job: str = ""
+    cluster: str = ""
+    audit: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

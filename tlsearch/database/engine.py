@@ -24,7 +24,7 @@ from urllib.parse import quote, quote_plus
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 
-from tlsearch.errors import DatabaseError
+from tlsearch.errors import DatabaseError, UnreachableError
 
 T = TypeVar("T")
 
@@ -140,6 +140,7 @@ class Database:
         self.address = address
         self.patience = patience
         self._settled = False
+        self._away_since: float | None = None
         # One write at a time and store, so that no other write comes between a try and its repetition.
         self._writing = threading.Lock()
         try:
@@ -174,11 +175,17 @@ class Database:
         while True:
             try:
                 with engine.begin() as connection:
-                    return body(connection)
+                    answer = body(connection)
+                self._away_since = None
+                return answer
             except DBAPIError as error:
                 now = time.monotonic()
-                deadline = now + self.patience if deadline is None else deadline
-                if not (self._settled and _worth_repeating(error)) or now + pause > deadline:
+                if not (self._settled and _worth_repeating(error)):
+                    raise self.translate(error) from None
+                # Who meets a server that has been away for long doesn't wait all that time once more.
+                self._away_since = away = now if self._away_since is None else self._away_since
+                deadline = away + self.patience if deadline is None else deadline
+                if now + pause > deadline:
                     raise self.translate(error) from None
             except SQLAlchemyError as error:
                 raise self.translate(error) from None
@@ -192,7 +199,7 @@ class Database:
         if self.address.path is not None:
             return _sqlite_error(self.address, text, self.patience)
         if isinstance(error, OperationalError):
-            return DatabaseError(
+            return UnreachableError(
                 f"The study database {self.address} can't be reached: {text}",
                 hint="Check that the server runs, and the user, password and database in the URL.",
             )

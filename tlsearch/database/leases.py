@@ -18,7 +18,7 @@ from tlsearch.database.engine import Database, database_time
 from tlsearch.database.rows import moment, now
 from tlsearch.database.tables import STUDIES, plain
 from tlsearch.errors import StudyConflictError, UnknownNameError, did_you_mean
-from tlsearch.records import StudyState
+from tlsearch.records import StudyRequest, StudyState
 
 T = TypeVar("T")
 
@@ -33,17 +33,26 @@ class Lease:
 
 
 def acquire(
-    database: Database, study: str, *, owner: str, seconds: float, stale: Callable[[str], bool] | None
+    database: Database,
+    study: str,
+    *,
+    owner: str,
+    seconds: float,
+    stale: Callable[[str], bool] | None,
+    keep_request: bool,
 ) -> Lease:
-    """Take the lease of a study; StudyConflictError where a living driver has it."""
+    """Take the lease of a study; StudyConflictError where a living driver has it, or it was cancelled."""
     owner = plain(owner)  # it is compared with what is stored
 
     def body(connection: Connection, row: Row[Any]) -> Lease:
         time = database_time(connection)
         if row.lease_owner != owner:
             refuse_held(row, time=time, stale=stale)
+        refuse_cancelled(row)
+        if not keep_request:
+            set_columns(connection, row, request=None, requested_by=None)
         lease = Lease(study=row.name, token=row.lease_token + 1, owner=owner)
-        _set(
+        set_columns(
             connection,
             row,
             state=StudyState.RUNNING.value,
@@ -58,23 +67,28 @@ def acquire(
     return once(database, study, body)
 
 
-def renew(database: Database, lease: Lease, *, seconds: float, elapsed: float) -> None:
-    """Hold the lease for longer and add to the study's search time."""
+def renew(
+    database: Database, lease: Lease, *, seconds: float, elapsed: float
+) -> tuple[StudyRequest, str] | None:
+    """Hold the lease for longer and add to the study's search time; answers what is asked, and by whom."""
 
-    def body(connection: Connection, row: Row[Any]) -> None:
+    def body(connection: Connection, row: Row[Any]) -> tuple[StudyRequest, str] | None:
         until = database_time(connection) + seconds
-        _set(connection, row, lease_until=until, seconds=row.seconds + max(elapsed, 0.0))
+        set_columns(connection, row, lease_until=until, seconds=row.seconds + max(elapsed, 0.0))
+        return None if row.request is None else (StudyRequest(row.request), str(row.requested_by))
 
-    fenced(database, lease, body)
+    return fenced(database, lease, body)
 
 
 def release(database: Database, lease: Lease, *, state: StudyState, reason: str) -> None:
     """Give the lease back and say how the study stands."""
-    if state is StudyState.RUNNING:
-        raise ValueError("a study without a driver isn't RUNNING")
+    if state in (StudyState.RUNNING, StudyState.CANCELLED):
+        raise ValueError(f"a driver can't leave a study {state.value}")
 
     def body(connection: Connection, row: Row[Any]) -> None:
-        _set(
+        # What was asked is done, or came too late; only a cancelled study stays so.
+        cancelled = state is not StudyState.COMPLETE and row.request == StudyRequest.CANCEL
+        set_columns(
             connection,
             row,
             state=StudyState(state).value,
@@ -82,6 +96,8 @@ def release(database: Database, lease: Lease, *, state: StudyState, reason: str)
             lease_owner=None,
             lease_since=None,
             lease_until=None,
+            request=row.request if cancelled else None,
+            requested_by=row.requested_by if cancelled else None,
         )
 
     fenced(database, lease, body)
@@ -116,7 +132,7 @@ def once(database: Database, study: str, body: Callable[[Connection, Row[Any]], 
         if answers and row.last_write == stamp:
             return answers[-1]
         answer = body(connection, row)
-        _set(connection, row, last_write=stamp, updated=now())
+        set_columns(connection, row, last_write=stamp, updated=now())
         answers.append(answer)
         return answer
 
@@ -134,9 +150,25 @@ def locked(connection: Connection, study: str) -> Row[Any]:
     return row
 
 
+def held(row: Row[Any], *, time: float, stale: Callable[[str], bool] | None) -> bool:
+    """Whether a driver that may be alive holds the study."""
+    if row.lease_owner is None or row.lease_until <= time:
+        return False
+    return stale is None or not stale(row.lease_owner)
+
+
+def refuse_cancelled(row: Row[Any]) -> None:
+    """StudyConflictError if the study was cancelled."""
+    if row.request == StudyRequest.CANCEL:
+        raise StudyConflictError(
+            f'Study "{row.name}" was cancelled by {row.requested_by}.',
+            hint=f"To go on from what it found: `tlsearch fork {row.name} NEW`.",
+        )
+
+
 def refuse_held(row: Row[Any], *, time: float, stale: Callable[[str], bool] | None) -> None:
     """StudyConflictError if a driver that may be alive holds the study."""
-    if row.lease_owner is None or row.lease_until <= time or (stale is not None and stale(row.lease_owner)):
+    if not held(row, time=time, stale=stale):
         return
     raise StudyConflictError(
         f'Study "{row.name}" is being run by "{row.lease_owner}" since {moment(row.lease_since)}, '
@@ -146,11 +178,12 @@ def refuse_held(row: Row[Any], *, time: float, stale: Callable[[str], bool] | No
 
 
 def refuse_if_held(connection: Connection, study: str, *, stale: Callable[[str], bool] | None) -> None:
-    """StudyConflictError if a driver that may be alive holds the study of that name."""
+    """StudyConflictError where ``acquire`` would refuse."""
     row = connection.execute(select(STUDIES).where(STUDIES.c.name == study)).first()
     if row is None:
         raise unknown_study(connection, study)
     refuse_held(row, time=database_time(connection), stale=stale)
+    refuse_cancelled(row)
 
 
 def unknown_study(connection: Connection, study: str) -> UnknownNameError:
@@ -163,5 +196,6 @@ def unknown_study(connection: Connection, study: str) -> UnknownNameError:
     )
 
 
-def _set(connection: Connection, row: Row[Any], **values: Any) -> None:
+def set_columns(connection: Connection, row: Row[Any], **values: Any) -> None:
+    """Write columns of a study that is locked."""
     connection.execute(update(STUDIES).where(STUDIES.c.id == row.id).values(**values))

@@ -135,6 +135,26 @@ def epochs(connection: Connection, study: str, number: int) -> list[EpochRecord]
     return curve(connection.execute(select(EPOCHS).where(EPOCHS.c.trial_id == found.id)).all())
 
 
+def curves(connection: Connection, study: str) -> dict[int, list[EpochRecord]]:
+    """The learning curves of all trials of a study that have one, by trial number."""
+    row = study_row(connection, study)
+    query = (
+        select(TRIALS.c.number, EPOCHS)
+        .join(EPOCHS, EPOCHS.c.trial_id == TRIALS.c.id)
+        .where(TRIALS.c.study_id == row.id)
+    )
+    found: dict[int, list[Row[Any]]] = {}
+    for epoch in connection.execute(query):
+        found.setdefault(epoch.number, []).append(epoch)
+    return {number: curve(rows) for number, rows in found.items()}
+
+
+def study_ids(connection: Connection) -> dict[str, int]:
+    """A number for each study's name that stays its own, oldest first."""
+    query = select(STUDIES.c.name, STUDIES.c.id).order_by(STUDIES.c.id)
+    return {row.name: row.id for row in connection.execute(query)}
+
+
 def next_number(connection: Connection, study: str) -> int:
     """The first number that no trial of the study has had; numbers count from 0."""
     row = study_row(connection, study)

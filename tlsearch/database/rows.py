@@ -21,6 +21,7 @@ from tlsearch.records import (
     PluginVersion,
     Point,
     StudyRecord,
+    StudyRequest,
     StudyState,
     TrialRecord,
     TrialRole,
@@ -196,7 +197,9 @@ def curve(rows: Sequence[Row[Any]]) -> list[EpochRecord]:
         if not kept or row.attempt == kept[-1].attempt or row.epoch < kept[-1].epoch:
             kept.append(row)
     return [
-        EpochRecord(epoch=row.epoch, value=row.value, metrics=row.metrics, seconds=row.seconds)
+        EpochRecord(
+            epoch=row.epoch, value=row.value, metrics=row.metrics, seconds=row.seconds, attempt=row.attempt
+        )
         for row in reversed(kept)
     ]
 
@@ -204,12 +207,15 @@ def curve(rows: Sequence[Row[Any]]) -> list[EpochRecord]:
 def study_record(row: Row[Any], counts: Mapping[TrialState, int], *, database_now: float) -> StudyRecord:
     """A row of studies, joined with its data set's fingerprint, as a record.
 
-    A study whose driver let its lease run out is shown as interrupted, whatever it wrote last.
+    A study whose driver let its lease run out is shown as interrupted, whatever it wrote last; one that
+    was to be cancelled and isn't driven, as cancelled.
     """
     state, reason = StudyState(row.state), row.reason
     if state is StudyState.RUNNING and (row.lease_until is None or row.lease_until < database_now):
         state = StudyState.INTERRUPTED
         reason = f"its driver {row.lease_owner} stopped without a word; last heard of {moment(row.updated)}"
+    if row.request == StudyRequest.CANCEL and state in (StudyState.INTERRUPTED, StudyState.FAILED):
+        state, reason = StudyState.CANCELLED, f"cancelled by {row.requested_by}"
     return StudyRecord(
         name=row.name,
         state=state,
@@ -224,6 +230,14 @@ def study_record(row: Row[Any], counts: Mapping[TrialState, int], *, database_no
         created=row.created,
         updated=row.updated,
         counts=counts,
+        owner=row.owner,
+        parent=row.parent,
+        request=None if row.request is None else StudyRequest(row.request),
+        requested_by=row.requested_by,
+        priority=row.priority,
+        job=row.job,
+        cluster=row.cluster,
+        audit=row.audit,
     )
 
 

@@ -9,10 +9,11 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, Row
 
-from tlsearch.database import leases, queries, studies, writes
+from tlsearch.database import leases, queries, sharing, studies, writes
 from tlsearch.database.engine import PATIENCE, Database
 from tlsearch.database.leases import Lease
 from tlsearch.database.schema import check, connect, exists, schema_version, upgrade
+from tlsearch.database.sharing import Sharer
 from tlsearch.errors import DatabaseError
 from tlsearch.records import (
     DatasetRecord,
@@ -23,13 +24,14 @@ from tlsearch.records import (
     PluginVersion,
     Point,
     StudyRecord,
+    StudyRequest,
     StudyState,
     TrialRecord,
     TrialRole,
     TrialState,
 )
 
-__all__ = ["Lease", "Store", "exists", "schema_version", "upgrade"]
+__all__ = ["Lease", "Sharer", "Store", "exists", "schema_version", "upgrade"]
 
 
 class Store:
@@ -76,6 +78,9 @@ class Store:
         dataset: DatasetRecord,
         plugins: Sequence[PluginVersion],
         versions: Mapping[str, str],
+        owner: str = "",
+        parent: str | None = None,
+        priority: int = 1,
     ) -> StudyRecord:
         """Store a new study, INTERRUPTED until a driver acquires it; StudyConflictError if the name is taken.
 
@@ -88,6 +93,9 @@ class Store:
             direction=direction,
             plugins=plugins,
             versions=versions,
+            owner=owner,
+            parent=parent,
+            priority=priority,
         )
         return self._database.write(partial(studies.create, row=row, dataset=dataset))
 
@@ -108,6 +116,10 @@ class Store:
         """The data set of that fingerprint; UnknownNameError if no study used it."""
         return self._database.read(partial(studies.dataset, fingerprint=fingerprint))
 
+    def study_ids(self) -> dict[str, int]:
+        """A number for each study's name, oldest first, that stays its own while the study is there."""
+        return self._database.read(queries.study_ids)
+
     def delete_study(self, name: str, *, stale: Callable[[str], bool] | None = None) -> None:
         """Delete a study with its trials, curves and model rows; no files are touched.
 
@@ -122,9 +134,21 @@ class Store:
         spec: Mapping[str, Any] | None = None,
         plugins: Sequence[PluginVersion] | None = None,
         versions: Mapping[str, str] | None = None,
+        audit: Mapping[str, Any] | None = None,
+        priority: int | None = None,
+        job: str | None = None,
+        cluster: str | None = None,
     ) -> None:
         """Replace what is given."""
-        values = studies.changes(spec=spec, plugins=plugins, versions=versions)
+        values = studies.changes(
+            spec=spec,
+            plugins=plugins,
+            versions=versions,
+            audit=audit,
+            priority=priority,
+            job=job,
+            cluster=cluster,
+        )
         leases.fenced(
             self._database, lease, lambda connection, row: studies.change(connection, row.id, values)
         )
@@ -132,26 +156,61 @@ class Store:
     # Leases
 
     def acquire(
-        self, study: str, *, owner: str, seconds: float = 30, stale: Callable[[str], bool] | None = None
+        self,
+        study: str,
+        *,
+        owner: str,
+        seconds: float = 30,
+        stale: Callable[[str], bool] | None = None,
+        keep_request: bool = False,
     ) -> Lease:
         """Take the right to write to a study, and set it RUNNING.
 
         A lease that another owner holds is a StudyConflictError, unless it ran out or ``stale(owner)``
-        says that its owner is surely dead. The same owner gets a new lease and its old one is void.
+        says that its owner is surely dead; so is a study that was cancelled. The same owner gets a new
+        lease and its old one is void. ``keep_request`` is for a driver that replaces one that died: a
+        pause that was asked of that one holds for it, too.
         """
-        return leases.acquire(self._database, study, owner=owner, seconds=seconds, stale=stale)
+        return leases.acquire(
+            self._database, study, owner=owner, seconds=seconds, stale=stale, keep_request=keep_request
+        )
 
     def refuse_held(self, study: str, *, stale: Callable[[str], bool] | None = None) -> None:
         """StudyConflictError where ``acquire`` would refuse, now; nothing is written."""
         self._database.read(partial(leases.refuse_if_held, study=study, stale=stale))
 
-    def renew(self, lease: Lease, *, seconds: float = 30, elapsed: float = 0.0) -> None:
-        """Hold the lease for ``seconds`` from now, and add ``elapsed`` to the study's search time."""
-        leases.renew(self._database, lease, seconds=seconds, elapsed=elapsed)
+    def renew(
+        self, lease: Lease, *, seconds: float = 30, elapsed: float = 0.0
+    ) -> tuple[StudyRequest, str] | None:
+        """Hold the lease for ``seconds`` from now, and add ``elapsed`` to the study's search time.
+
+        Answers what somebody asks of the driver, and who; None as long as nobody does.
+        """
+        return leases.renew(self._database, lease, seconds=seconds, elapsed=elapsed)
 
     def release(self, lease: Lease, *, state: StudyState, reason: str = "") -> None:
         """Give the lease back; the study stands as ``state`` says."""
         leases.release(self._database, lease, state=state, reason=reason)
+
+    # People who share the database
+
+    def ask(
+        self,
+        study: str,
+        action: StudyRequest,
+        *,
+        by: str,
+        stale: Callable[[str], bool] | None = None,
+    ) -> bool:
+        """Ask a study to pause or to end for good; answers whether a driver has yet to do it.
+
+        StudyConflictError where there is nothing to pause or to cancel. See ``acquire`` for ``stale``.
+        """
+        return sharing.ask(self._database, study, action, by=by, stale=stale)
+
+    def sharers(self, cluster: str) -> list[Sharer]:
+        """The studies that are being run on a cluster, by name."""
+        return self._database.read(partial(sharing.sharers, cluster=cluster))
 
     # Trials
 
@@ -276,6 +335,10 @@ class Store:
     def epochs(self, study: str, number: int) -> list[EpochRecord]:
         """The learning curve of a trial; where a later attempt took over, the earlier one's ends."""
         return self._database.read(partial(queries.epochs, study=study, number=number))
+
+    def curves(self, study: str) -> dict[int, list[EpochRecord]]:
+        """The learning curves of all trials that have one, by trial number."""
+        return self._database.read(partial(queries.curves, study=study))
 
     def next_number(self, study: str) -> int:
         """The first number that no trial has had; numbers count from 0."""

@@ -34,6 +34,9 @@ def new(
     direction: str,
     plugins: Sequence[PluginVersion],
     versions: Mapping[str, str],
+    owner: str,
+    parent: str | None,
+    priority: int,
 ) -> dict[str, Any]:
     """The row of a study that no driver has acquired yet, all but its data set."""
     if direction not in ("maximize", "minimize"):
@@ -50,7 +53,12 @@ def new(
         "last_write": uuid4().hex,
         "created": time,
         "updated": time,
-        **changes(spec=spec, plugins=plugins, versions=versions),
+        "owner": owner,
+        "parent": parent,
+        "job": "",
+        "cluster": "",
+        "audit": {},
+        **changes(spec=spec, plugins=plugins, versions=versions, priority=priority),
     }
 
 
@@ -75,6 +83,10 @@ def changes(
     spec: Mapping[str, Any] | None,
     plugins: Sequence[PluginVersion] | None,
     versions: Mapping[str, str] | None,
+    audit: Mapping[str, Any] | None = None,
+    priority: int | None = None,
+    job: str | None = None,
+    cluster: str | None = None,
 ) -> dict[str, Any]:
     """The columns for what is given."""
     values: dict[str, Any] = {}
@@ -84,7 +96,10 @@ def changes(
         values["plugins"] = plugin_values(plugins)
     if versions is not None:
         values["versions"] = dict(versions)
-    return values
+    if audit is not None:
+        values["audit"] = finite_json(audit)
+    given = {"priority": priority, "job": job, "cluster": cluster}
+    return {**values, **{name: value for name, value in given.items() if value is not None}}
 
 
 def change(connection: Connection, study_id: int, values: Mapping[str, Any]) -> None:

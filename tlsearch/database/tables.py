@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from tlsearch.records import StudyState, TrialRole, TrialState
+from tlsearch.records import StudyRequest, StudyState, TrialRole, TrialState
 
 
 def plain(text: str) -> str:
@@ -120,10 +120,19 @@ class StudyRow(Base):
     Lease times are seconds since 1970 by the database's clock. ``last_write`` is the stamp of the
     latest write transaction: a transaction tried again after a lost connection finds its own stamp
     when the first try did commit.
+
+    ``request`` is what ``requested_by`` asks of the driver from elsewhere. ``parent`` is the study that
+    this one was forked from; ``job`` and ``cluster`` say where it ran last.
     """
 
     __tablename__ = "studies"
-    __table_args__ = (_one_of("state", StudyState), _one_of("direction", ("maximize", "minimize")))
+    __table_args__ = (
+        # CANCELLED is told from the request, and never stored.
+        _one_of("state", tuple(state for state in StudyState if state is not StudyState.CANCELLED)),
+        _one_of("direction", ("maximize", "minimize")),
+        _one_of("request", StudyRequest),
+        CheckConstraint("priority >= 1", name="priority"),
+    )
 
     id: Mapped[int] = mapped_column(Key, primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
@@ -143,6 +152,14 @@ class StudyRow(Base):
     last_write: Mapped[str]
     created: Mapped[datetime]
     updated: Mapped[datetime]
+    owner: Mapped[str]
+    parent: Mapped[str | None]
+    request: Mapped[str | None]
+    requested_by: Mapped[str | None]
+    priority: Mapped[int]
+    job: Mapped[str]
+    cluster: Mapped[str]
+    audit: Mapped[dict[str, Any]]
 
 
 class TrialRow(Base):

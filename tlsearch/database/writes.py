@@ -48,6 +48,7 @@ def record(connection: Connection, study_id: int, results: Sequence[EpochResult]
     """Store epochs and outcomes; answers the results that came too late and were not stored."""
     stored = _stored(connection, study_id, {result.number for result in results})
     ended: dict[int, dict[str, Any]] = {}
+    moved: dict[int, dict[str, Any]] = {}
     epochs: dict[tuple[int, int, int], dict[str, Any]] = {}
     refused: list[EpochResult] = []
     for result in results:
@@ -58,6 +59,8 @@ def record(connection: Connection, study_id: int, results: Sequence[EpochResult]
             continue
         if result.epoch > 0:  # a trial that failed at once has no learning curve
             epochs[row.id, result.attempt, result.epoch] = epoch_values(row.id, result)
+        if result.node and result.node != row.node:
+            moved[row.id] = {"row_id": row.id, "node": result.node}
         if result.outcome is not None:
             ended[row.id] = {"row_id": row.id, **ended_values(result.outcome)}
     if epochs:
@@ -67,8 +70,9 @@ def record(connection: Connection, study_id: int, results: Sequence[EpochResult]
         connection.execute(
             statement.on_conflict_do_update(index_elements=keys, set_=new), list(epochs.values())
         )
-    if ended:
-        _update(connection, list(ended.values()))
+    for rows in (moved, ended):
+        if rows:
+            _update(connection, list(rows.values()))
     return refused
 
 
@@ -113,7 +117,7 @@ def forget_artifacts(connection: Connection, study_id: int, numbers: Iterable[in
 
 
 def _stored(connection: Connection, study_id: int, numbers: Iterable[int]) -> dict[int, Row[Any]]:
-    columns = [TRIALS.c[name] for name in ("id", "number", "attempt", "state", *_POINT)]
+    columns = [TRIALS.c[name] for name in ("id", "number", "attempt", "state", "node", *_POINT)]
     query = select(*columns).where(TRIALS.c.study_id == study_id)
     return {
         row.number: row
