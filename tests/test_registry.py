@@ -291,3 +291,25 @@ def test_a_limit_that_is_none_is_the_users_mistake(install, monkeypatch, seconds
     monkeypatch.setenv("TLSEARCH_PLUGIN_SECONDS", seconds)
     with pytest.raises(InputError, match="TLSEARCH_PLUGIN_SECONDS must be a number of seconds above 0"):
         registry.strategy("special")
+
+
+def test_only_packages_that_are_allowed_are_imported(install, monkeypatch, capsys):
+    install("tls-special", entry("tls_special:Plugin"))
+    monkeypatch.setenv("TLSEARCH_PLUGINS_ALLOWED", "tlsearch-lora, other")
+    error = refused()
+    assert "of tls-special 1.0 isn't allowed here: TLSEARCH_PLUGINS_ALLOWED doesn't name" in error.message
+    assert str(error.hint).endswith("TLSEARCH_PLUGINS_ALLOWED=tlsearch-lora, other,tls-special")
+    assert "tls_special" not in sys.modules, "its code never ran"
+    assert registry.strategy("fine_tune") is not None, "what tlsearch brings is always allowed"
+    assert "isn't allowed" in str(registry.problem(registry.STRATEGIES, "special"))
+    monkeypatch.setenv("TLSEARCH_PLUGINS_ALLOWED", "other,TLS_Special")
+    assert registry.strategy("special") is not None
+
+
+def test_an_empty_list_allows_no_plugin(install, monkeypatch):
+    install("tls-special", entry("tls_special:Plugin"))
+    install("nameless", entry("nameless:Plugin", name="nameless"), metadata=False)
+    monkeypatch.setenv("TLSEARCH_PLUGINS_ALLOWED", "")
+    assert str(refused().hint).endswith("TLSEARCH_PLUGINS_ALLOWED=tls-special")
+    assert "isn't allowed" in refused("nameless").message
+    assert registry.dataset("folder") is not None

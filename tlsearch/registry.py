@@ -1,4 +1,4 @@
-"""Entry points -> strategies, backbones, data sets: lazy, and one broken plugin harms no other.
+"""Entry points -> strategies, backbones, data sets, combinations: lazy, and one broken plugin harms no other.
 
 Listing reads metadata alone; a plugin's code runs when it is asked for by name. Whatever it does then (raise,
 exit, print, hang) stays with it and is reported with its package and version.
@@ -7,6 +7,8 @@ A plugin is imported and constructed in a thread of its own, which is given up a
 TLSEARCH_PLUGIN_SECONDS says. Python can't end a thread: the one given up is asked to (an exception is raised
 in it), which ends a loop at its next step and a blocking call when that returns. Until then it holds the
 import lock of the modules that it was importing, so nobody here imports them again: the plugin stays refused.
+
+Where TLSEARCH_PLUGINS_ALLOWED names packages, plugins of no other package are imported, but tlsearch's own.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import inspect
 import io
 import math
 import os
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Callable
@@ -29,22 +32,30 @@ from tlsearch.errors import InputError, PluginError, UnknownNameError, did_you_m
 from tlsearch.records import PluginVersion
 
 if TYPE_CHECKING:
-    from tlsearch.contracts import BackboneFamily, DatasetSource, Pretrained, Strategy
+    from tlsearch.contracts import BackboneFamily, Combination, DatasetSource, Pretrained, Strategy
 
 STRATEGIES = "tlsearch.strategies"
 BACKBONES = "tlsearch.backbones"
 DATASETS = "tlsearch.datasets"
+COMBINATIONS = "tlsearch.combinations"
 UNKNOWN = "unknown"
-GROUPS = (STRATEGIES, BACKBONES, DATASETS)
+GROUPS = (STRATEGIES, BACKBONES, DATASETS, COMBINATIONS)
 SECONDS = 60.0
 """How long a plugin may take to be imported and constructed."""
 SECONDS_VARIABLE = "TLSEARCH_PLUGIN_SECONDS"
+ALLOWED_VARIABLE = "TLSEARCH_PLUGINS_ALLOWED"
 
-_KINDS = {STRATEGIES: "strategy", BACKBONES: "backbone family", DATASETS: "data set source"}
+_KINDS = {
+    STRATEGIES: "strategy",
+    BACKBONES: "backbone family",
+    DATASETS: "data set source",
+    COMBINATIONS: "combination",
+}
 _COMMANDS = {
     STRATEGIES: "`tlsearch strategies`",
     BACKBONES: "`tlsearch backbones`",
     DATASETS: "`tlsearch datasets`",
+    COMBINATIONS: "`tlsearch strategies`",
 }
 
 Plugin = TypeVar("Plugin")
@@ -102,6 +113,11 @@ def dataset(name: str) -> DatasetSource[Any]:
     return cast("DatasetSource[Any]", _load(DATASETS, name))
 
 
+def combination(name: str) -> Combination:
+    """The combination of that name; raises like `strategy`."""
+    return cast("Combination", _load(COMBINATIONS, name))
+
+
 def backbone_family(name: str) -> BackboneFamily:
     """The backbone family of that name (the part before the slash); raises like `strategy`."""
     return cast("BackboneFamily", _load(BACKBONES, name))
@@ -128,6 +144,11 @@ def problem(group: str, name: str) -> str | None:
     return None
 
 
+def module(group: str, name: str) -> str:
+    """The module that a plugin lives in; it isn't imported."""
+    return _find(group, name).target.partition(":")[0]
+
+
 def version_of(group: str, name: str) -> PluginVersion:
     """Which distribution a plugin comes from."""
     plugin = _find(group, name)
@@ -146,7 +167,9 @@ def _identity(distribution: importlib.metadata.Distribution) -> tuple[str, str]:
 def _find(group: str, name: str) -> Installed:
     plugins = installed(group)
     if name not in plugins:
-        suggestion = did_you_mean(name, plugins)
+        # A study file names both in one list.
+        known = {*plugins, *(installed(COMBINATIONS) if group == STRATEGIES else ())}
+        suggestion = did_you_mean(name, known)
         raise UnknownNameError(
             f'Unknown {_KINDS[group]} "{name}". {suggestion}'.strip(),
             hint=f"{_COMMANDS[group]} lists what is installed.",
@@ -179,12 +202,14 @@ def _load(group: str, name: str) -> object:
     from tlsearch import contracts  # before any plugin's own thread: torch is imported only once, and here
 
     plugin = _find(group, name)
+    _refuse_unlisted(plugin)
     if plugin in _given_up:
         raise _broken(plugin, _given_up[plugin])
     base: Any = {
         STRATEGIES: contracts.Strategy,
         BACKBONES: contracts.BackboneFamily,
         DATASETS: contracts.DatasetSource,
+        COMBINATIONS: contracts.Combination,
     }[group]
 
     def load() -> object:
@@ -223,6 +248,25 @@ def _load(group: str, name: str) -> object:
 
 
 _given_up: dict[Installed, str] = {}
+
+
+def _refuse_unlisted(plugin: Installed) -> None:
+    given = os.environ.get(ALLOWED_VARIABLE)
+    if given is None:
+        return
+    allowed = {_normal(name) for name in given.split(",")} | {"tlsearch"}
+    if _normal(plugin.distribution) not in allowed:
+        raise PluginError(
+            f"The {described(plugin.group, plugin.name)} isn't allowed here: {ALLOWED_VARIABLE} doesn't "
+            f"name its package.",
+            hint=f"Whoever trusts it may say {ALLOWED_VARIABLE}="
+            + ",".join(filter(None, [given.strip(" ,"), plugin.distribution])),
+        )
+
+
+def _normal(distribution: str) -> str:
+    """A package's name as PyPI compares them."""
+    return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
 
 
 def _patience() -> float:

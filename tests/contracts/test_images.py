@@ -387,3 +387,21 @@ def test_policies():
         spec.draw("heavy", 3, seed=0, mirror=True)
     with pytest.raises(ValueError, match="heavy"):
         spec.augment(spec.example(1), "heavy", torch.zeros(1, 8))
+
+
+def test_words_of_the_command_line_are_files_and_folders_of_them(tmp_path):
+    inputs = ImageInput(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    (tmp_path / "ants" / "deep").mkdir(parents=True)
+    for name in ("b.png", "ants/a.png", "ants/deep/c.png"):
+        (tmp_path / name).touch()
+    assert inputs.find(str(tmp_path / "b.png")) == [(str(tmp_path / "b.png"), tmp_path / "b.png")]
+    inside = [tmp_path / "ants" / "a.png", tmp_path / "ants" / "deep" / "c.png"]
+    assert inputs.find(str(tmp_path / "ants")) == [(str(path), path) for path in inside]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="There is no file in"):
+        inputs.find(str(tmp_path / "empty"))
+    with pytest.raises(DataError, match=r"There is no file .*none\.png"):
+        inputs.find(str(tmp_path / "none.png"))
+    for odd in ("x" * 5000, "nul\0"):
+        with pytest.raises(DataError, match="There is no file"):
+            inputs.find(odd)

@@ -18,7 +18,7 @@ from tlsearch.errors import InputError
 from tlsearch.testing import CheckResult, fixtures
 from tlsearch.testing.scaffold import scaffold
 
-KINDS = ("strategy", "backbone", "dataset")
+KINDS = ("strategy", "backbone", "dataset", "combination")
 
 
 def invoke(*arguments: object):
@@ -58,7 +58,7 @@ def test_a_new_package_passes_its_own_tests(packages):
     options = ("-q", "-p", "no:cacheprovider", "--import-mode=importlib")
     done = run("pytest", *options, *tests, cwd=folder, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stdout
-    assert "25 passed" in done.stdout
+    assert "31 passed" in done.stdout
 
 
 def test_a_new_package_keeps_the_contract_and_the_verdict_says_so(packages):

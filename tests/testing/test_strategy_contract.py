@@ -151,7 +151,7 @@ class Unsaved(FineTuning):
         super().prepare(model, params)
         model.head = Scaled(model.head)
 
-    def on_epoch(self, model, epoch, params):
+    def on_epoch(self, model, epoch, epochs, params):
         model.head.scale = 1.0 + epoch
 
 
@@ -160,7 +160,7 @@ class Moody(FineTuning):
 
     runs = itertools.count(1)
 
-    def on_epoch(self, model, epoch, params):
+    def on_epoch(self, model, epoch, epochs, params):
         if epoch == 1:
             self.factor = next(self.runs)
 

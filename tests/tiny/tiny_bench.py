@@ -35,7 +35,7 @@ def bench(folder: Path, spec: StudySpec | None = None, **changes: Any) -> Workbe
     given: dict[str, Any] = {
         "spec": spec or study(),
         "cache": folder / "cache",
-        "artifacts": folder / "artifacts",
+        "artifacts": str(folder / "artifacts"),
         "cache_bytes": 2**28,
         "threads": 1,
         "cuda": False,

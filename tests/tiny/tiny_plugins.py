@@ -23,6 +23,7 @@ from tlsearch.contracts import (
     HeadPoint,
     HeadStrategy,
     HeadTask,
+    LinearRecipe,
     Pretrained,
     Samples,
     Space,
@@ -149,14 +150,14 @@ class Exploding(FineTuning):
 class Unfreezing(FineTuning):
     """One more group trains in every epoch, from the head down."""
 
-    def on_epoch(self, model: Backbone, epoch: int, params: Params) -> None:
+    def on_epoch(self, model: Backbone, epoch: int, epochs: int, params: Params) -> None:
         model.freeze(max(0.0, 1 - (epoch - 1) / len(model.info.groups)))
 
 
 class Resting(FineTuning):
     """Trains everything in odd epochs and the head alone in even ones."""
 
-    def on_epoch(self, model: Backbone, epoch: int, params: Params) -> None:
+    def on_epoch(self, model: Backbone, epoch: int, epochs: int, params: Params) -> None:
         model.freeze(0.0 if epoch % 2 else 1.0)
 
 
@@ -206,3 +207,35 @@ class MixedHeads(HeadStrategy):
                 nn.functional.cross_entropy(head(task.features[0]), task.labels).backward()
                 optimizer.step()
         return [head]
+
+
+class Layered(HeadStrategy):
+    """A linear head on every other feature of all layers."""
+
+    def space(self, backbone: BackboneInfo) -> Space:
+        return {"cells": CategoricalDistribution([0, 1, 4])}
+
+    def default(self, backbone: BackboneInfo) -> Params:
+        return {"cells": 4}
+
+    def layer_cells(self, params: Params) -> int:
+        return int(number(params, "cells"))
+
+    def head(self, width: int, classes: int, params: Params) -> nn.Module:
+        return EveryOther(nn.Linear(-(-width // 2), classes))
+
+    def fit_heads(self, task: HeadTask, points: Sequence[HeadPoint]) -> list[nn.Module]:
+        columns = torch.arange(0, task.features.shape[2], 2)
+        recipes = [LinearRecipe(learning_rate=1e-2, seed=point.seed) for point in points]
+        return [EveryOther(linear) for linear in task.train_linear(recipes, columns)]
+
+
+class EveryOther(nn.Module):
+    """A linear map of the features of even positions."""
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.linear(features[:, ::2])

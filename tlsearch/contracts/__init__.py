@@ -10,6 +10,14 @@ from tlsearch.contracts.backbone import (
     frozen_groups,
     opaque,
 )
+from tlsearch.contracts.combination import (
+    Combination,
+    CombinationTask,
+    Combined,
+    Member,
+    Score,
+    State,
+)
 from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, NoOptions, Samples
 from tlsearch.contracts.fine_tuning import FineTuning, number
 from tlsearch.contracts.inputs import InputSpec
@@ -34,6 +42,9 @@ __all__ = [
     "BackboneFamily",
     "BackboneInfo",
     "Batch",
+    "Combination",
+    "CombinationTask",
+    "Combined",
     "DatasetOptions",
     "DatasetSource",
     "FineTuning",
@@ -44,11 +55,14 @@ __all__ = [
     "InputSpec",
     "LinearHead",
     "LinearRecipe",
+    "Member",
     "NoOptions",
     "Pretrained",
     "Recipe",
     "Samples",
+    "Score",
     "Space",
+    "State",
     "Strategy",
     "describe",
     "frozen_groups",

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tlsearch.contracts.inputs import InputSpec
+from tlsearch.contracts.layers import LayerPool, Tap, collecting, layers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,8 @@ class Backbone(nn.Module):
         trunk: inputs to features (B, width).
         source_trunk: None, or after `keep_source` the pretrained trunk.
         head: features (B, width) to logits; after `keep_source` it is given the source features as well.
+        width: features per item that the head is given: the trunk's own, after `tap` those of all layers.
+        layers: names of the trunk's modules that are tapped; none before `tap`.
     """
 
     def __init__(self, pretrained: Pretrained, *, classes: int, source_classes: int | None = None) -> None:
@@ -98,6 +101,9 @@ class Backbone(nn.Module):
         self.source_classes = source_classes
         self.trunk = copy.deepcopy(pretrained.trunk)
         self.source_trunk: nn.Module | None = None
+        self.width = pretrained.info.width
+        self.layers: tuple[str, ...] = ()
+        self.pool: LayerPool | None = None
         self.head: nn.Module = LinearHead(pretrained.info.width, classes)
         # Outside the module tree on purpose: it is a teacher, not a part of the model.
         self._pretrained: Pretrained | None = pretrained
@@ -131,15 +137,50 @@ class Backbone(nn.Module):
             raise ValueError("the pretrained trunk was released: this is a finished model")
         self.source_trunk = copy.deepcopy(self._pretrained.trunk).requires_grad_(False).eval()
 
+    def tap(self, cells: int) -> int:
+        """Let the head look at all layers: their pooled outputs come before the features, side by side.
+
+        Args:
+            cells: of the image (a square number) or sequence that each layer's output is averaged over; 1
+                averages over all of it.
+
+        Returns:
+            The new ``width``.
+        """
+        if cells < 1 or self.layers:
+            raise ValueError(f"layers are pooled once, into 1 cell or more, not {cells}")
+        self.pool = LayerPool(cells)
+        for name in layers_of(self.trunk, self.info.groups):
+            self.trunk.get_submodule(name).register_forward_hook(Tap(name))
+        device = next(self.parameters()).device
+        example = self.info.inputs.to_model(self.info.inputs.example(1)).to(device)
+        training = self.trunk.training
+        with torch.no_grad(), collecting() as found:
+            self.trunk.eval()(example)
+        self.trunk.train(training)
+        self.layers = tuple(found)
+        self.width += sum(self.pool(output).shape[1] for output in found.values())
+        return self.width
+
     def release_source(self) -> None:
         """Let go of the pretrained network, as a finished model does: nothing looks back from there."""
         self._pretrained, self._reference = None, {}
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, classes) of a batch of inputs."""
-        features = [trunk(inputs) for trunk in (self.trunk, self.source_trunk) if trunk is not None]
+        features = [self._features(inputs)]
+        if self.source_trunk is not None:
+            features.append(self.source_trunk(inputs))
         logits: Tensor = self.head(*features)
         return logits
+
+    def _features(self, inputs: Tensor) -> Tensor:
+        if self.pool is None:
+            features: Tensor = self.trunk(inputs)
+            return features
+        with collecting() as found:
+            features = self.trunk(inputs)
+        return torch.cat([*(self.pool(found[name]) for name in self.layers), features], dim=1)
 
     def freeze(self, depth: float) -> int:
         """Freeze the first ``round(depth * n)`` of the trunk's n groups; the rest trains.

@@ -7,13 +7,17 @@ the core encodes every item with it once, stores the arrays, and never looks ins
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from tlsearch.errors import DataError
 
 
 class InputSpec(abc.ABC):
@@ -53,6 +57,25 @@ class InputSpec(abc.ABC):
     @abc.abstractmethod
     def to_json(self) -> Mapping[str, Any]:
         """The constructor's arguments, JSON-serializable: enough to encode the same way elsewhere."""
+
+    def find(self, named: str) -> Sequence[tuple[str, object]]:
+        """The raw items that a word on the command line stands for, each with what to call it.
+
+        A file is one item, and a folder as many as it has files at any depth; another modality may read more
+        out of a word (a table of texts, a text itself).
+
+        Raises:
+            DataError: nothing of that name is there.
+        """
+        path = Path(named)
+        if os.path.isdir(path):  # as below, false for names that no file can have
+            inside = sorted(inner for inner in path.rglob("*") if inner.is_file())
+            if not inside:
+                raise DataError(f"There is no file in {path}.")
+            return [(str(inner), inner) for inner in inside]
+        if not os.path.exists(path):
+            raise DataError(f"There is no file {path}.")
+        return [(named, path)]
 
     def draw(self, policy: str, count: int, *, seed: int, mirror: bool) -> Tensor | None:
         """Random augmentation parameters for ``count`` items, one row each; None where nothing is drawn.

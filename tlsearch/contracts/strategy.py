@@ -119,8 +119,16 @@ class Strategy(abc.ABC):
         """A regularizer added to the loss of every batch, a scalar; None by default."""
         return None
 
-    def on_epoch(self, model: Backbone, epoch: int, params: Params) -> None:
-        """Called before epoch 1, 2, ...: may change what trains. Nothing by default."""
+    def on_epoch(self, model: Backbone, epoch: int, epochs: int, params: Params) -> None:
+        """Called before epoch 1, 2, ... of ``epochs``: may change what trains. Nothing by default."""
+
+    def grace(self, epochs: int, params: Params) -> int:
+        """How many of the epochs pass before the trial may be compared with others; 0 by default.
+
+        For strategies that begin slowly on purpose: at equal epochs those that train everything from the
+        start would have them stopped. A trial that asks for none is compared from the scheduler's own on.
+        """
+        return 0
 
     def finish(self, model: Backbone, params: Params) -> None:
         """Make the trained model one that predicts, in place: merge adapters, drop training's extras."""
@@ -153,6 +161,10 @@ class HeadPoint:
     seed: int
 
 
+TrainLinear = Callable[..., list[nn.Module]]
+"""Takes a sequence of `LinearRecipe` and, if only some features are to be used, their positions."""
+
+
 @dataclass(frozen=True, slots=True)
 class HeadTask:
     """Features of a frozen backbone and what is to be learned from them.
@@ -164,7 +176,8 @@ class HeadTask:
         stop_labels: (M,).
         classes: how many.
         epochs: the study's epochs.
-        train_linear: trains any number of linear heads at once, as one batched matrix product.
+        train_linear: trains any number of linear heads at once, as one batched matrix product; given
+            positions of features (a LongTensor), on these alone, as ``nn.Linear`` of that many inputs.
     """
 
     features: Tensor
@@ -173,7 +186,7 @@ class HeadTask:
     stop_labels: Tensor
     classes: int
     epochs: int
-    train_linear: Callable[[Sequence[LinearRecipe]], list[nn.Module]]
+    train_linear: TrainLinear
 
 
 class HeadStrategy(Strategy):
@@ -182,6 +195,13 @@ class HeadStrategy(Strategy):
     @abc.abstractmethod
     def fit_heads(self, task: HeadTask, points: Sequence[HeadPoint]) -> list[nn.Module]:
         """A fitted head for each point: a module that maps features (B, D) to logits (B, classes)."""
+
+    def layer_cells(self, params: Params) -> int:
+        """Into how many cells the outputs of all layers are pooled to be features, too; 0: they aren't.
+
+        See `Backbone.tap`. The D features of a task are then the layers', from the input on, and the trunk's.
+        """
+        return 0
 
     def head(self, width: int, classes: int, params: Params) -> nn.Module:
         """An unfitted head of the same kind, to load saved weights into; linear by default.
@@ -193,7 +213,9 @@ class HeadStrategy(Strategy):
     def prepare(self, model: Backbone, params: Params) -> None:
         """Freeze the whole trunk and put an unfitted head on it."""
         model.freeze(1.0)
-        model.head = self.head(model.info.width, model.classes, params)
+        if cells := self.layer_cells(params):
+            model.tap(cells)
+        model.head = self.head(model.width, model.classes, params)
 
 
 def split_decay(

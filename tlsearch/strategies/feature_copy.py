@@ -93,7 +93,8 @@ class KernelMachine(nn.Module):
         decisions = kernel @ self.dual.T + self.intercept
         first = torch.tensor(self.first, device=features.device)
         second = torch.tensor(self.second, device=features.device)
-        zeros = torch.zeros(len(features), self.classes, dtype=decisions.dtype, device=features.device)
+        # By shape: len() would fix the batch size where the model is exported.
+        zeros = decisions.new_zeros(features.shape[0], self.classes)
         won = (decisions > 0).to(decisions.dtype)
         votes = zeros.index_add(1, first, won).index_add(1, second, 1 - won)
         confidence = zeros.index_add(1, first, decisions).index_add(1, second, -decisions)

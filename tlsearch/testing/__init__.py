@@ -6,10 +6,12 @@
     class TestModest(StrategyContract):
         strategy = "modest"
 
-Without pytest: `check_strategy`, `check_backbone`, `check_dataset`, or ``tlsearch plugins check NAME``.
+Without pytest: `check_strategy`, `check_backbone`, `check_dataset`, `check_combination`, or
+``tlsearch plugins check NAME``.
 """
 
 from tlsearch.testing.backbones import BackboneContract, check_backbone
+from tlsearch.testing.combinations import CombinationContract, check_combination
 from tlsearch.testing.contract import CheckResult
 from tlsearch.testing.datasets import DatasetContract, check_dataset
 from tlsearch.testing.fixtures import TinyTask, installed, tiny_cnn, tiny_task, tiny_vit
@@ -18,10 +20,12 @@ from tlsearch.testing.strategies import StrategyContract, check_strategy
 __all__ = [
     "BackboneContract",
     "CheckResult",
+    "CombinationContract",
     "DatasetContract",
     "StrategyContract",
     "TinyTask",
     "check_backbone",
+    "check_combination",
     "check_dataset",
     "check_strategy",
     "installed",

@@ -107,8 +107,9 @@ class BackboneContract(Contract):
             changed = inputs.augment(example, policy, draws)
             same = changed.shape == example.shape and changed.dtype == example.dtype
             demand(same, f'augment("{policy}") changes shape or dtype')
-        if inputs.modality == "image":
-            encoded = inputs.encode(np.full((20, 30, 3), 200, np.uint8))
+        items = {"image": np.full((20, 30, 3), 200, np.uint8), "text": "Labelled texts, for example."}
+        if inputs.modality in items:
+            encoded = inputs.encode(items[inputs.modality])
             fits = encoded.shape == inputs.shape and encoded.dtype == np.dtype(inputs.dtype)
             demand(fits, f"encode() gives {encoded.shape} of {encoded.dtype}")
 

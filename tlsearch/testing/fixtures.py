@@ -26,6 +26,7 @@ from torch.nn import functional
 from tlsearch import registry
 from tlsearch.contracts import (
     BackboneFamily,
+    Combination,
     DatasetOptions,
     DatasetSource,
     Pretrained,
@@ -270,6 +271,7 @@ def installed(
     strategies: Mapping[str, type[Strategy]] | None = None,
     backbones: Mapping[str, type[BackboneFamily]] | None = None,
     datasets: Mapping[str, type[DatasetSource[Any]]] | None = None,
+    combinations: Mapping[str, type[Combination]] | None = None,
 ) -> Iterator[Path]:
     """Inside, ``testing/cnn``, ``testing/vit`` and ``testing_digits`` are installed, as any plugin is.
 
@@ -277,6 +279,7 @@ def installed(
         strategies: classes to install too, by name; other processes must be able to import their modules.
         backbones: likewise.
         datasets: likewise.
+        combinations: likewise.
 
     Yields:
         The folder that is on the path, and must be on that of other processes.
@@ -286,6 +289,7 @@ def installed(
         "strategies": strategies or {},
         "backbones": backbones or {},
         "datasets": datasets or {},
+        "combinations": combinations or {},
     }
     with tempfile.TemporaryDirectory(prefix="tlsearch-testing-") as folder:
         # Two packages, since one of a name stands only once on the path and the first may be there already.

@@ -60,10 +60,10 @@ class _Bench(Workbench):
 
     outputs: list[Any]
 
-    def _outcome(self, point: Point, model: Any, *given: Any, **more: Any) -> Outcome:
+    def conclude(self, point: Point, model: Any, *given: Any, **more: Any) -> Outcome:
         with torch.inference_mode():
             self.outputs.append(model.eval()(probe()))
-        return super()._outcome(point, model, *given, **more)
+        return super().conclude(point, model, *given, **more)
 
 
 @dataclass
@@ -122,7 +122,7 @@ class Laboratory:
             Assignment(
                 spec=self._study(points[0].backbone, epochs or self.epochs),
                 cache=place / "cache",
-                artifacts=place / "artifacts",
+                artifacts=str(place / "artifacts"),
                 cache_bytes=CACHE_BYTES if cached else 0,
                 threads=1,
                 cuda=False,

@@ -32,7 +32,7 @@ def scaffold(name: str, *, kind: str = "strategy", parent: Path = Path()) -> Pat
 
     Args:
         name: of the entry point; lower-case words joined by ``-`` or ``_``.
-        kind: ``strategy``, ``backbone`` or ``dataset``.
+        kind: ``strategy``, ``backbone``, ``dataset`` or ``combination``.
         parent: the folder to write it in; made where it is missing.
 
     Returns:
@@ -262,6 +262,29 @@ class <<cls>>(contracts.DatasetSource[Options]):
         return contracts.Samples(items=items, labels=labels, classes=self.classes, names=names)
 '''
 
+_COMBINATION = '''\
+"""A combination for tlsearch: the plain mean of finished models. Put your own method in its place."""
+
+from __future__ import annotations
+
+from tlsearch import contracts
+
+
+class <<cls>>(contracts.Combination):
+    """The mean of the two best members' weights."""
+
+    def combine(self, task):
+        """Halfway between them; None where there is only one."""
+        if len(task.members) < 2:
+            return None
+        one, other = task.members[0].state(), task.members[1].state()
+        mean = {
+            name: tensor.lerp(other[name], 0.5) if tensor.is_floating_point() else tensor
+            for name, tensor in one.items()
+        }
+        return contracts.Combined(mean, (task.members[0].number, task.members[1].number))
+'''
+
 _KINDS = {
     "strategy": _Kind(
         registry.STRATEGIES,
@@ -286,5 +309,13 @@ _KINDS = {
         _DATASET,
         "The data set <<entry>> for tlsearch.",
         "In a study file: `data: {source: <<entry>>, count: 300}`.",
+    ),
+    "combination": _Kind(
+        registry.COMBINATIONS,
+        "CombinationContract",
+        'combination = "<<entry>>"',
+        _COMBINATION,
+        "The combination <<entry>> for tlsearch.",
+        "It is offered the fine-tuned finalists of every study; what it makes is a trial of its own.",
     ),
 }

@@ -1,0 +1,35 @@
+"""Looking at a page in a real browser."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+SCREENSHOTS = Path(__file__).parents[2] / "docs" / "images"
+
+
+class Looking:
+    """A page in the browser, and all that it complained of or asked the network for."""
+
+    def __init__(self, browser: Any, *, width: int = 1280, scheme: str = "light") -> None:
+        self.page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self._hear(message.type, message.text))
+        self.page.on("pageerror", lambda error: self._hear("error", str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+
+    def _hear(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.complaints.append(text)
+
+    def close(self) -> None:
+        self.page.close()
+
+
+def screenshot(page: Any, name: str, **options: Any) -> None:
+    """Keep a picture for the documentation, where TLSEARCH_SCREENSHOTS asks for it."""
+    if os.environ.get("TLSEARCH_SCREENSHOTS"):
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SCREENSHOTS / name, **options)
