@@ -131,6 +131,33 @@ def test_half_precision_is_given_back_in_the_models_dtype(items: Items, pictures
     torch.testing.assert_close(rows, frontier.prefix(pictures.images[1:3])[0], rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_rows_kept_on_a_device_are_the_stored_ones(items: Items, pictures: Pictures, dtype: str) -> None:
+    net = Net().freeze(1).to(memory_format=torch.channels_last)
+    frontier = find_frontier(net, pictures.images[:1])
+    kept = stored(activations(frontier, items=replace(items, dtype=dtype), limit_bytes=LIMIT))
+    resident = kept.onto(torch.device("cpu"))
+    assert (
+        sum(tensor.nbytes for tensor in resident.resident)
+        == kept.bytes
+        == 10 * 8 * 8 * 8 * int(dtype[5:]) // 8
+    )
+    wanted = np.array([8, 1, 8])
+    (rows,), (expected,) = resident.fetch(wanted), kept.fetch(wanted)
+    assert torch.equal(rows, expected)
+    assert rows.dtype == expected.dtype
+    assert rows.stride() == expected.stride()
+    rows.zero_()  # a copy here too
+    assert torch.equal(resident.fetch(wanted)[0], expected)
+
+
+def test_the_pass_counts_the_operations_of_its_deepest_prefix(items: Items, pictures: Pictures) -> None:
+    taps = cuts(Net(), pictures)
+    deepest = max(tap.prefix_flops for tap in taps)
+    assert materialize(taps, items=items, limit_bytes=LIMIT).flops == 10 * deepest
+    assert materialize(taps, items=items, limit_bytes=LIMIT).flops == 0
+
+
 def test_what_does_not_fit_is_not_stored_and_the_reason_is_told(items: Items, pictures: Pictures) -> None:
     frontier = find_frontier(Net().freeze(1), pictures.images[:1])
     result = activations(frontier, items=items, limit_bytes=100)

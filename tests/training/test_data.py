@@ -265,11 +265,9 @@ def test_audit():
     assert audit.overlaps == (("name 0", "name 46"),)
     assert audit.imbalance == 42 / 5
     text = "\n".join(audit.warnings)
-    assert "1 images appear under different labels, such as name 44 and name 45" in text
+    assert "1 items appear under different labels, such as name 44 and name 45" in text
     assert "name 0 and name 46" in text
     assert 'test has no item of 1 classes, such as "few"' in text
-    uneven, hashes = listed([0] * 100 + [1] * 5)
-    assert "imbalanced" in data.audit(uneven, hashes, cut(uneven, hashes)).warnings[0]
     even, hashes = listed([0, 1] * 20)
     assert data.audit(even, hashes, cut(even, hashes)).warnings == ()
 
@@ -365,6 +363,24 @@ def test_too_many_broken_items(photos, tmp_path):
     with pytest.raises(DataError, match=r"4 of 61 items are broken \(6.6%\); up to 5%") as caught:
         prepared(samples, ArrayStore(tmp_path / "store"))
     assert "china/00.jpg: is empty" in caught.value.hint
+
+
+def test_held_out_data_that_was_trained_on(tmp_path):
+    pictures = list(np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8))
+    names = [f"{index}.png" for index in range(46)]
+    splits = ["train"] * 30 + ["test"] * 16
+    copied = Samples([*pictures, *pictures[:6]], [0, 1] * 23, ("a", "b"), names, splits)
+    store = ArrayStore(tmp_path / "store")
+    with pytest.raises(
+        DataError, match="6 of 16 items of test are copies of items of train; up to 5%"
+    ) as caught:
+        prepared(copied, store, val=0)
+    assert str(caught.value.hint).startswith("40.png is 0.png\n41.png is 1.png")
+    assert "... and 1 more" in str(caught.value.hint)
+    assert "max_overlap" in str(caught.value.hint)
+    assert len(prepared(copied, store, max_overlap=0.5).indices["test"]) == 16
+    few = replace(copied, items=copied.items[:40], labels=[0, 1] * 20, names=names[:40], splits=splits[:40])
+    assert len(prepared(few, store).indices["test"]) == 10
 
 
 def test_a_class_that_vanishes_or_a_split_that_empties(photos, tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -94,6 +95,53 @@ def test_stored_batches_are_computed_batches(make, policy):
         ):
             assert torch.equal(targets, labels)
             torch.testing.assert_close(inputs[0], others[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["none", "light", "mixup"])
+@pytest.mark.parametrize("stored", [True, False])
+def test_batches_loaded_beforehand_are_the_same(make, policy, stored):
+    feeds = [make(policy=policy, stored=stored, ahead=count)[0] for count in (0, 2)]
+    for epoch in (1, 2):
+        for skip in (0, 2):
+            one, two = (list(feed.train(epoch, batch_size=16, seed=0, skip=skip)) for feed in feeds)
+            for (inputs, targets), (others, labels) in zip(one, two, strict=True):
+                assert torch.equal(targets, labels)
+                assert all(map(torch.equal, inputs, others))
+
+
+def test_training_on_cpus_takes_no_further_thread(make):
+    feed, model = make()
+    pretrained = make.worker.backbone(BACKBONE)
+    feed = make.worker.feed(feed.data, pretrained, feed.frontier, "none", Counts(), model)
+    before = threading.active_count()
+    for _ in feed.train(1, batch_size=16, seed=0):
+        assert threading.active_count() == before
+
+
+def test_an_evaluation_that_runs_out_of_memory_goes_on_with_fewer_at_a_time(make):
+    feed, _ = make()
+    expected, _ = feed.evaluate("train", feed.frontier.eval_forward)
+    sizes: list[int] = []
+
+    def hungry(boundary):
+        sizes.append(len(boundary[0]))
+        if sizes[-1] > 20:
+            raise torch.OutOfMemoryError
+        return feed.frontier.eval_forward(boundary)
+
+    evaluated = feed.counts.evaluated
+    logits, labels = feed.evaluate("train", hungry)
+    torch.testing.assert_close(logits, expected)
+    assert len(labels) == len(logits) == feed.counts.evaluated - evaluated
+    sizes.clear()
+    feed.evaluate("train", hungry)
+    assert max(sizes) <= 20, "it remembers what fits"
+
+    def starving(boundary):
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(torch.OutOfMemoryError):
+        feed.evaluate("train", starving)
 
 
 def test_stored_views_take_turns_and_fresh_ones_never_return(make):

@@ -39,9 +39,7 @@ class Run:
             self.plans += 1
             frontier = find_frontier(self.model, inputs.to_model(inputs.example(2)))
             feeds = [
-                worker._feed(d, pretrained, frontier, recipe.augmentation, Counts(), self.model)
-                if d
-                else None
+                worker.feed(d, pretrained, frontier, recipe.augmentation, Counts(), self.model) if d else None
                 for d in (data, source)
             ]
             return frontier, *feeds
@@ -69,7 +67,7 @@ class Watching(FineTuning):
         self.calls: list[int] = []
         self.training: list[bool] = []
 
-    def on_epoch(self, model, epoch, params):
+    def on_epoch(self, model, epoch, epochs, params):
         self.calls.append(epoch)
 
     def loss(self, model, batch, params):
@@ -192,7 +190,7 @@ def test_frozen_batch_norms_keep_their_statistics(worker):
 class Surgical(FineTuning):
     """Trains the first block alone, between nothing and frozen blocks."""
 
-    def on_epoch(self, model, epoch, params):
+    def on_epoch(self, model, epoch, epochs, params):
         for name, parameter in model.trunk.named_parameters():
             parameter.requires_grad_(name.startswith("blocks.0."))
 
@@ -208,7 +206,7 @@ def test_frozen_batch_norms_behind_trained_ones_keep_their_statistics_too(worker
 class Spoiling(FineTuning):
     """Trains the head well, then everything away from what is right."""
 
-    def on_epoch(self, model, epoch, params):
+    def on_epoch(self, model, epoch, epochs, params):
         model.freeze(1.0 if epoch == 1 else 0.0)
 
     def loss(self, model, batch, params):
@@ -232,7 +230,7 @@ class Nothing(FineTuning):
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def on_epoch(self, model, epoch, params):
+    def on_epoch(self, model, epoch, epochs, params):
         if epoch >= self.epoch:
             model.requires_grad_(False)
 
@@ -262,6 +260,12 @@ def test_when_memory_runs_out_smaller_pieces_give_the_same_gradients(worker, mon
 
     strategy = Hungry()
     pieces = Run(worker, strategy, item)
+    assert whole.epochs[-1].ended == "all 3 epochs"
+    assert pieces.epochs[-1].ended == (
+        "all 3 epochs; memory ran out, so batches of 32 were taken in pieces of 4"
+    )
+    trained = Run(worker, Hungry(), point(freeze_depth=0.67))
+    assert trained.epochs[-1].ended.endswith("in pieces of 4, whose statistics BatchNorm trained on")
     assert max(len(batch.targets) for batch in strategy.batches) <= 5
     for name, tensor in whole.model.state_dict().items():
         torch.testing.assert_close(pieces.model.state_dict()[name], tensor, atol=1e-4, rtol=1e-4)
@@ -281,6 +285,52 @@ def test_pieces_of_a_joint_batch_share_out_the_source(worker):
     assert torch.equal(torch.cat([part.targets for part in parts]), torch.arange(10))
     assert torch.equal(torch.cat([part.source.targets for part in parts if part.source]), torch.arange(9))
     assert all(len(part.source.targets) == 3 for part in parts if part.source)
+
+
+def test_no_piece_is_without_source_items():
+    source = Batch((torch.arange(2.0),), torch.arange(2), 1)
+    parts = fitting._parts(Batch((torch.arange(10.0),), torch.arange(10), 1, source), 1)
+    assert [len(part.source.targets) for part in parts if part.source] == [1, 1]
+
+
+def test_the_gradient_of_pieces_is_the_batchs(worker):
+    def gradients(limit: int) -> tuple[list[int], dict[str, torch.Tensor]]:
+        found: dict[str, torch.Tensor] = {}
+        sizes: list[int] = []
+
+        class Watched(FineTuning):
+            def loss(self, model, batch, params):
+                sizes.append(len(batch.targets))
+                if sizes[-1] > limit:
+                    raise torch.OutOfMemoryError
+                return super().loss(model, batch, params)
+
+            def penalty(self, model, params):
+                return sum(p.square().sum() for p in stepper.model.parameters() if p.requires_grad)
+
+        item = point(freeze_depth=1.0, dropout=0.0)
+        pretrained = worker.backbone(BACKBONE)
+        data = worker.data("data", pretrained.info.inputs)
+        model = worker.build(Watched(), item, pretrained, data, None)
+        frontier = find_frontier(model, worker.example(pretrained))
+        feed = worker.feed(data, pretrained, frontier, "none", Counts(), model)
+        optimizer = fitting._optimizer(
+            Watched().recipe(item.params), Watched().param_groups(model, item.params)
+        )
+        stepper = fitting._Stepper(model, Watched(), item.params, optimizer, batch_size=21)
+        inputs, targets = next(feed.train(1, batch_size=21, seed=0))
+        stepper.step(frontier, Batch(inputs, targets, 1), 0.0)
+        found |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        return sizes, found
+
+    whole, expected = gradients(100)
+    pieces, accumulated = gradients(6)
+    assert whole == [21]
+    assert pieces == [21, 7, 5, 4, 4, 4, 4]  # in three, and when that fails too, in five
+    assert expected.keys() == accumulated.keys()
+    for name, gradient in expected.items():
+        assert gradient.abs().sum() > 0
+        torch.testing.assert_close(accumulated[name], gradient, atol=1e-6, rtol=1e-5)
 
 
 def test_the_penalty_is_a_part_of_the_loss(worker):

@@ -43,7 +43,7 @@ def test_what_is_saved_comes_back(tmp_path):
         for parameter in trained.parameters():
             parameter.add_(torch.randn_like(parameter))
     path = tmp_path / "trials" / "a.safetensors"
-    artifact = weights.save(path, weights.changed(trained, model().trunk))
+    artifact = weights.save(str(path), weights.changed(trained, model().trunk))
     assert artifact.uri == str(path)
     assert artifact.bytes == path.stat().st_size
     assert artifact.sha256 == sha256_of(path)
@@ -57,7 +57,7 @@ def test_what_is_saved_comes_back(tmp_path):
 def test_tensors_that_share_memory_are_saved(tmp_path):
     tied = nn.Linear(3, 3)
     state = {"a": tied.weight.detach(), "b": tied.weight.detach(), "c": tied.weight.detach()[0]}
-    weights.save(tmp_path / "w", state)
+    weights.save(str(tmp_path / "w"), state)
     loaded = load_file(tmp_path / "w")
     assert all(torch.equal(loaded[name], state[name]) for name in state)
 
@@ -65,5 +65,5 @@ def test_tensors_that_share_memory_are_saved(tmp_path):
 def test_a_failed_write_leaves_nothing(tmp_path):
     (tmp_path / "trials").write_text("in the way")
     with pytest.raises(OSError, match="trials"):
-        weights.save(tmp_path / "trials" / "a.safetensors", {"a": torch.zeros(1)})
+        weights.save(str(tmp_path / "trials" / "a.safetensors"), {"a": torch.zeros(1)})
     assert [path.name for path in Path(tmp_path).iterdir()] == ["trials"]

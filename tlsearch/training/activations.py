@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -64,9 +64,13 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Uncached:
-    """Nothing is stored to train on, so every batch passes the prefix; ``reason`` is for the record."""
+    """Nothing is stored to train on; ``reason`` is for the record.
+
+    ``overflow`` says that the items' outputs don't fit the dtype, so that another dtype may do.
+    """
 
     reason: str
+    overflow: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,23 +81,51 @@ class Activations:
         arrays: memory-mapped, one for each boundary tensor, a row for each item.
         boundary: what they hold.
         images: items that were pushed through the prefix by the call that returned this.
+        flops: operations that this took.
         pinned: whether fetched tensors are in pinned memory.
+        resident: the arrays as tensors on the device, where they are kept there.
     """
 
     arrays: tuple[Array, ...]
     boundary: tuple[BoundarySpec, ...]
     images: int
+    flops: float = 0.0
     pinned: bool = False
+    resident: tuple[Tensor, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """Of all that is stored."""
+        return sum(array.nbytes for array in self.arrays)
+
+    def onto(self, device: torch.device) -> Activations:
+        """The same, kept on a device. Copied in pieces, so that host memory needn't hold it all."""
+        tensors = []
+        for array in self.arrays:
+            tensor = torch.empty(array.shape, dtype=getattr(torch, array.dtype.name), device=device)
+            for start in range(0, len(array), _PIECE):
+                tensor[start : start + _PIECE] = torch.from_numpy(np.array(array[start : start + _PIECE]))
+            tensors.append(tensor)
+        return replace(self, resident=tuple(tensors))
 
     def fetch(self, indices: Indices) -> tuple[Tensor, ...]:
-        """The boundary, each (B, *shape), of these items: copies in host memory, free to be written to."""
+        """The boundary, each (B, *shape), of these items: copies, free to be written to.
+
+        They are in host memory, or where all is kept.
+        """
         fetched = []
-        for array, spec in zip(self.arrays, self.boundary, strict=True):
-            tensor = torch.from_numpy(np.asarray(array[indices])).to(spec.dtype)  # such indexing copies
-            if self.pinned:
-                tensor = tensor.pin_memory()
+        for number, (array, spec) in enumerate(zip(self.arrays, self.boundary, strict=True)):
+            if self.resident:
+                kept = self.resident[number]
+                tensor = kept[torch.from_numpy(indices).to(kept.device)].to(spec.dtype)
+            else:
+                tensor = torch.from_numpy(np.asarray(array[indices])).to(spec.dtype)  # such indexing copies
+                tensor = tensor.pin_memory() if self.pinned else tensor
             fetched.append(tensor.permute(0, 3, 1, 2) if spec.channels_last else tensor)
         return tuple(fetched)
+
+
+_PIECE = 256
 
 
 @dataclass(slots=True)
@@ -102,11 +134,15 @@ class Materialized:
 
     Attributes:
         images: items pushed through the shared prefix; 0 where all was there.
+        flops: operations that this took.
+        overflow: keys of those skipped because values don't fit the dtype.
         stored: keys of the frontiers whose boundaries are in the store.
         skipped: keys of the others, with the reason.
     """
 
     images: int = 0
+    flops: float = 0.0
+    overflow: set[str] = field(default_factory=set)
     stored: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -129,12 +165,12 @@ def activations(
         wanted = [*twins, *_ranked(other for other in also if other not in twins)] if twins else wanted
     done = _store(wanted, items, limit_bytes)
     if frontier.key in done.skipped:
-        return Uncached(done.skipped[frontier.key])
+        return Uncached(done.skipped[frontier.key], frontier.key in done.overflow)
     entry = items.store.open(items.key(frontier))
     if entry is None:
         return Uncached("the stored activations were evicted at once: the store's limit is too low")
     pinned = torch.device(items.device).type == "cuda"
-    return Activations(entry.arrays, frontier.boundary, done.images, pinned)
+    return Activations(entry.arrays, frontier.boundary, done.images, done.flops, pinned)
 
 
 def materialize(frontiers: Sequence[Frontier], *, items: Items, limit_bytes: int) -> Materialized:
@@ -170,7 +206,9 @@ def _store(frontiers: Sequence[Frontier], items: Items, limit_bytes: int) -> Mat
         elif items.store.open(items.key(frontier)) is not None:
             done.stored.append(frontier.key)
         elif size > left:
-            done.skipped[frontier.key] = f"activations would take {_size(size)} of {_size(left)} allowed"
+            done.skipped[frontier.key] = (
+                f"activations would take {size_text(size)} of {size_text(left)} allowed"
+            )
         else:
             missing.append(frontier)
             left -= size
@@ -180,8 +218,12 @@ def _store(frontiers: Sequence[Frontier], items: Items, limit_bytes: int) -> Mat
         done.images = _build(missing, [], items)
     except (OSError, _Overflow) as error:
         done.skipped |= {frontier.key: f"activations can't be stored: {error}" for frontier in missing}
+        if isinstance(error, _Overflow):
+            done.overflow |= {frontier.key for frontier in missing}
     else:
         done.stored += [frontier.key for frontier in missing]
+        # The prefixes of one model are parts of its deepest one.
+        done.flops = done.images * max((frontier.prefix_flops for frontier in missing), default=0.0)
     return done
 
 
@@ -240,5 +282,6 @@ def _stored_dtype(spec: BoundarySpec, wanted: str) -> str:
     return wanted if spec.dtype.is_floating_point else str(spec.dtype).removeprefix("torch.")
 
 
-def _size(count: int) -> str:
-    return f"{count / 2**20:.1f} MiB"
+def size_text(count: int) -> str:
+    """Bytes for people to read."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -101,9 +101,12 @@ class ArrayStore:
         specs: Sequence[ArraySpec],
         fill: Callable[[Sequence[Array]], Mapping[str, Any]],
     ) -> None:
+        for left in self.root.glob(f"draft-{key}-*"):  # we hold the key's lock: nobody is at it
+            shutil.rmtree(left, ignore_errors=True)
+        self._sweep()
         self._make_room(sum(spec.bytes for spec in specs))
         place = self._place(key)
-        draft = self.root / f"draft-{uuid.uuid4().hex}"
+        draft = self.root / f"draft-{key}-{uuid.uuid4().hex}"
         draft.mkdir()
         try:
             arrays = [
@@ -126,22 +129,47 @@ class ArrayStore:
         if self.limit_bytes is None:
             return
         entries = sorted(self._entries())
-        total = needed + sum(size for _, _, size in entries)
+        # What is being built takes its room already, here or in another process.
+        total = needed + sum(size for _, _, size in entries) + sum(map(_size, self.root.glob("draft-*-*")))
         for _, place, size in entries:
             if total <= self.limit_bytes:
                 break
-            # Processes that have it mapped keep their view; the space is freed when they let go.
-            shutil.rmtree(place, ignore_errors=True)
+            # Out of its place in one step, so that nobody opens half of it. Processes that have it mapped
+            # keep their view; the space is freed when they let go.
+            gone = self.root / f"draft-{place.name}-{uuid.uuid4().hex}"
+            try:
+                place.rename(gone)
+            except FileNotFoundError:  # another process was faster
+                continue
+            shutil.rmtree(gone, ignore_errors=True)
             total -= size
+
+    def _sweep(self) -> None:
+        """Delete what killed processes left: drafts whose key nobody holds the lock of."""
+        for draft in self.root.glob("draft-*-*"):
+            lock = FileLock(self.root / f"{draft.name.split('-')[1]}.lock", timeout=0)
+            try:
+                with lock:
+                    shutil.rmtree(draft, ignore_errors=True)
+            except Timeout:  # it is being built
+                continue
 
     def _entries(self) -> Iterator[tuple[float, Path, int]]:
         for meta in self.root.glob("??/*/meta.json"):
             try:
                 used = meta.stat().st_mtime
-                size = sum(file.stat().st_size for file in meta.parent.iterdir())
+                size = _size(meta.parent)
             except FileNotFoundError:  # evicted by another process meanwhile
                 continue
             yield used, meta.parent, size
 
     def _place(self, key: str) -> Path:
         return self.root / key[:2] / key
+
+
+def _size(folder: Path) -> int:
+    """Bytes of a folder's files; 0 where it went away meanwhile."""
+    try:
+        return sum(file.stat().st_size for file in folder.iterdir())
+    except FileNotFoundError:
+        return 0

@@ -224,10 +224,36 @@ def prefix_module(trace: Trace, boundaries: Sequence[Sequence[str]]) -> fx.Graph
 def suffix_module(cut: Cut, trace: Trace) -> fx.GraphModule:
     """A module that maps the boundary's tensors to the model's output, in the mode of the trace."""
     graph = fx.Graph()
+    _copy_fed(graph, cut, trace, cut.suffix(trace))
+    return fx.GraphModule(trace.root, graph, "Suffix")
+
+
+def between_module(lower: Cut, upper: Cut) -> tuple[float, fx.GraphModule] | None:
+    """A module that maps a cut's boundary to a deeper one's, and its operations for one item.
+
+    Both cuts are of the same trace in eval mode. None where the upper boundary needs what the lower cut
+    doesn't store.
+    """
+    trace = lower.eval
+    first = {digest: node for node, digest in reversed(trace.digests.items())}
+    targets = [first[digest] for digest in upper.boundary]
+    needed = trace.ancestors(targets, stop=lambda node: lower.fed(trace, node) is not None)
+    done = [node for node in needed if lower.fed(trace, node) is None]
+    stored = {digest for node in needed if (digest := lower.fed(trace, node))} - set(lower.boundary)
+    if any(node.op == "placeholder" for node in done) or any(lower.facts[d].spec for d in stored):
+        return None
+    graph = fx.Graph()
+    env = _copy_fed(graph, lower, trace, needed)
+    graph.output(tuple(env[node] for node in targets))
+    flops = sum(trace.flops.get(node, 0.0) for node in done)
+    return flops, fx.GraphModule(trace.root, graph, "Between")
+
+
+def _copy_fed(graph: fx.Graph, cut: Cut, trace: Trace, needed: Collection[fx.Node]) -> dict[fx.Node, Any]:
+    """Copy nodes into a graph whose inputs are the boundary's tensors; returns what became of each node."""
     feeds = {digest: graph.placeholder(f"boundary_{index}") for index, digest in enumerate(cut.boundary)}
     rows = graph.call_method("size", (next(iter(feeds.values())), 0))
     env: dict[fx.Node, Any] = {}
-    needed = cut.suffix(trace)
     for node in trace.graph.nodes:
         if node not in needed:
             continue
@@ -238,7 +264,7 @@ def suffix_module(cut: Cut, trace: Trace) -> fx.GraphModule:
             env[node] = feeds[digest] if digest in feeds else _spelled(graph, cut.facts[digest].literal, rows)
     if not rows.users:
         graph.erase_node(rows)
-    return fx.GraphModule(trace.root, graph, "Suffix")
+    return env
 
 
 def _spelled(graph: fx.Graph, literal: Any, rows: fx.Node) -> Any:

@@ -79,6 +79,7 @@ def prepare(
     mirror: bool,
     threads: int = 2,
     max_broken: float = 0.05,
+    max_overlap: float = 0.05,
     hashed: tuple[str, list[str]] | None = None,
     progress: Progress | None = None,
 ) -> Data:
@@ -95,11 +96,12 @@ def prepare(
         mirror: whether flips are harmless.
         threads: for hashing and decoding.
         max_broken: share of broken items above which the data is refused.
+        max_overlap: share of val, or of test, that may be copies of items of train.
         hashed: what `fingerprint` gave for these samples, where it is known already.
         progress: called with (items done, items) while decoding.
 
     Raises:
-        DataError: too many broken items, a class or split that has none left, or see `split`.
+        DataError: too many broken or copied items, a class or split that has none left, or see `split`.
     """
     identity, hashes = hashed if hashed is not None else fingerprint(samples, threads=threads)
     parts = split(samples, hashes, val=val, test=test, stop=stop, seed=seed)
@@ -115,6 +117,7 @@ def prepare(
     for name, indices in kept.items():
         if len(indices) == 0 and (wanted[name] > 0 or len(parts[name]) > 0):
             raise DataError(f"no usable item is left in {name}", hint=_first(broken) or None)
+    _check_overlap(samples, hashes, kept, limit=max_overlap)
     if missing := sorted(set(range(len(samples.classes))) - set(labels[kept["train"]].tolist())):
         raise DataError(
             f'class "{samples.classes[missing[0]]}" has no usable item in train', hint=_first(broken) or None
@@ -241,6 +244,24 @@ def _check_broken(broken: Sequence[str], count: int, *, limit: float) -> None:
             " set aside",
             hint=_first(broken),
         )
+
+
+def _check_overlap(
+    samples: Samples, hashes: Sequence[str], parts: Mapping[str, IntArray], *, limit: float
+) -> None:
+    """Refuse held-out data that was trained on: a copy or two happen, a folder taken twice must not."""
+    trained = {
+        hashes[index]: samples.names[index] for name in ("train", "stop") for index in parts[name].tolist()
+    }
+    for name in ("val", "test"):
+        copies = [index for index in parts[name].tolist() if hashes[index] in trained]
+        if len(copies) > limit * len(parts[name]):
+            raise DataError(
+                f"{len(copies)} of {len(parts[name])} items of {name} are copies of items of train; up to"
+                f" {limit:.0%} are taken",
+                hint=f"{_first([f'{samples.names[i]} is {trained[hashes[i]]}' for i in copies])}\n"
+                f"Take them out of {name}, or raise max_overlap: scores then look better than they are.",
+            )
 
 
 def _first(broken: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tlsearch import registry
 from tlsearch.errors import TlsearchError
+from tlsearch.files import disk_is_full
 from tlsearch.records import EpochResult, Outcome, Point, TrialState
 
 REASON_LENGTH = 2_000
@@ -20,7 +21,7 @@ def failed(point: Point, error: BaseException) -> EpochResult:
     """
     if isinstance(error, SystemExit) and _stops_worker(error):
         raise error
-    message = f"{type(error).__name__}: {error}"
+    message = f"{_shortage(error)}{type(error).__name__}: {error}"
     if isinstance(error, TlsearchError):
         message = error.message
     else:
@@ -30,6 +31,21 @@ def failed(point: Point, error: BaseException) -> EpochResult:
     return EpochResult(
         number=point.number, attempt=point.attempt, epoch=0, epochs=0, value=None, outcome=outcome
     )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory was refused: by a GPU, by torch on a CPU, or by Python."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _shortage(error: BaseException) -> str:
+    if disk_is_full(error):
+        return "the disk is full: "
+    return "out of memory: " if out_of_memory(error) else ""
 
 
 def _stops_worker(error: SystemExit) -> bool:

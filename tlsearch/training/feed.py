@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import math
+import weakref
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,10 +16,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from tlsearch.contracts import InputSpec
-from tlsearch.training.activations import Activations, Items, Uncached, activations
+from tlsearch.training.activations import Activations, Items, activations
 from tlsearch.training.arrays import ArrayStore
+from tlsearch.training.choosing import Choice, Depths, choices
 from tlsearch.training.data import Data
-from tlsearch.training.frontier import Frontier
+from tlsearch.training.failures import out_of_memory
+from tlsearch.training.frontier import Bridge, Frontier
+from tlsearch.training.prefetch import ahead
 
 Indices = NDArray[np.int64]
 EVALUATION_BATCH = 256
@@ -26,19 +32,25 @@ MIXUP_ALPHA = 0.2
 
 @dataclass
 class Counts:
-    """Items that went through each part of the model. An evaluation counts in ``evaluated`` alone."""
+    """Items that went through each part of the model. An evaluation counts in ``evaluated`` alone.
+
+    ``prefix`` counts those that frozen layers were run for, be it all or some of them; ``frozen_flops`` are
+    the operations that this took.
+    """
 
     prefix: int = 0
     trained: int = 0
     evaluated: int = 0
+    frozen_flops: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """Stored activations of one view, and which items their rows are (ascending)."""
+    """Stored activations of one view, which items their rows are (ascending), and the layers they lack."""
 
     activations: Activations
     index: Indices
+    bridge: Bridge | None
 
     def holds(self, index: Indices) -> bool:
         """Whether all of these items are stored; test items are not."""
@@ -58,8 +70,10 @@ class Feed:
         views: how many augmented views are stored; epochs take turns.
         seed: of the views, one for the whole study so that trials share them.
         device: where batches go.
-        limit_bytes: a prefix whose outputs would need more is run for every batch.
-        taps: finds other frontiers of the same backbone, worth storing in the same pass.
+        limit_bytes: for the outputs that a trial has stored, of all its views; see `choices`.
+        taps: finds the frontiers of other freeze depths.
+        ahead: batches to load beforehand, by a thread of their own; 0 where the CPU trains and has no time.
+        room: how many bytes of the device stored outputs may take now.
         counts: what went through which part so far.
         cache: what served the prefix, for the trial's record.
     """
@@ -73,45 +87,81 @@ class Feed:
     seed: int
     device: torch.device
     limit_bytes: int
-    taps: Callable[[], Sequence[Frontier]] = tuple
+    taps: Callable[[], Depths] = Depths
+    ahead: int = 0
+    room: Callable[[], int] = int
     counts: Counts = field(default_factory=Counts)
     cache: str = ""
     _views: dict[int, _View | None] = field(default_factory=dict)
     _draws: dict[int, Tensor | None] = field(default_factory=dict)
+    _choices: Iterator[Choice | str] | None = None
+    _choice: Choice | str = ""
+    _depths: Depths | None = None
+    _evaluated_at_once: int = EVALUATION_BATCH
 
-    def train(self, epoch: int, *, batch_size: int, seed: int) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    def train(
+        self, epoch: int, *, batch_size: int, seed: int, skip: int = 0
+    ) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         """Shuffled training batches of an epoch (from 1): boundary tensors, and targets.
 
-        The last batch is dropped where it would hold a single item, which BatchNorm can't train on.
+        The last batch is dropped where it would hold a single item, which BatchNorm can't train on. The first
+        ``skip`` batches are passed over, and the rest is the same as without.
         """
         items = self.data.indices["train"]
         order = np.random.default_rng((seed, epoch)).permutation(items)
         mixing = torch.Generator().manual_seed(seed * 100_003 + epoch)
-        for start in range(0, len(order), batch_size):
-            index = order[start : start + batch_size]
-            if len(index) == 1 and start > 0:
-                break
+        mixup = self.policy == "mixup"
+        batches = [
+            order[number * batch_size : (number + 1) * batch_size]
+            for number in range(self.batches(batch_size))
+        ]
+        for index in batches[:skip] if mixup else ():
+            _draw_mixing(len(index), mixing)
+        view = self.view_of(epoch)
+        stored = None if mixup else self._stored_view(view)
+        loads = [partial(self._load, index, stored) for index in batches[skip:]]
+        for index, loaded in zip(batches[skip:], ahead(loads, self.ahead), strict=True):
             targets = self.labels(index)
             self.counts.trained += len(index)
-            if self.policy == "mixup":
-                yield self._mixed(index, targets, mixing)
+            if mixup:
+                yield self._mixed(self._to_model(loaded, index, 0), targets, mixing)
             else:
-                yield self.fetch(index, self.view_of(epoch)), targets
+                yield self._boundary(loaded, index, view, stored), targets
+
+    def batches(self, batch_size: int) -> int:
+        """How many training batches an epoch has."""
+        count = len(self.data.indices["train"])
+        if batch_size == 1:
+            return min(1, count)
+        return math.ceil(count / batch_size) - int(count % batch_size == 1 and count > 1)
 
     def evaluate(self, split: str, forward: Callable[[tuple[Tensor, ...]], object]) -> tuple[Tensor, Tensor]:
         """Logits (N, classes) and labels (N,) of a split, on the CPU."""
         items = self.data.indices[split]
-        parts = []
-        with torch.inference_mode():
-            for start in range(0, len(items), EVALUATION_BATCH):
-                index = items[start : start + EVALUATION_BATCH]
-                outputs = forward(self.fetch(index, 0))
-                logits = outputs[0] if isinstance(outputs, tuple) else outputs
-                if not isinstance(logits, Tensor):
-                    raise TypeError(f"a model must return logits, not {type(logits).__name__}")
-                parts.append(logits.float().cpu())
+        parts: list[Tensor] = []
+        done = 0
+        while done < len(items):
+            index = items[done : done + self._evaluated_at_once]
+            try:
+                parts.append(self._logits(index, forward))
+                done += len(index)
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or self._evaluated_at_once == 1:
+                    raise
+            # Only now has the error let go of the tensors that it was raised among.
+            self._evaluated_at_once //= 2
+            torch.cuda.empty_cache()
         self.counts.evaluated += len(items)
         return torch.cat(parts), torch.from_numpy(self.data.labels[items])
+
+    def _logits(self, index: Indices, forward: Callable[[tuple[Tensor, ...]], object]) -> Tensor:
+        with torch.inference_mode():
+            outputs = forward(self.fetch(index, 0))
+            logits = outputs[0] if isinstance(outputs, tuple) else outputs
+            if not isinstance(logits, Tensor):
+                raise TypeError(f"a model must return logits, not {type(logits).__name__}")
+            return logits.float().cpu()
 
     def view_of(self, epoch: int) -> int:
         """Which view an epoch trains on: 0 is not augmented."""
@@ -128,16 +178,42 @@ class Feed:
     def fetch(self, index: Indices, view: int) -> tuple[Tensor, ...]:
         """Boundary tensors of items, each with as many rows."""
         stored = self._stored_view(view)
-        if stored is not None and stored.holds(index):
-            positions = np.searchsorted(stored.index, index)
-            fetched = stored.activations.fetch(positions)
-            return tuple(tensor.to(self.device, non_blocking=True) for tensor in fetched)
-        self.counts.prefix += len(index) if self.frontier.frozen else 0
-        return self.frontier.prefix(self.read(index, view))
+        if stored is not None and not stored.holds(index):
+            stored = None
+        return self._boundary(self._load(index, stored), index, view, stored)
 
     def read(self, index: Indices, view: int) -> Tensor:
         """Model input of items, augmented by the view."""
-        batch = torch.from_numpy(np.ascontiguousarray(self.data.array[index])).to(self.device)
+        return self._to_model(self._load(index, None), index, view)
+
+    def _load(self, index: Indices, stored: _View | None) -> tuple[Tensor, ...]:
+        """What is kept of items: stored boundary tensors, else the encoded items. Any thread may ask."""
+        if stored is not None:
+            return stored.activations.fetch(np.searchsorted(stored.index, index))
+        encoded = torch.from_numpy(np.ascontiguousarray(self.data.array[index]))
+        return (encoded.pin_memory() if self.device.type == "cuda" else encoded,)
+
+    def _boundary(
+        self, loaded: tuple[Tensor, ...], index: Indices, view: int, stored: _View | None
+    ) -> tuple[Tensor, ...]:
+        """Boundary tensors, on the device, of items that were loaded."""
+        if stored is None:
+            self._passed(len(index), self.frontier.prefix_flops)
+            return self.frontier.prefix(self._to_model(loaded, index, view))
+        tensors = tuple(tensor.to(self.device, non_blocking=True) for tensor in loaded)
+        if stored.bridge is None:
+            return tensors
+        self._passed(len(index), stored.bridge.flops)
+        return stored.bridge(tensors)
+
+    def _passed(self, items: int, flops: float) -> None:
+        if self.frontier.frozen:
+            self.counts.prefix += items
+            self.counts.frozen_flops += items * flops
+
+    def _to_model(self, loaded: tuple[Tensor, ...], index: Indices, view: int) -> Tensor:
+        (batch,) = loaded
+        batch = batch.to(self.device, non_blocking=True)
         if view:
             if view not in self._draws:
                 self._draws[view] = self.inputs.draw(
@@ -160,43 +236,88 @@ class Feed:
         return self._views[view]
 
     def _materialize(self, store: ArrayStore, view: int) -> _View | None:
+        if self._choices is None:
+            self._choices = self._ranked(store)
+            self._choice = next(self._choices)
+        index = self._kept(view)
+        while not isinstance(self._choice, str):
+            choice = self._choice
+            items = self._items(store, index, view, choice.dtype)
+            # The same pass over the items also serves the other depths that trials will freeze.
+            missing = choice.dtype == "float32" and store.open(items.key(choice.frontier)) is None
+            stored = activations(
+                choice.frontier,
+                items=items,
+                limit_bytes=self.limit_bytes,
+                also=self._others().worth_storing() if missing else (),
+            )
+            if isinstance(stored, Activations):
+                self.counts.prefix += stored.images
+                self.counts.frozen_flops += stored.flops
+                self.cache = self.cache or choice.told
+                if self.device.type != "cpu" and stored.bytes <= self.room():
+                    stored = stored.onto(self.device)
+                return _View(stored, index, choice.bridge)
+            self._choice = next(self._choices) if stored.overflow else stored.reason
+        self.cache = f"none: {self._choice}"
+        return None
+
+    def _ranked(self, store: ArrayStore) -> Iterator[Choice | str]:
+        """What can be stored for the frontier: the same in every trial with as many views of these items."""
+        train = self._kept(1) if "train" in self.data.indices else self._kept(0)[:0]  # as for measuring alone
+        augmented = 0 if self.policy in ("none", "mixup") else self.views
+        me = weakref.proxy(self)  # see `_items`
+        limits = [self.limit_bytes, *([] if store.limit_bytes is None else [store.limit_bytes])]
+        return choices(
+            self.frontier,
+            find=lambda: me._others(),
+            items=self._items(store, train, 0, "float32"),
+            labels=self.data.labels[train],
+            rows=len(self._kept(0)) + augmented * len(train),
+            limit_bytes=min(limits),
+            count=lambda items, flops: me._passed(items, flops),
+        )
+
+    def _others(self) -> Depths:
+        if self._depths is None:
+            self._depths = self.taps()
+        return self._depths
+
+    def _kept(self, view: int) -> Indices:
+        """Items of a view that are stored, ascending."""
         # Test items are not touched before the winner is known; augmented views serve training alone.
         splits = ("train",) if view else tuple(name for name in self.data.indices if name != "test")
-        index = np.sort(np.concatenate([self.data.indices[name] for name in splits]))
-        items = Items(
+        return np.sort(np.concatenate([self.data.indices[name] for name in splits]))
+
+    def _items(self, store: ArrayStore, index: Indices, view: int, dtype: str) -> Items:
+        # A feed that held itself would keep its files mapped until the collector comes by, trials later.
+        me = weakref.proxy(self)
+        return Items(
             store=store,
             data_key=f"{self.data.key}|{hashlib.sha256(index.tobytes()).hexdigest()}",
             view_key=f"{self.policy}|{self.seed}|{view}|{self.data.mirror}" if view else "plain",
             count=len(index),
-            read=lambda positions: self.read(index[positions], view),
+            read=lambda positions: me.read(index[positions], view),
             device=self.device,
+            dtype=dtype,
         )
-        # The same pass over the items also serves the other depths that trials will freeze.
-        missing = store.open(items.key(self.frontier)) is None
-        stored = activations(
-            self.frontier,
-            items=items,
-            limit_bytes=self.limit_bytes,
-            also=self.taps() if missing else (),
-        )
-        if isinstance(stored, Uncached):
-            self.cache = f"none: {stored.reason}"
-            return None
-        self.counts.prefix += stored.images
-        self.cache = self.cache or "prefix"
-        return _View(stored, index)
 
     def _mixed(
-        self, index: Indices, targets: Tensor, generator: torch.Generator
+        self, batch: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """Mixup: weighted means of pairs of inputs, and of their one-hot labels."""
         if self.frontier.frozen:
             self.cache = "none: mixup blends inputs anew in every step"
-        batch = self.read(index, 0)
-        seed = int(torch.randint(2**31, (1,), generator=generator))
-        share = float(np.random.default_rng(seed).beta(MIXUP_ALPHA, MIXUP_ALPHA))
-        partner = torch.randperm(len(index), generator=generator).to(self.device)
+        share, partner = _draw_mixing(len(batch), generator)
+        partner = partner.to(self.device)
         rows = functional.one_hot(targets, len(self.data.classes)).float()
-        self.counts.prefix += len(index) if self.frontier.frozen else 0
+        self._passed(len(batch), self.frontier.prefix_flops)
         boundary = self.frontier.prefix(batch.lerp(batch[partner], 1 - share))
         return boundary, rows.lerp(rows[partner], 1 - share)
+
+
+def _draw_mixing(count: int, generator: torch.Generator) -> tuple[float, Tensor]:
+    """A weight for the items of a batch, and the partner of each (B,)."""
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    share = float(np.random.default_rng(seed).beta(MIXUP_ALPHA, MIXUP_ALPHA))
+    return share, torch.randperm(count, generator=generator)

@@ -6,7 +6,8 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,9 +17,19 @@ from tlsearch.contracts import Backbone, Batch, Recipe, Strategy
 from tlsearch.errors import TrialError
 from tlsearch.metrics import rank, score
 from tlsearch.records import Params
+from tlsearch.training.failures import out_of_memory
 from tlsearch.training.feed import Feed
 from tlsearch.training.frontier import Frontier, set_modes, trainable_names
 from tlsearch.training.heads import schedule
+from tlsearch.training.resume import (
+    FitState,
+    best_tensors,
+    capture,
+    restore_model,
+    restore_optimizer,
+    restore_random,
+    trained_state,
+)
 
 CLIP_NORM = 1.0
 NOTHING_TRAINS = "nothing trains: the strategy marked no parameter"
@@ -30,6 +41,8 @@ class FitEpoch:
 
     After the last one the model holds the weights of the epoch that was best on the stop split, and
     ``kept`` is that epoch's scores. Without stop items (``stop`` is empty) that is the last epoch.
+    ``snapshot`` answers what is needed to go on from here; it may be asked until the next epoch is. It is
+    None after the last epoch, and after one that comes from such a state.
     """
 
     epoch: int
@@ -40,6 +53,7 @@ class FitEpoch:
     seconds: float
     ended: str
     kept: Mapping[str, float]
+    snapshot: Callable[[], FitState | None] | None = None
 
 
 Plan = Callable[[], tuple[Frontier, Feed, Feed | None]]
@@ -56,6 +70,7 @@ def fit(
     seed: int,
     metric: str,
     deadline: float = math.inf,
+    resume: FitState | None = None,
 ) -> Iterator[FitEpoch]:
     """Train a prepared model, an epoch at a time.
 
@@ -68,34 +83,49 @@ def fit(
         seed: of dropout and of the order of items.
         metric: decides which epoch is kept, on the stop split.
         deadline: as `time.time` counts; training ends there, inside an epoch if it must.
+        resume: goes on from there; that epoch is told again, not trained again.
 
     Raises:
         TrialError: the loss isn't finite, or memory doesn't even suffice for one item.
+        ValueError: ``resume`` is of another model.
     """
     recipe = strategy.recipe(params)
     torch.manual_seed(seed)
-    strategy.on_epoch(model, 1, params)
+    begun = resume.epoch if resume is not None else 1
+    for epoch in range(1, begun + 1):
+        strategy.on_epoch(model, epoch, epochs, params)
+    if resume is not None:
+        restore_model(resume, model)
     frontier, feed, source = plan()
     planned = trainable_names(model)
+    trained = set(planned)
     optimizer = _optimizer(recipe, strategy.param_groups(model, params))
     stepper = _Stepper(model, strategy, params, optimizer, batch_size=recipe.batch_size)
     share = _target_share(recipe, source)
     steps_per_epoch = math.ceil(len(feed.data.indices["train"]) / share)
-    sources = _endless(source, recipe, seed, first=1) if source is not None else None
-    best: tuple[float, float] | None = None
-    best_state: dict[str, Tensor] = {}
-    best_epoch, kept = 0, {}
+    sources = _Sources(source, recipe, seed, first=1) if source is not None else None
+    best = _Best()
+    if resume is not None:
+        trained |= set(resume.facts["trained"])
+        restore_optimizer(resume, model, optimizer)
+        stepper.restore(resume.facts["stepper"])
+        if sources is not None:
+            sources.first, sources.taken = resume.facts["sources"]
+        best.restore(resume, model)
+        restore_random(resume, stepper.device)
+        yield FitEpoch(**resume.facts["told"])
 
-    for epoch in range(1, epochs + 1):
+    for epoch in range(resume.epoch + 1 if resume is not None else 1, epochs + 1):
         began = time.perf_counter()
         if epoch > 1:
-            strategy.on_epoch(model, epoch, params)
+            strategy.on_epoch(model, epoch, epochs, params)
             if trainable_names(model) != planned:
                 frontier, feed, source = plan()
                 planned = trainable_names(model)
-                sources = _endless(source, recipe, seed, first=epoch) if source is not None else None
+                trained |= set(planned)
+                sources = _Sources(source, recipe, seed, first=epoch) if source is not None else None
                 # What starts to train now still has the values that it had in the best epoch so far.
-                best_state = {**_snapshot(model), **best_state}
+                best.state = {**_snapshot(model), **best.state}
                 _refresh(optimizer, strategy.param_groups(model, params))
         set_modes(model, frontier)
         losses: list[float] = []
@@ -104,7 +134,7 @@ def fit(
             if losses and time.time() > deadline:
                 cut_short = True
                 break
-            batch = Batch(inputs, targets, epoch, next(sources) if sources else None)
+            batch = Batch(inputs, targets, epoch, sources.take() if sources is not None else None)
             factor = schedule((epoch - 1) * steps_per_epoch + number + 1, epochs * steps_per_epoch)
             losses.append(stepper.step(frontier, batch, factor))
         model.eval()
@@ -112,19 +142,19 @@ def fit(
         stop = score(*feed.evaluate("stop", frontier.eval_forward)) if held_out else {}
         validation = score(*feed.evaluate("val", frontier.eval_forward))
         order = rank(stop, metric) if held_out else (float(epoch), 0.0)
-        if best is None or order > best:
-            best, best_epoch, kept = order, epoch, dict(validation)
-            best_state = _snapshot(model)
+        if best.order is None or order > best.order:
+            best = _Best(order, epoch, dict(validation), _snapshot(model))
         ended = ""
         if epoch == epochs and not cut_short:
             ended = f"all {epochs} epochs"
         elif cut_short or time.time() > deadline:
             ended = f"stopped at the time budget in epoch {epoch} of {epochs}"
-        elif recipe.patience and epoch - best_epoch >= recipe.patience:
-            ended = f"stopped early: no better epoch on the stop split since epoch {best_epoch}"
+        elif recipe.patience and epoch - best.epoch >= recipe.patience:
+            ended = f"stopped early: no better epoch on the stop split since epoch {best.epoch}"
         if ended:
-            model.load_state_dict(best_state, strict=False)
-        yield FitEpoch(
+            ended += stepper.remark()
+            model.load_state_dict(best.state, strict=False)
+        told = FitEpoch(
             epoch=epoch,
             validation=validation,
             stop=stop,
@@ -132,10 +162,56 @@ def fit(
             learning_rate=max(group["lr"] for group in optimizer.param_groups),
             seconds=time.perf_counter() - began,
             ended=ended,
-            kept=kept,
+            kept=best.kept,
         )
         if ended:
+            yield told
             return
+        snapshot = partial(_capture, told, model, trained, optimizer, stepper, sources, best)
+        yield replace(told, snapshot=snapshot)
+
+
+def _capture(
+    told: FitEpoch,
+    model: Backbone,
+    trained: set[str],
+    optimizer: torch.optim.Optimizer,
+    stepper: _Stepper,
+    sources: _Sources | None,
+    best: _Best,
+) -> FitState | None:
+    plain = {part.name: getattr(told, part.name) for part in fields(told) if part.name != "snapshot"}
+    return capture(
+        told.epoch,
+        model=model,
+        trained=trained,
+        optimizer=optimizer,
+        best=best.state if best.epoch != told.epoch else {},
+        facts={
+            "told": plain,
+            "trained": sorted(trained),
+            "stepper": stepper.facts(),
+            "sources": (sources.first, sources.taken) if sources is not None else None,
+            "best": {"order": best.order, "epoch": best.epoch, "kept": best.kept},
+        },
+    )
+
+
+@dataclass
+class _Best:
+    """The best epoch so far, by its scores on the stop split."""
+
+    order: tuple[float, float] | None = None
+    epoch: int = 0
+    kept: Mapping[str, float] = field(default_factory=dict)
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    def restore(self, state: FitState, model: Backbone) -> None:
+        """Know again what was the best when the state was taken."""
+        facts = state.facts["best"]
+        self.order, self.epoch, self.kept = tuple(facts["order"]), facts["epoch"], facts["kept"]
+        device = next(model.parameters()).device
+        self.state = _snapshot(model) if self.epoch == state.epoch else best_tensors(state, device)
 
 
 class _Stepper:
@@ -155,11 +231,31 @@ class _Stepper:
         self.params = params
         self.optimizer = optimizer
         self.device = next(model.parameters()).device
-        self.micro = batch_size
+        self.batch_size = self.micro = batch_size
         half = self.device.type == "cuda" and not torch.cuda.is_bf16_supported()
         self.precision = torch.float16 if half else torch.bfloat16
         # bfloat16 has float32's range and needs no scaling.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
+
+    def facts(self) -> dict[str, Any]:
+        """What it has found out so far."""
+        return {"micro": self.micro, "scaler": self.scaler.state_dict()}
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Know it again."""
+        self.micro = facts["micro"]
+        if facts["scaler"]:
+            self.scaler.load_state_dict(facts["scaler"])
+
+    def remark(self) -> str:
+        """What the trial's record should tell of it."""
+        if self.micro == self.batch_size:
+            return ""
+        norms = (m for m in self.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+        pieces = f"; memory ran out, so batches of {self.batch_size} were taken in pieces of {self.micro}"
+        if any(parameter.requires_grad for norm in norms for parameter in norm.parameters()):
+            return f"{pieces}, whose statistics BatchNorm trained on"
+        return pieces
 
     def step(self, frontier: Frontier, batch: Batch, factor: float) -> float:
         """Train on one batch; the learning rate of every group is its base rate times ``factor``."""
@@ -170,11 +266,14 @@ class _Stepper:
             try:
                 loss = self._accumulate(frontier, batch)
                 break
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
                 if self.micro == 1:
                     raise TrialError("out of memory even with one item at a time") from None
-                self.micro = max(1, self.micro // 2)
-                torch.cuda.empty_cache()
+            # Only now has the error let go of the tensors that it was raised among.
+            self.micro = max(1, self.micro // 2)
+            torch.cuda.empty_cache()
         if not math.isfinite(loss):
             raise TrialError(
                 f"the loss became {loss} in epoch {batch.epoch}: the learning rate may be too high"
@@ -206,6 +305,8 @@ def _parts(batch: Batch, size: int) -> list[Batch]:
     if count <= size:
         return [batch]
     pieces = math.ceil(count / size)
+    if batch.source is not None:  # a mean over no source items is no number
+        pieces = min(pieces, len(batch.source.targets))
     inputs = [tensor.tensor_split(pieces) for tensor in batch.inputs]
     targets = batch.targets.tensor_split(pieces)
     sources: list[Batch | None] = [None] * pieces
@@ -224,12 +325,30 @@ def _target_share(recipe: Recipe, source: Feed | None) -> int:
     return max(1, round(recipe.batch_size * (1 - recipe.source_share)))
 
 
-def _endless(source: Feed, recipe: Recipe, seed: int, *, first: int) -> Iterator[Batch]:
+class _Sources:
     """Source batches without end: a shuffled pass over the source data, then another, counted from first."""
-    size = max(1, recipe.batch_size - _target_share(recipe, source))
-    for turn in itertools.count(first):
-        for inputs, targets in source.train(turn, batch_size=size, seed=seed):
-            yield Batch(inputs, targets, turn)
+
+    def __init__(self, source: Feed, recipe: Recipe, seed: int, *, first: int) -> None:
+        self.source = source
+        self.size = max(1, recipe.batch_size - _target_share(recipe, source))
+        self.seed = seed
+        self.first = first
+        self.taken = 0
+        self._batches: Iterator[Batch] | None = None
+
+    def take(self) -> Batch:
+        """The next batch."""
+        if self._batches is None:
+            self._batches = self._from(self.taken)
+        self.taken += 1
+        return next(self._batches)
+
+    def _from(self, taken: int) -> Iterator[Batch]:
+        turns, skip = divmod(taken, self.source.batches(self.size))
+        for turn in itertools.count(self.first + turns):
+            for inputs, targets in self.source.train(turn, batch_size=self.size, seed=self.seed, skip=skip):
+                yield Batch(inputs, targets, turn)
+            skip = 0
 
 
 def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -259,7 +378,5 @@ def _refresh(optimizer: torch.optim.Optimizer, groups: list[dict[str, Any]]) -> 
 
 def _snapshot(model: nn.Module) -> dict[str, Tensor]:
     """A copy of what training may have changed: trainable parameters and all buffers."""
-    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    return {
-        name: tensor.detach().clone() for name, tensor in model.state_dict().items() if name not in frozen
-    }
+    state = trained_state(model, trainable_names(model))
+    return {name: tensor.detach().clone() for name, tensor in state.items()}

@@ -9,8 +9,7 @@ has the same key in any model, trial or process.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,12 +18,23 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tlsearch.contracts.backbone import Backbone
-from tlsearch.training.cutting import BoundarySpec, Cut, facts, prefix_module, suffix_module, two_sizes
+from tlsearch.training.cutting import (
+    BoundarySpec,
+    Cut,
+    between_module,
+    facts,
+    prefix_module,
+    suffix_module,
+    two_sizes,
+)
+from tlsearch.training.states import as_it_was, evaluating, untouched
 from tlsearch.training.tracing import Root, Trace, Unfit, digest, trace
 
 __all__ = [
     "BoundarySpec",
+    "Bridge",
     "Frontier",
+    "bridge",
     "depth_marks",
     "find_frontier",
     "find_frontiers",
@@ -51,6 +61,7 @@ class Frontier:
         frozen: whether there is a prefix worth storing.
         reason: why the model runs whole, or a remark on the split; empty where all is well.
         resting: names of parameterless modules that stay in eval mode, since only the prefix uses them.
+        mark: which of the sets that `find_frontiers` was given it is of; of equal frontiers, the last one's.
     """
 
     key: str
@@ -67,6 +78,7 @@ class Frontier:
     _cut: Cut | None = None
     _channels_last: bool = False  # the memory format of the model's kernels
     _copies: bool = False  # the suffix writes into its inputs, which a caller may use twice
+    mark: int = 0
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -82,7 +94,7 @@ class Frontier:
         """The boundary (each B, *shape) of a batch of inputs; no gradients, eval mode."""
         if self._prefix is None:
             return (_laid_out(inputs, self._channels_last),)
-        with torch.no_grad(), _evaluating(self._prefix):
+        with torch.no_grad(), evaluating(self._prefix):
             (outputs,) = self._prefix(_laid_out(inputs, self._channels_last))
         return tuple(outputs)
 
@@ -92,7 +104,7 @@ class Frontier:
 
     def eval_forward(self, boundary: tuple[Tensor, ...]) -> Any:
         """What the model returns in eval mode. Gradients flow unless the caller turns them off."""
-        with _evaluating(self._eval):
+        with evaluating(self._eval):
             return self._eval(*self._own(boundary))
 
     def _own(self, boundary: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -108,7 +120,7 @@ def find_frontier(model: nn.Module, example: Tensor) -> Frontier:
         model: maps a batch of inputs to a tensor or a tuple of tensors; what trains has ``requires_grad``.
         example: a few inputs, on the model's device. One is enough.
     """
-    with _as_it_was(model):
+    with as_it_was(model):
         try:
             (frontier,) = _split(model, example, [trainable_names(model)])
             if frontier.frozen:
@@ -141,9 +153,9 @@ def find_frontiers(
     Returns:
         The distinct frontiers that have a prefix, and why there are none (empty where there are).
     """
-    with _as_it_was(model):
+    with as_it_was(model):
         try:
-            found = _split(model, example, trained)
+            found = [replace(one, mark=mark) for mark, one in enumerate(_split(model, example, trained))]
             kept = list({frontier.key: frontier for frontier in found if frontier.frozen}.values())
             if kept:
                 _checked(model, max(kept, key=lambda one: one.prefix_flops), example, training=False)
@@ -165,10 +177,31 @@ def shared_prefix(frontiers: Sequence[Frontier]) -> Callable[[Tensor], tuple[tup
     module = prefix_module(cuts[0].eval, [cut.boundary for cut in cuts])
 
     def run(inputs: Tensor) -> tuple[tuple[Tensor, ...], ...]:
-        with torch.no_grad(), _evaluating(module):
+        with torch.no_grad(), evaluating(module):
             return tuple(module(_laid_out(inputs, frontiers[0]._channels_last)))
 
     return run
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bridge:
+    """The frozen layers between two frontiers of one model; ``flops`` are theirs, for one item."""
+
+    flops: float
+    _module: nn.Module
+
+    def __call__(self, boundary: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The upper boundary, given the lower one; no gradients, eval mode."""
+        with torch.no_grad(), evaluating(self._module):
+            return tuple(self._module(*boundary))
+
+
+def bridge(lower: Frontier, upper: Frontier) -> Bridge | None:
+    """What leads from a frontier to a deeper one of the same `find_frontiers` call, if anything does."""
+    if lower._cut is None or upper._cut is None or lower._cut.eval is not upper._cut.eval:
+        return None
+    found = between_module(lower._cut, upper._cut)
+    return Bridge(*found) if found is not None else None
 
 
 def trainable_names(model: nn.Module) -> frozenset[str]:
@@ -294,9 +327,9 @@ def _checked(model: nn.Module, frontier: Frontier, example: Tensor, *, training:
         if training:
             set_modes(model, frontier)
             given = tuple(tensor.clone() for tensor in many)
-            with _untouched(model, large):
+            with untouched(model, large):
                 expected = model(large)
-            with _untouched(model, large):
+            with untouched(model, large):
                 exact &= _agree(expected, frontier.train_forward(given), "in training mode")
             copies |= not all(map(torch.equal, many, given))
     remark = "" if exact else "split outputs equal the whole model's only to 1e-5"
@@ -349,51 +382,7 @@ def _whole(model: nn.Module, example: Tensor, reason: str) -> Frontier:
     )
 
 
-# ------------------------------------------------------------------------------------- states left as found
-
-
-@contextmanager
-def _as_it_was(model: nn.Module) -> Iterator[None]:
-    """Leave modes and marks of the model as they are now."""
-    marks = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        with _evaluating(model):
-            yield
-    finally:
-        for parameter, trains in marks:
-            parameter.requires_grad_(trains)
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """In eval mode inside, and as before afterwards."""
-    modes = [(part, part.training) for part in module.modules()]
-    if not any(training for _, training in modes):
-        yield
-        return
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            if training:
-                part.train()  # some modules cache weights in eval mode and forget them here
-        for part, training in modes:
-            part.training = training
-
-
-@contextmanager
-def _untouched(model: nn.Module, example: Tensor) -> Iterator[None]:
-    """Run with fixed random numbers; afterwards buffers and generators are as before."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    devices = [example.device] if example.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(0)
-        try:
-            yield
-        finally:
-            for buffer, value in buffers:
-                buffer.copy_(value)
+# ------------------------------------------------------------------------------------------------ details
 
 
 def _count(model: nn.Module) -> int:

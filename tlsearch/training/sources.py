@@ -7,12 +7,16 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from tlsearch import registry
+from tlsearch import artifacts, registry
 from tlsearch.contracts import InputSpec, Samples
 from tlsearch.errors import DataError, SpecError
 from tlsearch.spec import DataSpec, unknown_option
+from tlsearch.training import fetching
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.data import Data, fingerprint, prepare
+
+PLACES = ("path", "root")
+"""Keys of a source that may name a place in an object store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +40,12 @@ def listing(described: DataSpec, *, section: str = "data", threads: int = 2) -> 
         DataError: nothing usable is there.
     """
     source = registry.dataset(described.source)
+    given = {
+        key: str(fetching.local(value)) if key in PLACES and artifacts.is_remote(str(value)) else value
+        for key, value in described.options.items()
+    }
     try:
-        options = source.options.model_validate(described.options)
+        options = source.options.model_validate(given)
     except ValidationError as error:
         known = list(source.options.model_fields)
         problems = []
@@ -88,6 +96,7 @@ def load(
         mirror=listed.mirror,
         threads=threads,
         max_broken=listed.described.max_broken,
+        max_overlap=listed.described.max_overlap,
         hashed=(listed.fingerprint, listed.hashes),
         progress=progress,
     )

@@ -224,21 +224,16 @@ def audit(samples: Samples, hashes: Sequence[str], splits: Mapping[str, IntArray
     warnings = []
     if clashes:
         warnings.append(
-            f"{len(clashes)} images appear under different labels, such as"
+            f"{len(clashes)} items appear under different labels, such as"
             f" {' and '.join(named(clashes)[0][:2])}"
         )
     if overlaps:
         warnings.append(
-            f"{len(overlaps)} images stand in more than one split of the data, such as"
+            f"{len(overlaps)} items stand in more than one split of the data, such as"
             f" {' and '.join(named(overlaps)[0][:2])}: scores will look better than they are"
         )
     for name in ("val", "test"):
         lacking = [label for label, count in counts.get(name, {}).items() if count == 0]
         if lacking and len(splits[name]):
             warnings.append(f'{name} has no item of {len(lacking)} classes, such as "{lacking[0]}"')
-    if imbalance >= 10:
-        warnings.append(
-            f'classes are imbalanced: "{largest}" has {totals[largest]} items,'
-            f' "{smallest}" has {totals[smallest]}'
-        )
     return Audit(counts, imbalance, named(clashes), named(overlaps), tuple(warnings))

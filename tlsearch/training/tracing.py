@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from tlsearch.contracts.backbone import hash_tensors
+from tlsearch.contracts.layers import Tap
 
 # Types of the values that a graph or a module's settings may hold as constants.
 LITERALS = (bool, int, float, str, torch.dtype, torch.device, torch.memory_format, type(None), type(...))
@@ -67,6 +68,15 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         known = isinstance(m, self.leaves) or getattr(m, "opaque", False)
         return known or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        output = super().call_module(m, forward, args, kwargs)
+        for hook in m._forward_hooks.values():
+            if isinstance(hook, Tap):  # a leaf isn't run, and neither are its hooks
+                hook(m, args, output)
+        return output
 
 
 @dataclass(eq=False)

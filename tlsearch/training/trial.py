@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tlsearch import registry
+from tlsearch import artifacts, registry
 from tlsearch.contracts import (
     Backbone,
-    HeadPoint,
     HeadStrategy,
-    HeadTask,
     InputSpec,
     Pretrained,
     Strategy,
 )
 from tlsearch.errors import TrialError
-from tlsearch.metrics import score
 from tlsearch.records import Costs, EpochResult, Outcome, Point, TrialState
 from tlsearch.spec import StudySpec
 from tlsearch.training import sources, weights
 from tlsearch.training.arrays import ArrayStore
+from tlsearch.training.checkpoints import Checkpoints
+from tlsearch.training.choosing import Depths
+from tlsearch.training.costs import count_costs, with_costs
 from tlsearch.training.data import Data
 from tlsearch.training.failures import FAILURES, failed
 from tlsearch.training.feed import Counts, Feed
 from tlsearch.training.fit import fit
-from tlsearch.training.frontier import Frontier, depth_marks, find_frontier, find_frontiers
-from tlsearch.training.heads import train_linear
-from tlsearch.training.memory import keep_freed_memory
+from tlsearch.training.frontier import (
+    Frontier,
+    depth_marks,
+    find_frontier,
+    find_frontiers,
+    trainable_names,
+)
+from tlsearch.training.head_trials import fit_heads
+from tlsearch.training.memory import device_room, keep_freed_memory, take_share, use_threads
 
 WARM_BACKBONES = 4
 """Backbones that a worker keeps in memory."""
+AHEAD = 2
+"""Batches that are loaded while a GPU trains on the one before."""
 TAP_SHARE = 0.2
 """Share of a backbone's operations below which a frozen prefix isn't stored unasked."""
 
@@ -50,20 +58,22 @@ class Assignment:
     Attributes:
         spec: the study.
         cache: folder of decoded items and activations, local to the node.
-        artifacts: folder where trials' weights go.
+        artifacts: place where trials' checkpoints and weights go: a folder or a URL.
         cache_bytes: limit of the activation store.
         threads: that torch may use.
         cuda: whether trials run on a GPU.
+        gpu_share: of a GPU that a trial may use; whole ones count as 1.
         data: what the driver prepared, by `data_key`, without the arrays: those are in the cache.
     """
 
     spec: StudySpec
     cache: Path
-    artifacts: Path
+    artifacts: str
     cache_bytes: int
     threads: int
     cuda: bool
     data: Mapping[str, Data] = field(default_factory=dict)
+    gpu_share: float = 1.0
 
 
 @dataclass
@@ -75,8 +85,10 @@ class Workbench:
     _data: dict[str, Data] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        torch.set_num_threads(self.assignment.threads)
+        use_threads(self.assignment.threads)
         keep_freed_memory()
+        if self.assignment.cuda:
+            take_share(self.assignment.gpu_share)
         self.device = torch.device("cuda" if self.assignment.cuda else "cpu")
         self.items = ArrayStore(self.assignment.cache / "items")
         self.store = ArrayStore(
@@ -96,27 +108,33 @@ class Workbench:
         try:
             strategy = registry.strategy(points[0].strategy)
             if isinstance(strategy, HeadStrategy):
-                yield from self._run_heads(strategy, points)
+                yield from fit_heads(self, strategy, points)
             else:
-                yield from self._run_gradient(strategy, points[0], deadline)
+                with contextlib.closing(self._checkpoints(points[0])) as checkpoints:
+                    yield from self._run_gradient(strategy, points[0], checkpoints, deadline)
         except FAILURES as error:  # a trial's failure is a result
             yield [failed(point, error) for point in points]
 
-    def _run_gradient(self, strategy: Strategy, point: Point, deadline: float) -> Iterator[list[EpochResult]]:
+    def _run_gradient(
+        self, strategy: Strategy, point: Point, checkpoints: Checkpoints, deadline: float
+    ) -> Iterator[list[EpochResult]]:
         spec = self.assignment.spec
         began = time.perf_counter()
         pretrained = self.backbone(point.backbone)
         data = self.data("data", pretrained.info.inputs)
         source = self.data("source_data", pretrained.info.inputs) if strategy.requires_source else None
         recipe = strategy.recipe(point.params)
+        grace = max(0, int(strategy.grace(spec.budget.epochs, point.params)))
         model = self.build(strategy, point, pretrained, data, source)
+        resume = checkpoints.latest()
+        before = Costs(**resume.facts["costs"]) if resume is not None else Costs()
         spans: list[tuple[Frontier, Counts]] = []
         latest: list[Feed] = []
 
         def plan() -> tuple[Frontier, Feed, Feed | None]:
-            frontier = find_frontier(model, self._example(pretrained))
+            frontier = find_frontier(model, self.example(pretrained))
             feeds = [
-                self._feed(part, pretrained, frontier, recipe.augmentation, Counts(), model)
+                self.feed(part, pretrained, frontier, recipe.augmentation, Counts(), model)
                 for part in (data, source)
                 if part is not None
             ]
@@ -134,7 +152,9 @@ class Workbench:
             seed=point.seed,
             metric=spec.objective.metric,
             deadline=deadline,
+            resume=resume,
         ):
+            costs = partial(count_costs, spans, model, began, before)
             metrics = {
                 **epoch.validation,
                 **{f"stop_{name}": value for name, value in epoch.stop.items()},
@@ -145,14 +165,14 @@ class Workbench:
             if epoch.ended:
                 trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
                 strategy.finish(model, point.params)
-                outcome = self._outcome(
+                outcome = self.conclude(
                     point,
                     model,
                     pretrained,
                     scores=epoch.kept,
-                    reason=epoch.ended,
+                    reason=epoch.ended + (f"; resumed after epoch {resume.epoch}" if resume else ""),
                     cache=latest[0].cache,
-                    costs=_costs(spans, model, trainable, began),
+                    costs=costs(trainable),
                 )
             yield [
                 EpochResult(
@@ -164,114 +184,29 @@ class Workbench:
                     metrics=metrics,
                     seconds=epoch.seconds,
                     outcome=outcome,
+                    grace=grace,
                 )
             ]
+            # Only now: a trial that was stopped for its result needs none.
+            if epoch.snapshot is not None:
+                checkpoints.offer(partial(with_costs, epoch.snapshot, costs))
 
-    def _run_heads(self, strategy: HeadStrategy, points: Sequence[Point]) -> Iterator[list[EpochResult]]:
-        # Points that need other views need other features; the rest is fitted together.
-        by_policy: dict[str, list[Point]] = defaultdict(list)
-        for point in points:
-            try:
-                by_policy[strategy.recipe(point.params).augmentation].append(point)
-            except FAILURES as error:  # one point's failure is its own
-                yield [failed(point, error)]
-        for policy, together in by_policy.items():
-            yield from self._fit_or_tell(strategy, policy, together)
-
-    def _fit_or_tell(
-        self, strategy: HeadStrategy, policy: str, points: Sequence[Point]
-    ) -> Iterator[list[EpochResult]]:
-        """Results of points; where they can't be fitted together, each alone, to tell the culprit."""
-        try:
-            results = self._fit_heads(strategy, policy, points)
-        except FAILURES as error:  # a trial's failure is a result
-            if len(points) == 1:
-                yield [failed(points[0], error)]
-                return
-        else:
-            yield results
-            return
-        for point in points:
-            yield from self._fit_or_tell(strategy, policy, [point])
-
-    def _fit_heads(self, strategy: HeadStrategy, policy: str, points: Sequence[Point]) -> list[EpochResult]:
+    def _checkpoints(self, point: Point) -> Checkpoints:
         spec = self.assignment.spec
-        began = time.perf_counter()
-        pretrained = self.backbone(points[0].backbone)
-        data = self.data("data", pretrained.info.inputs)
-        model = self.build(strategy, points[0], pretrained, data, None)
-        # Only the head is to stay behind the frontier, whatever kind of head it is.
-        model.head = nn.Linear(pretrained.info.width, len(data.classes)).to(self.device)
-        frontier = find_frontier(model, self._example(pretrained))
-        feed = self._feed(data, pretrained, frontier, policy, Counts(), model)
-        views = [0] if policy == "none" else list(range(1, spec.search.views + 1))
-
-        def features(split: str, view: int) -> Tensor:
-            if len(data.indices[split]) == 0:  # no stop items were asked for
-                return torch.zeros(0, pretrained.info.width, device=self.device)
-            return _whole(feed, split, view)
-
-        task = HeadTask(
-            features=torch.stack([features("train", view) for view in views]),
-            labels=feed.labels(data.indices["train"]),
-            stop_features=features("stop", 0),
-            stop_labels=feed.labels(data.indices["stop"]),
-            classes=len(data.classes),
-            epochs=spec.budget.epochs,
-            train_linear=lambda recipes: train_linear(
-                task.features,
-                task.labels,
-                task.stop_features,
-                task.stop_labels,
-                classes=task.classes,
-                recipes=recipes,
-            ),
+        return Checkpoints(
+            self.assignment.artifacts,
+            point.number,
+            point.attempt,
+            identity={
+                "backbone": point.backbone,
+                "strategy": point.strategy,
+                "params": dict(point.params),
+                "seed": point.seed,
+                "epochs": spec.budget.epochs,
+                "metric": spec.objective.metric,
+                "views": spec.search.views,
+            },
         )
-        validation = features("val", 0)
-        labels = torch.from_numpy(data.labels[data.indices["val"]])
-        results = []
-        for point, head in zip(points, _fit_each(strategy, task, points), strict=True):
-            if isinstance(head, BaseException):
-                results.append(failed(point, head))
-                continue
-            try:
-                with torch.inference_mode():
-                    scores = score(head.eval()(validation), labels)
-                model.head = head
-                costs = replace(
-                    _costs(
-                        [(frontier, feed.counts)], model, sum(p.numel() for p in head.parameters()), began
-                    ),
-                    seconds=(time.perf_counter() - began) / len(points),
-                )
-                # The images of a batch of heads went through the backbone once: the first one bears them.
-                feed.counts = Counts()
-                strategy.finish(model, point.params)
-                outcome = self._outcome(
-                    point,
-                    model,
-                    pretrained,
-                    scores=scores,
-                    reason="fitted on stored features",
-                    cache=feed.cache,
-                    costs=costs,
-                )
-            except FAILURES as error:  # one head's failure is its own
-                results.append(failed(point, error))
-                continue
-            results.append(
-                EpochResult(
-                    number=point.number,
-                    attempt=point.attempt,
-                    epoch=1,
-                    epochs=1,
-                    value=scores[spec.objective.metric],
-                    metrics=scores,
-                    seconds=costs.seconds,
-                    outcome=outcome,
-                )
-            )
-        return results
 
     def build(
         self,
@@ -328,7 +263,7 @@ class Workbench:
                 )
         return self._data[key]
 
-    def _feed(
+    def feed(
         self,
         data: Data,
         pretrained: Pretrained,
@@ -337,6 +272,7 @@ class Workbench:
         counts: Counts,
         model: Backbone,
     ) -> Feed:
+        """What serves the training of a model on a section's data."""
         return Feed(
             data=data,
             inputs=pretrained.info.inputs,
@@ -348,19 +284,28 @@ class Workbench:
             device=self.device,
             limit_bytes=self.assignment.cache_bytes // 2,
             counts=counts,
-            taps=lambda: self._taps(model, pretrained),
+            taps=lambda: self._depths(model, pretrained),
+            ahead=AHEAD if self.assignment.cuda else 0,
+            room=partial(device_room, self.assignment.gpu_share) if self.assignment.cuda else int,
         )
 
-    def _taps(self, model: Backbone, pretrained: Pretrained) -> list[Frontier]:
-        """Frontiers of the other freeze depths that save enough work to be worth their bytes."""
-        frontiers, _ = find_frontiers(model, self._example(pretrained), depth_marks(model))
-        return [f for f in frontiers if f.prefix_flops >= TAP_SHARE * pretrained.info.flops]
+    def _depths(self, model: Backbone, pretrained: Pretrained) -> Depths:
+        """Frontiers of what trains now and of the freeze depths."""
+        marks, unasked = depth_marks(model), TAP_SHARE * pretrained.info.flops
+        if model.layers:  # all of them are kept, so that no other trial's depth has the same prefix
+            marks, unasked = marks[-1:], math.inf
+        now = trainable_names(model)
+        if now not in marks:
+            marks = [*marks, now]
+        frontiers, _ = find_frontiers(model, self.example(pretrained), marks)
+        return Depths(frontiers, len(pretrained.info.groups), unasked)
 
-    def _example(self, pretrained: Pretrained) -> Tensor:
+    def example(self, pretrained: Pretrained) -> Tensor:
+        """A few inputs, on the device."""
         inputs = pretrained.info.inputs
         return inputs.to_model(inputs.example(2)).to(self.device)
 
-    def _outcome(
+    def conclude(
         self,
         point: Point,
         model: nn.Module,
@@ -371,12 +316,21 @@ class Workbench:
         cache: str,
         costs: Costs,
     ) -> Outcome:
+        """How a trial ended well: its scores are checked, and what it changed of the backbone is saved.
+
+        Raises:
+            TrialError: a score is missing or not finite.
+        """
         metrics = dict(scores)
-        value = metrics[self.assignment.spec.objective.metric]
+        value = metrics.get(self.assignment.spec.objective.metric)
+        if value is None:
+            raise TrialError(f"there is no {self.assignment.spec.objective.metric} among {metrics}")
         if not all(math.isfinite(metric) for metric in metrics.values()):
             raise TrialError(f"a metric isn't finite: {metrics}")
         artifact = weights.save(
-            self.assignment.artifacts / "trials" / f"{point.number:06d}-{point.attempt}.safetensors",
+            artifacts.join(
+                self.assignment.artifacts, "trials", f"{point.number:06d}-{point.attempt}.safetensors"
+            ),
             weights.changed(model, pretrained.trunk),
         )
         return Outcome(
@@ -393,46 +347,3 @@ class Workbench:
 def data_key(section: str, inputs: InputSpec) -> str:
     """Tells apart the encoded data of a study's sections and of backbones with unlike inputs."""
     return f"{section}|{type(inputs).__qualname__}|{sorted(inputs.to_json().items())}"
-
-
-def _fit_each(
-    strategy: HeadStrategy, task: HeadTask, points: Sequence[Point]
-) -> list[nn.Module | Exception | SystemExit]:
-    """Heads of all points; where the batch fails, each is fitted alone, to tell the culprit from the rest."""
-    asked = [HeadPoint(point.params, point.seed) for point in points]
-    try:
-        heads = list(strategy.fit_heads(task, asked))
-        if len(heads) != len(asked):
-            raise TrialError(f"the strategy returned {len(heads)} heads for {len(asked)} points")
-        return list(heads)
-    except FAILURES as error:  # becomes the trials' reason
-        if len(points) == 1:
-            return [error]
-    return [head for point in points for head in _fit_each(strategy, task, [point])]
-
-
-def _whole(feed: Feed, split: str, view: int) -> Tensor:
-    """Features (N, width) of a whole split under a view."""
-    items = feed.data.indices[split]
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(items), 1024):
-            (features,) = feed.fetch(np.asarray(items[start : start + 1024]), view)
-            parts.append(features.clone())
-    return torch.cat(parts)
-
-
-def _costs(spans: Sequence[tuple[Frontier, Counts]], model: nn.Module, trainable: int, began: float) -> Costs:
-    """What was done at each frontier; a strategy that unfreezes has several."""
-    return Costs(
-        seconds=time.perf_counter() - began,
-        prefix_images=sum(count.prefix for _, count in spans),
-        suffix_images=sum(count.trained + count.evaluated for _, count in spans),
-        flops=sum(
-            count.prefix * frontier.prefix_flops
-            + (3 * count.trained + count.evaluated) * frontier.suffix_flops
-            for frontier, count in spans
-        ),
-        trainable_parameters=trainable,
-        total_parameters=sum(parameter.numel() for parameter in model.parameters()),
-    )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from tlsearch.files import write_durably
+from tlsearch import artifacts
 from tlsearch.records import Artifact
 
 
@@ -28,12 +27,12 @@ def changed(model: nn.Module, trunk: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def save(path: Path, state: Mapping[str, Tensor]) -> Artifact:
-    """Write tensors as safetensors, flushed to disk and renamed into place.
+def save(uri: str, state: Mapping[str, Tensor]) -> Artifact:
+    """Write tensors as safetensors to a file that appears whole or not at all.
 
     Raises:
-        OSError: the disk is full or not writable; nothing half-written stays.
+        OSError: the disk is full, or the place can't be written to; nothing half-written stays.
     """
     # Tensors that share memory can't be written as they are; equal copies can.
     own = {name: tensor.clone() for name, tensor in state.items()}
-    return write_durably(path, lambda draft: save_file(own, draft))
+    return artifacts.put(uri, lambda draft: save_file(own, draft))

@@ -1,0 +1,210 @@
+"""What of a model's frozen part is stored, and in which precision.
+
+The exact frontier in float32 where it fits the budget; else in float16, if a check says that scores don't
+move; else the next shallower frontier that fits, likewise; else nothing. The choice depends on the data, the
+frontier and the budget alone, so that all trials that share these share what is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tlsearch.training.activations import Items, size_text
+from tlsearch.training.arrays import Array, ArraySpec
+from tlsearch.training.frontier import Bridge, Frontier, bridge
+
+SAMPLE = 256
+"""Items that the check of float16 looks at."""
+TOLERANCE = 1e-2
+"""How far float16 may move a logit, by the logits' standard deviation."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Depths:
+    """Frontiers of one model at other freeze depths, from one `find_frontiers` call.
+
+    Attributes:
+        frontiers: one of them has the key of what trains now.
+        groups: how many there are to freeze; a frontier's ``mark`` counts from 0 how many it freezes.
+        unasked: operations for one item from which a frontier is worth storing unasked.
+    """
+
+    frontiers: Sequence[Frontier] = ()
+    groups: int = 0
+    unasked: float = float("inf")
+
+    def twin(self, frontier: Frontier) -> Frontier | None:
+        """The same frontier among these, where there is one."""
+        return next((other for other in self.frontiers if other.key == frontier.key), None)
+
+    def worth_storing(self) -> list[Frontier]:
+        """What a pass over the items may store for trials to come."""
+        return [frontier for frontier in self.frontiers if frontier.prefix_flops >= self.unasked]
+
+    def below(self, frontier: Frontier) -> list[tuple[Frontier, Bridge]]:
+        """Shallower frontiers, the deepest first, and what leads from each to this one."""
+        twin = self.twin(frontier)
+        if twin is None:
+            return []
+        lower = [other for other in self.frontiers if other.prefix_flops < twin.prefix_flops]
+        lower.sort(key=lambda other: other.prefix_flops, reverse=True)
+        return [(other, way) for other in lower if (way := bridge(other, twin)) is not None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """What is stored for a frontier.
+
+    Attributes:
+        frontier: whose outputs; shallower than the one to serve where there is a ``bridge``.
+        bridge: the frozen layers between, run for every batch.
+        dtype: that floating point tensors are stored as.
+        told: for the trial's record.
+    """
+
+    frontier: Frontier
+    bridge: Bridge | None
+    dtype: str
+    told: str
+
+
+def choices(
+    frontier: Frontier,
+    *,
+    find: Callable[[], Depths],
+    items: Items,
+    labels: Array,
+    rows: int,
+    limit_bytes: int,
+    count: Callable[[int, float], None],
+) -> Iterator[Choice | str]:
+    """What can be stored, the best first; at last the reason why nothing is.
+
+    Several come where a choice turns out impossible as the items are pushed through.
+
+    Args:
+        frontier: where what trains begins.
+        find: finds frontiers of the same model; called only where this one doesn't fit.
+        items: not augmented, of training, as they are read.
+        labels: of the items.
+        rows: to be stored: all items, in all their views.
+        limit_bytes: for all rows.
+        count: is told of items that pass frozen layers to be checked, and of the operations for one.
+    """
+    whole = _bytes(frontier, rows, items)
+    if whole <= limit_bytes:
+        yield Choice(frontier, None, "float32", "prefix")
+        yield "activations can't be stored"
+        return
+    over = f"would take {size_text(whole)} of {size_text(limit_bytes)} allowed"
+    refused = ""
+    depths = find()
+    candidates: list[tuple[Frontier, Bridge | None]] = [(frontier, None), *depths.below(frontier)]
+    for chosen, way in candidates:
+        place, why = "prefix", ""
+        if way is not None:
+            place = f"prefix up to group {chosen.mark + 1} of {depths.groups}"
+            why = f": deeper outputs {over}{refused}"
+            if _bytes(chosen, rows, items) <= limit_bytes:
+                yield Choice(chosen, way, "float32", place + why)
+        half = replace(items, dtype="float16")
+        if _bytes(chosen, rows, half) > limit_bytes:
+            continue
+        moved = float16_moves(chosen, depths, items=half, labels=labels, count=count)
+        if moved is not None and moved <= TOLERANCE:
+            yield Choice(chosen, way, "float16", f"{place} in float16 (logits within {_up(moved)}){why}")
+        elif way is None:
+            refused = ", and in float16 scores move" if moved is not None else ""
+    yield f"activations {over}{refused}"
+
+
+def float16_moves(
+    frontier: Frontier, depths: Depths, *, items: Items, labels: Array, count: Callable[[int, float], None]
+) -> float | None:
+    """How far float16 moves logits, by their standard deviation; inf where it moves a predicted class.
+
+    A trial's own head is fresh: what its noise says of two roundings depends on the draw. So the network is
+    followed to the features that enter a head, a ridge head is fitted on those of every other sampled item,
+    and its logits are compared for all of them. The verdict is stored, so that later trials have the same,
+    also where what they train starts from another draw.
+
+    Returns:
+        None where that can't be told: the way to the features isn't known, or the disk is full.
+    """
+    deepest = max(depths.frontiers, key=lambda one: one.prefix_flops, default=None)
+    twin = depths.twin(frontier)
+    if deepest is None or twin is None:
+        return None
+    way = bridge(twin, deepest) if twin is not deepest else None
+    if way is None and twin is not deepest:
+        return None
+
+    def fill(arrays: Sequence[Array]) -> Mapping[str, Any]:
+        count(min(SAMPLE, items.count), frontier.prefix_flops + (2 * way.flops if way else 0.0))
+        arrays[0][:] = _moves(frontier, way, items, labels)
+        return {"frontier": frontier.key, "data": items.data_key}
+
+    key = hashlib.sha256(f"float16|{items.key(frontier)}".encode()).hexdigest()
+    try:
+        return float(items.store.get_or_build(key, [ArraySpec((1,), "float64")], fill).arrays[0][0])
+    except OSError:
+        return None
+
+
+def _moves(frontier: Frontier, way: Bridge | None, items: Items, labels: Array) -> float:
+    sample = np.sort(np.random.default_rng(0).permutation(items.count)[:SAMPLE])
+    exact, rounded = [], []
+    for start in range(0, len(sample), items.batch):
+        boundary = frontier.prefix(items.read(sample[start : start + items.batch]).to(items.device))
+        halved = tuple(_as_float16(tensor) for tensor in boundary)
+        if any(bool((h.isinf() & ~t.isinf()).any()) for h, t in zip(halved, boundary, strict=True)):
+            return float("inf")
+        # Copies, since layers may write into what they are given.
+        exact.append(_flat(way(tuple(tensor.clone() for tensor in boundary)) if way else boundary))
+        rounded.append(_flat(way(halved) if way else halved))
+    one, two = torch.cat(exact), torch.cat(rounded)
+    logits = _ridge(one[::2], torch.from_numpy(np.asarray(labels[sample]))[::2].long())
+    before, after = logits(one), logits(two)
+    if bool((before.argmax(dim=1) != after.argmax(dim=1)).any()):
+        return float("inf")
+    return float((before - after).abs().max() / before.std())
+
+
+def _as_float16(tensor: Tensor) -> Tensor:
+    return tensor.half().to(tensor.dtype) if tensor.is_floating_point() else tensor.clone()
+
+
+def _flat(boundary: tuple[Tensor, ...]) -> Tensor:
+    """All numbers of an item in a row: (B, D), float64, on the CPU."""
+    return torch.cat([tensor.flatten(1).cpu().double() for tensor in boundary], dim=1)
+
+
+def _ridge(features: Tensor, labels: Tensor) -> Any:
+    """A head in closed form, by its dual: there are fewer items than features."""
+    mean = features.mean(dim=0)
+    centred = features - mean
+    targets = torch.nn.functional.one_hot(labels).double()
+    gram = centred @ centred.T
+    strength = 1e-2 * gram.diagonal().mean().clamp(min=1e-12)
+    weights = centred.T @ torch.linalg.solve(gram + strength * torch.eye(len(gram)).double(), targets)
+    return lambda rows: (rows - mean) @ weights
+
+
+def _up(value: float) -> str:
+    """A number, rounded up to one digit."""
+    if value == 0:
+        return "0"
+    place = 10.0 ** math.floor(math.log10(value))
+    return f"{math.ceil(value / place) * place:.0e}"
+
+
+def _bytes(frontier: Frontier, rows: int, items: Items) -> int:
+    return sum(spec.bytes for spec in replace(items, count=rows).array_specs(frontier))
