@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.files import sha256_of, write_durably
+from tlsearch.files import disk_is_full, sha256_of, write_durably
 
 
 def names(folder: Path) -> list[str]:
@@ -63,3 +63,15 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
         # The device that is always full.
         write_durably(tmp_path / "here" / "w", lambda draft: Path("/dev/full").write_bytes(b"x" * 100_000))
     assert names(tmp_path / "here") == []
+
+
+def test_a_full_disk_is_an_error_of_the_system_whoever_tells_it(tmp_path: Path) -> None:
+    def rust(draft: Path) -> None:
+        draft.write_bytes(b"half")
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_durably(tmp_path / "weights", rust)
+    assert disk_is_full(caught.value)
+    assert not disk_is_full(OSError("something else"))
+    assert list(tmp_path.iterdir()) == []

@@ -7,12 +7,14 @@ TlsearchError                      says what, what it got, what would be right; 
 │   ├── PluginError                an installed plugin that can't be used
 │   ├── DataError                  images, labels, splits
 │   ├── WeightsError               pretrained weights that can't be had
-│   ├── DatabaseError              a study database that can't be reached or used
+│   ├── DatabaseError              a study database that can't be used
+│   │   └── UnreachableError       one that can't even be reached
 │   ├── BundleError                a model file that can't be loaded or trusted
 │   └── StudyConflictError         a study that exists otherwise, or that another driver holds
 └── WorkError                      the work itself failed (exit code 1)
     ├── TrialError                 one trial; recorded as FAILED with this reason
     ├── SearchError                the search has no result
+    ├── ExportError                a model that can't be written in a format, or predicts otherwise there
     └── VerificationError          a model that doesn't reproduce its score
 """
 
@@ -74,6 +76,10 @@ class DatabaseError(InputError):
     """The study database can't be reached, is too new, or isn't one."""
 
 
+class UnreachableError(DatabaseError):
+    """The server of the study database doesn't answer, or not to this user."""
+
+
 class BundleError(InputError):
     """A model bundle can't be loaded, or isn't what it was when it was written."""
 
@@ -92,6 +98,10 @@ class TrialError(WorkError):
 
 class SearchError(WorkError):
     """The search ended without a result."""
+
+
+class ExportError(WorkError):
+    """A model can't be written in another format, or what was written predicts otherwise."""
 
 
 class VerificationError(WorkError):

@@ -2,36 +2,76 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import platformdirs
+
 from tlsearch.records import Artifact
 
 
-def write_durably(path: Path, write: Callable[[Path], object]) -> Artifact:
+def cache_folder() -> Path:
+    """What can be made again lies here, local to the machine: TLSEARCH_CACHE, or the user's cache folder."""
+    given = os.environ.get("TLSEARCH_CACHE")
+    return Path(given) if given else Path(platformdirs.user_cache_dir("tlsearch"))
+
+
+def write_durably(path: Path, write: Callable[[Path], object], *, mark: bool = False) -> Artifact:
     """Let ``write`` fill a draft beside ``path``; flush it to disk, then rename it into place.
+
+    Args:
+        path: where it goes.
+        write: gets the path of the draft.
+        mark: put the checksum into the name, before its ending.
 
     Returns:
         The file with its checksum and size.
 
     Raises:
-        OSError: the disk is full or not writable; no draft is left behind.
+        OSError: the disk is full (ENOSPC) or not writable; no draft is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
     try:
-        write(draft)
+        _fill(draft, write)
         with draft.open("rb+") as file:
             os.fsync(file.fileno())
-        artifact = Artifact(uri=str(path), sha256=sha256_of(draft), bytes=draft.stat().st_size)
+        checksum = sha256_of(draft)
+        if mark:
+            path = path.with_name(marked(path.name, checksum))
+        artifact = Artifact(uri=str(path), sha256=checksum, bytes=draft.stat().st_size)
         draft.replace(path)
         flush_folder(path.parent)
     finally:
         draft.unlink(missing_ok=True)
     return artifact
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether something couldn't be written for want of room; libraries written in Rust say it in words."""
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, OSError):
+        return error.errno in codes
+    return any(f"(os error {code})" in str(error) for code in codes)
+
+
+def _fill(draft: Path, write: Callable[[Path], object]) -> None:
+    try:
+        write(draft)
+    except Exception as error:
+        if disk_is_full(error) and not isinstance(error, OSError):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(draft.parent)) from error
+        raise
+
+
+def marked(name: str, checksum: str) -> str:
+    """A file's name with its checksum in it, before the ending."""
+    stem, dot, ending = name.rpartition(".")
+    return f"{stem}-{checksum}{dot}{ending}"
 
 
 def flush_folder(folder: Path) -> None:

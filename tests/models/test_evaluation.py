@@ -12,7 +12,7 @@ from tlsearch import registry
 from tlsearch.contracts import Backbone, Samples
 from tlsearch.errors import DataError
 from tlsearch.models import bundle
-from tlsearch.models.evaluation import evaluate, image_paths, score_samples
+from tlsearch.models.evaluation import evaluate, score_samples
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -23,7 +23,7 @@ def model() -> bundle.Model:
     torch.manual_seed(0)
     network = Backbone(registry.backbone("tiny/net", weights="pretrained", image_size=None), classes=3)
     torch.nn.init.normal_(network.head.linear.weight)
-    manifest = bundle.Manifest(1, CLASSES, "tiny/net", None, {}, "fine_tune", {}, "", 0, {}, {})
+    manifest = bundle.Manifest(2, CLASSES, "tiny/net", None, {}, "fine_tune", {}, "", 0, {}, {}, {}, "")
     return bundle.Model(network.eval(), network.info.inputs, manifest, Path())
 
 
@@ -115,14 +115,3 @@ def test_one_split_of_those_that_the_data_names(model):
     assert "test, train" in str(caught.value)
     with pytest.raises(DataError, match="names no splits"):
         score_samples(model, arrays(None), split="test")
-
-
-def test_files_and_folders_become_files(folder, tmp_path):
-    single = folder / "bee" / "2.png"
-    found = image_paths([single, folder / "ant"])
-    assert found == [single, *sorted((folder / "ant").iterdir())]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no file in"):
-        image_paths([tmp_path / "empty"])
-    with pytest.raises(DataError, match="There is no file"):
-        image_paths([tmp_path / "none.png"])

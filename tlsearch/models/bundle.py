@@ -1,34 +1,44 @@
 """A trained model as a folder: ``model.safetensors`` and ``bundle.json``; no pickle, checksums verified.
 
 ``bundle.json`` holds everything that is needed to predict as the study did: classes, preprocessing, the
-backbone's and strategy's names and versions, and where the model came from.
+backbone's and strategy's names and versions, and where the model came from. It names the SHA-256 of the
+weights' file, whose header names that of the description: who pins the first has pinned both files.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import tempfile
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tlsearch import artifacts, registry
 from tlsearch.contracts import Backbone, InputSpec
+from tlsearch.contracts.combination import structure_of
 from tlsearch.errors import BundleError, DataError, TlsearchError, UnknownNameError
 from tlsearch.files import flush_folder, sha256_of, write_durably
+from tlsearch.models import stored
+from tlsearch.models.calibration import temperature_of
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Artifact, Params
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS = "model.safetensors"
 MANIFEST = "bundle.json"
+DESCRIPTION = "tlsearch.description"
+"""Where the header of the weights has the checksum of `MANIFEST`."""
 BATCH = 64
 
 _KINDS: Mapping[str, Any] = {
@@ -42,8 +52,11 @@ _KINDS: Mapping[str, Any] = {
     "bytes": int,
     "metrics": dict,
     "provenance": dict,
+    "calibration": dict,
 }
 """What JSON may hold in the fields of a `Manifest`."""
+_ADDED: Mapping[str, Any] = {"calibration": {}}
+"""Fields that earlier versions didn't write, and what they mean where they are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +65,8 @@ class Manifest:
 
     ``metrics`` maps ``val`` and ``test`` to metric names and values; ``provenance`` is for people and
     programs that ask where a model came from (study, trial, seed, data fingerprint, versions).
+    ``calibration`` is a `Calibration`'s JSON, empty where none was fitted. ``digest`` is the SHA-256 of the
+    whole description but for what it says of the weights' file.
     """
 
     format: int
@@ -65,6 +80,8 @@ class Manifest:
     bytes: int
     metrics: Mapping[str, Mapping[str, float]]
     provenance: Mapping[str, Any]
+    calibration: Mapping[str, Any]
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,21 +112,30 @@ class Model:
         """Class names, in the order of the probabilities."""
         return self.manifest.classes
 
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by before they become probabilities; 1 where nothing was calibrated."""
+        return temperature_of(self.manifest.calibration)
+
+    def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Calibrated class probabilities (N, classes) of the network's logits."""
+        scaled = torch.from_numpy(logits) / self.temperature
+        return np.asarray(scaled.softmax(dim=1).numpy(), dtype=np.float32)
+
     def logits(self, items: Sequence[object]) -> NDArray[np.float32]:
-        """Logits (N, classes) of raw items.
+        """Logits (N, classes) of raw items, as the network gives them: not divided by the temperature.
 
         Raises:
             DataError: an item is broken.
         """
         parts = [np.zeros((0, len(self.classes)), np.float32)]
         for _, batch in _batches(items):
-            parts.append(self._forward(np.stack([self._encode(item) for item in batch])))
+            parts.append(self.forward(np.stack([self.encode(item) for item in batch])))
         return np.concatenate(parts)
 
     def predict_proba(self, items: Sequence[object]) -> NDArray[np.float32]:
-        """Class probabilities (N, classes) of raw items."""
-        logits = torch.from_numpy(self.logits(items))
-        return np.asarray(logits.softmax(dim=1).numpy(), dtype=np.float32)
+        """Class probabilities (N, classes) of raw items, calibrated where the bundle is."""
+        return self.probabilities(self.logits(items))
 
     def predict(self, items: Sequence[object]) -> list[str]:
         """The most probable class of each raw item."""
@@ -124,21 +150,27 @@ class Model:
             encoded: list[NDArray[Any]] = []
             for position, item in enumerate(batch, start):
                 try:
-                    encoded.append(self._encode(item))
+                    encoded.append(self.encode(item))
                     kept.append(position)
                 except DataError as error:
                     errors[position] = error.message
             if encoded:
-                parts.append(self._forward(np.stack(encoded)))
+                parts.append(self.forward(np.stack(encoded)))
         return kept, np.concatenate(parts), errors
 
-    def describe(self, items: Sequence[object]) -> Iterator[Prediction]:
-        """A `Prediction` for each item, in order; a broken one gets its error and ends nothing."""
+    def describe(self, items: Sequence[object], names: Sequence[str] | None = None) -> Iterator[Prediction]:
+        """A `Prediction` for each item, in order; a broken one gets its error and ends nothing.
+
+        Items are called by ``names``; without these a path or text by itself, another by its number.
+        """
         for start, batch in _batches(items):
             kept, logits, errors = self.readable(batch)
-            shares = dict(zip(kept, torch.from_numpy(logits).softmax(dim=1).tolist(), strict=True))
+            shares = dict(zip(kept, self.probabilities(logits).tolist(), strict=True))
             for position, item in enumerate(batch):
-                name = str(item) if isinstance(item, Path | str) else f"item {start + position}"
+                if names is not None:
+                    name = names[start + position]
+                else:
+                    name = str(item) if isinstance(item, Path | str) else f"item {start + position}"
                 if position in errors:
                     yield Prediction(name, None, None, {}, errors[position])
                     continue
@@ -147,29 +179,41 @@ class Model:
                 label = next(iter(ordered))
                 yield Prediction(name, label, ordered[label], ordered)
 
-    def _encode(self, item: object) -> NDArray[Any]:
+    def encode(self, item: object) -> NDArray[Any]:
+        """One raw item as the array that `forward` takes a stack of.
+
+        Raises:
+            DataError: it is broken.
+        """
         # People name pictures by strings; where strings are the items (text), they stay what they are.
         by_name = isinstance(item, str) and self.inputs.modality == "image"
         return self.inputs.encode(Path(str(item)) if by_name else item)
 
-    def _forward(self, encoded: NDArray[Any]) -> NDArray[np.float32]:
+    def forward(self, encoded: NDArray[Any]) -> NDArray[np.float32]:
+        """Logits (N, classes) of encoded items (N, *shape)."""
         device = next(self.network.parameters()).device
         with torch.inference_mode():
             logits = self.network(self.inputs.to_model(torch.from_numpy(encoded).to(device)))
         return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
 
 
-def write(folder: Path, *, network: Backbone, manifest: Mapping[str, Any]) -> Artifact:
+def write(place: str | Path, *, network: Backbone, manifest: Mapping[str, Any]) -> Artifact:
     """Write a bundle: whole or not at all, flushed to disk; an older one at the same place is replaced.
 
     Args:
-        folder: where it goes.
+        place: where it goes: a folder, or the URL of a place in a store.
         network: the finished model.
         manifest: the fields of `Manifest` that aren't known from the network.
 
     Returns:
         The folder as an artifact, with the checksum of its weights.
     """
+    if artifacts.is_remote(str(place)):
+        with tempfile.TemporaryDirectory(prefix="tlsearch-bundle-") as scratch:
+            written = write(Path(scratch) / "bundle", network=network, manifest=manifest)
+            stored.publish(Path(written.uri), str(place), weights=WEIGHTS, manifest=MANIFEST)
+        return replace(written, uri=str(place))
+    folder = Path(place)
     draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.draft")
     draft.mkdir(parents=True)
     try:
@@ -177,15 +221,15 @@ def write(folder: Path, *, network: Backbone, manifest: Mapping[str, Any]) -> Ar
         state = {
             name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()
         }
-        weights = write_durably(draft / WEIGHTS, lambda path: save_file(state, path))
-        document = {
+        described = {
             "format": FORMAT,
             "backbone": network.info.name,
             "inputs": dict(network.info.inputs.to_json()),
-            "sha256": weights.sha256,
-            "bytes": weights.bytes,
             **manifest,
         }
+        vouching = {DESCRIPTION: digest_of(described)}
+        weights = write_durably(draft / WEIGHTS, lambda path: save_file(state, path, vouching))
+        document = {**described, "sha256": weights.sha256, "bytes": weights.bytes}
         text = json.dumps(document, indent=2, sort_keys=True)
         write_durably(draft / MANIFEST, lambda path: path.write_text(text))
         old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
@@ -199,22 +243,16 @@ def write(folder: Path, *, network: Backbone, manifest: Mapping[str, Any]) -> Ar
     return Artifact(uri=str(folder), sha256=weights.sha256, bytes=weights.bytes)
 
 
-def load(folder: Path, *, device: str = "cpu") -> Model:
+def load(place: str | Path, *, device: str = "cpu") -> Model:
     """Load a bundle after checking that it is what was written.
 
     Raises:
         BundleError: something is missing, changed, or not a bundle.
         UnknownNameError: a plugin that it needs isn't installed.
     """
-    manifest = read_manifest(folder)
+    folder = _here(place)
+    manifest = check(folder)
     weights = folder / WEIGHTS
-    if not weights.is_file():
-        raise BundleError(f"{folder} holds no {WEIGHTS}.", hint="Copy the whole folder of the bundle.")
-    if sha256_of(weights) != manifest.sha256:
-        raise BundleError(
-            f"{weights} isn't what was written: its SHA-256 differs from the one in {MANIFEST}.",
-            hint="The copy is damaged or was changed; fetch the bundle again.",
-        )
     try:
         state = load_file(weights)
     except Exception as error:  # noqa: BLE001 - of the format, the files, types that torch lacks
@@ -231,6 +269,49 @@ def load(folder: Path, *, device: str = "cpu") -> Model:
     return Model(network, inputs, manifest, folder)
 
 
+def check(place: str | Path) -> Manifest:
+    """What a bundle says of itself, once both of its files are known to be those that were written.
+
+    Raises:
+        BundleError: something is missing, changed, or not a bundle.
+    """
+    folder = _here(place)
+    manifest = read_manifest(folder)
+    weights = folder / WEIGHTS
+    changed = "The copy is damaged or was changed; fetch the bundle again."
+    if not weights.is_file():
+        raise BundleError(f"{folder} holds no {WEIGHTS}.", hint="Copy the whole folder of the bundle.")
+    if sha256_of(weights) != manifest.sha256 or weights.stat().st_size != manifest.bytes:
+        raise BundleError(
+            f"{weights} isn't what was written: its SHA-256 differs from the one in {MANIFEST}.", hint=changed
+        )
+    try:
+        with safe_open(weights, framework="pt") as file:
+            vouched = (file.metadata() or {}).get(DESCRIPTION)
+    except Exception as error:  # noqa: BLE001 - whatever isn't safetensors
+        raise BundleError(f"Can't read {weights}: {error}") from None
+    if vouched != manifest.digest:
+        raise BundleError(
+            f"{folder / MANIFEST} isn't what was written: its SHA-256 differs from the one in {WEIGHTS}.",
+            hint=changed,
+        )
+    return manifest
+
+
+def _here(place: str | Path) -> Path:
+    """The bundle's folder on this machine; one of a store is fetched first."""
+    if artifacts.is_remote(str(place)):
+        return stored.fetched(str(place), weights=WEIGHTS, manifest=MANIFEST)
+    return Path(place)
+
+
+def digest_of(document: Mapping[str, Any]) -> str:
+    """SHA-256 of a description, whatever its layout, without what it says of the weights' file."""
+    plain = json.loads(json.dumps(dict(document)))
+    said = {key: value for key, value in plain.items() if key not in ("sha256", "bytes")}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
 def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> Backbone:
     try:
         return rebuild(
@@ -245,7 +326,10 @@ def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> B
         )
     except UnknownNameError as error:
         family = manifest.backbone.partition("/")[0]
-        packages = _packages(manifest.provenance, {manifest.strategy, family})
+        structure, _ = structure_of(manifest.strategy, manifest.params)
+        needed = {structure: registry.STRATEGIES, family: registry.BACKBONES}
+        missing = [name for name, group in needed.items() if name not in registry.installed(group)]
+        packages = _packages(manifest.provenance, missing or needed)
         hint = f"{folder} was made with {', '.join(packages)}: install it." if packages else error.hint
         raise UnknownNameError(error.message, hint=hint) from None
     except TlsearchError:
@@ -284,8 +368,9 @@ def read_manifest(folder: Path) -> Manifest:
                 f"{path} has format {version}; this tlsearch reads format {FORMAT}.",
                 hint="Install the tlsearch that wrote it, or a newer one.",
             )
-        known = {name: document[name] for name in Manifest.__dataclass_fields__}
+        known = {"format": version, "digest": digest_of(document)}
         for name, kind in _KINDS.items():
+            known[name] = document.get(name, _ADDED[name]) if name in _ADDED else document[name]
             if not isinstance(known[name], kind) or isinstance(known[name], bool):
                 raise TypeError(f"{name} can't be {known[name]!r}")
         known["classes"] = tuple(str(name) for name in known["classes"])
@@ -295,6 +380,7 @@ def read_manifest(folder: Path) -> Manifest:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in known["inputs"].items()
         }
+        temperature_of(known["calibration"])
         return Manifest(**known)
     except FileNotFoundError:
         raise BundleError(

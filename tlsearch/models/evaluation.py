@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tlsearch import registry
-from tlsearch.contracts import Samples
-from tlsearch.errors import DataError
+from tlsearch.contracts import DatasetSource, Samples
+from tlsearch.errors import DataError, did_you_mean
 from tlsearch.metrics import score
 from tlsearch.models.bundle import Model
+from tlsearch.models.calibration import expected_error
 
 CHUNK = 1024
 """Items held in memory at once."""
@@ -20,7 +23,11 @@ CHUNK = 1024
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Metrics on labelled items. ``per_class`` is each class's share of right answers (its recall)."""
+    """Metrics on labelled items. ``per_class`` is each class's share of right answers (its recall).
+
+    ``log_loss`` is of the network's own logits, as in the study's trials; ``calibrated_log_loss`` and
+    ``calibration_error`` are of the probabilities that `predict` tells.
+    """
 
     items: int
     metrics: Mapping[str, float]
@@ -28,22 +35,70 @@ class Evaluation:
     broken: tuple[str, ...]
 
 
-def evaluate(model: Model, path: Path, *, split: str | None = None) -> Evaluation:
-    """Score a model on a folder of class folders, or on a table of image paths and labels.
+def evaluate(
+    model: Model, path: Path, *, split: str | None = None, options: Mapping[str, str] | None = None
+) -> Evaluation:
+    """Score a model on a folder of class folders, or on a table of items (such as image paths) and labels.
 
     Args:
         model: the model.
         path: of the folder, or of a CSV, TSV or Parquet file.
         split: only items of this split, where the data names splits.
+        options: a table's own keys, such as ``label_column``.
 
     Raises:
-        DataError: nothing usable is there, or its classes are not the model's.
+        DataError: nothing usable is there, its classes are not the model's, or options that it can't have.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # which takes names that can't be for files that aren't there
         raise DataError(f"There is no {path} to evaluate on.")
-    source = registry.dataset("folder" if path.is_dir() else "table")
-    samples = source.load(source.options.model_validate({"path": str(path.resolve())}))
+    if options and path.is_dir():
+        raise DataError(f"{path} is a folder: it has no {' and no '.join(options)}.")
+    source = _source(model, path)
+    known = list(source.options.model_fields)
+    for key in options or {}:
+        if key not in known or key == "path":
+            raise DataError(
+                f'A table has no key "{key}". {did_you_mean(key, known)}'.rstrip(),
+                hint=f"Keys: {', '.join(name for name in known if name != 'path')}.",
+            )
+    samples = source.load(source.options.model_validate({"path": str(path.resolve()), **(options or {})}))
     return score_samples(model, samples, split=split)
+
+
+def table_options(settings: Sequence[str]) -> dict[str, str]:
+    """``key=value`` words as a table's keys; a root counts from the working directory.
+
+    Raises:
+        DataError: a word without an equals sign.
+    """
+    found = {}
+    for word in settings:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise DataError(f'"{word}" is no KEY=VALUE, such as label_column=species.')
+        found[key] = os.path.abspath(value) if key == "root" else value
+    return found
+
+
+def _source(model: Model, path: Path) -> DatasetSource[Any]:
+    """The source that lists what is at the path, as items of the model's kind."""
+    modality = model.inputs.modality
+    if modality == "image":
+        return registry.dataset("folder" if path.is_dir() else "table")
+    installed = registry.installed(registry.DATASETS)
+    plugins = model.manifest.provenance.get("plugins")
+    known = [plugin for plugin in (plugins if isinstance(plugins, list) else []) if isinstance(plugin, dict)]
+    used = [plugin["name"] for plugin in known if plugin.get("name") in installed]
+    for name in dict.fromkeys([*used, *installed]):  # the study's own before others
+        if registry.problem(registry.DATASETS, name):
+            continue
+        source = registry.dataset(name)
+        if source.modality == modality and "path" in source.options.model_fields:
+            return source
+    raise DataError(
+        f"The model takes {modality} items, and no data set that is installed lists such items of a path.",
+        hint="`tlsearch datasets` lists what is installed.",
+    )
 
 
 def score_samples(model: Model, samples: Samples, *, split: str | None = None) -> Evaluation:
@@ -85,9 +140,14 @@ def score_samples(model: Model, samples: Samples, *, split: str | None = None) -
         raise DataError("No item can be read.", hint="; ".join(broken[:3]) or None)
     predicted, actual = torch.cat(logits), torch.tensor(labels)
     right = predicted.argmax(dim=1) == actual
+    told = torch.from_numpy(model.probabilities(predicted.numpy()))
     return Evaluation(
         items=len(labels),
-        metrics=score(predicted, actual),
+        metrics={
+            **score(predicted, actual),
+            "calibrated_log_loss": score(predicted / model.temperature, actual)["log_loss"],
+            "calibration_error": expected_error(told, actual),
+        },
         per_class={
             name: float(right[actual == index].float().mean())
             for name, index in index_of.items()
@@ -95,23 +155,3 @@ def score_samples(model: Model, samples: Samples, *, split: str | None = None) -
         },
         broken=tuple(broken),
     )
-
-
-def image_paths(paths: Sequence[Path]) -> list[Path]:
-    """Files as given, and the files inside the folders among them, in order.
-
-    Raises:
-        DataError: a path that isn't there, or a folder without files.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(inner for inner in path.rglob("*") if inner.is_file())
-            if not inside:
-                raise DataError(f"There is no file in {path}.")
-            found += inside
-        elif path.exists():
-            found.append(path)
-        else:
-            raise DataError(f"There is no file {path}.")
-    return found

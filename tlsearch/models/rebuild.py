@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tlsearch import registry
 from tlsearch.contracts import Backbone
+from tlsearch.contracts.combination import structure_of
 from tlsearch.errors import BundleError
 from tlsearch.records import Params
 
@@ -31,8 +32,8 @@ def rebuild(
         backbone: its whole name.
         weights: what the trial started from; any, such as ``random``, where ``state`` is complete.
         image_size: as the study's data section had it.
-        strategy: name of the strategy that prepared it.
-        params: the strategy's knobs.
+        strategy: name of the strategy that prepared it, or of the combination that it came from.
+        params: the trial's.
         classes: of the target.
         state: tensors by name; those of the trunk may be missing where training left them as they were.
         complete: whether none may be missing.
@@ -41,6 +42,7 @@ def rebuild(
         UnknownNameError: the plugin of the backbone or strategy isn't installed.
         BundleError: the tensors don't fit the structure.
     """
+    strategy, params = structure_of(strategy, params)
     plugin = registry.strategy(strategy)
     pretrained = registry.backbone(backbone, weights=weights, image_size=image_size)
     model = Backbone(pretrained, classes=classes)

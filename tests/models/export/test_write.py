@@ -1,0 +1,259 @@
+"""Exports, read by others: processes that have onnxruntime, torch or timm and can't import tlsearch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from tlsearch.contracts.images import ImageInput
+from tlsearch.errors import ExportError, InputError, UnknownNameError
+from tlsearch.models import bundle
+from tlsearch.models.export import as_timm, write
+from tlsearch.models.export.card import wilson
+from tlsearch.models.export.check import try_out
+from tlsearch.models.export.whole import Options
+
+ONNX_READER = """
+import json, sys
+for name in ("tlsearch", "torch", "timm"):
+    sys.modules[name] = None
+import numpy as np, onnxruntime
+from PIL import Image
+folder, *paths = sys.argv[1:]
+how = json.load(open(folder + "/preprocessing.json"))
+session = onnxruntime.InferenceSession(folder + "/model.onnx")
+(given,) = session.get_inputs()
+assert (given.name, given.shape[1:]) == (how["input"]["name"], how["input"]["shape"][1:])
+assert isinstance(given.shape[0], str), given.shape  # the batch size is open
+meta = session.get_modelmeta().custom_metadata_map
+assert json.loads(meta["classes"]) == how["classes"]
+rows = []
+for path in paths:  # square pictures of any size: nothing to cut
+    size = how["size"]
+    method = Image.Resampling[how["interpolation"].upper()]
+    pixels = np.asarray(Image.open(path).convert("RGB").resize((size, size), method))[None]
+    if not how["inside"]:
+        pixels = (pixels.astype("float32") / 255 - np.float32(how["mean"])) / np.float32(how["std"])
+        pixels = pixels.transpose(0, 3, 1, 2).astype("float32")
+    logits, shares = session.run(None, {given.name: pixels})
+    exponentials = np.exp(logits - logits.max())
+    assert np.allclose(exponentials / exponentials.sum(), shares, atol=1e-5)
+    rows.append(shares[0].tolist())
+print(json.dumps(rows))
+"""
+TIMM_READER = """
+import json, sys
+sys.modules["tlsearch"] = None
+import timm, torch
+from PIL import Image
+folder, *paths = sys.argv[1:]
+model = timm.create_model("local-dir:" + folder, pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+with torch.inference_mode():
+    batch = torch.stack([transform(Image.open(path).convert("RGB")) for path in paths])
+    shares = model(batch).softmax(dim=1).tolist()
+print(json.dumps({"labels": model.pretrained_cfg["label_names"], "shares": shares}))
+"""
+
+
+def run(code: str, *arguments: object, cwd: Path | None = None) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory) -> list[Path]:
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("squares")
+    rng = np.random.default_rng(3)
+    for number, size in enumerate((16, 40, 64, 97, 128, 30)):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        coarse.resize((size, size), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    return sorted(folder.iterdir())
+
+
+# ------------------------------------------------------------------------------------ ONNX
+
+
+@pytest.mark.parametrize("kind", ["joint_training", "knn", "lda", "svm", "ranpac"])
+def test_onnxruntime_alone_predicts_the_same_from_files(made, kind, squares, photos, tmp_path):
+    model = made(kind)
+    inside = kind != "lda"
+    (done,) = write.export(
+        model, tmp_path / "out", ["onnx"], options=Options(inside=inside), items=photos, source="photos"
+    )
+    assert (done.checked.pictures, done.checked.source) == (len(photos), "photos")
+    assert done.checked.difference < 1e-3
+    moved = Path(shutil.move(done.folder, tmp_path / "elsewhere"))
+    assert sorted(path.name for path in moved.iterdir()) == sorted(done.files)
+    rows = np.array(json.loads(run(ONNX_READER, moved, *squares)))
+    expected = model.predict_proba(squares)
+    assert (rows.argmax(axis=1) == expected.argmax(axis=1)).all()
+    np.testing.assert_allclose(rows, expected, atol=1e-3)
+    assert np.ptp(expected, axis=0).max() > 1e-3, "pictures that all look the same show nothing"
+
+
+def test_the_script_in_the_folder_reads_any_kind_of_file(made, photos, tmp_path):
+    model = made("fine_tune")
+    write.export(model, tmp_path / "out", ["onnx"], items=photos)
+    block = "import sys, runpy; sys.modules['tlsearch'] = None; sys.path.insert(0, sys.argv[1])\n"
+    block += "path = sys.argv.pop(1) + '/predict.py'; runpy.run_path(path, run_name='__main__')"
+    told = json.loads(run(block, tmp_path / "out", *photos, "--json", cwd=tmp_path))
+    assert told["classes"] == list(model.classes)
+    np.testing.assert_allclose(told["probabilities"], model.predict_proba(photos), atol=1e-5)
+    lines = run(block, tmp_path / "out", *photos, cwd=tmp_path).splitlines()
+    labels = [line.rpartition(": ")[2].split()[0] for line in lines]
+    assert labels == model.predict(photos)
+
+
+def test_the_carried_preprocessing_is_that_of_training_to_the_pixel(photos, monkeypatch):
+    monkeypatch.syspath_prepend(Path(as_timm.__file__).parent / "carried")
+    import preprocess
+
+    for crop, interpolation in ((1.0, "bicubic"), (0.875, "bilinear"), (1.0, "nearest")):
+        inputs = ImageInput(24, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), interpolation, crop)
+        how = {**inputs.to_json(), "inside": False}
+        for path in photos:
+            pixels = preprocess.square(preprocess.open_rgb(path), how)
+            assert np.array_equal(pixels.transpose(2, 0, 1), inputs.encode(path)), path.name
+        encoded = torch.from_numpy(np.stack([inputs.encode(path) for path in photos]))
+        expected = inputs.to_model(encoded).numpy()
+        np.testing.assert_allclose(preprocess.batch(photos, how), expected, atol=1e-6)
+
+
+# ----------------------------------------------------------------------------------- torch
+
+
+@pytest.mark.parametrize("kind", ["svm"])
+def test_torch_loads_the_program_without_the_code(made, kind, photos, tmp_path):
+    model = made(kind)
+    (done,) = write.export(model, tmp_path / "out", ["torch"], items=photos)
+    assert done.checked.difference < 1e-5
+    extra = {"preprocessing.json": ""}
+    program = torch.export.load(str(tmp_path / "out" / "model.pt2"), extra_files=extra)
+    assert json.loads(extra["preprocessing.json"])["classes"] == list(model.classes)
+    for count in (1, 5):
+        _, shares = program.module()(torch.zeros(count, 16, 16, 3, dtype=torch.uint8))
+        assert shares.shape == (count, 3)
+
+
+# ------------------------------------------------------------------------ timm, Hugging Face
+
+
+def test_plain_timm_loads_real_weights_and_predicts_the_same(lite0, squares, tmp_path):
+    (done,) = write.export(lite0, tmp_path / "out", ["huggingface"], items=squares)
+    assert {"README.md", "config.json", "model.safetensors"} <= set(done.files)
+    told = json.loads(run(TIMM_READER, tmp_path / "out", *squares))
+    assert told["labels"] == list(lite0.classes)
+    expected = lite0.predict_proba(squares)
+    assert np.ptp(expected, axis=0).max() > 0.05
+    np.testing.assert_allclose(told["shares"], expected, atol=1e-4)
+    text = (tmp_path / "out" / "README.md").read_text()
+    header = YAML(typ="safe").load(text.split("---\n")[1])
+    assert (header["library_name"], header["pipeline_tag"]) == ("timm", "image-classification")
+    for said in ("ant, bee, cat", "`abc`", "fine_tune", "efficientnet_lite/lite0", "3 seeds", "1.700"):
+        assert said in text, said
+    assert "0.7500 | 0.5981 to 0.8581 (Wilson, 40 images)" in text
+
+
+def test_other_models_become_a_folder_that_tlsearch_loads(made, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", next(path for path in sys.path if path.endswith("tests/tiny")))
+    model = made("knn")
+    (done,) = write.export(model, tmp_path / "out", ["huggingface"], items=photos)
+    loaded = bundle.load(tmp_path / "out")
+    np.testing.assert_array_equal(loaded.predict_proba(photos), model.predict_proba(photos))
+    assert done.checked.difference < 1e-6
+    assert "library_name: tlsearch" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_what_timm_cannot_hold_is_refused_with_what_can(made, tmp_path):
+    with pytest.raises(InputError, match="no timm model") as caught:
+        write.export(made("fine_tune"), tmp_path / "out", ["timm"])
+    assert "onnx" in str(caught.value.hint)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["fine_tune", "joint_training", "lda"])
+def test_a_linear_head_is_found_whatever_it_is_made_of(made, kind):
+    network = made(kind).network
+    weight, bias = as_timm.linear_part(network, strategy=kind)
+    features = torch.randn(9, network.info.width)
+    np.testing.assert_allclose(
+        (features.double() @ weight.T + bias).float(), network.head(features), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("kind", ["knn", "svm", "ranpac"])
+def test_another_head_is_not_taken_for_a_linear_one(made, kind):
+    with pytest.raises(InputError, match="no linear layer"):
+        as_timm.linear_part(made(kind).network, strategy=kind)
+
+
+# ------------------------------------------------------------------------------- the check
+
+
+def test_an_export_that_predicts_otherwise_is_deleted(made, photos, tmp_path, monkeypatch):
+    def confused(model, folder, options):
+        return write.as_onnx.write(made("lda"), folder, options)
+
+    monkeypatch.setitem(write.WRITERS, "onnx", confused)
+    with pytest.raises(ExportError, match="predicts otherwise") as caught:
+        write.export(made("fine_tune"), tmp_path / "out", ["onnx"], items=photos)
+    assert caught.value.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_does_not_run_is_told(made, photos, tmp_path):
+    (tmp_path / "predict.py").write_text("import tlsearch\n")
+    with pytest.raises(ExportError, match=r"doesn't run: .*tlsearch"):
+        try_out(tmp_path, "predict_onnx.py", made("lda"), photos, "photos")
+
+
+def test_noise_is_made_where_there_are_no_pictures_and_broken_ones_are_passed_over(made, photos, tmp_path):
+    model = made("lda")
+    (done,) = write.export(model, tmp_path / "a", ["onnx"])
+    assert (done.checked.source, done.checked.pictures) == ("generated noise", 16)
+    (tmp_path / "broken.png").write_bytes(b"<html>")
+    items = [tmp_path / "broken.png", photos[0], np.zeros((5, 5, 3), np.uint8), photos[1].read_bytes()]
+    with write.files(items, model.inputs) as (found, kind):
+        assert (len(found), kind) == (3, "given pictures")
+        assert model.predict(found) == model.predict(items[1:])
+
+
+def test_what_is_there_is_only_replaced_on_demand_and_if_it_is_an_export(made, tmp_path):
+    model = made("lda")
+    place = tmp_path / "out"
+    place.mkdir()
+    (place / "diary.txt").write_text("dear")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="no earlier export"):
+            write.export(model, place, ["onnx"], overwrite=overwrite)
+    (place / "diary.txt").rename(place / "preprocessing.json")
+    with pytest.raises(InputError, match="holds an export already"):
+        write.export(model, place, ["onnx"])
+    with pytest.raises(UnknownNameError, match='Did you mean "onnx"'):
+        write.export(model, place, ["onxn"])
+    assert [path.name for path in place.iterdir()] == ["preprocessing.json"]
+
+
+def test_the_interval_is_wilsons():
+    low, high = wilson(0.9, 100)  # Newcombe 1998's way of writing it: 0.826 to 0.945
+    assert (round(low, 3), round(high, 3)) == (0.826, 0.945)
+    assert wilson(1.0, 10)[1] == pytest.approx(1)
+    assert wilson(0.0, 10)[0] == pytest.approx(0)

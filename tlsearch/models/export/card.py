@@ -1,0 +1,196 @@
+"""A model card: what the model is, how good it is and how sure that is, and what it isn't for.
+
+After Mitchell et al. 2019 (arXiv:1810.03993); the header is the one of https://huggingface.co/docs/hub/model-cards.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tlsearch.models.bundle import Model
+
+SPLITS = {"val": "validation", "test": "test"}
+USES = {
+    "timm": """import timm
+from PIL import Image
+
+model = timm.create_model("local-dir:.", pretrained=True).eval()   # or hf-hub:OWNER/NAME
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+image = Image.open("image.png").convert("RGB")
+probabilities = model(transform(image).unsqueeze(0)).softmax(dim=1)[0]
+print(model.pretrained_cfg["label_names"][int(probabilities.argmax())])
+""",
+    "tlsearch": """import tlsearch
+
+print(tlsearch.load(".").predict(["image.png"]))
+""",
+}
+
+
+def card(model: Model, *, library: str) -> str:
+    """The card as Markdown.
+
+    Args:
+        model: what it is about.
+        library: what loads the folder that it lies in: ``timm`` or ``tlsearch``.
+    """
+    manifest = model.manifest
+    known = manifest.provenance
+    title = known.get("study") or manifest.backbone
+    parts = [
+        _header(model, library),
+        f"# {title}",
+        f"Puts an image into one of {len(model.classes)} classes. Made by tlsearch from "
+        f"`{manifest.backbone}` with the strategy `{manifest.strategy}`.",
+        f"## Use\n\n```python\n{USES[library]}```\n\nOr `python predict.py image.png`, which also takes "
+        "rotated, transparent and 16-bit files as they were taken in training.",
+        "## Data\n\n" + _listed(_data(model)),
+        "## Strategy\n\n" + _listed(_strategy(model)),
+        "## Metrics\n\n" + _metrics(model),
+        "## Limits\n\n" + _listed(_limits(model)),
+        "## Provenance\n\n" + _listed(_provenance(model)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share of ``count`` items (Wilson 1927)."""
+    z = 1.959964
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _header(model: Model, library: str) -> str:
+    from ruamel.yaml import YAML
+
+    known = model.manifest.provenance
+    results = [
+        {
+            "task": {"type": "image-classification"},
+            "dataset": {"name": f"{known.get('study', 'unnamed')} ({SPLITS[split]})", "type": "image-folder"},
+            "metrics": [
+                {"type": name, "value": round(float(scores[name]), 6)}
+                for name in ("accuracy", "balanced_accuracy", "macro_f1")
+                if name in scores
+            ],
+        }
+        for split, scores in model.manifest.metrics.items()
+        if split in SPLITS
+    ]
+    document = {
+        "library_name": library,
+        "pipeline_tag": "image-classification",
+        "tags": ["image-classification", library, "tlsearch", "transfer-learning"],
+        "base_model_relation": "finetune",
+        "model-index": [{"name": str(known.get("study", "unnamed")), "results": results}],
+    }
+    text = io.StringIO()
+    writer = YAML()
+    writer.default_flow_style = False
+    writer.dump(document, text)
+    return f"---\n{text.getvalue()}---"
+
+
+def _data(model: Model) -> list[str]:
+    known, names = model.manifest.provenance, model.classes
+    listed = ", ".join(names[:50]) + (f" and {len(names) - 50} more" if len(names) > 50 else "")
+    inputs = model.manifest.inputs
+    return [
+        f"Classes: {listed}.",
+        f"Fingerprint of items and labels: `{known.get('fingerprint', 'unknown')}` (SHA-256).",
+        "Split by content into training, stop (for early stopping), validation (for choosing) and test; "
+        "copies of an image never stand in two splits.",
+        f"Images are resized to {inputs.get('size')} pixels ({inputs.get('interpolation')}), normalized by "
+        f"mean {list(inputs.get('mean', []))} and deviation {list(inputs.get('std', []))}.",
+    ]
+
+
+def _strategy(model: Model) -> list[str]:
+    known, manifest = model.manifest.provenance, model.manifest
+    depth, groups = known.get("freeze_depth"), known.get("groups")
+    frozen = f"{depth} of {groups} groups of layers kept their pretrained weights." if groups else ""
+    knobs = ", ".join(f"{name} {_short(value)}" for name, value in manifest.params.items())
+    told = [f"`{manifest.strategy}` on `{manifest.backbone}`.", frozen, f"Knobs: {knobs}." if knobs else ""]
+    return [line for line in told if line]
+
+
+def _metrics(model: Model) -> str:
+    calibration = model.manifest.calibration
+    counts = {"val": calibration.get("items"), "test": calibration.get("test_items")}
+    lines = ["| split | metric | value | 95 % interval |", "|---|---|---|---|"]
+    for split, scores in model.manifest.metrics.items():
+        for name in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss"):
+            if name not in scores:
+                continue
+            between = "-"
+            if name == "accuracy" and counts.get(split):
+                low, high = wilson(scores[name], int(counts[split] or 1))
+                between = f"{low:.4f} to {high:.4f} (Wilson, {counts[split]} images)"
+            lines.append(f"| {SPLITS.get(split, split)} | {name} | {scores[name]:.4f} | {between} |")
+    return "\n".join([*lines, "", *_over_seeds(model.manifest.metrics), _calibrated(model)]).rstrip()
+
+
+def _over_seeds(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    scores = metrics.get("val", {})
+    means = [name for name in scores if name.endswith("_mean")]
+    if not means or scores.get("seeds", 0) < 2:
+        return []
+    (name,) = means[:1]
+    plain = name.removesuffix("_mean")
+    error = scores.get(f"{plain}_standard_error", 0.0)
+    return [
+        f"Trained with {int(scores['seeds'])} seeds: {plain} on validation "
+        f"{scores[name]:.4f} ± {error:.4f} (mean and standard error).",
+        "",
+    ]
+
+
+def _calibrated(model: Model) -> str:
+    known = model.manifest.calibration
+    if not known:
+        return "Probabilities are not calibrated."
+    return (
+        f"Probabilities are calibrated with the temperature {model.temperature:.3f}, fitted on "
+        f"{known.get('items')} validation images: expected calibration error "
+        f"{known.get('error_before', math.nan):.4f} before, {known.get('error_after', math.nan):.4f} after."
+    )
+
+
+def _limits(model: Model) -> list[str]:
+    return [
+        "It knows no other classes: anything is put into one of the above.",
+        "It was measured on images of the same origin as its training images. On others it may be worse, and "
+        "its probabilities may be too sure.",
+        "The validation score was used to choose among trials and is flattered by that; the test score "
+        "isn't.",
+        "Nothing was measured about groups of people or conditions of capture inside the classes.",
+        "The licence of the pretrained weights and of the data goes with it.",
+    ]
+
+
+def _provenance(model: Model) -> list[str]:
+    known, manifest = model.manifest.provenance, model.manifest
+    plugins = known.get("plugins", [])
+    packages = sorted({f"{plugin['distribution']} {plugin['version']}" for plugin in plugins})
+    versions = ", ".join(f"{name} {version}" for name, version in dict(known.get("versions", {})).items())
+    told = [
+        f"Study `{known.get('study', 'unknown')}`, trial {known.get('trial', 'unknown')}, "
+        f"seed {known.get('seed', 'unknown')}.",
+        f"Weights of the bundle: SHA-256 `{manifest.sha256}`.",
+        f"Plugins: {', '.join(packages)}." if packages else "",
+        f"Versions: {versions}." if versions else "",
+    ]
+    return [line for line in told if line]
+
+
+def _listed(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else json.dumps(value)

@@ -1,0 +1,1 @@
+"""Scripts that exports carry along: plain Python that never imports tlsearch."""

@@ -1,0 +1,22 @@
+"""Classify image files: python predict.py IMAGE... [--json]. Needs tlsearch and the plugins of the card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import preprocess
+from numpy.typing import NDArray
+
+from tlsearch.models import bundle
+
+MODEL = bundle.load(preprocess.HERE)
+
+
+def probabilities(paths: Sequence[str]) -> NDArray[Any]:
+    """Class probabilities (N, classes) of image files."""
+    return MODEL.predict_proba(paths)
+
+
+if __name__ == "__main__":
+    preprocess.main(probabilities, MODEL.classes)

@@ -1,0 +1,24 @@
+"""Classify image files: python predict.py IMAGE... [--json]. Needs onnxruntime, Pillow and NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnxruntime
+import preprocess
+from numpy.typing import NDArray
+
+HOW = preprocess.described()
+SESSION = onnxruntime.InferenceSession(preprocess.HERE / "model.onnx", providers=["CPUExecutionProvider"])
+
+
+def probabilities(paths: Sequence[str]) -> NDArray[Any]:
+    """Class probabilities (N, classes) of image files."""
+    given = {HOW["input"]["name"]: preprocess.batch(paths, HOW)}
+    (shares,) = SESSION.run(["probabilities"], given)
+    return shares
+
+
+if __name__ == "__main__":
+    preprocess.main(probabilities, HOW["classes"])

@@ -1,0 +1,147 @@
+"""Does an export predict as the model does? From files, in a process that can't import tlsearch."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tlsearch.contracts.images import ImageInput, decode
+from tlsearch.errors import DataError, ExportError
+from tlsearch.models.bundle import Model
+
+PICTURES = 16
+"""Files that an export is tried on."""
+TOLERANCE = 1e-3
+"""How far a probability may be off."""
+SECONDS = 600
+LOOSE = 0.1
+"""The same where another library resizes, which may round pixels otherwise."""
+_EXCEPTION = re.compile(r"[\w.]+(Error|Exception)\b")
+_RUNNER = """
+import json, runpy, sys
+folder, blocked, *paths = sys.argv[1:]
+if blocked:
+    sys.modules[blocked] = None
+sys.path.insert(0, folder)
+script = runpy.run_path(f"{folder}/predict.py")
+ways = [name for name in ("probabilities", "by_timm") if name in script]
+print(json.dumps({name: script[name](paths).tolist() for name in ways}))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What an export was tried on, and how it went.
+
+    Attributes:
+        pictures: how many files.
+        source: what kind of files they were.
+        difference: the largest difference of a probability.
+    """
+
+    pictures: int
+    source: str
+    difference: float
+
+
+@contextmanager
+def files(items: Sequence[object], inputs: ImageInput) -> Iterator[tuple[list[Path], str]]:
+    """Readable pictures as files, and what they are; noise where there are none.
+
+    Arrays are written as PNG, which keeps every pixel.
+    """
+    with tempfile.TemporaryDirectory(prefix="tlsearch-export-") as folder:
+        kept: list[Path] = []
+        for item in items:
+            if len(kept) == PICTURES:
+                break
+            try:
+                picture = decode(item)  # type: ignore[arg-type]  # it refuses what it can't take
+            except DataError:
+                continue
+            path = Path(folder) / f"{len(kept)}.png"
+            kept.append(item if isinstance(item, Path) else path)
+            if not isinstance(item, Path):
+                picture.save(path)
+        source = "given pictures"
+        if not kept:
+            source = "generated noise"
+            kept = list(_noise(Path(folder), inputs.size))
+        yield [path.resolve() for path in kept], source
+
+
+def try_out(folder: Path, script: str, model: Model, pictures: Sequence[Path], source: str) -> Trial:
+    """Compare an exported folder's predictions with the model's.
+
+    Args:
+        folder: of the export.
+        script: what predicts in it.
+        model: what it was made from.
+        pictures: files to predict.
+        source: what they are.
+
+    Raises:
+        ExportError: it doesn't run, or predicts otherwise.
+    """
+    expected = model.predict_proba(pictures)
+    told = _predict(folder, pictures, alone=script != "predict_bundle.py")
+    for way, found in told.items():
+        _compare(expected, found, LOOSE if way == "by_timm" else TOLERANCE)
+    return Trial(len(pictures), source, float(np.abs(told["probabilities"] - expected).max()))
+
+
+def _compare(expected: NDArray[np.float32], found: NDArray[np.float64], allowed: float) -> None:
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        raise ExportError(f"The export gives {found.shape} probabilities instead of {expected.shape}.")
+    difference = float(np.abs(found - expected).max())
+    rows = np.arange(len(expected))
+    ours, theirs = expected.argmax(axis=1), found.argmax(axis=1)
+    # Where two classes are as probable as each other, rounding may turn them round.
+    margin = expected[rows, ours] - expected[rows, theirs]
+    turned = np.flatnonzero((ours != theirs) & (margin > allowed))
+    if len(turned) or difference > allowed:
+        raise ExportError(
+            f"The export predicts otherwise than the model: {len(turned)} of {len(rows)} pictures get "
+            f"another class, and a probability is off by {difference:.2g} (allowed: {allowed:g})."
+        )
+
+
+def _predict(folder: Path, pictures: Sequence[Path], *, alone: bool) -> dict[str, NDArray[np.float64]]:
+    words = [str(folder.resolve()), "tlsearch" if alone else "", *map(str, pictures)]
+    command = [sys.executable, "-c", _RUNNER, *words]
+    try:
+        # From the folder of the export, so that nothing is imported from where the user stands.
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=SECONDS, cwd=folder, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ExportError(f"The export was not done with {len(pictures)} pictures in {SECONDS} s.") from None
+    if done.returncode:
+        told = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        # The last line that names an exception: hints may follow it.
+        wrong = next((line for line in reversed(told) if _EXCEPTION.match(line)), told[-1])
+        raise ExportError(f"The export doesn't run: {wrong}")
+    ways = json.loads(done.stdout.splitlines()[-1])
+    return {name: np.asarray(rows, dtype=np.float64) for name, rows in ways.items()}
+
+
+def _noise(folder: Path, size: int) -> Iterator[Path]:
+    """Smooth noise of other shapes than the model's, so that resizing and cutting are tried too."""
+    rng = np.random.default_rng(0)
+    for number in range(PICTURES):
+        height, width = rng.integers(max(2, size // 2), 2 * size, 2)
+        coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        path = folder / f"noise-{number}.png"
+        Image.fromarray(coarse).resize((int(width), int(height)), Image.Resampling.BICUBIC).save(path)
+        yield path

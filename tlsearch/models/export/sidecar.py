@@ -1,0 +1,60 @@
+"""``preprocessing.json`` and the scripts that lie beside an exported model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tlsearch.models.bundle import Model
+from tlsearch.models.export.whole import picture_input
+
+SIDECAR = "preprocessing.json"
+SCRIPTS = Path(__file__).parent / "carried"
+CARRIED = "predict.py"
+
+
+def described(model: Model, *, inside: bool) -> dict[str, Any]:
+    """How an image file becomes the input, and what comes out.
+
+    Args:
+        model: the model.
+        inside: whether scaling and normalizing is a part of the exported graph.
+    """
+    inputs = picture_input(model)
+    size = inputs.size
+    given = (
+        {"name": "images", "dtype": "uint8", "layout": "NHWC", "shape": ["batch", size, size, 3]}
+        if inside
+        else {"name": "pixels", "dtype": "float32", "layout": "NCHW", "shape": ["batch", 3, size, size]}
+    )
+    rest = "the graph scales and normalizes" if inside else "divide by 255, subtract mean, divide by std"
+    return {
+        "classes": list(model.classes),
+        "size": size,
+        "crop": inputs.crop,
+        "interpolation": inputs.interpolation,
+        "mean": list(inputs.mean),
+        "std": list(inputs.std),
+        "inside": inside,
+        "input": given,
+        "outputs": ["logits", "probabilities"],
+        "temperature": model.temperature,
+        "steps": [
+            "first frame, upright by EXIF, RGB, transparency on white, deeper pixels scaled to 8 bits",
+            f"resize the shorter side to size / crop by Pillow's {inputs.interpolation} (antialiased)",
+            "cut out the centre, size x size",
+            rest,
+            "logits are already divided by the temperature",
+        ],
+    }
+
+
+def carry(folder: Path, how: dict[str, Any], script: str) -> str:
+    """Put the description and the scripts into a folder; returns the name of the script that predicts."""
+    text = json.dumps(how, indent=2, ensure_ascii=False)
+    (folder / SIDECAR).write_text(text + "\n", encoding="utf-8")
+    shutil.copyfile(SCRIPTS / "preprocess.py", folder / "preprocess.py")
+    shutil.copyfile(SCRIPTS / script, folder / CARRIED)
+    return script

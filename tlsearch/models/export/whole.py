@@ -1,0 +1,104 @@
+"""A model as one graph: pixels to logits and probabilities, with preprocessing and temperature inside."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tlsearch.contracts.images import ImageInput
+from tlsearch.errors import ExportError, InputError
+from tlsearch.models.bundle import Model
+
+MOST = 65_536
+"""Images in one call of an exported graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to export.
+
+    Attributes:
+        inside: whether scaling and normalizing pixels is a part of the graph (ONNX, torch).
+        opset: of ONNX.
+    """
+
+    inside: bool = True
+    opset: int = 18
+
+
+def parse_preprocess(word: str) -> bool:
+    """Whether preprocessing goes inside the graph.
+
+    Raises:
+        InputError: it is neither ``inside`` nor ``beside``.
+    """
+    if word not in ("inside", "beside"):
+        raise InputError(f'Preprocessing goes inside or beside the graph, not "{word}".')
+    return word == "inside"
+
+
+class Whole(nn.Module):
+    """uint8 (B, size, size, 3), or normalized float32 (B, 3, size, size), to (logits, probabilities).
+
+    Both are (B, classes) and calibrated: their softmax is what the model predicts.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Model, *, inside: bool) -> None:
+        super().__init__()
+        inputs = picture_input(model)
+        self.network = copy.deepcopy(model.network).cpu().float().eval()
+        self.network.to(memory_format=torch.contiguous_format)
+        self.temperature = model.temperature
+        self.inside = inside
+        self.register_buffer("mean", torch.tensor(inputs.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(inputs.std).view(1, 3, 1, 1))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits and probabilities."""
+        if self.inside:
+            images = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+        logits = self.network(images) / self.temperature
+        return logits, logits.softmax(dim=1)
+
+
+def picture_input(model: Model) -> ImageInput:
+    """How pictures become a model's input.
+
+    Raises:
+        InputError: it takes something else than pictures.
+    """
+    if not isinstance(model.inputs, ImageInput):
+        raise InputError(
+            f"{model.manifest.backbone} takes {model.inputs.modality} items; "
+            "only models of pictures are exported.",
+            hint="The bundle itself can be copied and loaded with tlsearch.load.",
+        )
+    return model.inputs
+
+
+def traced(model: Model, options: Options) -> torch.export.ExportedProgram:
+    """The whole model as an exported program whose batch size is open.
+
+    Raises:
+        ExportError: torch can't trace it, or only for one batch size.
+    """
+    size = picture_input(model).size
+    whole = Whole(model, inside=options.inside).requires_grad_(False)
+    noise = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
+    example = noise if options.inside else torch.zeros(2, 3, size, size)
+    batch = torch.export.Dim("batch", min=1, max=MOST)
+    try:
+        with torch.no_grad():
+            return torch.export.export(whole, (example,), dynamic_shapes=({0: batch},))
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ExportError(
+            f"{model.manifest.backbone} with {model.manifest.strategy} can't be traced: {reason}",
+            hint="Another format may do: --format timm or huggingface.",
+        ) from error

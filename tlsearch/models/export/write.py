@@ -1,0 +1,147 @@
+"""Exports of a model: written to a draft, tried, put into place; whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tlsearch.errors import ExportError, InputError, UnknownNameError, did_you_mean
+from tlsearch.models.bundle import Model
+from tlsearch.models.export import as_huggingface, as_onnx, as_timm, as_torch
+from tlsearch.models.export.check import Trial, files, try_out
+from tlsearch.models.export.sidecar import SIDECAR
+from tlsearch.models.export.whole import Options, picture_input
+
+Writer = Callable[[Model, Path, Options], str]
+WRITERS: Mapping[str, Writer] = {
+    "huggingface": as_huggingface.write,
+    "onnx": as_onnx.write,
+    "timm": as_timm.write,
+    "torch": as_torch.write,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An export that predicts as the model does.
+
+    Attributes:
+        format: its name.
+        folder: where it lies.
+        files: names in it.
+        bytes: of all files.
+        checked: what it was tried on.
+    """
+
+    format: str
+    folder: Path
+    files: tuple[str, ...]
+    bytes: int
+    checked: Trial
+
+
+def export(
+    model: Model,
+    place: Path,
+    formats: Sequence[str],
+    *,
+    options: Options | None = None,
+    items: Sequence[object] = (),
+    source: str = "given pictures",
+    overwrite: bool = False,
+    told: Callable[[str], None] = lambda line: None,
+) -> list[Exported]:
+    """Write a model in other formats and try each from the bytes of pictures.
+
+    Args:
+        model: the model.
+        place: folder of the export; with several formats each gets a folder of its name in it.
+        formats: keys of `WRITERS`.
+        options: how.
+        items: pictures to try it on: paths, file contents or arrays. Noise is made where there are none.
+        source: what they are, for the record.
+        overwrite: whether what is at the place already may go.
+        told: gets a line for each step.
+
+    Raises:
+        UnknownNameError: no such format.
+        InputError: the place is taken, or the model doesn't fit a format.
+        ExportError: a format can't hold the model, or what was written predicts otherwise; nothing is left
+            of it.
+    """
+    places = check_request(place, formats, overwrite=overwrite)
+    inputs = picture_input(model)
+    done = []
+    with files(items, inputs) as (pictures, kind):
+        for name, folder in places.items():
+            told(f"{name}: writing")
+            kept = source if kind == "given pictures" else kind
+            done.append(_export(model, folder, name, options or Options(), pictures, kept, told))
+    return done
+
+
+def check_request(place: Path, formats: Sequence[str], *, overwrite: bool) -> dict[str, Path]:
+    """Where each format goes, in the order asked for; before anything is loaded.
+
+    Raises:
+        UnknownNameError: no such format.
+        InputError: the place is taken.
+    """
+    wanted = list(dict.fromkeys(formats))
+    for name in wanted:
+        if name not in WRITERS:
+            raise UnknownNameError(
+                f'There is no format "{name}". {did_you_mean(name, WRITERS)}'.rstrip(),
+                hint=f"Formats: {', '.join(WRITERS)}.",
+            )
+    places = {name: place / name if len(wanted) > 1 else place for name in wanted}
+    for folder in places.values():
+        _make_sure_free(folder, overwrite=overwrite)
+    return places
+
+
+def _make_sure_free(folder: Path, *, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / SIDECAR).is_file():
+        raise InputError(f"{folder} is there already and is no earlier export.", hint="Choose another place.")
+    if not overwrite:
+        raise InputError(
+            f"{folder} holds an export already.", hint="Choose another place, or add --overwrite."
+        )
+
+
+def _export(
+    model: Model,
+    folder: Path,
+    name: str,
+    options: Options,
+    pictures: Sequence[Path],
+    source: str,
+    told: Callable[[str], None],
+) -> Exported:
+    draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.draft")
+    try:
+        draft.mkdir(parents=True)
+        script = WRITERS[name](model, draft, options)
+        told(f"{name}: predicting {len(pictures)} files in a process of its own")
+        checked = try_out(draft, script, model, pictures, source)
+        shutil.rmtree(draft / "__pycache__", ignore_errors=True)
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        draft.rename(folder)
+    except OSError as error:
+        raise ExportError(f"{folder} can't be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    written = sorted(path for path in folder.rglob("*") if path.is_file())
+    return Exported(
+        format=name,
+        folder=folder,
+        files=tuple(str(path.relative_to(folder)) for path in written),
+        bytes=sum(path.stat().st_size for path in written),
+        checked=checked,
+    )

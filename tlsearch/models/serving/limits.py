@@ -1,0 +1,67 @@
+"""What one request may ask for, and who may ask."""
+
+from __future__ import annotations
+
+import importlib.util
+import ipaddress
+from dataclasses import dataclass
+
+from tlsearch.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of a server.
+
+    Attributes:
+        bytes: of one request.
+        pixels: of one image, known before it is decoded.
+        files: images in one request.
+        batch: images that go through the network together.
+        wait: seconds that a batch waits for more images.
+        decoders: images decoded at the same time.
+    """
+
+    bytes: int = 32_000_000
+    pixels: int = 50_000_000
+    files: int = 64
+    batch: int = 32
+    wait: float = 0.002
+    decoders: int = 2
+
+
+def check_host(host: str, token: str | None) -> None:
+    """Refuse to answer other machines without a token.
+
+    Raises:
+        InputError: they could ask, and nothing would tell who.
+    """
+    if token is not None and not token.strip():
+        raise InputError(
+            "The token is empty.", hint="python -c 'import secrets; print(secrets.token_hex(16))'"
+        )
+    if token is None and not _is_loopback(host):
+        raise InputError(
+            f"On {host} other machines can ask, which takes a token.",
+            hint="Set TLSEARCH_TOKEN (or --token), or leave --host at 127.0.0.1.",
+        )
+
+
+def check_installed() -> None:
+    """Refuse to begin where the packages of the extra ``serve`` are missing.
+
+    Raises:
+        InputError: one of them is.
+    """
+    for name in ("fastapi", "fastapi_offline", "python_multipart", "uvicorn"):
+        if importlib.util.find_spec(name) is None:
+            raise InputError(
+                f"Serving needs a package that isn't installed: {name}.", hint="pip install 'tlsearch[serve]'"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

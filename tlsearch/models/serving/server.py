@@ -1,0 +1,213 @@
+"""The HTTP server: what is asked and answered, and how it starts and stops."""
+
+from __future__ import annotations
+
+import copy
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi_offline import FastAPIOffline
+from pydantic import BaseModel
+from uvicorn.config import LOGGING_CONFIG
+
+from tlsearch.errors import DataError, InputError
+from tlsearch.models.bundle import Model
+from tlsearch.models.serving.access import BodyLimit, only_with
+from tlsearch.models.serving.batching import Batcher, Unreadable
+from tlsearch.models.serving.contents import BODY, read_images
+from tlsearch.models.serving.limits import Limits
+
+PAGE = Path(__file__).parent / "page.html"
+GRACE = 10
+"""Seconds that requests get to end when the server is to stop."""
+AT_ONCE = 256
+"""Connections; further ones are told to come back later (503)."""
+
+
+class Guess(BaseModel):
+    """What the model says of one image: classes by falling probability."""
+
+    item: str
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+
+
+class Answer(BaseModel):
+    """One guess for each image, in their order."""
+
+    predictions: list[Guess]
+
+
+class Complaint(BaseModel):
+    """What is wrong with a request, as a sentence."""
+
+    detail: str
+
+
+class Health(BaseModel):
+    """That the server answers, and how much it has done."""
+
+    status: str
+    images: int
+    batches: int
+
+
+class Card(BaseModel):
+    """What the model is."""
+
+    study: str
+    trial: int | None
+    backbone: str
+    strategy: str
+    classes: list[str]
+    image_size: int
+    metrics: dict[str, dict[str, float]]
+    temperature: float
+    sha256: str
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Complaint, "description": "The request is no HTTP that can be read."},
+    401: {"model": Complaint, "description": "The token is missing or wrong."},
+    413: {"model": Complaint, "description": "Too many bytes or too many images."},
+    415: {"model": Complaint, "description": "Neither a form with files nor an image."},
+    422: {"model": Complaint, "description": "Not an image, too many pixels, or a parameter that can't be."},
+}
+
+
+def create_app(model: Model, *, limits: Limits, token: str | None) -> FastAPI:
+    """The application around a model.
+
+    Raises:
+        InputError: the model takes something else than pictures.
+    """
+    if model.inputs.modality != "image":
+        raise InputError(f"The model takes {model.inputs.modality} items; only models of images are served.")
+    batcher = Batcher(model, limits)
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        batcher.start()
+        yield
+        await batcher.close()
+
+    study = str(model.manifest.provenance.get("study", "model"))
+    app = FastAPIOffline(title=f"tlsearch: {study}", redoc_url=None, lifespan=life, version="1")
+    app.state.batcher = batcher
+    app.add_middleware(BodyLimit, most=limits.bytes)
+    guarded = [Depends(only_with(token))] if token else []
+
+    @app.exception_handler(RequestValidationError)
+    async def told(_: Request, error: RequestValidationError) -> JSONResponse:
+        wrong = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
+        return JSONResponse({"detail": "; ".join(wrong)}, 422)
+
+    @app.post("/predict", responses=REFUSALS, openapi_extra={"requestBody": BODY}, dependencies=guarded)
+    async def predict(request: Request, top: Annotated[int | None, Query(ge=1)] = None) -> Answer:
+        """Classify images: a form with files, or the bytes of one image as the body."""
+        named = await read_images(request, limits)
+        try:
+            shares = await batcher.predict([content for _, content in named])
+        except Unreadable as error:
+            if not isinstance(error.cause, DataError):
+                raise error.cause from None
+            raise HTTPException(422, f"{named[error.number][0]} {error.cause.message}.") from None
+        return Answer(
+            predictions=[
+                _guess(name, model.classes, row, top) for (name, _), row in zip(named, shares, strict=True)
+            ]
+        )
+
+    @app.get("/health")
+    async def health() -> Health:
+        """Whether the server answers; open to all."""
+        return Health(status="ok", images=batcher.images, batches=batcher.batches)
+
+    @app.get("/model", responses={401: REFUSALS[401]} if token else {}, dependencies=guarded)
+    async def card() -> Card:
+        """What the model is and how well it did."""
+        return _card(model)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(PAGE.read_text(encoding="utf-8"))
+
+    return app
+
+
+def run(
+    model: Model,
+    *,
+    host: str,
+    port: int,
+    token: str | None,
+    limits: Limits,
+    told: Callable[[str], None],
+) -> None:
+    """Serve until interrupted; then answer what has come in.
+
+    Raises:
+        InputError: nothing can listen there.
+        KeyboardInterrupt: Ctrl-C was pressed; everything is closed.
+    """
+    app = create_app(model, limits=limits, token=token)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"Nothing can listen on {host}, port {port}: {getattr(error, 'strerror', None) or error}.",
+            hint="Is another server running? --port 0 takes a free port.",
+        ) from None
+    config = uvicorn.Config(
+        app,
+        log_config=_logging(),
+        timeout_graceful_shutdown=GRACE,
+        limit_concurrency=AT_ONCE,
+        server_header=False,
+    )
+    shown = f"[{host}]" if ":" in host else host
+    told(f"Serving on http://{shown}:{listening.getsockname()[1]} (pages / and /docs). Ctrl-C stops it.")
+    try:
+        with listening:
+            uvicorn.Server(config).run(sockets=[listening])
+    finally:
+        batcher: Batcher = app.state.batcher
+        told(f"Stopped after {batcher.images} images in {batcher.batches} batches.")
+
+
+def _logging() -> dict[str, Any]:
+    """uvicorn's own, all on stderr, without the sentences that we tell ourselves."""
+    config = copy.deepcopy(LOGGING_CONFIG)
+    config["handlers"]["access"]["stream"] = "ext://sys.stderr"
+    config["loggers"]["uvicorn.error"]["level"] = "WARNING"
+    return config
+
+
+def _guess(name: str, classes: tuple[str, ...], row: Any, top: int | None) -> Guess:
+    ordered = sorted(zip(classes, row.tolist(), strict=True), key=lambda pair: -pair[1])
+    return Guess(item=name, label=ordered[0][0], probability=ordered[0][1], probabilities=dict(ordered[:top]))
+
+
+def _card(model: Model) -> Card:
+    manifest = model.manifest
+    trial = manifest.provenance.get("trial")
+    return Card(
+        study=str(manifest.provenance.get("study", "")),
+        trial=trial if isinstance(trial, int) else None,
+        backbone=manifest.backbone,
+        strategy=manifest.strategy,
+        classes=list(model.classes),
+        image_size=int(model.inputs.shape[-1]),
+        metrics={split: dict(scores) for split, scores in manifest.metrics.items()},
+        temperature=model.temperature,
+        sha256=manifest.sha256,
+    )
