@@ -54,6 +54,7 @@ class World:
         at_once: int = 4,
         source: Any = None,
         objective: str = "accuracy",
+        combines: bool = False,
     ) -> Driver:
         """A new driver, which goes on with what the database knows, as `search.study` does it."""
         spec = parse({**STUDY, "budget": {"trials": trials, "epochs": 4}, "objective": {"metric": objective}})
@@ -82,7 +83,7 @@ class World:
             ),
             ledger=ledger,
             deadline=deadline,
-            slots=slots,
+            slots=lambda: slots,
             groups={"tiny/net": 3},
             heads=HEADS.__getitem__,
             phase="search",
@@ -90,6 +91,7 @@ class World:
             finished=ended,
             observe=self.told.append,
             stopping=lambda: self.stopping,
+            combines=combines,
         )
         return self.driver
 
@@ -171,7 +173,12 @@ def test_a_turn_of_heads_takes_one_slot_until_its_last_head_has_ended(world):
 
 def test_the_trial_budget_is_kept_to_the_last_head(world):
     driver = world.drive(strategies=("linear_probe",), trials=5, slots=9, at_once=3)
-    assert [len(world.turn()), len(world.turn())] == [3, 2]
+    turns = [world.turn(), world.turn()]
+    assert [len(turn) for turn in turns] == [3, 2]
+    assert driver.next_turn() == []  # none is left, but a worker that is busy may die yet
+    for turn in turns:
+        for point in turn:
+            world.finish(point, 0.5)
     assert driver.next_turn() is None
 
 
@@ -225,11 +232,50 @@ def test_a_trial_that_asha_stops_is_pruned_at_its_last_value(world):
     assert driver.counts[PRUNED] == 1
 
 
-def test_a_worker_that_died_fails_its_trials(world):
+def test_trials_of_a_worker_that_died_go_to_another_as_their_next_attempt(world):
+    driver = world.drive(slots=1)
+    (point,) = world.turn()
+    driver.record([epoch(point, 1, 0.3, node="w1"), epoch(point, 2, 0.4, node="w1")])
+    assert world.store.trial("s", 0).node == "w1"
+    driver.ended([point], "its worker process died")
+    assert world.state(0) == (RUNNING, "")
+    assert driver.counts[FAILED] == 0
+    driver.record([epoch(point, 3, 0.9)])  # by a worker that was thought to be dead
+    again = world.turn()
+    assert again == [replace(point, attempt=2)]
+    assert driver.next_turn() == []  # one at a time
+    # Resumed after epoch 2, which is told again.
+    driver.record(
+        [epoch(again[0], 2, 0.4, attempt=2, node="w2"), epoch(again[0], 3, 0.5, attempt=2, node="w2")]
+    )
+    curve = [(e.epoch, e.attempt, e.value) for e in world.store.epochs("s", 0)]
+    assert curve == [(1, 1, 0.3), (2, 2, 0.4), (3, 2, 0.5)]
+    world.finish(again[0], 0.6, attempt=2)
+    record = world.store.trial("s", 0)
+    assert (record.state, record.attempt, record.node) == (COMPLETE, 2, "w2")
+    assert world.turn()[0].number == 1
+
+
+def test_what_waits_for_another_worker_is_ended_with_the_search(world):
+    driver = world.drive()
+    (point,) = world.turn()
+    driver.ended([point], "its worker process died")
+    world.stopping = "interrupted by SIGINT"
+    driver.close()
+    assert world.state(0) == (CANCELLED, "interrupted by SIGINT")
+    assert world.store.running("s") == []
+
+
+def test_a_worker_that_dies_again_and_again_fails_its_trials(world):
     driver = world.drive(strategies=("linear_probe",), at_once=3)
     points = world.turn()
     world.finish(points[0], 0.5)
-    driver.ended(points, "its worker process died")
+    for attempt in (1, 2, 3):
+        assert {p.attempt for p in points} == {attempt}
+        driver.ended(points, "its worker process died")
+        if attempt < 3:
+            points = world.turn()
+            assert [p.number for p in points] == [1, 2]
     assert [world.state(n)[0] for n in range(3)] == [COMPLETE, FAILED, FAILED]
     assert "worker process died" in world.state(1)[1]
     assert any("trial 1 (linear_probe)" in snapshot.note for snapshot in world.told)
@@ -295,14 +341,14 @@ def test_late_results_are_ignored(world):
     driver.record([epoch(point, 1, 0.3, attempt=7)])
     driver.record([epoch(replace(point, number=99), 1, 0.3)])
     assert world.store.epochs("s", 0) == []
-    driver.ended([point], "its worker process died")
+    driver.ended([point], None)  # pruned
     driver.record([epoch(point, 2, 0.9), epoch(point, 3, 0.9)])
     world.finish(point, 0.95)
     record = world.store.trial("s", 0)
-    assert record.state is FAILED
+    assert record.state is PRUNED
     assert record.value is None
     assert driver.best is None
-    assert driver.counts == {**dict.fromkeys(TrialState, 0), FAILED: 1}
+    assert driver.counts == {**dict.fromkeys(TrialState, 0), PRUNED: 1}
 
 
 def test_the_best_few_keep_their_weights(world):
@@ -315,6 +361,20 @@ def test_the_best_few_keep_their_weights(world):
     records = world.store.trials("s")
     assert [r.number for r in records if r.artifact is not None] == [1, 4]
     assert all(r.state is COMPLETE for r in records)
+
+
+@pytest.mark.parametrize("combines", [False, True])
+def test_fine_tuned_ones_keep_theirs_too_where_they_are_to_be_combined(world, combines):
+    world.drive(slots=1, strategies=("fine_tune", "linear_probe"), at_once=1, combines=combines)
+    paths, tuned = {}, []
+    while len(tuned) < 3 or len(paths) - len(tuned) < 3:
+        (point,) = world.turn()
+        head = point.strategy == "linear_probe"
+        tuned += [] if head else [point.number]
+        paths[point.number] = world.finish(point, (0.9 if head else 0.5) + point.number / 1000)
+    kept = {number for number, path in paths.items() if path.exists()}
+    heads = sorted(set(paths) - set(tuned))
+    assert kept == {*heads[-2:], *(tuned[-2:] if combines else [])}
 
 
 def test_the_smallest_losses_keep_their_weights(world):
@@ -361,7 +421,7 @@ def test_another_driver_goes_on_where_the_first_was_left(world):
     assert world.state(2) == (RUNNING, "")
     fresh = [world.turn()[0] for _ in range(2)]
     assert [(p.number, p.attempt) for p in fresh] == [(4, 1), (5, 1)]
-    assert driver.next_turn() is None  # six in all
+    assert driver.next_turn() == []  # six in all
     seen = [str(sorted(p.params.items())) for p in points + fresh]
     assert len(set(seen)) == 6
     # The killed worker's word comes too late.

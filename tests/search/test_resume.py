@@ -161,7 +161,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_run_again(place):
     workers: list[psutil.Process] = []
     until = time.monotonic() + 60
     while not workers and time.monotonic() < until:
-        workers = [p for p in processes_of(place) if "TrialActor" in " ".join(p.cmdline())]
+        workers = [p for p in processes_of(place) if "Trainable.train" in " ".join(p.cmdline())]
         time.sleep(0.1)
     place.wait_for(lambda counts: counts["RUNNING"] >= 1, driver)
     workers[0].send_signal(signal.SIGKILL)

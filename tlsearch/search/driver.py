@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
+from tlsearch import artifacts
 from tlsearch.contracts import HeadStrategy, frozen_groups
 from tlsearch.database.store import Lease, Store
 from tlsearch.records import (
@@ -22,9 +23,14 @@ from tlsearch.records import (
     TrialState,
 )
 from tlsearch.search.budget import Ledger
+from tlsearch.search.loggers import Journal
 from tlsearch.search.progress import Best, Observer, Snapshot
 from tlsearch.search.sampler import Proposal, Sampler
 from tlsearch.spec import StudySpec
+from tlsearch.training import checkpoints
+
+RETRIES = 2
+"""How often a point is given to another worker whose worker died."""
 
 
 class PointSource(Protocol):
@@ -118,7 +124,7 @@ class Driver:
         source: PointSource,
         ledger: Ledger,
         deadline: float,
-        slots: int,
+        slots: Callable[[], int],
         groups: Mapping[str, int],
         heads: Callable[[str], bool],
         phase: str,
@@ -126,6 +132,9 @@ class Driver:
         finished: Sequence[TrialRecord],
         observe: Observer,
         stopping: Callable[[], str],
+        journal: Journal | None = None,
+        combines: bool = False,
+        place: str = "",
     ) -> None:
         self.store = store
         self.lease = lease
@@ -140,17 +149,26 @@ class Driver:
         self.total = total
         self.observe = observe
         self.stopping = stopping
+        self.journal = journal or Journal({})
+        self.combines = combines
+        self.place = place
         self.done = 0
         self.counts = dict.fromkeys(TrialState, 0)
         self.best: Best | None = None
         self.leading: float | None = None
         self.by_strategy: dict[str, float] = {}
+        self.cached = 0
         self.failures: list[str] = []
+        self._begun = time.monotonic()
+        self._before = len(finished)
         self._open: dict[int, Point] = {}
         self._turn_of: dict[int, int] = {}
         self._last: dict[int, EpochResult] = {}
         self._seconds: dict[int, float] = {}
         self._kept: dict[int, tuple[tuple[float, int, int], str]] = {}
+        self._trained: set[int] = set()
+        self._deaths: dict[int, int] = {}
+        self._again: deque[list[Point]] = deque()
         for record in finished:
             self._count(record.point, _outcome_of(record))
         self.done = len(finished)
@@ -161,12 +179,14 @@ class Driver:
         """Points for a worker; empty while all workers are busy, None when it is over."""
         if self.stopping() or time.time() >= self.deadline:
             return None
-        if self._busy() >= self.slots:
+        if self._busy() >= self.slots():
             return []
-        points = self.source.take()
+        points = self._again.popleft() if self._again else self.source.take()
         if not points:
-            return None
-        self.store.start_trials(self.lease, points)
+            # A worker that is busy may die yet, and its points would need another.
+            return [] if self._open else None
+        self.store.start_trials(self.lease, points, keep_epochs=True)
+        self.journal.begin(points)
         self._open.update({point.number: point for point in points})
         self._turn_of.update({point.number: points[0].number for point in points})
         self._tell()
@@ -185,11 +205,15 @@ class Driver:
         for result in current:
             if result.number in refused:
                 continue
+            self.journal.tell(result)
+            last = self._last.get(result.number)
+            if last is None or result.epoch > last.epoch:  # not one that a resumed trial tells again
+                self._seconds[result.number] = self._seconds.get(result.number, 0.0) + result.seconds
             self._last[result.number] = result
             value = result.value
-            if value is not None and (self.leading is None or self._better(value, self.leading)):
-                self.leading = value
-            self._seconds[result.number] = self._seconds.get(result.number, 0.0) + result.seconds
+            if value is not None and math.isfinite(value):
+                better = self.leading is None or self._better(value, self.leading)
+                self.leading = value if better else self.leading
             if result.outcome is None:
                 self.source.learn(result)
             else:
@@ -198,19 +222,39 @@ class Driver:
         self._tell()
 
     def ended(self, points: Sequence[Point], error: str | None) -> None:
-        """End what a worker left open: it died, or it was stopped by the scheduler or by us."""
+        """End what a worker left open: it was stopped by the scheduler or by us, or it died too often."""
         left = [point for point in points if point.number in self._open]
         if not left:
             return
         why = self.stopping()
         late = time.time() >= self.deadline
-        if error is not None and not why:
+        if error is not None and not why and not late:
+            left = self._try_again(left)
+            if not left:
+                return
             state, reason = TrialState.FAILED, error
         elif why or late:
             state, reason = TrialState.CANCELLED, why or "the time budget ran out"
         else:
             state, reason = TrialState.PRUNED, "stopped by ASHA: others were better at the same epoch"
         self._close(left, state, reason)
+
+    def _try_again(self, points: Sequence[Point]) -> list[Point]:
+        """Keep points for another worker, as their next attempt; answers those that died too often."""
+        again: list[Point] = []
+        spent: list[Point] = []
+        for point in points:
+            self._deaths[point.number] = self._deaths.get(point.number, 0) + 1
+            if self._deaths[point.number] > RETRIES:
+                spent.append(point)
+                continue
+            again.append(replace(point, attempt=point.attempt + 1))
+            self._open[point.number] = again[-1]
+            self._turn_of.pop(point.number)  # no worker is on it
+        if again:
+            self.store.start_trials(self.lease, again, keep_epochs=True)
+            self._again.append(again)
+        return spent
 
     def must_stop(self) -> bool:
         """Stop workers at once when asked to, or soon after the deadline, which they keep themselves."""
@@ -249,6 +293,7 @@ class Driver:
         refused = {result.number for result in self.store.record(self.lease, results)}
         for result in results:
             if result.number not in refused:
+                self.journal.tell(result)
                 self._end(result)
             else:
                 self._open.pop(result.number, None)
@@ -256,10 +301,13 @@ class Driver:
 
     def _end(self, result: EpochResult) -> None:
         point = self._open.pop(result.number)
-        for notes in (self._turn_of, self._last, self._seconds):
+        for notes in (self._turn_of, self._last, self._seconds, self._deaths):
             notes.pop(result.number, None)
         if result.outcome is None:
             return
+        if self.place and result.outcome.state is not TrialState.CANCELLED and not self.heads(point.strategy):
+            with contextlib.suppress(OSError):  # what can't be deleted now is swept at the end
+                checkpoints.drop(self.place, point.number)
         self.done += 1
         self.source.learn(result)
         self._count(point, result.outcome)
@@ -268,6 +316,7 @@ class Driver:
 
     def _count(self, point: Point, outcome: Outcome) -> None:
         self.counts[outcome.state] += 1
+        self.cached += outcome.cache.startswith("prefix")
         value = outcome.value
         if outcome.state is not TrialState.COMPLETE or value is None or not math.isfinite(value):
             return
@@ -279,6 +328,8 @@ class Driver:
                 point.number,
             )
             self._kept[point.number] = (order, outcome.artifact.uri)
+            if not self.heads(point.strategy):
+                self._trained.add(point.number)
         known = self.by_strategy.get(point.strategy)
         if known is None or self._better(value, known):
             self.by_strategy[point.strategy] = value
@@ -293,18 +344,26 @@ class Driver:
         return value < other if self.spec.objective.minimize else value > other
 
     def _keep_the_best(self) -> None:
-        """Drop weights that can't win any more; `search.keep` best stay, the best one always."""
+        """Drop weights that can't win any more; `search.keep` best stay, the best one always.
+
+        Where trials are to be combined, as many of the best that aren't heads stay, too.
+        """
         keep = max(self.spec.search.keep, self.spec.search.finalists)
         if len(self._kept) <= keep:
             return
-        dropped = sorted(self._kept, key=lambda number: self._kept[number][0])[keep:]
+        order = sorted(self._kept, key=lambda number: self._kept[number][0])
+        trained = [number for number in order if number in self._trained] if self.combines else []
+        dropped = [number for number in order[keep:] if number not in trained[:keep]]
+        if not dropped:
+            return
         self.store.forget_artifacts(self.lease, dropped)
         for number in dropped:
-            Path(self._kept.pop(number)[1]).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what can't be deleted now is swept at the end
+                artifacts.delete(self._kept.pop(number)[1])
 
     def _busy(self) -> int:
         """Turns that workers are on."""
-        return len({self._turn_of[number] for number in self._open})
+        return len({self._turn_of[number] for number in self._open if number in self._turn_of})
 
     def _with_depth(self, result: EpochResult) -> EpochResult:
         """The result with its freeze depth as k of n groups, which is what people ask for."""
@@ -319,7 +378,9 @@ class Driver:
 
     def _tell(self) -> None:
         counts = {**self.counts, TrialState.RUNNING: len(self._open)}
-        note = self.failures.pop(0) if self.failures else ""
+        note = self.failures.pop(0) if self.failures else self.journal.note()
+        ended = self.done - self._before
+        minutes = (time.monotonic() - self._begun) / 60
         self.observe(
             Snapshot(
                 phase=self.phase,
@@ -330,6 +391,8 @@ class Driver:
                 leading=self.leading,
                 by_strategy=dict(self.by_strategy),
                 seconds_left=self.ledger.seconds_left,
+                per_minute=ended / minutes if ended else None,
+                cached=self.cached,
                 note=note,
             )
         )

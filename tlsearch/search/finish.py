@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 import statistics
@@ -13,14 +14,17 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from tlsearch import artifacts
+from tlsearch.contracts.combination import members_of
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import BundleError, SearchError, VerificationError
-from tlsearch.files import sha256_of
+from tlsearch.files import cache_folder
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import ModelRecord, Point, TrialRecord, TrialRole, TrialState
 from tlsearch.search.setup import Prepared
 from tlsearch.search.verify import verify
+from tlsearch.training import checkpoints
 
 CANDIDATE = "candidate"
 """Folder of a bundle that is being verified."""
@@ -106,9 +110,18 @@ def again(trial: TrialRecord) -> Point:
 
 
 def ranked(
-    finalists: Sequence[TrialRecord], confirmed: Sequence[TrialRecord], *, minimize: bool
+    finalists: Sequence[TrialRecord],
+    confirmed: Sequence[TrialRecord],
+    *,
+    minimize: bool,
+    combined: Sequence[TrialRecord] = (),
 ) -> list[Finalist]:
-    """Finalists from the winner on: by mean, and within one standard error of the best the cheaper first."""
+    """Finalists from the winner on: by mean, and within one standard error of the best the cheaper first.
+
+    Those that time left with a single seed come last where others were repeated: one value may be luck. A
+    combined trial has one value, on which it was chosen. It is taken to gain over each seed of its first
+    member what it gained over that member itself; where that is no finalist, over the best one.
+    """
     candidates = []
     for trial in finalists:
         values = [
@@ -119,11 +132,39 @@ def ranked(
         own = [trial.value, *values]
         candidates.append(Finalist(trial, tuple(value for value in own if value is not None)))
     sign = 1 if minimize else -1
-    candidates.sort(key=lambda finalist: (sign * finalist.mean, finalist.cost))
+    repeated = any(len(finalist.values) > 1 for finalist in candidates)
+
+    def place(finalist: Finalist) -> tuple[bool, float, tuple[float, float, float]]:
+        return repeated and len(finalist.values) < 2, sign * finalist.mean, finalist.cost
+
+    candidates.sort(key=place)
+    candidates += _combined(combined, candidates, confirmed)
+    candidates.sort(key=place)
     best = candidates[0]
-    tied = [f for f in candidates if abs(f.mean - best.mean) <= best.error or f.mean == best.mean]
+    tied = [
+        f
+        for f in candidates
+        if place(f)[0] == place(best)[0] and (abs(f.mean - best.mean) <= best.error or f.mean == best.mean)
+    ]
     rest = [f for f in candidates if f not in tied]
     return sorted(tied, key=lambda finalist: finalist.cost) + rest
+
+
+def _combined(
+    combined: Sequence[TrialRecord], finalists: Sequence[Finalist], confirmed: Sequence[TrialRecord]
+) -> list[Finalist]:
+    """Combined trials beside finalists, which stand best first."""
+    runs = {finalist.trial.number: (finalist.trial, finalist) for finalist in finalists}
+    for trial in confirmed:
+        if trial.confirms in runs:
+            runs[trial.number] = (trial, runs[trial.confirms][1])
+    found = []
+    for trial in combined:
+        run, base = runs.get(members_of(trial.params)[0], (finalists[0].trial, finalists[0]))
+        if trial.value is not None and run.value is not None:
+            gain = trial.value - run.value
+            found.append(Finalist(trial, tuple(value + gain for value in base.values)))
+    return found
 
 
 def promote(
@@ -132,7 +173,7 @@ def promote(
     store: Store,
     lease: Lease,
     prepared: Prepared,
-    folder: Path,
+    folder: str,
     provenance: Mapping[str, Any],
     stopping: Callable[[], str],
 ) -> tuple[ModelRecord | None, list[str]]:
@@ -143,7 +184,7 @@ def promote(
         store: the database.
         lease: of the study.
         prepared: the study.
-        folder: of the study's files; the bundle gets a folder of its own in it.
+        folder: place of the study's files; the bundle gets a folder of its own in it.
         provenance: what the bundle is to tell besides.
         stopping: why it is to be left for another time, or empty.
 
@@ -152,7 +193,7 @@ def promote(
         candidate that was refused.
 
     Raises:
-        SearchError: none does.
+        SearchError: none does, or the bundle can't be written.
     """
     refused: list[str] = []
     for candidate in candidates:
@@ -170,6 +211,11 @@ def promote(
             if stopping():
                 return None, refused
             refused.append(f"trial {candidate.trial.number} was refused: {error.message}")
+        except OSError as error:
+            raise SearchError(
+                f"The model of trial {candidate.trial.number} can't be written: {error}",
+                hint="Make room or make it writable; the same command goes on from there.",
+            ) from error
     raise SearchError("No model reproduces its recorded score.\n" + "\n".join(refused))
 
 
@@ -179,7 +225,7 @@ def _promote(
     store: Store,
     lease: Lease,
     prepared: Prepared,
-    folder: Path,
+    folder: str,
     provenance: Mapping[str, Any],
     stopping: Callable[[], str],
 ) -> ModelRecord:
@@ -187,9 +233,10 @@ def _promote(
     metric = spec.objective.metric
     if trial.artifact is None or trial.value is None:
         raise VerificationError(f"the weights of trial {trial.number} are gone")
-    weights = Path(trial.artifact.uri)
-    if not weights.is_file() or sha256_of(weights) != trial.artifact.sha256:
-        raise VerificationError(f"{weights} is missing or isn't what was written")
+    try:
+        weights = artifacts.get(trial.artifact.uri, sha256=trial.artifact.sha256)
+    except OSError as error:
+        raise VerificationError(str(error)) from error
     network = rebuild(
         backbone=trial.backbone,
         weights=next(b.weights for b in spec.backbones if b.name == trial.backbone),
@@ -219,7 +266,7 @@ def _promote(
             ],
         },
     }
-    candidate = folder / CANDIDATE
+    candidate = _candidate(folder)
     bundle.write(candidate, network=network, manifest=manifest)
     scores = verify(candidate, spec=spec.to_json(), metric=metric, value=trial.value, stopping=stopping)
     over_seeds = {
@@ -230,8 +277,9 @@ def _promote(
     metrics = {"val": {**scores["val"], metric: trial.value, **over_seeds}}
     if "test" in scores:
         metrics["test"] = scores["test"]
+    manifest["calibration"] = scores.get("calibration", {})
     # Another winner gets another folder: the model of the database stays whole until this one replaces it.
-    place = folder / f"{MODEL}{trial.number:06d}"
+    place = artifacts.join(folder, f"{MODEL}{trial.number:06d}")
     artifact = bundle.write(place, network=network, manifest={**manifest, "metrics": metrics})
     record = ModelRecord(
         study=spec.study,
@@ -249,31 +297,44 @@ def _promote(
 
 def intact(model: ModelRecord) -> bool:
     """Whether the files of a study's model are those that the database tells of."""
-    folder = Path(model.uri)
     try:
-        return (
-            bundle.read_manifest(folder).sha256 == model.sha256
-            and sha256_of(folder / bundle.WEIGHTS) == model.sha256
-        )
+        return bundle.check(model.uri).sha256 == model.sha256
     except (BundleError, OSError):
         return False
 
 
-def sweep(folder: Path, trials: Iterable[TrialRecord], model: ModelRecord | None = None) -> None:
-    """Delete what killed workers and drivers left in a study's folder, and weights that nobody refers to.
+def sweep(folder: str, trials: Iterable[TrialRecord], model: ModelRecord | None = None) -> None:
+    """Delete what killed workers and drivers left among a study's files, and weights that nobody refers to.
+
+    Checkpoints stay of trials that go on when the study is run again.
 
     Args:
-        folder: of the study; only its driver may do this.
+        folder: place of the study's files; only its driver may do this.
         trials: all of the study.
         model: the study's; models made before it go. None leaves all models alone.
     """
-    wanted = {trial.artifact.uri for trial in trials if trial.artifact is not None}
-    for file in folder.glob("trials/*"):
-        if str(file) not in wanted:
-            file.unlink(missing_ok=True)
-    for place in [*folder.glob(".*"), folder / CANDIDATE]:
-        shutil.rmtree(place, ignore_errors=True)
+    known = list(trials)
+    wanted = {trial.artifact.uri for trial in known if trial.artifact is not None}
+    for name in artifacts.listed(artifacts.join(folder, "trials")):
+        uri = artifacts.join(folder, "trials", name)
+        if uri not in wanted:
+            artifacts.delete(uri)
+    goes_on = {t.number for t in known if not t.state.final or t.state is TrialState.CANCELLED}
+    for number in checkpoints.numbers(folder) - goes_on:
+        checkpoints.drop(folder, number)
+    shutil.rmtree(_candidate(folder), ignore_errors=True)
+    if not artifacts.is_remote(folder):
+        for draft in Path(folder).glob(".*"):
+            shutil.rmtree(draft, ignore_errors=True)
     if model is not None:
-        for place in folder.glob(f"{MODEL}*"):
-            if str(place) != model.uri:
-                shutil.rmtree(place, ignore_errors=True)
+        for name in {name.partition("/")[0] for name in artifacts.listed(folder)}:
+            place = artifacts.join(folder, name)
+            if name.startswith(MODEL) and place != artifacts.normal(model.uri):
+                artifacts.delete_all(place)
+
+
+def _candidate(folder: str) -> Path:
+    """Where a bundle is verified; a fresh process reads it there, so it is on this machine."""
+    if artifacts.is_remote(folder):
+        return cache_folder() / "candidates" / hashlib.sha256(folder.encode()).hexdigest() / CANDIDATE
+    return Path(folder) / CANDIDATE

@@ -29,6 +29,8 @@ class Snapshot:
         leading: the best value seen so far, also in an epoch of a trial that isn't over.
         by_strategy: the best value of each strategy.
         seconds_left: of the wall-clock budget; None without one.
+        per_minute: trials that ended, by this driver in this phase; None before the first.
+        cached: how many of the trials that ended were trained on stored activations.
         note: a sentence worth a line of its own (a fallback, a trial that failed), or empty.
     """
 
@@ -40,6 +42,8 @@ class Snapshot:
     leading: float | None = None
     by_strategy: Mapping[str, float] = field(default_factory=dict)
     seconds_left: float | None = None
+    per_minute: float | None = None
+    cached: int = 0
     note: str = ""
 
 

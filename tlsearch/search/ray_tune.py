@@ -6,13 +6,15 @@ Ray starts, places, reuses and restarts workers; ASHA decides which to stop. Pro
 
 from __future__ import annotations
 
-import contextlib
+import math
 import os
 import shutil
-import signal
+import socket
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,28 +25,16 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import Searcher
 
 from tlsearch.errors import WorkError
+from tlsearch.files import cache_folder
 from tlsearch.records import EpochResult, Point
+from tlsearch.search import ray_cluster
 from tlsearch.training.trial import Assignment, Workbench
 
-RETRIES = 2
-"""How often a trial starts again whose worker process died."""
-
-_ENVIRONMENT = {
-    # Result files, progress tables and state snapshots of Tune's own: nobody reads them here.
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
-    # A trial that failed has no value to report.
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    # Ctrl-C is the driver's business.
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_WARN_THRESHOLD_S": "60",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
-
-_daemons: list[psutil.Process] = []
-"""Ray's own processes on this machine, where this process started them."""
+GRACE_SECONDS = 3.0
+"""How long after its deadline a trial may take to evaluate what it has."""
+STOP_SECONDS = 1
+"""How long a worker has that is told to end; nothing is recorded of an epoch that it is in the midst of."""
+_SCRATCH = "tlsearch-tune-"
 
 
 class Desk(Protocol):
@@ -73,10 +63,17 @@ class _Unsaved:
 class TrialActor(tune.Trainable):
     """A worker: takes points from its configuration, yields results, stays warm for the next ones."""
 
-    def setup(self, config: dict[str, Any], assignment: Assignment | None = None) -> None:
-        """Build the workbench, once in the process's life."""
+    alarm: threading.Timer | None = None
+
+    def setup(self, config: dict[str, Any], assignment: Assignment | None = None, home: str = "") -> None:
+        """Build the workbench, once in the process's life; ``home`` is the id of the driver's node."""
         if assignment is None:
             raise ValueError("a worker needs an assignment")
+        if ray.get_runtime_context().get_node_id() != home:
+            assignment = _at_this_node(assignment)
+        if not config["gpu"]:
+            assignment = replace(assignment, cuda=False)
+        self.node = _node_name()
         self.bench = Workbench(assignment)
         self.reset_config(config)
 
@@ -84,21 +81,37 @@ class TrialActor(tune.Trainable):
         """Turn to other points; the workbench stays."""
         self.points: list[Point] = new_config["points"]
         self.open = {point.number for point in self.points}
-        self.turn: Iterator[list[EpochResult]] = self.bench.run(self.points, deadline=new_config["deadline"])
+        self.fresh = True
+        deadline: float = new_config["deadline"]
+        self.turn: Iterator[list[EpochResult]] = self.bench.run(self.points, deadline=deadline)
+        self._end_late(deadline + GRACE_SECONDS - time.time())
         return True
+
+    def _end_late(self, seconds: float) -> None:
+        """End this process where a trial holds on past its deadline; whom it doesn't hear can't stop it."""
+        if self.alarm is not None:
+            self.alarm.cancel()
+        if math.isfinite(seconds):
+            self.alarm = threading.Timer(max(0.0, seconds), os._exit, [1])
+            self.alarm.daemon = True
+            self.alarm.start()
 
     def step(self) -> dict[str, Any]:
         """Results until the next of them is there: an epoch, or a batch of heads."""
-        results = next(self.turn)
+        results = [replace(result, node=self.node) for result in next(self.turn)]
         self.open -= {result.number for result in results if result.outcome is not None}
         last = results[-1]
         told: dict[str, Any] = {"results": results, "epoch": last.epoch, "done": not self.open}
-        if last.value is not None:
+        told["told_again"] = self.fresh and last.epoch > 1
+        self.fresh = False
+        if not self.open and self.alarm is not None:
+            self.alarm.cancel()
+        if last.value is not None and math.isfinite(last.value):
             told["value"] = last.value
         return told
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Nothing: a trial whose worker died starts again."""
+        """Nothing: trials keep their own."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Nothing."""
@@ -107,10 +120,11 @@ class TrialActor(tune.Trainable):
 class DeskSearcher(_Unsaved, Searcher):
     """Hands the desk's turns to Ray Tune, and Ray Tune's results to the desk."""
 
-    def __init__(self, desk: Desk, *, deadline: float) -> None:
+    def __init__(self, desk: Desk, *, deadline: float, on_cpus: Callable[[str], bool]) -> None:
         super().__init__(metric="value", mode="max")
         self.desk = desk
         self.deadline = deadline
+        self.on_cpus = on_cpus
         self.turns: dict[str, list[Point]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -121,7 +135,7 @@ class DeskSearcher(_Unsaved, Searcher):
         if not points:
             return None
         self.turns[trial_id] = points
-        return {"points": points, "deadline": self.deadline}
+        return {"points": points, "deadline": self.deadline, "gpu": not self.on_cpus(points[0].strategy)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Called for every result but a trial's last."""
@@ -144,23 +158,45 @@ class DeskSearcher(_Unsaved, Searcher):
         """Nothing to restore."""
 
 
-class GradientASHA(AsyncHyperBandScheduler):
+class _Impatient:
+    """A scheduler's share of ending workers in time: where a trial hears nothing, its worker is killed."""
+
+    def choose_trial_to_run(self, tune_controller: Any, **options: Any) -> Any:
+        """Asked all the time; Tune has no setting for the ten seconds that it waits for each worker."""
+        tune_controller._actor_force_cleanup_timeout = STOP_SECONDS
+        return super().choose_trial_to_run(tune_controller, **options)  # type: ignore[misc]
+
+
+class InTurn(_Impatient, FIFOScheduler):
+    """No trial is stopped for being worse than others."""
+
+
+class GradientASHA(_Impatient, AsyncHyperBandScheduler):
     """ASHA (Li et al. 2020, arXiv:1810.05934) among trials that train by epochs.
 
     Heads that are finished at once stand outside: compared at equal epochs they would cull every
-    fine-tuning run that would have passed them.
+    fine-tuning run that would have passed them. A trial whose strategy asks for a grace enters at the first
+    rung after it; the rungs that it passed over never get a value of it, which would be one of later epochs.
+    So does one that was resumed: what it tells again has been compared.
     """
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Let one-shot fits be."""
-        if _one_shot(result):
+        """Let be what isn't to be compared."""
+        if not self._compares(result):
             return str(TrialScheduler.CONTINUE)
         return str(super().on_trial_result(tune_controller, trial, result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Let one-shot fits be."""
-        if not _one_shot(result):
+        """Let be what isn't to be compared."""
+        if self._compares(result):
             super().on_trial_complete(tune_controller, trial, result)
+
+    def _compares(self, result: dict[str, Any]) -> bool:
+        if _one_shot(result) or result.get("told_again"):
+            return False
+        last: EpochResult = result["results"][-1]
+        rungs = {milestone for bracket in self._brackets for milestone, _ in bracket._rungs}
+        return last.epoch > last.grace and last.epoch in rungs
 
 
 class DeskStopper(_Unsaved, tune.Stopper):
@@ -168,6 +204,7 @@ class DeskStopper(_Unsaved, tune.Stopper):
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
+        self.told = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """No trial is stopped for itself."""
@@ -175,103 +212,12 @@ class DeskStopper(_Unsaved, tune.Stopper):
 
     def stop_all(self) -> bool:
         """Asked after every event."""
-        return self.desk.must_stop()
-
-
-def start(*, address: str | None, cpus: int | None = None) -> None:
-    """Start Ray on this machine, or join the cluster at ``address``; a Ray that runs already is used.
-
-    Raises:
-        WorkError: it doesn't start, or there is no cluster there.
-    """
-    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
-    if ray.is_initialized():
-        return
-    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
-    if address is None:
-        # "local" never joins somebody's cluster by accident.
-        options.update(address="local", include_dashboard=False, num_cpus=cpus)
-    else:
-        options.update(address=address)
-    before = psutil.Process().children()
-    try:
-        with _own_signals():
-            ray.init(**options)
-        _daemons[:] = [process for process in psutil.Process().children() if process not in before]
-    except (ConnectionError, RuntimeError, OSError) as error:
-        raise WorkError(f"Ray doesn't start: {error}") from error
-
-
-@contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Keep SIGTERM the driver's own business while Ray starts.
-
-    Ray's processes inherit that it is blocked, as Ray itself sees to for SIGINT: a SIGTERM to all of a group
-    (systemd, Slurm) would otherwise end them under the driver, which then waits a minute for their return.
-    Ray also puts a handler of its own into the driver, which exits at once.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGTERM)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def slots(*, cpus_per_trial: int, gpus_per_trial: float) -> int:
-    """How many trials the cluster can run at once.
-
-    Raises:
-        WorkError: not even one.
-    """
-    have = ray.cluster_resources()
-    by_cpu = int(have.get("CPU", 0) // cpus_per_trial)
-    by_gpu = int(have.get("GPU", 0) / gpus_per_trial + 1e-9) if gpus_per_trial else by_cpu
-    if min(by_cpu, by_gpu) < 1:
-        raise WorkError(
-            f"A trial asks for {cpus_per_trial} CPUs and {gpus_per_trial:g} GPUs; Ray has "
-            f"{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs.",
-            hint="Lower resources.cpus_per_trial or resources.gpus_per_trial in the study file.",
-        )
-    return min(by_cpu, by_gpu)
-
-
-def has_gpus() -> bool:
-    """Whether the cluster has any GPU."""
-    return bool(ray.cluster_resources().get("GPU", 0) > 0)
-
-
-def stop() -> None:
-    """End this process's Ray, and on this machine whatever belongs to it."""
-    if not ray.is_initialized():
-        return
-    family = [*_daemons, *(process for daemon in _daemons for process in _descendants(daemon))]
-    # Ray asks each by SIGTERM, which they don't hear (see `_own_signals`), and waits a second for it.
-    impatience = threading.Timer(0.5, _kill, [_daemons])
-    impatience.start()
-    try:
-        ray.shutdown()
-    finally:
-        impatience.join()
-        _kill(family)
-        _daemons.clear()
-
-
-def _descendants(process: psutil.Process) -> list[psutil.Process]:
-    try:
-        return list(process.children(recursive=True))
-    except psutil.NoSuchProcess:
-        return []
-
-
-def _kill(processes: Sequence[psutil.Process]) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+        stop = self.desk.must_stop()
+        if stop and not self.told:
+            self.told = True
+            # Tune gives each worker five seconds more, and those of this machine needn't be asked for long.
+            threading.Timer(STOP_SECONDS, ray_cluster.kill_workers).start()
+        return stop
 
 
 def run(
@@ -285,8 +231,12 @@ def run(
     minimize: bool,
     prune: bool,
     deadline: float,
+    on_cpus: Callable[[str], bool] = lambda strategy: False,
 ) -> None:
     """Run turns until the desk has none left or says stop; results are the desk's.
+
+    Trials of strategies that are ``on_cpus`` take no GPU, whatever ``gpus_per_trial`` says. Workers are used
+    again for turns that take the same.
 
     Raises:
         WorkError: Ray failed, not just a worker of it.
@@ -304,18 +254,21 @@ def run(
             reduction_factor=2,
         )
         if prune and epochs > 1
-        else FIFOScheduler()
+        else InTurn()
     )
+    with_gpu = tune.PlacementGroupFactory([{"CPU": cpus_per_trial, "GPU": gpus_per_trial}])
+    without = tune.PlacementGroupFactory([{"CPU": cpus_per_trial}])
     trainable = tune.with_resources(
-        tune.with_parameters(TrialActor, assignment=assignment),
-        tune.PlacementGroupFactory([{"CPU": cpus_per_trial, "GPU": gpus_per_trial}]),
+        tune.with_parameters(TrialActor, assignment=assignment, home=ray.get_runtime_context().get_node_id()),
+        lambda config: with_gpu if config["gpu"] else without,
     )
-    scratch = tempfile.mkdtemp(prefix="tlsearch-tune-")
+    _sweep_scratch()
+    scratch = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-")
     try:
         tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=DeskSearcher(desk, deadline=deadline),
+                search_alg=DeskSearcher(desk, deadline=deadline, on_cpus=on_cpus),
                 scheduler=scheduler,
                 num_samples=-1,
                 reuse_actors=True,
@@ -324,7 +277,8 @@ def run(
                 name="search",
                 storage_path=scratch,
                 stop=DeskStopper(desk),
-                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                # The desk hands out the points of a dead worker again, as their next attempt.
+                failure_config=tune.FailureConfig(max_failures=0),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 verbose=0,
             ),
@@ -333,6 +287,31 @@ def run(
         raise WorkError(f"Ray failed: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _at_this_node(assignment: Assignment) -> Assignment:
+    """The same with this node's own cache: the driver's folder may not even exist here."""
+    from tlsearch.search.setup import cache_limit
+
+    folder = cache_folder().resolve()
+    return replace(assignment, cache=folder, cache_bytes=cache_limit(folder))
+
+
+def _node_name() -> str:
+    """The name that Ray's node was started with, else the host's."""
+    identity = ray.get_runtime_context().get_node_id()
+    for node in ray.nodes():
+        if node["NodeID"] == identity and node.get("NodeName") not in (None, "", node["NodeManagerAddress"]):
+            return str(node["NodeName"])
+    return socket.gethostname()
+
+
+def _sweep_scratch() -> None:
+    """Delete what drivers left that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH}*-*"):
+        pid = folder.name.removeprefix(_SCRATCH).partition("-")[0]
+        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _one_shot(result: dict[str, Any]) -> bool:

@@ -6,24 +6,26 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import platformdirs
 
 from tlsearch import registry
-from tlsearch.contracts import BackboneInfo, Strategy
+from tlsearch.contracts import BackboneInfo, Combination, InputSpec, Strategy
 from tlsearch.errors import PluginError, SpecError
+from tlsearch.files import cache_folder
 from tlsearch.records import DatasetRecord, PluginVersion
 from tlsearch.search.declared import declared
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.space import SearchSpace, build
 from tlsearch.spec import StudySpec
-from tlsearch.training import sources
+from tlsearch.training import audit, sources
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.data import Data
+from tlsearch.training.sources import Listed
 from tlsearch.training.trial import data_key
 
 CACHE_LIMIT = 50 * 2**30
@@ -35,32 +37,50 @@ NONE_APPLIES = "No installed strategy applies to this study."
 class Prepared:
     """A study whose names, data and ranges are known to be right.
 
-    ``data`` holds, by `data_key`, what workers need of the data sets, without the arrays.
+    ``data`` holds, by `data_key`, what workers need of the data sets, without the arrays. ``audit`` is what
+    `audit.examine` found in the target data.
     """
 
     spec: StudySpec
     strategies: Mapping[str, Strategy]
+    combinations: Mapping[str, Combination]
     backbones: tuple[BackboneInfo, ...]
     space: SearchSpace
     dataset: DatasetRecord
     data: Mapping[str, Data]
+    audit: Mapping[str, Any]
     plugins: tuple[PluginVersion, ...]
     versions: Mapping[str, str]
     warnings: tuple[str, ...]
 
 
-def prepare(spec: StudySpec, *, cache: Path, threads: int, observe: Observer) -> Prepared:
+def prepare(
+    spec: StudySpec,
+    *,
+    cache: Path,
+    threads: int,
+    observe: Observer,
+    checked: Callable[[], None] = lambda: None,
+) -> Prepared:
     """Resolve plugins, list and check the data, load each backbone once, decode every item once.
+
+    Args:
+        spec: the study.
+        cache: folder of decoded items.
+        threads: that decode.
+        observe: told how it goes.
+        checked: called once plugins and data are known to be there, before what takes long.
 
     Raises:
         InputError: whatever is wrong with the study; nothing was written but decoded items in the cache.
     """
     strategies, skipped = resolve_strategies(spec)
+    combinations, left_out = resolve_combinations(spec)
+    skipped += left_out
     for backbone in spec.backbones:  # names first: data may take long
         registry.backbone_family(backbone.name.partition("/")[0])
-    listed = {"data": sources.listing(spec.data, threads=threads)}
-    if spec.source_data is not None:
-        listed["source_data"] = sources.listing(spec.source_data, section="source_data", threads=threads)
+    listed = _listed(spec, threads=threads)
+    checked()
     observe(Snapshot(phase="load backbones", total=len(spec.backbones)))
     infos = []
     for done, backbone in enumerate(spec.backbones):
@@ -73,26 +93,23 @@ def prepare(spec: StudySpec, *, cache: Path, threads: int, observe: Observer) ->
     space = build(strategies, infos, spec.space)
     store = ArrayStore(cache / "items")
     data: dict[str, Data] = {}
+    found: dict[str, Any] = {}
     for section, items in listed.items():
         for info in infos:
             key = data_key(section, info.inputs)
             if key in data:
                 continue
-            encoded = sources.load(
-                items,
-                info.inputs,
-                store,
-                seed=spec.seed,
-                threads=threads,
-                progress=lambda done, total, name=section: observe(  # type: ignore[misc]
-                    Snapshot(phase=f"decode {name}", done=done, total=total)
-                ),
+            encoded = _decoded(
+                section, items, info.inputs, store, seed=spec.seed, threads=threads, observe=observe
             )
+            if not found:  # the target data comes first
+                found = _examined(spec, listed, encoded, store, threads=threads, observe=observe)
             data[key] = replace(encoded, array=np.zeros(0))
     target = data[data_key("data", infos[0].inputs)]
     return Prepared(
         spec=spec,
         strategies=strategies,
+        combinations=combinations,
         backbones=tuple(infos),
         space=space,
         dataset=DatasetRecord(
@@ -103,9 +120,80 @@ def prepare(spec: StudySpec, *, cache: Path, threads: int, observe: Observer) ->
             broken=target.broken,
         ),
         data=data,
-        plugins=_plugins(spec, strategies),
+        audit=found,
+        plugins=_plugins(spec, strategies, combinations),
         versions=_versions(),
-        warnings=(*skipped, *_data_warnings(data)),
+        warnings=(*skipped, *_data_warnings(data), *audit.sentences(found)),
+    )
+
+
+def examine(spec: StudySpec, *, observe: Observer) -> dict[str, Any]:
+    """Only look at a study's data, as `prepare` does: its audit, with ``warnings`` in sentences.
+
+    Raises:
+        InputError: the data can't be searched on.
+    """
+    threads = max(1, len(os.sched_getaffinity(0)))
+    first = spec.backbones[0]
+    registry.backbone_family(first.name.partition("/")[0])
+    listed = _listed(spec, threads=threads)
+    # Its weights are no matter here: the backbone only says what it takes.
+    info = registry.backbone(first.name, weights="random", image_size=spec.data.image_size).info
+    store = ArrayStore(cache_folder() / "items")
+    data = _decoded(
+        "data", listed["data"], info.inputs, store, seed=spec.seed, threads=threads, observe=observe
+    )
+    found = _examined(spec, listed, data, store, threads=threads, observe=observe)
+    return {**found, "warnings": [*_data_warnings({"data": data}), *audit.sentences(found)]}
+
+
+def _listed(spec: StudySpec, *, threads: int) -> dict[str, Listed]:
+    listed = {"data": sources.listing(spec.data, threads=threads)}
+    if spec.source_data is not None:
+        listed["source_data"] = sources.listing(spec.source_data, section="source_data", threads=threads)
+    return listed
+
+
+def _decoded(
+    section: str,
+    items: Listed,
+    inputs: InputSpec,
+    store: ArrayStore,
+    *,
+    seed: int,
+    threads: int,
+    observe: Observer,
+) -> Data:
+    def progress(done: int, total: int) -> None:
+        observe(Snapshot(phase=f"decode {section}", done=done, total=total))
+
+    return sources.load(items, inputs, store, seed=seed, threads=threads, progress=progress)
+
+
+def _examined(
+    spec: StudySpec,
+    listed: Mapping[str, Listed],
+    data: Data,
+    store: ArrayStore,
+    *,
+    threads: int,
+    observe: Observer,
+) -> dict[str, Any]:
+    observe(Snapshot(phase="look at the data"))
+    source: dict[str, list[str]] = {}
+    if "source_data" in listed:
+        for content, name in zip(
+            listed["source_data"].hashes, listed["source_data"].samples.names, strict=True
+        ):
+            source.setdefault(content, []).append(name)
+    return audit.examine(
+        listed["data"].samples,
+        data,
+        store,
+        metric=spec.objective.metric,
+        source=source,
+        hashes=listed["data"].hashes,
+        threads=threads,
     )
 
 
@@ -120,7 +208,12 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
         SpecError: one needs source data that the study doesn't have, or none is left.
     """
     if spec.strategies is not None:
-        named = {name: registry.strategy(name) for name in spec.strategies}
+        named = {name: registry.strategy(name) for name in spec.strategies if not _combines(name)}
+        if not named:
+            raise SpecError(
+                "strategies: combinations alone train nothing.",
+                hint="Name a strategy too, such as fine_tune, or leave the list out.",
+            )
         for name, strategy in named.items():
             if strategy.requires_source and spec.source_data is None:
                 raise SpecError(
@@ -145,6 +238,32 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
     return found, skipped
 
 
+def resolve_combinations(spec: StudySpec) -> tuple[dict[str, Combination], list[str]]:
+    """The combinations of a study: those among the strategies that it names, or all that are installed.
+
+    Returns:
+        Combinations by name, and a sentence for each that was left out.
+
+    Raises:
+        PluginError: one that the study names can't be had.
+    """
+    if spec.strategies is not None:
+        return {name: registry.combination(name) for name in spec.strategies if _combines(name)}, []
+    found: dict[str, Combination] = {}
+    skipped = []
+    for name in registry.installed(registry.COMBINATIONS):
+        try:
+            found[name] = registry.combination(name)
+        except PluginError as error:
+            skipped.append(f"left out: {error.message}")
+    return found, skipped
+
+
+def _combines(name: str) -> bool:
+    installed = registry.installed
+    return name in installed(registry.COMBINATIONS) and name not in installed(registry.STRATEGIES)
+
+
 def _usable(
     strategies: Mapping[str, Strategy], backbones: Sequence[BackboneInfo]
 ) -> tuple[dict[str, Strategy], list[str]]:
@@ -163,20 +282,17 @@ def _usable(
     return usable, skipped
 
 
-def cache_folder() -> Path:
-    """Where decoded items and activations are kept: TLSEARCH_CACHE, or the user's cache folder."""
-    given = os.environ.get("TLSEARCH_CACHE")
-    return Path(given) if given else Path(platformdirs.user_cache_dir("tlsearch"))
-
-
 def cache_limit(folder: Path) -> int:
     """Bytes that activations may take there: at most half of what the disk has free."""
     existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
     return min(CACHE_LIMIT, shutil.disk_usage(existing).free // 2)
 
 
-def _plugins(spec: StudySpec, strategies: Mapping[str, Strategy]) -> tuple[PluginVersion, ...]:
+def _plugins(
+    spec: StudySpec, strategies: Mapping[str, Strategy], combinations: Mapping[str, Combination]
+) -> tuple[PluginVersion, ...]:
     used = [(registry.STRATEGIES, name) for name in strategies]
+    used += [(registry.COMBINATIONS, name) for name in combinations]
     families = dict.fromkeys(backbone.name.partition("/")[0] for backbone in spec.backbones)
     used += [(registry.BACKBONES, name) for name in families]
     used += [

@@ -1,41 +1,35 @@
-"""A study from its specification to a verified model: check, search, confirm, finish; or go on with it."""
+"""A study from its specification to a verified model: check, search, confirm, promote; or go on with it."""
 
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
-import signal
-import socket
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import psutil
-
-from tlsearch.database.store import Lease, Store, exists
+from tlsearch import artifacts as stores
+from tlsearch import registry
+from tlsearch.contracts.combination import members_of
+from tlsearch.database.store import Lease, Store
 from tlsearch.errors import DatabaseError, SearchError, StudyConflictError, WorkError
+from tlsearch.files import cache_folder
 from tlsearch.records import ModelRecord, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
-from tlsearch.search import finish, ray_tune
+from tlsearch.search import finish, hold, ray_cluster, ray_tune
 from tlsearch.search.budget import Ledger
+from tlsearch.search.combine import Combining
 from tlsearch.search.driver import Driver, Fixed, PointSource, Searching, is_heads
+from tlsearch.search.entry import enter, refuse_conflicts
+from tlsearch.search.hold import Interruption
+from tlsearch.search.loggers import Journal, open_journal
 from tlsearch.search.progress import Observer, Snapshot, silent
 from tlsearch.search.sampler import Sampler
-from tlsearch.search.setup import Prepared, cache_folder, cache_limit, prepare
+from tlsearch.search.setup import Prepared, cache_limit, prepare
+from tlsearch.search.shares import Share
+from tlsearch.search.steer import inherited
 from tlsearch.spec import StudySpec
 from tlsearch.training.trial import Assignment
-
-LEASE_SECONDS = 30.0
-RENEW_SECONDS = 5.0
-
-FREE_TO_CHANGE = ("budget.trials", "budget.minutes", "resources", "search", "data.path", "data.root")
-"""Parts of a study that may differ when it is run again; anything else would make trials incomparable.
-
-Where the data lies is free, since what it holds is compared by its fingerprint.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,56 +43,110 @@ class StudyResult:
     signal: int = 0
 
 
-@dataclass
-class Interruption:
-    """Why the search should stop, once somebody says so."""
-
-    reason: str = ""
-    signal: int = 0
-
-
 def run(
     spec: StudySpec,
     *,
     database: str,
-    artifacts: Path,
+    artifacts: str | Path,
     observe: Observer = silent,
     address: str | None = None,
+    again: bool = False,
 ) -> StudyResult:
     """Run a study, or go on with it where it was left.
 
     Args:
         spec: the study.
         database: URL of the study database; made if it isn't there.
-        artifacts: folder where weights and bundles go.
+        artifacts: where checkpoints, weights and bundles go: a folder, or a URL such as s3://BUCKET/PREFIX.
         observe: told how it goes.
         address: of a Ray cluster; None starts Ray on this machine.
+        again: this driver replaces one that died, so what was asked of that one is asked of this one.
 
     Raises:
         InputError: something is wrong with the study, found before anything was written.
         WorkError: the search has no result, or the study was lost to another driver or a failing database.
     """
-    threads = max(1, len(os.sched_getaffinity(0)))
-    cache = cache_folder()
-    _refuse_conflicts(spec, database)
-    prepared = prepare(spec, cache=cache, threads=threads, observe=observe)
-    for warning in prepared.warnings:
-        observe(Snapshot(phase="check", note=warning))
+    place = stores.normal(artifacts)
+    known = refuse_conflicts(spec, database)
+    stores.check(place)
+
+    def checked() -> None:
+        # What remains to be done before the first trial takes seconds, and so does Ray.
+        if address is None and (known is None or known.state is not StudyState.COMPLETE):
+            ray_cluster.start_early(preload=_modules(spec))
+
+    # Before Ray starts in a thread: MLflow's import beside it keeps Ray from coming up.
+    journal = open_journal(spec, observe)
+    try:
+        threads = max(1, len(os.sched_getaffinity(0)))
+        cache = cache_folder()
+        prepared = prepare(spec, cache=cache, threads=threads, observe=observe, checked=checked)
+        for warning in prepared.warnings:
+            observe(Snapshot(phase="check", note=warning))
+        return _run_prepared(
+            prepared,
+            database=database,
+            artifacts=place,
+            cache=cache,
+            observe=observe,
+            address=address,
+            again=again,
+            journal=journal,
+        )
+    finally:
+        journal.close()
+        ray_cluster.stop()
+
+
+def _modules(spec: StudySpec) -> list[str]:
+    """What workers of a study import before their first trial."""
+    families = {backbone.name.partition("/")[0] for backbone in spec.backbones}
+    return [ray_tune.__name__, *(registry.module(registry.BACKBONES, name) for name in sorted(families))]
+
+
+def _run_prepared(
+    prepared: Prepared,
+    *,
+    database: str,
+    artifacts: str,
+    cache: Path,
+    observe: Observer,
+    address: str | None,
+    again: bool,
+    journal: Journal,
+) -> StudyResult:
+    spec = prepared.spec
     with Store.open(database, create=True) as store:
-        record = _enter(store, prepared)
-        lease = store.acquire(spec.study, owner=_owner(), seconds=LEASE_SECONDS, stale=_surely_dead)
+        record = enter(store, prepared)
+        lease = store.acquire(
+            spec.study,
+            owner=hold.this_process(),
+            seconds=hold.LEASE_SECONDS,
+            stale=hold.surely_dead,
+            keep_request=again,
+        )
         interruption = Interruption()
         state, reason = StudyState.FAILED, "the driver failed"
-        with _signals(interruption):
+        with hold.signals(interruption):
             try:
                 # The heartbeat must have ended before the lease is given back.
-                with _heartbeat(store, lease, interruption):
-                    if record.spec != spec.to_json():
-                        store.update_study(lease, spec=spec.to_json())
-                    folder = artifacts / f"{record.name}-{record.created:%Y%m%d%H%M%S%f}"
-                    model = _search_and_finish(
-                        prepared, store, lease, record, folder, cache, interruption, observe, address
-                    )
+                with hold.heartbeat(store, lease, interruption):
+                    job, priority = os.environ.get("TLSEARCH_JOB", ""), spec.resources.priority
+                    store.update_study(lease, spec=spec.to_json(), job=job, priority=priority)
+                    if record.audit != prepared.audit:
+                        store.update_study(lease, audit=prepared.audit)
+                    model = _Run(
+                        prepared=prepared,
+                        store=store,
+                        lease=lease,
+                        record=record,
+                        folder=stores.join(artifacts, f"{record.name}-{record.created:%Y%m%d%H%M%S%f}"),
+                        cache=cache,
+                        interruption=interruption,
+                        observe=observe,
+                        address=address,
+                        journal=journal,
+                    ).to_the_end()
                 state, reason = (
                     (StudyState.INTERRUPTED, interruption.reason)
                     if interruption.reason
@@ -113,7 +161,7 @@ def run(
             finally:
                 with contextlib.suppress(StudyConflictError, DatabaseError):
                     store.release(lease, state=state, reason=reason)
-        if interruption.reason and not interruption.signal:
+        if interruption.reason and not interruption.signal and interruption.request is None:
             raise SearchError(
                 f"The search was stopped: {interruption.reason}", hint="The same command goes on with it."
             )
@@ -127,313 +175,251 @@ def run(
         )
 
 
-def _search_and_finish(
-    prepared: Prepared,
-    store: Store,
-    lease: Lease,
-    record: StudyRecord,
-    folder: Path,
-    cache: Path,
-    interruption: Interruption,
-    observe: Observer,
-    address: str | None,
-) -> ModelRecord | None:
-    spec = prepared.spec
-    trials = store.trials(spec.study)
-    searched = [trial for trial in trials if trial.role is TrialRole.SEARCH]
-    ended = [t for t in searched if t.state.final and t.state is not TrialState.CANCELLED]
-    left_open = [finish.again(t) for t in searched if t not in ended]
-    ledger = Ledger(spec.budget, started=len(searched), spent=record.seconds)
-    model = store.model(spec.study)
-    if model is not None and not finish.intact(model):
-        observe(Snapshot(phase="check", note=f"{model.uri} isn't what was written: it is made anew"))
-        model = None
-    nothing_left = ledger.deadline <= time.time() or (not left_open and ledger.trials_left == 0)
-    if model is not None and nothing_left:
+@dataclass
+class _Run:
+    """One driver's run of a study that it holds, phase by phase."""
+
+    prepared: Prepared
+    store: Store
+    lease: Lease
+    record: StudyRecord
+    folder: str
+    cache: Path
+    interruption: Interruption
+    observe: Observer
+    address: str | None
+    journal: Journal
+    spec: StudySpec = field(init=False)
+    ledger: Ledger = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.spec = self.prepared.spec
+
+    def to_the_end(self) -> ModelRecord | None:
+        """Search, confirm, promote; what earlier drivers did isn't done again.
+
+        Returns:
+            The study's model; None where it was interrupted before there was one.
+        """
+        before = self.store.trials(self.spec.study)
+        searched = [t for t in before if t.role is TrialRole.SEARCH and not members_of(t.params)]
+        self.ledger = Ledger(self.spec.budget, started=len(searched), spent=self.record.seconds)
+        ended = [t for t in searched if t.state.final and t.state is not TrialState.CANCELLED]
+        left_open = [trial for trial in searched if trial not in ended]
+        model = self._model_that_stands()
+        over = self.ledger.deadline <= time.time() or (not left_open and self.ledger.trials_left == 0)
+        if model is not None and over:
+            return model
+        finish.sweep(self.folder, before)
+        try:
+            if not over:
+                self._search(ended, left_open)
+            if self._stopping():
+                return self.store.model(self.spec.study)
+            finalists = self._finalists()
+            self._confirm(finalists)
+            if self._stopping():
+                return self.store.model(self.spec.study)
+        finally:
+            ray_cluster.stop()
+        combined = self._combine(finalists)
+        if self._stopping():
+            return self.store.model(self.spec.study)
+        if model is not None and self.store.trials(self.spec.study) == before:
+            return model  # nothing was left to try: what was found before stands, its test set stays closed
+        return self._promote(finalists, combined)
+
+    def _stopping(self) -> str:
+        return self.interruption.reason
+
+    def _model_that_stands(self) -> ModelRecord | None:
+        model = self.store.model(self.spec.study)
+        if model is not None and not finish.intact(model):
+            note = f"{model.uri} isn't what was written: it is made anew"
+            self.observe(Snapshot(phase="check", note=note))
+            return None
         return model
-    finish.sweep(folder, trials)
 
-    def stopping() -> str:
-        return interruption.reason
-
-    heads = is_heads(prepared.strategies)
-    at_once = spec.search.heads_per_trial or _heads_at_once(prepared)
-    groups = {info.name: len(info.groups) for info in prepared.backbones}
-    try:
-
-        def drive(
-            source: PointSource,
-            *,
-            phase: str,
-            total: int | None,
-            deadline: float,
-            finished: list[TrialRecord],
-            prune: bool,
-        ) -> None:
-            observe(Snapshot(phase="start workers"))
-            ray_tune.start(address=address)
-            gpus = spec.resources.gpus_per_trial
-            if gpus is None:
-                gpus = 1.0 if ray_tune.has_gpus() else 0.0
-            slots = ray_tune.slots(cpus_per_trial=spec.resources.cpus_per_trial, gpus_per_trial=gpus)
-            slots = min(slots, spec.resources.concurrent or slots)
-            driver = Driver(
-                store=store,
-                lease=lease,
-                spec=spec,
-                source=source,
-                ledger=ledger,
-                deadline=deadline,
-                slots=slots,
-                groups=groups,
-                heads=heads,
-                phase=phase,
-                total=total,
-                finished=finished,
-                observe=observe,
-                stopping=stopping,
-            )
-            try:
-                ray_tune.run(
-                    driver,
-                    assignment=Assignment(
-                        spec=spec,
-                        cache=cache.resolve(),
-                        artifacts=folder.resolve(),
-                        cache_bytes=cache_limit(cache),
-                        threads=spec.resources.cpus_per_trial,
-                        cuda=gpus > 0,
-                        data=prepared.data,
-                    ),
-                    cpus_per_trial=spec.resources.cpus_per_trial,
-                    gpus_per_trial=gpus,
-                    slots=slots,
-                    epochs=spec.budget.epochs,
-                    minimize=spec.objective.minimize,
-                    prune=prune,
-                    deadline=deadline,
-                )
-            except WorkError:
-                if not stopping():  # whoever stops us may have stopped Ray's processes as well
-                    raise
-            finally:
-                driver.close()
-
+    def _search(self, ended: list[TrialRecord], left_open: list[TrialRecord]) -> None:
+        elders = inherited(self.store, self.record)
         sampler = Sampler(
-            prepared.space,
-            kind=spec.search.sampler,
-            minimize=spec.objective.minimize,
+            self.prepared.space,
+            kind=self.spec.search.sampler,
+            minimize=self.spec.objective.minimize,
             # Resumed with the same seed it would draw again the very points that were tried already.
-            seed=spec.seed + len(searched),
+            seed=self.spec.seed + len(elders) + len(ended) + len(left_open),
         )
-        sampler.rebuild(ended)
-        searching = Searching(
+        sampler.rebuild([*elders, *ended])
+        source = Searching(
             sampler,
-            ledger,
-            left_open=left_open,
-            next_number=store.next_number(spec.study),
-            seed=spec.seed,
-            heads=heads,
-            at_once=at_once,
+            self.ledger,
+            left_open=[finish.again(trial) for trial in left_open],
+            next_number=self.store.next_number(self.spec.study),
+            seed=self.spec.seed,
+            heads=is_heads(self.prepared.strategies),
+            at_once=self._heads_at_once(),
         )
-        if not nothing_left:
-            drive(
-                searching,
-                phase="search",
-                total=spec.budget.trials,
-                deadline=ledger.search_deadline,
-                finished=ended,
-                prune=spec.search.pruner == "asha",
-            )
-        if stopping():
-            return store.model(spec.study)
-        if searching.exhausted:
-            observe(Snapshot(phase="search", note="the space is exhausted: every point was tried"))
-        finalists = store.best(spec.study, limit=spec.search.finalists)
+        self._drive(
+            source,
+            phase="search",
+            total=self.spec.budget.trials,
+            deadline=self.ledger.search_deadline,
+            finished=ended,
+            prune=self.spec.search.pruner == "asha",
+        )
+        if source.exhausted and not self._stopping():
+            self.observe(Snapshot(phase="search", note="the space is exhausted: every point was tried"))
+
+    def _finalists(self) -> list[TrialRecord]:
+        best = self.store.best(self.spec.study, limit=None)
+        finalists = [t for t in best if not members_of(t.params)][: self.spec.search.finalists]
         if not finalists:
             raise SearchError(
                 "No trial completed.",
-                hint=f"`tlsearch trials {spec.study}` says why each ended as it did.",
+                hint=f"`tlsearch trials {self.spec.study}` says why each ended as it did.",
             )
+        return finalists
+
+    def _confirm(self, finalists: list[TrialRecord]) -> None:
         points = finish.confirmations(
             finalists,
-            store.trials(spec.study, role=TrialRole.CONFIRM),
-            seeds=spec.search.confirm_seeds if len(finalists) > 1 else 0,
-            first_number=store.next_number(spec.study),
+            self.store.trials(self.spec.study, role=TrialRole.CONFIRM),
+            seeds=self.spec.search.confirm_seeds if len(finalists) > 1 else 0,
+            first_number=self.store.next_number(self.spec.study),
         )
-        if points and time.time() < ledger.deadline:
-            drive(
-                Fixed(points, heads=heads, at_once=at_once),
+        if points and time.time() < self.ledger.deadline:
+            heads = is_heads(self.prepared.strategies)
+            self._drive(
+                Fixed(points, heads=heads, at_once=self._heads_at_once()),
                 phase="confirm the best",
                 total=len(points),
-                deadline=ledger.deadline,
+                deadline=self.ledger.deadline,
                 finished=[],
                 prune=False,
             )
-        if stopping():
-            return store.model(spec.study)
-    finally:
-        ray_tune.stop()
-    if model is not None and store.trials(spec.study) == trials:
-        return model  # nothing was left to try: what was found before stands, its test set stays closed
-    observe(Snapshot(phase="verify the winner"))
-    confirmed = store.trials(spec.study, role=TrialRole.CONFIRM)
-    candidates = finish.ranked(finalists, confirmed, minimize=spec.objective.minimize)
-    model, refused = finish.promote(
-        candidates,
-        store=store,
-        lease=lease,
-        prepared=prepared,
-        folder=folder,
-        provenance={"study": spec.study, "created": record.created.isoformat()},
-        stopping=stopping,
-    )
-    for sentence in refused:
-        observe(Snapshot(phase="verify the winner", note=sentence))
-    if model is None:
-        return store.model(spec.study)
-    _drop_confirmations(store, lease, confirmed)
-    finish.sweep(folder, store.trials(spec.study), model)
-    return model
 
+    def _combine(self, finalists: list[TrialRecord]) -> list[TrialRecord]:
+        return Combining(
+            prepared=self.prepared,
+            store=self.store,
+            lease=self.lease,
+            folder=self.folder,
+            cache=self.cache,
+            deadline=self.ledger.deadline,
+            observe=self.observe,
+            stopping=self._stopping,
+        ).run(finalists)
 
-def _drop_confirmations(store: Store, lease: Lease, confirmed: list[TrialRecord]) -> None:
-    """Weights of repeated runs have told what they had to tell."""
-    kept = [trial for trial in confirmed if trial.artifact is not None]
-    store.forget_artifacts(lease, [trial.number for trial in kept])
-    for trial in kept:
-        if trial.artifact is not None:
-            Path(trial.artifact.uri).unlink(missing_ok=True)
-
-
-def _heads_at_once(prepared: Prepared) -> int:
-    """Heads in one turn: many, but no branch of heads gets more than a third of the trials unasked."""
-    branches = sum(branch.heads for branch in prepared.space.branches)
-    return max(1, min(32, prepared.spec.budget.trials // (3 * max(1, branches))))
-
-
-def _refuse_conflicts(spec: StudySpec, database: str) -> None:
-    """Look at the database, if there is one, and at a study of that name in it, before any work is done."""
-    if not exists(database):
-        return
-    with Store.open(database) as store:
-        known = store.find_study(spec.study)
-        if known is not None:
-            _refuse_changed(known, spec)
-            store.refuse_held(spec.study, stale=_surely_dead)
-
-
-def _enter(store: Store, prepared: Prepared) -> StudyRecord:
-    spec = prepared.spec
-    known = store.find_study(spec.study)
-    if known is None:
-        return store.create_study(
-            name=spec.study,
-            spec=spec.to_json(),
-            metric=spec.objective.metric,
-            direction="minimize" if spec.objective.minimize else "maximize",
-            dataset=prepared.dataset,
-            plugins=prepared.plugins,
-            versions=prepared.versions,
+    def _promote(self, finalists: list[TrialRecord], combined: list[TrialRecord]) -> ModelRecord | None:
+        self.observe(Snapshot(phase="verify the winner"))
+        confirmed = self.store.trials(self.spec.study, role=TrialRole.CONFIRM)
+        model, refused = finish.promote(
+            finish.ranked(finalists, confirmed, minimize=self.spec.objective.minimize, combined=combined),
+            store=self.store,
+            lease=self.lease,
+            prepared=self.prepared,
+            folder=self.folder,
+            provenance={"study": self.spec.study, "created": self.record.created.isoformat()},
+            stopping=self._stopping,
         )
-    _refuse_changed(known, spec)
-    if known.fingerprint != prepared.dataset.fingerprint:
-        raise StudyConflictError(
-            f'The data of study "{spec.study}" has changed since it was begun.',
-            hint="Give the study another name: scores on other data can't be compared.",
+        for sentence in refused:
+            self.observe(Snapshot(phase="verify the winner", note=sentence))
+        if model is None:
+            return self.store.model(self.spec.study)
+        self._drop_confirmations(confirmed)
+        finish.sweep(self.folder, self.store.trials(self.spec.study), model)
+        return model
+
+    def _drop_confirmations(self, confirmed: list[TrialRecord]) -> None:
+        """Weights of repeated runs have told what they had to tell."""
+        kept = [trial for trial in confirmed if trial.artifact is not None]
+        self.store.forget_artifacts(self.lease, [trial.number for trial in kept])
+        for trial in kept:
+            if trial.artifact is not None:
+                stores.delete(trial.artifact.uri)
+
+    def _heads_at_once(self) -> int:
+        """Heads in one turn: many, but no branch of heads gets more than a third of the trials unasked."""
+        if self.spec.search.heads_per_trial is not None:
+            return self.spec.search.heads_per_trial
+        branches = sum(branch.heads for branch in self.prepared.space.branches)
+        return max(1, min(32, self.spec.budget.trials // (3 * max(1, branches))))
+
+    def _drive(
+        self,
+        source: PointSource,
+        *,
+        phase: str,
+        total: int | None,
+        deadline: float,
+        finished: list[TrialRecord],
+        prune: bool,
+    ) -> None:
+        """Have workers run the source's points until it has no more, or time or patience is at its end."""
+        resources = self.spec.resources
+        if not ray_cluster.started():
+            self.observe(Snapshot(phase="start workers"))
+        ray_cluster.start(address=self.address)
+        gpus = resources.gpus_per_trial
+        if gpus is None:
+            gpus = 1.0 if ray_cluster.has_gpus() else 0.0
+        heads = is_heads(self.prepared.strategies)
+        # Nodes without a GPU, beside others that have one, can fit heads.
+        free = partial(ray_cluster.slots_without_gpu, cpus_per_trial=resources.cpus_per_trial)
+        mixed = gpus > 0 and any(map(heads, self.prepared.strategies)) and free() > 0
+
+        def count() -> int:
+            fit = ray_cluster.slots(cpus_per_trial=resources.cpus_per_trial, gpus_per_trial=gpus)
+            return fit + free() if mixed else fit
+
+        slots = count()
+        slots = min(slots, resources.concurrent or slots)
+        cluster = ray_cluster.session() if self.address is not None else ""
+        self.store.update_study(self.lease, cluster=cluster)
+        share = Share(self.store, self.lease, cluster=cluster, cap=resources.concurrent, slots=count)
+        driver = Driver(
+            store=self.store,
+            lease=self.lease,
+            spec=self.spec,
+            source=source,
+            ledger=self.ledger,
+            deadline=deadline,
+            slots=share,
+            groups={info.name: len(info.groups) for info in self.prepared.backbones},
+            heads=is_heads(self.prepared.strategies),
+            phase=phase,
+            total=total,
+            finished=finished,
+            observe=self.observe,
+            stopping=self._stopping,
+            journal=self.journal,
+            combines=bool(self.prepared.combinations),
+            place=self.folder,
         )
-    return known
-
-
-def _refuse_changed(known: StudyRecord, spec: StudySpec) -> None:
-    before, now = _comparable(known.spec), _comparable(spec.to_json())
-    changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
-    if changed:
-        raise StudyConflictError(
-            f'A study "{spec.study}" exists and differs in: {", ".join(changed)}.',
-            hint="Give the study another name. Only these may change: " + ", ".join(FREE_TO_CHANGE) + ".",
-        )
-
-
-def _comparable(spec: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    """A study as dotted keys and values, without what may change."""
-    flat: dict[str, object] = {}
-    for key, value in spec.items():
-        path = f"{prefix}{key}"
-        if path in FREE_TO_CHANGE:
-            continue
-        if isinstance(value, Mapping):
-            flat.update(_comparable(value, f"{path}."))
-        else:
-            flat[path] = value
-    return flat
-
-
-def _owner() -> str:
-    process = psutil.Process()
-    return f"{getpass.getuser()}@{socket.gethostname()}:{process.pid}:{process.create_time():.2f}"
-
-
-def _surely_dead(owner: str) -> bool:
-    """Whether a lease's owner was a process of this machine that doesn't live any more."""
-    try:
-        where, pid, started = owner.rsplit(":", 2)
-        if where.partition("@")[2] != socket.gethostname():
-            return False
-        return f"{psutil.Process(int(pid)).create_time():.2f}" != started
-    except psutil.NoSuchProcess:
-        return True
-    except (ValueError, psutil.Error):
-        return False
-
-
-@contextlib.contextmanager
-def _heartbeat(store: Store, lease: Lease, interruption: Interruption) -> Iterator[None]:
-    """Renew the lease and count search time until the block ends."""
-    over = threading.Event()
-
-    def beat() -> None:
-        last = time.monotonic()
-        while True:
-            ended = over.wait(RENEW_SECONDS)
-            now = time.monotonic()
-            try:
-                store.renew(lease, seconds=LEASE_SECONDS, elapsed=now - last)
-                last = now
-            except StudyConflictError as error:
-                interruption.reason = f"another driver took the study over: {error.message}"
-                return
-            except DatabaseError as error:
-                interruption.reason = f"the database can't be reached: {error.message}"
-                return
-            if ended:
-                return
-
-    thread = threading.Thread(target=beat, name="tlsearch-lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-@contextlib.contextmanager
-def _signals(interruption: Interruption) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a clean stop; the second ends at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        if interruption.signal:
-            raise KeyboardInterrupt
-        interruption.signal = number
-        interruption.reason = f"interrupted by {signal.Signals(number).name}"
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        try:
+            ray_tune.run(
+                driver,
+                assignment=Assignment(
+                    spec=self.spec,
+                    cache=self.cache.resolve(),
+                    artifacts=self.folder,
+                    cache_bytes=cache_limit(self.cache),
+                    threads=resources.cpus_per_trial,
+                    cuda=gpus > 0,
+                    data=self.prepared.data,
+                    gpu_share=gpus,
+                ),
+                cpus_per_trial=resources.cpus_per_trial,
+                gpus_per_trial=gpus,
+                slots=slots,
+                epochs=self.spec.budget.epochs,
+                minimize=self.spec.objective.minimize,
+                prune=prune,
+                deadline=deadline,
+                on_cpus=heads if mixed else lambda strategy: False,
+            )
+        except WorkError:
+            if not self._stopping():  # whoever stops us may have stopped Ray's processes as well
+                raise
+        finally:
+            driver.close()

@@ -1,7 +1,8 @@
 """Run in a process of its own: does a bundle reproduce its validation score from the raw items?
 
-Only then is the test set opened. Nothing of the search's caches is used: items are read, decoded and pushed
-through the whole model, as they will be when the model is used.
+Only then is the test set opened, and the temperature fitted on the validation split. Nothing of the search's
+caches is used: items are read, decoded and pushed through the whole model, as they will be when the model is
+used.
 """
 
 from __future__ import annotations
@@ -11,9 +12,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlsearch.errors import TlsearchError, VerificationError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from tlsearch.spec import StudySpec
+    from tlsearch.training.sources import Listed
 
 CHUNK = 1024
 """Items held in memory at once."""
@@ -39,7 +48,8 @@ def verify(
         stopping: why it is to be broken off, or empty.
 
     Returns:
-        ``val`` and, where the data has one, ``test``: metric names to values.
+        ``val`` and, where the data has one, ``test``: metric names to values. ``calibration``: what the
+        bundle's description is to say of it.
 
     Raises:
         VerificationError: the recorded value isn't reproduced, the model doesn't load, or it was broken off.
@@ -77,20 +87,14 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
     from tlsearch.metrics import score
-    from tlsearch.models import bundle
+    from tlsearch.models import bundle, calibration
     from tlsearch.spec import parse
-    from tlsearch.training import sources
-    from tlsearch.training.splits import split
 
     spec = parse(request["spec"])
     model = bundle.load(Path(request["bundle"]), device="cuda" if torch.cuda.is_available() else "cpu")
-    listed = sources.listing(spec.data)
-    shares = spec.data.split
-    parts = split(
-        listed.samples, listed.hashes, val=shares.val, test=shares.test, stop=shares.stop, seed=spec.seed
-    )
+    listed, parts = split_items(spec)
 
-    def scores(name: str) -> dict[str, float]:
+    def outputs(name: str) -> tuple[Tensor, Tensor]:
         indices = parts[name].tolist()
         labels, logits = [], []
         for start in range(0, len(indices), CHUNK):
@@ -98,18 +102,46 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
             kept, values, _ = model.readable([listed.samples.items[index] for index in chunk])
             labels += [listed.samples.labels[chunk[position]] for position in kept]
             logits.append(torch.from_numpy(values))
-        return dict(score(torch.cat(logits), torch.tensor(labels)))
+        return torch.cat(logits), torch.tensor(labels)
 
-    measured = {"val": scores("val")}
+    told = outputs("val")
+    measured = {"val": dict(score(*told))}
     off = abs(measured["val"][request["metric"]] - request["value"])
     if off > tolerance(request["metric"], len(parts["val"])):
         return {
             "error": f"{request['metric']} on the validation split is "
             f"{measured['val'][request['metric']]:.6g}, and {request['value']:.6g} was recorded"
         }
+    fitted = calibration.fit(*told)
+    measured["calibration"] = fitted.to_json()
     if len(parts["test"]):
-        measured["test"] = scores("test")
+        logits, labels = outputs("test")
+        measured["test"] = dict(score(logits, labels))
+        measured["calibration"] |= {
+            "test_items": len(labels),
+            "test_error_before": calibration.expected_error(logits.softmax(dim=1), labels),
+            "test_error_after": calibration.expected_error(
+                (logits / fitted.temperature).softmax(dim=1), labels
+            ),
+        }
     return {"scores": measured}
+
+
+def split_items(spec: StudySpec) -> tuple[Listed, Mapping[str, NDArray[np.int64]]]:
+    """The items of a study's data, and which of them stand in which split; none is decoded.
+
+    Raises:
+        InputError: the data isn't there, or isn't what the study says.
+    """
+    from tlsearch.training import sources
+    from tlsearch.training.splits import split
+
+    listed = sources.listing(spec.data)
+    shares = spec.data.split
+    parts = split(
+        listed.samples, listed.hashes, val=shares.val, test=shares.test, stop=shares.stop, seed=spec.seed
+    )
+    return listed, parts
 
 
 if __name__ == "__main__":

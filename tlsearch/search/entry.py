@@ -1,0 +1,99 @@
+"""Entering a study into the database, or finding it there; what may have changed since, and what not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tlsearch.database.store import Store, exists
+from tlsearch.errors import StudyConflictError
+from tlsearch.records import StudyRecord
+from tlsearch.search.hold import surely_dead, who
+from tlsearch.spec import StudySpec
+
+if TYPE_CHECKING:  # it imports torch, and those who only ask for conflicts needn't wait for that
+    from tlsearch.search.setup import Prepared
+
+FREE_TO_CHANGE = (
+    "budget.trials",
+    "budget.minutes",
+    "resources",
+    "search",
+    "loggers",
+    "data.path",
+    "data.root",
+    "data.max_overlap",
+)
+"""Parts of a study that may differ when it is run again; anything else would make trials incomparable.
+
+Where the data lies is free, since what it holds is compared by its fingerprint.
+"""
+
+
+def refuse_conflicts(spec: StudySpec, database: str) -> StudyRecord | None:
+    """Look at the database, if there is one, and at a study of that name in it, before any work is done.
+
+    Returns:
+        The study of that name, if there is one.
+    """
+    if not exists(database):
+        return None
+    with Store.open(database) as store:
+        known = store.find_study(spec.study)
+        if known is not None:
+            _refuse_changed(known, spec)
+            store.refuse_held(spec.study, stale=surely_dead)
+        return known
+
+
+def enter(store: Store, prepared: Prepared) -> StudyRecord:
+    """The study's record, made where there is none.
+
+    Raises:
+        StudyConflictError: there is a study of that name that is another one.
+    """
+    spec = prepared.spec
+    known = store.find_study(spec.study)
+    if known is None:
+        return store.create_study(
+            name=spec.study,
+            spec=spec.to_json(),
+            metric=spec.objective.metric,
+            direction="minimize" if spec.objective.minimize else "maximize",
+            dataset=prepared.dataset,
+            plugins=prepared.plugins,
+            versions=prepared.versions,
+            owner=who(),
+            priority=spec.resources.priority,
+        )
+    _refuse_changed(known, spec)
+    if known.fingerprint != prepared.dataset.fingerprint:
+        raise StudyConflictError(
+            f'The data of study "{spec.study}" has changed since it was begun.',
+            hint="Give the study another name: scores on other data can't be compared.",
+        )
+    return known
+
+
+def _refuse_changed(known: StudyRecord, spec: StudySpec) -> None:
+    before, now = comparable(known.spec), comparable(spec.to_json())
+    changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    if changed:
+        raise StudyConflictError(
+            f'A study "{spec.study}" exists and differs in: {", ".join(changed)}.',
+            hint="Give the study another name. Only these may change: " + ", ".join(FREE_TO_CHANGE) + ".",
+        )
+
+
+def comparable(spec: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """A study as dotted keys and values, without what may change."""
+    flat: dict[str, object] = {}
+    for key, value in spec.items():
+        path = f"{prefix}{key}"
+        if path in FREE_TO_CHANGE:
+            continue
+        if isinstance(value, Mapping):
+            flat.update(comparable(value, f"{path}."))
+        else:
+            flat[path] = value
+    return flat

@@ -1,0 +1,127 @@
+"""Holding a study while its driver lives: the owner's name, the heartbeat, and what may interrupt it."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psutil
+
+from tlsearch.database.store import Lease, Store
+from tlsearch.errors import DatabaseError, StudyConflictError
+from tlsearch.records import StudyRequest
+
+LEASE_SECONDS = 30.0
+RENEW_SECONDS = 2.0
+"""Also what a killed driver may have spent of its budget at most without anybody knowing."""
+
+_DONE = {StudyRequest.PAUSE: "paused", StudyRequest.CANCEL: "cancelled"}
+
+
+@dataclass
+class Interruption:
+    """Why the search should stop, once somebody says so."""
+
+    reason: str = ""
+    signal: int = 0
+    request: StudyRequest | None = None
+
+
+def who() -> str:
+    """The user, as studies name their owner: TLSEARCH_USER, or who runs this process.
+
+    Jobs on a cluster run as somebody else than the person who submitted them.
+    """
+    given = os.environ.get("TLSEARCH_USER")
+    if given:
+        return given
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user needn't have a name
+        return f"user {os.getuid()}"
+
+
+def who_and_where() -> str:
+    """The user and the machine."""
+    return f"{who()}@{socket.gethostname()}"
+
+
+def this_process() -> str:
+    """This driver's name as the owner of a lease; tells whether it lives, on the machine it is on."""
+    process = psutil.Process()
+    return f"{who_and_where()}:{process.pid}:{process.create_time():.2f}"
+
+
+def surely_dead(owner: str) -> bool:
+    """Whether a lease's owner was a process of this machine that doesn't live any more."""
+    try:
+        where, pid, started = owner.rsplit(":", 2)
+        if where.partition("@")[2] != socket.gethostname():
+            return False
+        return f"{psutil.Process(int(pid)).create_time():.2f}" != started
+    except psutil.NoSuchProcess:
+        return True
+    except (ValueError, psutil.Error):
+        return False
+
+
+@contextlib.contextmanager
+def heartbeat(store: Store, lease: Lease, interruption: Interruption) -> Iterator[None]:
+    """Renew the lease and count search time until the block ends."""
+    over = threading.Event()
+
+    def beat() -> None:
+        last = time.monotonic()
+        while True:
+            ended = over.wait(RENEW_SECONDS)
+            now = time.monotonic()
+            try:
+                asked = store.renew(lease, seconds=LEASE_SECONDS, elapsed=now - last)
+                last = now
+                if asked is not None and not interruption.reason:
+                    interruption.request, by = asked
+                    interruption.reason = f"{_DONE[interruption.request]} by {by}"
+            except StudyConflictError as error:
+                interruption.reason = f"another driver took the study over: {error.message}"
+                return
+            except DatabaseError as error:
+                interruption.reason = f"the database can't be reached: {error.message}"
+                return
+            if ended:
+                return
+
+    thread = threading.Thread(target=beat, name="tlsearch-lease", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def signals(interruption: Interruption) -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into a clean stop; the second ends at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        if interruption.signal:
+            raise KeyboardInterrupt
+        interruption.signal = number
+        interruption.reason = f"interrupted by {signal.Signals(number).name}"
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,222 @@
+"""Ray itself: started on this machine or joined elsewhere, asked what it has, and ended again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import psutil
+import ray
+
+from tlsearch.errors import WorkError
+
+PRELOADING = 16
+"""Workers at most that import what they need before they get anything to do: each takes half a gigabyte."""
+
+_ENVIRONMENT = {
+    # Result files, progress tables and state snapshots of Tune's own: nobody reads them here.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    # A trial that failed has no value to report.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # Ctrl-C is the driver's business.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+_daemons: list[psutil.Process] = []
+"""Ray's own processes on this machine, where this process started them."""
+_early: list[Future[None]] = []
+"""The start that is under way in the background, if one is."""
+_over = threading.Event()
+"""Set when Ray isn't needed any more."""
+
+
+def start_early(*, preload: Sequence[str]) -> None:
+    """Begin to start Ray on this machine, in the background; `start` waits for it.
+
+    Args:
+        preload: modules that workers import while the driver is busy with other things: seconds of a trial.
+    """
+    if _early or started():
+        return
+    outcome: Future[None] = Future()
+    _early.append(outcome)
+    _over.clear()
+
+    def begin() -> None:
+        try:
+            _start(None, preload=preload)
+            outcome.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for it
+            outcome.set_exception(error)
+        else:
+            _over.wait()  # Ray's processes end with the thread that started them (PR_SET_PDEATHSIG)
+
+    threading.Thread(target=begin, name="tlsearch-ray", daemon=True).start()
+
+
+def start(*, address: str | None) -> None:
+    """Start Ray on this machine, or join the cluster at ``address``; a Ray that runs already is used.
+
+    Raises:
+        WorkError: it doesn't start, or there is no cluster there.
+    """
+    while _early:
+        _early.pop().result()
+    if not started():
+        _start(address, preload=())
+    if threading.current_thread() is threading.main_thread():
+        # Beneath Python's, Ray has put a handler that aborts the process; started in another thread it stays.
+        handler = signal.getsignal(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if handler is None else handler)
+
+
+def _start(address: str | None, *, preload: Sequence[str]) -> None:
+    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
+    options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
+    if address is None:
+        # "local" never joins somebody's cluster by accident.
+        options.update(address="local", include_dashboard=False)
+        if preload and (os.cpu_count() or 1) <= PRELOADING:
+            options["_system_config"] = {"preload_python_modules": list(preload)}
+    else:
+        options.update(address=address)
+    before = psutil.Process().children()
+    try:
+        with _own_signals():
+            ray.init(**options)
+    except Exception as error:  # where a node is too slow to start, Ray raises nothing more special
+        raise WorkError(f"Ray doesn't start: {error}", hint="Is the machine busy? Try again.") from error
+    finally:
+        _daemons[:] = [
+            child for child in psutil.Process().children() if child not in before and _belongs_to_ray(child)
+        ]
+
+
+def _belongs_to_ray(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return any(f"{os.sep}ray{os.sep}" in part for part in process.cmdline())
+    return False
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep SIGTERM the driver's own business while Ray starts.
+
+    Ray's processes inherit that it is blocked, as Ray itself sees to for SIGINT: a SIGTERM to all of a group
+    (systemd, Slurm) would otherwise end them under the driver, which then waits a minute for their return.
+    Ray also puts a handler of its own into the driver, which exits at once.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Ray can't set one either
+            signal.signal(signal.SIGTERM, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def started() -> bool:
+    """Whether Ray runs in this process already."""
+    return bool(ray.is_initialized()) and not _early
+
+
+def session() -> str:
+    """The name that the cluster was given when it started, the same for every driver on it."""
+    return str(ray.get_runtime_context().get_session_name())
+
+
+def slots(*, cpus_per_trial: int, gpus_per_trial: float) -> int:
+    """How many trials the cluster can run at once.
+
+    Raises:
+        WorkError: not even one.
+    """
+    fit = sum(_fitting(have, cpus=cpus_per_trial, gpus=gpus_per_trial) for have in _nodes())
+    if fit < 1:
+        have = ray.cluster_resources()
+        raise WorkError(
+            f"A trial asks for {cpus_per_trial} CPUs and {gpus_per_trial:g} GPUs; Ray has "
+            f"{have.get('CPU', 0):g} CPUs and {have.get('GPU', 0):g} GPUs.",
+            hint="Lower resources.cpus_per_trial or resources.gpus_per_trial in the study file.",
+        )
+    return fit
+
+
+def slots_without_gpu(*, cpus_per_trial: int) -> int:
+    """How many trials that use no GPU fit on the nodes that have none; 0 where no node has one."""
+    nodes = _nodes()
+    if not any(have.get("GPU", 0) for have in nodes):
+        return 0
+    return sum(_fitting(have, cpus=cpus_per_trial, gpus=0) for have in nodes if not have.get("GPU", 0))
+
+
+def _nodes() -> list[dict[str, float]]:
+    """What each living node has."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _fitting(have: Mapping[str, float], *, cpus: int, gpus: float) -> int:
+    """How many trials fit on a node at once; none stretches over two nodes."""
+    by_cpu = int(have.get("CPU", 0) // cpus)
+    return min(by_cpu, int(have.get("GPU", 0) / gpus + 1e-9)) if gpus else by_cpu
+
+
+def has_gpus() -> bool:
+    """Whether the cluster has any GPU."""
+    return bool(ray.cluster_resources().get("GPU", 0) > 0)
+
+
+def stop() -> None:
+    """End this process's Ray, and on this machine whatever belongs to it."""
+    while _early:
+        with contextlib.suppress(WorkError):  # nobody waits for it any more
+            _early.pop().result()
+    if not started():
+        return
+    family = [*_daemons, *(process for daemon in _daemons for process in _descendants(daemon))]
+    # Ray asks each by SIGTERM, which they don't hear (see `_own_signals`), and waits a second for it.
+    impatience = threading.Timer(0.5, _kill, [_daemons])
+    impatience.start()
+    try:
+        ray.shutdown()
+    finally:
+        impatience.join()
+        _kill(family)
+        _daemons.clear()
+        _over.set()
+
+
+def kill_workers() -> None:
+    """End what trains in the cluster that this process started, whether it listens or not."""
+    _kill([worker for daemon in list(_daemons) for worker in _descendants(daemon) if _trains(worker)])
+
+
+def _trains(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        title = " ".join(process.cmdline())  # Ray writes into it what a worker is at
+        return title.startswith("ray::") and "Train" in title
+    return False
+
+
+def _descendants(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _kill(processes: Sequence[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
