@@ -70,7 +70,7 @@ def cluster(environment, tmp_path_factory) -> Iterator[Cluster]:
             *("start", "--head", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=2"),
             *(f"--port={free_port()}", f"--ray-client-server-port={free_port()}", f"--temp-dir={folder}"),
             *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"),
-            "--disable-usage-stats",
+            *(f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats"),
         ],
         env={**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)},
         stdin=subprocess.DEVNULL,
@@ -127,12 +127,15 @@ def test_a_study_runs_as_a_job(place, cluster):
 
 def test_a_job_is_found_again_stopped_and_its_study_resumed(place, cluster):
     study = place.study(
-        strategies=["fine_tune"], budget={"trials": 50, "epochs": 20}, search={"pruner": "none"}
+        strategies=["fine_tune"],
+        space={"fine_tune.freeze_depth": {"low": 0.8}},
+        budget={"trials": 50, "epochs": 10},
+        search={"pruner": "none"},
     )
     job = json.loads(place.run("submit", study, "--json", **cluster.env).stdout)
     same = json.loads(place.run("submit", study, "--json", **cluster.env).stdout)
     assert (same["id"], same["new"]) == (job["id"], False)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     complete: list[dict] = []
     while not complete:
         assert time.monotonic() < until, place.run("logs", job["id"], **cluster.env).stdout

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ipaddress
 import json
-import os
 import re
 import shlex
 import sys
@@ -22,7 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tlsearch.errors import InputError, UnknownNameError, WorkError
+from tlsearch import artifacts as stores
+from tlsearch.cluster import token
+from tlsearch.errors import InputError, UnknownNameError, UnreachableError, WorkError
+from tlsearch.search.entry import refuse_conflicts
+from tlsearch.search.hold import who
 from tlsearch.spec import StudySpec
 
 if TYPE_CHECKING:
@@ -32,100 +34,122 @@ ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 PREFIX = "tlsearch-"
 POLL_SECONDS = 1.0
 STOP_SECONDS = 60.0
+READY_SECONDS = 60.0
+"""How long a job server may take until it accepts jobs."""
 GRACE_SECONDS = 30
 """What a stopped job has to end its trials and give its study back; Ray's own 3 seconds are too few."""
-
-TOKEN_HINT = (
-    "Copy the cluster's ~/.ray/auth_token here, name its file in RAY_AUTH_TOKEN_PATH, or put it into "
-    "RAY_AUTH_TOKEN."
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A search on a cluster. ``new`` tells whether the call that returned it submitted it."""
+    """A search on a cluster. ``new`` tells whether the call that returned it submitted it.
+
+    ``notes`` are sentences about what couldn't be checked from here.
+    """
 
     id: str
     study: str
     status: str
     message: str
     new: bool = False
+    notes: tuple[str, ...] = ()
 
 
-def submit(spec: StudySpec, *, address: str, database: str, artifacts: Path) -> Job:
+def submit(spec: StudySpec, *, address: str, database: str, artifacts: str, insecure: bool = False) -> Job:
     """Hand a study to a cluster; one that is running there already is found, not submitted again.
 
     Args:
         spec: the study.
         address: of the cluster's dashboard, such as ``http://127.0.0.1:8265``.
         database: URL of the study database as the cluster's nodes reach it.
-        artifacts: folder for weights and models as the cluster's nodes reach it.
+        artifacts: place for weights and models as the cluster's nodes reach it.
+        insecure: talk to another machine without a token, too.
 
     Raises:
-        InputError: the address or the database can't be used this way.
+        InputError: the address or the database can't be used this way, or the study can't run there.
         WorkError: the cluster can't be reached.
     """
     url = _reachable(database, address)
-    client = _client(address)
+    client = _client(address, insecure=insecure)
     document = spec.to_json()
     digest = hashlib.sha256(json.dumps([document, url], sort_keys=True).encode()).hexdigest()[:10]
     stem = f"{PREFIX}{spec.study}-{digest}"
-    earlier = [job for job in jobs(address=address) if job.id.startswith(stem)]
+    earlier = [job for job in jobs(address=address, insecure=insecure) if job.id.startswith(stem)]
     for job in earlier:
         if job.status not in ENDED:
             return job
+    notes = _check_from_here(spec, url)
     identity = f"{stem}-{len(earlier) + 1}"
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "study.json").write_text(json.dumps(document, indent=2))
+        environment = {
+            "TLSEARCH_DB": url,
+            "TLSEARCH_ARTIFACTS": stores.normal(artifacts),
+            "TLSEARCH_USER": who(),
+            "TLSEARCH_JOB": identity,
+            "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_SECONDS),
+        }
+        _hand_in(client, identity, study=spec.study, folder=folder, environment=environment)
+    found = _job(client, identity)
+    return Job(found.id, found.study, found.status, found.message, new=True, notes=notes)
+
+
+def _hand_in(
+    client: JobSubmissionClient, identity: str, *, study: str, folder: str, environment: dict[str, str]
+) -> None:
+    """Submit a job, and wait for a cluster that has only just started."""
+    until = time.monotonic() + READY_SECONDS
+    while True:
         try:
             client.submit_job(
                 # JSON is YAML: the job reads its study as any other.
                 entrypoint=_entrypoint(),
                 submission_id=identity,
-                metadata={"study": spec.study},
-                runtime_env={
-                    "working_dir": folder,
-                    "env_vars": {
-                        "TLSEARCH_DB": url,
-                        "TLSEARCH_ARTIFACTS": str(artifacts.resolve()),
-                        "RAY_JOB_STOP_WAIT_TIME_S": str(GRACE_SECONDS),
-                    },
-                },
+                metadata={"study": study},
+                runtime_env={"working_dir": folder, "env_vars": environment},
             )
+            return
         except RuntimeError as error:
-            if "already exists" not in str(error):
+            if "already exists" in str(error):
+                return
+            if "No available agent" not in str(error) or time.monotonic() > until:
                 raise WorkError(f"The cluster refused the job: {_first_line(error)}") from None
-    found = _job(client, identity)
-    return Job(found.id, found.study, found.status, found.message, new=True)
+        time.sleep(POLL_SECONDS)
 
 
-def jobs(*, address: str) -> list[Job]:
+def jobs(*, address: str, insecure: bool = False) -> list[Job]:
     """Searches that the cluster knows of, the newest last."""
-    details = _client(address).list_jobs()
+    details = _client(address, insecure=insecure).list_jobs()
     ours = [d for d in details if (d.submission_id or "").startswith(PREFIX)]
     return [_described(d) for d in sorted(ours, key=lambda d: d.start_time or 0)]
 
 
-def job(identity: str, *, address: str) -> Job:
+def job(identity: str, *, address: str, insecure: bool = False) -> Job:
     """One job.
 
     Raises:
         UnknownNameError: the cluster doesn't know it.
     """
-    return _job(_client(address), identity)
+    return _job(_client(address, insecure=insecure), identity)
 
 
-def logs(identity: str, *, address: str) -> str:
+def logs(identity: str, *, address: str, insecure: bool = False) -> str:
     """What a job has printed so far."""
-    client = _client(address)
+    client = _client(address, insecure=insecure)
     _job(client, identity)
     text: str = client.get_job_logs(identity)
     return text
 
 
-def follow(identity: str, *, address: str) -> Iterator[str]:
+def last_words(identity: str, *, address: str, insecure: bool = False, lines: int = 8) -> str:
+    """The last lines that a job printed, which say why it ended."""
+    text = logs(identity, address=address, insecure=insecure)
+    return "\n".join(text.rstrip().splitlines()[-lines:])
+
+
+def follow(identity: str, *, address: str, insecure: bool = False) -> Iterator[str]:
     """What a job prints, as it comes, until it ends."""
-    client = _client(address)
+    client = _client(address, insecure=insecure)
     _job(client, identity)
     loop = asyncio.new_event_loop()
     try:
@@ -139,9 +163,9 @@ def follow(identity: str, *, address: str) -> Iterator[str]:
         loop.close()
 
 
-def wait(identity: str, *, address: str, seconds: float | None = None) -> Job:
+def wait(identity: str, *, address: str, seconds: float | None = None, insecure: bool = False) -> Job:
     """Wait until a job has ended, or for so many seconds."""
-    client = _client(address)
+    client = _client(address, insecure=insecure)
     until = time.monotonic() + seconds if seconds is not None else None
     while True:
         found = _job(client, identity)
@@ -150,45 +174,44 @@ def wait(identity: str, *, address: str, seconds: float | None = None) -> Job:
         time.sleep(POLL_SECONDS)
 
 
-def stop(identity: str, *, address: str) -> Job:
+def stop(identity: str, *, address: str, insecure: bool = False) -> Job:
     """Stop a job and wait until it has stopped."""
-    client = _client(address)
+    client = _client(address, insecure=insecure)
     if _job(client, identity).status not in ENDED:
         client.stop_job(identity)
-    return wait(identity, address=address, seconds=STOP_SECONDS)
+    return wait(identity, address=address, seconds=STOP_SECONDS, insecure=insecure)
 
 
-def has_token() -> bool:
-    """Whether this machine has a token for a cluster."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return True
-    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
-    return path.is_file()
+def _check_from_here(spec: StudySpec, database: str) -> tuple[str, ...]:
+    """Refuse what the database already tells won't run; the job examines the cluster itself.
+
+    A database that only the cluster can reach is no error.
+    """
+    try:
+        refuse_conflicts(spec, database)
+    except UnreachableError as error:
+        return (f"Not checked from here, the job will: {error.message}",)
+    return ()
 
 
 def _entrypoint() -> str:
     """The job's shell command: by this Python where the cluster's head has it too, else by its ``python``."""
     mine = shlex.quote(sys.executable)
-    return f'PY={mine}; [ -x "$PY" ] || PY=python; exec "$PY" -m tlsearch run study.json --address auto'
+    return f'PY={mine}; [ -x "$PY" ] || PY=python; exec "$PY" -m tlsearch.cluster.entry study.json'
 
 
-def _client(address: str) -> JobSubmissionClient:
-    host = _host(address)
-    if has_token():
-        # Ray reads this when it is imported, and sends no token without it.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-    elif not _loopback(host):
-        raise InputError(
-            f"No token for {host}: jobs are sent to other machines with a token only.", hint=TOKEN_HINT
-        )
+def _client(address: str, *, insecure: bool) -> JobSubmissionClient:
+    token.use(_host(address), insecure=insecure)
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
         return JobSubmissionClient(address)
     except AuthenticationError:
-        said = "refuses this machine's token" if has_token() else "asks for a token, and there is none here"
-        raise InputError(f"The cluster at {address} {said}.", hint=TOKEN_HINT) from None
+        said = "refuses this machine's token"
+        if not token.available():
+            said = "asks for a token, and there is none here"
+        raise InputError(f"The cluster at {address} {said}.", hint=token.HINT) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise WorkError(
             f"No cluster answers at {address}: {_first_line(error)}",
@@ -237,21 +260,12 @@ def _reachable(database: str, address: str) -> str:
         )
     if not database.startswith("sqlite:///"):
         return database
-    if not _loopback(host):
+    if not token.loopback(host):
         raise InputError(
             f"{database} is a file of this machine, which the cluster at {address} can't reach.",
             hint="Give a PostgreSQL database: --db postgresql://USER@HOST/NAME",
         )
     return f"sqlite:///{Path(database.removeprefix('sqlite:///')).resolve()}"
-
-
-def _loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _first_line(error: BaseException) -> str:
