@@ -13,7 +13,7 @@ from pathlib import Path
 from tlsearch import registry
 from tlsearch.database.store import Store
 from tlsearch.errors import DatabaseError
-from tlsearch.search.setup import cache_folder
+from tlsearch.files import cache_folder
 
 FREE_BYTES = 2 * 2**30
 """Free disk below which searches are likely to fail."""

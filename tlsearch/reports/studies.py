@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 from tlsearch.database.store import Store
 from tlsearch.errors import InputError, UnknownNameError
@@ -20,6 +21,9 @@ from tlsearch.records import (
     TrialRole,
     TrialState,
 )
+
+if TYPE_CHECKING:
+    import optuna
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +57,34 @@ class BestModel:
     seed: int
 
 
+class Study(StudyRecord):
+    """A study of a database, which Optuna's tools can look at too."""
+
+    __slots__ = ("_url",)
+
+    @classmethod
+    def of(cls, record: StudyRecord, url: str) -> Study:
+        """A record with the database that it came from."""
+        study = cls(**{field.name: getattr(record, field.name) for field in dataclasses.fields(record)})
+        object.__setattr__(study, "_url", url)
+        return study
+
+    def to_optuna(self) -> optuna.Study:
+        """This study as an `optuna.Study` that can be read: for ``optuna.visualization`` and the like.
+
+        Its trials are those of the moment in which they are asked for. Writing to it is an InputError.
+        """
+        from tlsearch.reports.optuna_view import to_optuna
+
+        url: str = getattr(self, "_url")  # noqa: B009 - a slot that dataclass fields don't know
+        return to_optuna(url, self.name)
+
+
 class Studies:
     """A study database, to be asked. Close it, or use it in a ``with`` block."""
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self.store = Store.open(url)
 
     def __enter__(self) -> Studies:
@@ -69,17 +97,17 @@ class Studies:
         """Let go of the database."""
         self.store.close()
 
-    def studies(self) -> list[StudyRecord]:
+    def studies(self) -> list[Study]:
         """All studies, the oldest first."""
-        return self.store.studies()
+        return [Study.of(record, self.url) for record in self.store.studies()]
 
-    def study(self, name: str) -> StudyRecord:
+    def study(self, name: str) -> Study:
         """One study.
 
         Raises:
             UnknownNameError: there is none of that name.
         """
-        return self.store.study(name)
+        return Study.of(self.store.study(name), self.url)
 
     def dataset(self, study: str) -> DatasetRecord:
         """The data of a study."""
@@ -192,7 +220,7 @@ def to_json(value: Any) -> Any:
         return [to_json(inner) for inner in value]
     if hasattr(value, "isoformat"):
         return value.isoformat()
-    return value
+    return str(value) if isinstance(value, PurePath) else value
 
 
 def _best_model(record: StudyRecord, trial: TrialRecord, model: ModelRecord | None, metric: str) -> BestModel:

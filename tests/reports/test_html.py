@@ -1,0 +1,214 @@
+"""The report in a real browser, and its figures against the database."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import tiny_bench
+import tiny_search
+from tiny_looking import Looking
+from typer.testing import CliRunner
+
+from tlsearch.cli.app import app
+from tlsearch.database.store import Store
+from tlsearch.errors import InputError, UnknownNameError
+from tlsearch.records import TrialState
+from tlsearch.reports import html
+from tlsearch.reports.evidence import gather
+from tlsearch.reports.intervals import over_seeds, wilson
+
+FIGURES = {"seeds", "history", "freeze", "heat", "rate", "importance", "curves", "size", "latency"}
+OF_THE_MODEL = {"confusion", "reliability"}
+
+
+@pytest.fixture(scope="session")
+def report(searched, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "deep" / "r.html"
+    return html.write(searched.url, searched.name, path)
+
+
+@pytest.fixture
+def opened(browser, report):
+    looking = Looking(browser)
+    looking.page.goto(report.as_uri())
+    looking.page.wait_for_selector("[data-figure]:not([data-drawn])", state="detached")
+    yield looking
+    looking.close()
+
+
+def drawn(opened, name):
+    """A figure as the page has it."""
+    figures = json.loads(opened.page.locator("#figures").inner_text())
+    return next(figure for figure in figures if figure["name"] == name)
+
+
+def test_renders_without_error_or_network(opened, report):
+    there = opened.page.eval_on_selector_all("[data-drawn]", "all => all.map(one => one.dataset.figure)")
+    assert set(there) == FIGURES | OF_THE_MODEL
+    assert opened.page.locator("[data-drawn] .main-svg").count() >= len(there)
+    assert opened.complaints == []
+    assert {url.partition(":")[0] for url in opened.requests} <= {"file", "data", "blob"}
+    assert [url for url in opened.requests if url.startswith("file")] == [report.as_uri()]
+
+
+def test_key_figures_are_those_of_the_database(opened, searched):
+    with searched.store as store:
+        model, study = store.model(searched.name), store.study(searched.name)
+        trial, trials = store.trial(searched.name, model.trial), store.trials(searched.name)
+        tested = store.dataset(study.fingerprint).counts["test"]
+
+    def told(key: str) -> str:
+        return opened.page.locator(f"[data-key={key}]").inner_text()
+
+    assert told("test") == f"{100 * model.metrics['test']['accuracy']:.2f} %"
+    assert told("val") == f"{100 * trial.value:.2f} %"
+    assert told("mean") == f"{100 * model.metrics['val']['accuracy_mean']:.2f} %"
+    assert told("sha256") == model.sha256
+    assert told("trials") == str(len(trials))
+    interval = wilson(8, tested)
+    assert told("test-interval") == f"{100 * interval.low:.1f} to {100 * interval.high:.1f} %"
+    verdict = opened.page.locator(".verdict").inner_text()
+    assert trial.strategy in verdict
+    assert trial.backbone in verdict
+    assert opened.page.locator("#trials tbody tr").count() == len(trials)
+
+
+def test_tells_what_ended_early_and_why(opened):
+    text = opened.page.locator("#ended").inner_text()
+    assert "stopped by ASHA: others were better at the same epoch" in text
+    assert "the loss fell over" in text
+    assert "tiny_raising 1" in text
+
+
+def test_confusion_and_mistakes_are_those_of_the_validation_split(opened, searched):
+    with searched.store as store:
+        study, model = store.study(searched.name), store.model(searched.name)
+        trial = store.trial(searched.name, model.trial)
+        count = store.dataset(study.fingerprint).counts["val"]
+    figure = drawn(opened, "confusion")
+    cells = [[int(cell or 0) for cell in row] for row in figure["traces"][0]["text"]]
+    assert sum(map(sum, cells)) == count
+    right = sum(cells[index][index] for index in range(3))
+    assert right == round(trial.value * count)
+    assert opened.page.locator("#mistakes .bad").count() == count - right
+    sizes = opened.page.eval_on_selector_all("#mistakes img", "all => all.map(one => one.naturalWidth)")
+    assert sizes
+    assert all(size > 50 for size in sizes)
+
+
+def test_names_are_text_wherever_they_stand(opened):
+    data = opened.page.locator("#data").inner_text()
+    for name in tiny_search.CLASSES:
+        assert name in data
+    assert opened.page.locator("#data b, #data img, #mistakes b").count() == 0
+    labels = opened.page.locator("#figure-confusion .xtick text").all_text_contents()
+    assert len(labels) == 3
+    assert labels[0].startswith("<b>")
+
+
+def test_fits_a_phone_and_follows_the_scheme(browser, report):
+    grounds = {}
+    for scheme in ("light", "dark"):
+        looking = Looking(browser, width=390, scheme=scheme)
+        looking.page.goto(report.as_uri())
+        looking.page.wait_for_selector("[data-figure]:not([data-drawn])", state="detached")
+        assert looking.page.evaluate("document.documentElement.scrollWidth") == 390
+        colours = "e => [getComputedStyle(document.body).backgroundColor, getComputedStyle(e).fill]"
+        grounds[scheme] = looking.page.locator("#figure-history .xtick text").first.evaluate(colours)
+        assert looking.complaints == []
+        looking.close()
+    assert grounds["light"][0] != grounds["dark"][0]
+    assert grounds["light"][1] != grounds["dark"][1]
+
+
+def test_colours_follow_while_the_page_is_open(opened):
+    tick = opened.page.locator("#figure-history .xtick text").first
+    before = tick.evaluate("e => getComputedStyle(e).fill")
+    opened.page.emulate_media(color_scheme="dark")
+    opened.page.wait_for_function(
+        "was => getComputedStyle(document.querySelector('#figure-history .xtick text')).fill !== was",
+        arg=before,
+    )
+
+
+def test_says_what_cannot_be_shown(searched, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(searched.folder, moved)
+    url = f"sqlite:///{moved}/studies.db"
+    page = html.write(searched.url, searched.name, tmp_path / "a.html", run_model=False).read_text()
+    assert "the report was made without it" in page
+    assert 'data-figure="confusion"' not in page
+    with Store.open(url) as store:
+        evidence = gather(store, searched.name)
+    spec = {**evidence.study.spec, "data": {**evidence.study.spec["data"], "path": str(tmp_path / "gone")}}
+    gone = dataclasses.replace(evidence, study=dataclasses.replace(evidence.study, spec=spec))
+    looked = html.look(gone, say=lambda _: None)
+    assert looked.found is None
+    assert str(tmp_path / "gone") in looked.why
+    assert "can't be shown" in html.render(gone, looked)
+
+
+def test_data_that_changed_is_not_measured(searched):
+    with searched.store as store:
+        evidence = gather(store, searched.name)
+    changed = dataclasses.replace(evidence, study=dataclasses.replace(evidence.study, fingerprint="other"))
+    looked = html.look(changed, say=lambda _: None)
+    assert (looked.found, looked.why) == (None, "the data has changed since the search")
+
+
+def test_study_without_a_finished_trial_has_a_report(tmp_path, browser):
+    spec = tiny_bench.study()
+    failing = tiny_search.search(
+        tmp_path, spec=spec, tried=[tiny_bench.point("tiny_raising", number=0)], promoted=False
+    )
+    path = html.write(failing.url, failing.name, tmp_path / "r.html")
+    looking = Looking(browser)
+    looking.page.goto(path.as_uri())
+    text = looking.page.locator("main").inner_text()
+    looking.close()
+    assert "No trial has completed" in text
+    assert "the loss fell over" in text
+    assert looking.complaints == []
+
+
+def test_intervals_agree_with_the_books():
+    # Agresti and Coull 1998, and a t table.
+    found = wilson(0, 10)
+    assert (round(found.low, 12), round(found.high, 4)) == (0.0, 0.2775)
+    found = wilson(81, 263)
+    assert (round(found.low, 4), round(found.high, 4)) == (0.2553, 0.3662)
+    found = over_seeds([1.0, 2.0, 3.0])
+    assert (round(found.low, 3), round(found.high, 3)) == (-0.484, 4.484)
+    assert over_seeds([1.0]) is None
+
+
+def test_command_writes_the_page_and_refuses_what_is_wrong(searched, tmp_path):
+    run = CliRunner()
+    path = tmp_path / "out.html"
+    done = run.invoke(app, ["report", searched.name, "-o", str(path), "--no-model", "--db", searched.url])
+    assert done.exit_code == 0
+    assert done.stdout.strip() == str(path)
+    assert re.search(r"<title>tiny · tlsearch report</title>", path.read_text())
+    with pytest.raises(UnknownNameError, match='Did you mean "tiny"'):
+        html.write(searched.url, "tinny", tmp_path / "x.html", run_model=False)
+    with pytest.raises(InputError, match="Can't write"):
+        html.write(searched.url, searched.name, path / "below-a-file.html", run_model=False)
+
+
+def test_pruned_trials_are_hollow(opened, searched):
+    with searched.store as store:
+        pruned = [t.number for t in store.trials(searched.name) if t.state is TrialState.PRUNED]
+    figure = drawn(opened, "history")
+    hollow = [
+        x
+        for trace in figure["traces"]
+        if isinstance(trace.get("marker", {}).get("symbol"), list)
+        for x, symbol in zip(trace["x"], trace["marker"]["symbol"], strict=True)
+        if symbol.endswith("-open")
+    ]
+    assert hollow == pruned

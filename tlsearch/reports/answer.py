@@ -1,0 +1,93 @@
+"""The key figures of a study: which model, how good and how sure, at what cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tlsearch.records import TrialRecord
+from tlsearch.reports.evidence import Evidence
+from tlsearch.reports.intervals import Interval, over_seeds, wilson
+from tlsearch.search.finish import Finalist
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What stands at the top of a report.
+
+    Attributes:
+        winner: the promoted trial, or the leading one; None before any has completed.
+        metric: the study's, in words.
+        test: all scores of the winner on the test set; empty before it was opened.
+        test_value: the study's metric there.
+        test_count: items of the test set.
+        test_interval: of the share of right answers there.
+        seeds: the winner's validation values by seed, its own first.
+        mean: of these.
+        error: its standard error.
+        seed_interval: of the mean; None for a single seed.
+        runner_up: the next of the finalists.
+        tied: whether the two means are within two standard errors of their difference.
+        worker_seconds: work of all trials.
+        images: pushed through networks, in whole or in part.
+        flops: operations of that.
+        served: trials that were trained on stored activations.
+    """
+
+    winner: TrialRecord | None
+    metric: str
+    test: Mapping[str, float]
+    test_value: float | None
+    test_count: int
+    test_interval: Interval | None
+    seeds: Sequence[float]
+    mean: float | None
+    error: float | None
+    seed_interval: Interval | None
+    runner_up: Finalist | None
+    tied: bool
+    worker_seconds: float
+    images: int
+    flops: float
+    served: int
+
+    @property
+    def scale_from(self) -> float:
+        """Where a bar that shows the interval begins: from 0 on, what matters would be a speck at its end."""
+        low = self.test_interval.low if self.test_interval is not None else 0.0
+        return max(0.0, math.floor(10 * low - 1) / 10)
+
+    def scale(self, share: float) -> float:
+        """Percent of that bar."""
+        return round(100 * (share - self.scale_from) / (1 - self.scale_from), 2)
+
+
+def answer(evidence: Evidence) -> Answer:
+    """The key figures, all from the database."""
+    model, metric = evidence.model, evidence.study.metric
+    test = dict(model.metrics.get("test", {})) if model is not None else {}
+    count = evidence.dataset.counts.get("test", 0)
+    accuracy = test.get("accuracy")
+    first, second = [*evidence.finalists, None, None][:2]
+    costs = [trial.costs for trial in evidence.trials]
+    return Answer(
+        winner=evidence.winner,
+        metric=metric.replace("_", " "),
+        test=test,
+        test_value=test.get(metric),
+        test_count=count,
+        test_interval=wilson(round(accuracy * count), count) if accuracy is not None and count else None,
+        seeds=first.values if first else (),
+        mean=first.mean if first else None,
+        error=first.error if first else None,
+        seed_interval=over_seeds(first.values) if first else None,
+        runner_up=second,
+        tied=first is not None
+        and second is not None
+        and abs(first.mean - second.mean) <= 2 * math.hypot(first.error, second.error),
+        worker_seconds=sum(cost.seconds for cost in costs),
+        images=sum(cost.prefix_images + cost.suffix_images for cost in costs),
+        flops=sum(cost.flops for cost in costs),
+        served=sum(trial.cache.startswith("prefix") for trial in evidence.trials),
+    )

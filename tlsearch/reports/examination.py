@@ -1,0 +1,242 @@
+"""A study's model looked at closely on the validation split: what it confuses, how sure it is, how fast.
+
+The test set stays closed: its scores are those that were recorded when the search opened it, once.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tlsearch import registry
+from tlsearch.errors import BundleError, DataError, StudyConflictError, TlsearchError
+from tlsearch.models import bundle
+from tlsearch.records import ModelRecord, StudyRecord
+from tlsearch.spec import parse
+from tlsearch.training import sources
+from tlsearch.training.splits import split
+
+CHUNK = 512
+"""Items held in memory at once."""
+MISTAKES = 18
+"""Pictures shown."""
+THUMBNAIL = 144
+"""Longest side of a picture shown, in pixels."""
+BINS = 10
+"""Of the reliability diagram."""
+TEXT = 300
+"""Characters shown of an item that is no picture."""
+RUNS, SECONDS = 30, 3.0
+"""A latency is the fastest of so many runs, or of as many as this time allows: others may be at work here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One item that the model got wrong, or right by a hair. ``picture`` is a data URL, or empty."""
+
+    name: str
+    actual: str
+    predicted: str
+    probability: float
+    probability_of_actual: float
+    picture: str
+    text: str
+
+    @property
+    def right(self) -> bool:
+        """Whether the model got it right."""
+        return self.actual == self.predicted
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Answers of about one confidence: how many, how sure on average, how many right."""
+
+    count: int
+    confidence: float
+    right: int
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What was found.
+
+    Attributes:
+        classes: names.
+        confusion: (classes, classes) counts, rows actual, columns predicted.
+        bins: of the reliability diagram, empty ones left out.
+        calibration_error: mean gap between confidence and share of right answers, weighted by count.
+        shown: mistakes, the most confident first; then, where there are few, right answers by a hair.
+        broken: items of the split that couldn't be read.
+        latency_ms: of one item through the network, on one core of this machine.
+    """
+
+    classes: tuple[str, ...]
+    confusion: NDArray[np.int64]
+    bins: tuple[Bin, ...]
+    calibration_error: float
+    shown: tuple[Answer, ...]
+    broken: int
+    latency_ms: float
+
+    @property
+    def count(self) -> int:
+        """Items looked at."""
+        return int(self.confusion.sum())
+
+    @property
+    def right(self) -> int:
+        """Items that the model got right."""
+        return int(self.confusion.trace())
+
+
+def examine(record: StudyRecord, model: ModelRecord) -> Examination:
+    """Run the model over the validation split, from the raw items.
+
+    Raises:
+        BundleError: the bundle isn't there, or isn't the one recorded.
+        InputError: the data can't be read, or its plugin isn't installed.
+        StudyConflictError: the data isn't what was searched on.
+    """
+    spec = parse(record.spec)
+    loaded = bundle.load(model.uri)
+    if loaded.manifest.sha256 != model.sha256:
+        raise BundleError(f"{model.uri} holds another model than the one recorded.")
+    listed = sources.listing(spec.data)
+    if listed.fingerprint != record.fingerprint:
+        raise StudyConflictError("the data has changed since the search")
+    shares = spec.data.split
+    parts = split(
+        listed.samples, listed.hashes, val=shares.val, test=shares.test, stop=shares.stop, seed=spec.seed
+    )
+    chosen = parts["val"].tolist()
+    items, labels = listed.samples.items, np.asarray(listed.samples.labels)
+    kept: list[int] = []
+    parts_of: list[NDArray[np.float32]] = []
+    for start in range(0, len(chosen), CHUNK):
+        chunk = chosen[start : start + CHUNK]
+        readable, logits, _ = loaded.readable([items[index] for index in chunk])
+        kept += [chunk[position] for position in readable]
+        parts_of.append(logits)
+    if not kept:
+        raise DataError("no item of the validation split can be read")
+    shares_of = loaded.probabilities(np.concatenate(parts_of)).astype(np.float64)
+    actual = labels[kept]
+    predicted = shares_of.argmax(axis=1)
+    bins = _bins(shares_of.max(axis=1), predicted == actual)
+    count = len(loaded.classes)
+    return Examination(
+        classes=loaded.classes,
+        confusion=np.bincount(actual * count + predicted, minlength=count * count).reshape(count, count),
+        bins=bins,
+        calibration_error=sum(abs(b.count * b.confidence - b.right) for b in bins) / len(kept),
+        shown=tuple(
+            _answer(listed, kept[row], shares_of[row], loaded.classes)
+            for row in _telling(shares_of, actual, predicted)
+        ),
+        broken=len(chosen) - len(kept),
+        latency_ms=_milliseconds(loaded.network, loaded.inputs),
+    )
+
+
+def backbone_latency(name: str, *, image_size: int | None) -> float | None:
+    """Milliseconds for one item through a backbone, here; None where it can't be built.
+
+    Weights don't matter to it: they are random, so that nothing is fetched.
+    """
+    try:
+        pretrained = registry.backbone(name, weights="random", image_size=image_size)
+    except (TlsearchError, ImportError, RuntimeError, ValueError):
+        return None
+    return _milliseconds(pretrained.trunk, pretrained.info.inputs)
+
+
+def _milliseconds(network: Any, inputs: Any) -> float:
+    batch = inputs.to_model(inputs.example(1))
+    network.eval()
+    took: list[float] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several would wait for each other wherever other programs are at work
+    try:
+        with torch.inference_mode():
+            for _ in range(2):  # the first runs choose kernels and fill caches
+                network(batch)
+            until = time.perf_counter() + SECONDS
+            while len(took) < RUNS and (len(took) < 3 or time.perf_counter() < until):
+                began = time.perf_counter()
+                network(batch)
+                took.append(time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+    return 1000 * min(took)
+
+
+def _bins(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[Bin, ...]:
+    which = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    return tuple(
+        Bin(
+            int(inside.sum()),
+            float(confidence[inside].mean()),
+            int(right[inside].sum()),
+        )
+        for inside in (which == index for index in range(BINS))
+        if inside.any()
+    )
+
+
+def _telling(
+    shares: NDArray[np.float64], actual: NDArray[np.int64], predicted: NDArray[np.int64]
+) -> Sequence[int]:
+    """Rows worth showing: confident mistakes, and where there are few, the least sure right answers."""
+    sure = shares.max(axis=1)
+    wrong = np.flatnonzero(predicted != actual)
+    wrong = wrong[np.argsort(-sure[wrong], kind="stable")]
+    right = np.flatnonzero(predicted == actual)
+    right = right[np.argsort(sure[right], kind="stable")]
+    room = max(0, min(6, MISTAKES - len(wrong)))
+    return [*wrong[:MISTAKES].tolist(), *right[:room].tolist()]
+
+
+def _answer(
+    listed: sources.Listed, index: int, shares: NDArray[np.float64], classes: tuple[str, ...]
+) -> Answer:
+    item = listed.samples.items[index]
+    label = listed.samples.labels[index]
+    best = int(shares.argmax())
+    return Answer(
+        name=listed.samples.names[index],
+        actual=classes[label],
+        predicted=classes[best],
+        probability=float(shares[best]),
+        probability_of_actual=float(shares[label]),
+        picture=_thumbnail(item) if listed.modality == "image" else "",
+        text=item[:TEXT] if isinstance(item, str) and listed.modality != "image" else "",
+    )
+
+
+def _thumbnail(item: object) -> str:
+    """A small JPEG as a data URL; empty for what is no picture."""
+    from PIL import Image
+
+    from tlsearch.contracts.images import decode
+
+    if not isinstance(item, Path | bytes | np.ndarray):
+        return ""
+    picture = decode(item)
+    if max(picture.size) <= THUMBNAIL // 2:  # pixels stay visible
+        factor = THUMBNAIL // max(picture.size)
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    else:
+        picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()

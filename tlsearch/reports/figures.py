@@ -1,0 +1,143 @@
+"""What the figures of a report share: plotly.js takes them, and each says in words what it shows.
+
+Colours are names of CSS variables (``--s0``, ``--ink``, ...), which the page resolves: it may be light or
+dark. Names of classes, strategies and backbones are escaped, since plotly reads a little HTML in texts.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tlsearch.records import TrialRecord, TrialState
+from tlsearch.reports.evidence import Evidence
+from tlsearch.reports.words import depth, plural, score
+
+COLOURS = 8
+"""How many the page has for strategies."""
+POINTS = 1500
+"""Drawn for a strategy at most; of more, every second, third, ..."""
+SYMBOLS = ("circle", "square", "diamond", "triangle-up")
+
+Trace = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure: traces and layout for plotly, title and finding for people."""
+
+    name: str
+    title: str
+    finding: str
+    traces: Sequence[Trace]
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    height: int = 340
+
+    def to_json(self) -> dict[str, Any]:
+        """What the page's script draws."""
+        return {"name": self.name, "traces": self.traces, "layout": self.layout, "height": self.height}
+
+
+def escape(text: str) -> str:
+    """Text that plotly shows as it is."""
+    return html.escape(text, quote=False)
+
+
+def colour(evidence: Evidence, strategy: str) -> str:
+    """A strategy's colour, the same in all figures."""
+    return f"--s{evidence.strategies.index(strategy) % COLOURS}"
+
+
+def points(evidence: Evidence, trials: Sequence[TrialRecord], x: Any) -> list[Trace]:
+    """One trace for each strategy; pruned trials hollow, the winner ringed, failed ones absent."""
+    traces: list[Trace] = []
+    for position, strategy in enumerate(evidence.strategies):
+        own = [
+            t
+            for t in trials
+            if t.strategy == strategy
+            and t.value is not None
+            and t.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        ]
+        if not own:
+            continue
+        own = own[:: math.ceil(len(own) / POINTS)]
+        symbol = SYMBOLS[position // COLOURS % len(SYMBOLS)]
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": escape(strategy),
+                "x": [x(t) for t in own],
+                "y": [t.value for t in own],
+                "marker": {
+                    "color": colour(evidence, strategy),
+                    "size": 9,
+                    "opacity": 0.85,
+                    "symbol": [f"{symbol}-open" if t.state is TrialState.PRUNED else symbol for t in own],
+                },
+                "text": [_hover(evidence, t) for t in own],
+                "hovertemplate": "%{text}<extra></extra>",
+            }
+        )
+    winner = evidence.winner
+    if winner is not None and winner.value is not None and winner.number in {t.number for t in trials}:
+        traces.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "winner",
+                "x": [x(winner)],
+                "y": [winner.value],
+                "marker": {
+                    "symbol": "star",
+                    "size": 15,
+                    "color": colour(evidence, winner.strategy),
+                    "line": {"color": "--ink", "width": 1.5},
+                },
+                "hoverinfo": "skip",
+            }
+        )
+    return traces
+
+
+def _hover(evidence: Evidence, trial: TrialRecord) -> str:
+    frozen = f", {depth(trial)} frozen" if trial.freeze_depth is not None else ""
+    return (
+        f"<b>trial {trial.number}: {shown(evidence, trial.value)}</b><br>"
+        f"{escape(trial.strategy)} on {escape(trial.backbone)}{frozen}<br>{trial.state.value.lower()}"
+    )
+
+
+def value_axis(evidence: Evidence) -> dict[str, Any]:
+    """The metric's axis, cut where only outliers lie: a head at chance level must not squash the rest."""
+    title = metric_words(evidence)
+    axis: dict[str, Any] = {"title": {"text": title}}
+    signed = sorted((-1 if evidence.minimize else 1) * (t.value or 0.0) for t in evidence.complete)
+    if len(signed) >= 8:
+        best, quarter = signed[-1], signed[len(signed) // 4]
+        low = best - 2 * (best - quarter)
+        below = sum(value < low for value in signed)
+        if best > quarter and below and low - signed[0] > 0.25 * (best - low):
+            ends = [low, best + 0.08 * (best - low)]
+            axis["range"] = sorted(-end for end in ends) if evidence.minimize else ends
+            axis["title"] = {"text": f"{title} ({plural(below, 'trial')} beyond)"}
+    return axis
+
+
+def done(trial: TrialRecord) -> bool:
+    """Whether a trial has a value to be compared by."""
+    return trial.state is TrialState.COMPLETE and trial.value is not None
+
+
+def shown(evidence: Evidence, value: float | None) -> str:
+    """A value of the study's metric for people."""
+    return score(evidence.study.metric, value)
+
+
+def metric_words(evidence: Evidence) -> str:
+    """The metric as an axis is called."""
+    return evidence.study.metric.replace("_", " ")

@@ -1,0 +1,208 @@
+"""``tlsearch report``: a study as one page that needs nothing else, neither network nor server.
+
+What a model confuses and how fast it is comes from running it; all else is read from the database.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tlsearch.database.store import Store
+from tlsearch.errors import InputError, TlsearchError
+from tlsearch.files import write_durably
+from tlsearch.records import TrialRecord, TrialState
+from tlsearch.reports import cost_figures, model_figures, search_figures, words
+from tlsearch.reports.answer import answer
+from tlsearch.reports.data_findings import findings
+from tlsearch.reports.evidence import Evidence, gather
+from tlsearch.reports.figures import Figure
+from tlsearch.reports.importance import importances
+
+if TYPE_CHECKING:
+    from tlsearch.reports.examination import Examination
+
+BACKBONES = 12
+"""Measured for latency at most, the best first."""
+ROWS = 500
+"""Trials in the table at the page's end."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What running the model came to; ``why`` is the reason where there is nothing."""
+
+    found: Examination | None
+    why: str
+    backbones: Mapping[str, float]
+
+
+def write(url: str, study: str, path: Path, *, run_model: bool = True, say: Say = lambda _: None) -> Path:
+    """Write the report of a study.
+
+    Args:
+        url: of the study database.
+        study: its name.
+        path: of the page; a folder that isn't there is made.
+        run_model: whether to run the model over the validation split and measure latencies.
+        say: told what takes time.
+
+    Raises:
+        UnknownNameError: there is no such study.
+        InputError: the page can't be written there.
+    """
+    with Store.open(url) as store:
+        evidence = gather(store, study)
+    looked = look(evidence, say=say) if run_model else Looked(None, "the report was made without it", {})
+    page = render(evidence, looked)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(path, lambda draft: draft.write_text(page, encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Can't write {path}: {error.strerror or error}") from None
+    return path
+
+
+def look(evidence: Evidence, *, say: Say) -> Looked:
+    """Run the model over the validation split, and one item through each backbone."""
+    from tlsearch.reports import examination
+
+    found, why = None, ""
+    if evidence.model is None:
+        why = "the study has no verified model yet"
+    else:
+        say("looking at the model on the validation split ...")
+        try:
+            found = examination.examine(evidence.study, evidence.model)
+        except (TlsearchError, OSError) as error:
+            why = getattr(error, "message", str(error))
+    leaders = sorted(
+        evidence.complete, key=lambda t: (t.value or 0.0) if evidence.minimize else -(t.value or 0.0)
+    )
+    names = list(dict.fromkeys(trial.backbone for trial in leaders))[:BACKBONES]
+    backbones = {}
+    size = evidence.study.spec.get("data", {}).get("image_size")
+    for name in names:
+        say(f"measuring the latency of {name} ...")
+        latency = examination.backbone_latency(name, image_size=size)
+        if latency is not None:
+            backbones[name] = latency
+    return Looked(found, why, backbones)
+
+
+def render(evidence: Evidence, looked: Looked) -> str:
+    """The page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("tlsearch.reports", "page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        number=words.number, duration=words.duration, size=words.size, depth=words.depth
+    )
+    environment.filters["score"] = lambda value: words.score(evidence.study.metric, value)
+    found, left_out = importances(evidence)
+    shown = _figures(evidence, looked, found)
+    drawn = [figure.to_json() for figure in shown.values()]
+    # In a script element only "<" could end it; in JSON it may be written as an escape.
+    data = json.dumps(drawn, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    folder = Path(__file__).parent / "page"
+    return environment.get_template("report.html.j2").render(
+        e=evidence,
+        study=evidence.study,
+        dataset=evidence.dataset,
+        looked=looked,
+        figures=shown,
+        left_out=left_out,
+        answer=answer(evidence),
+        endings=_endings(evidence),
+        data_section=findings(evidence.dataset, evidence.study.audit),
+        spec=_spec(evidence.study.spec),
+        rows=evidence.trials[:ROWS],
+        knobs=_knobs,
+        made=datetime.now(UTC),
+        css=Markup((folder / "report.css").read_text(encoding="utf-8")),
+        script=Markup((folder / "report.js").read_text(encoding="utf-8")),
+        plotly=Markup(_plotly()) if shown else "",
+        data=Markup(data),
+    )
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    source: str = get_plotlyjs()
+    return source
+
+
+def _figures(
+    evidence: Evidence, looked: Looked, found: Mapping[str, Mapping[str, float]]
+) -> dict[str, Figure]:
+    drawn = [
+        search_figures.seeds(evidence),
+        search_figures.history(evidence),
+        search_figures.freeze_depth(evidence),
+        search_figures.heat_map(evidence),
+        search_figures.learning_rate(evidence),
+        search_figures.importance(evidence, found),
+        search_figures.learning_curves(evidence),
+        cost_figures.against_size(evidence),
+        cost_figures.against_latency(evidence, looked.backbones),
+    ]
+    if looked.found is not None:
+        drawn += [model_figures.confusion(looked.found), model_figures.reliability(looked.found)]
+    return {figure.name: figure for figure in drawn if figure is not None}
+
+
+def _endings(evidence: Evidence) -> list[dict[str, Any]]:
+    """How trials ended, other than well: by state and reason, the most frequent first."""
+    groups: dict[tuple[str, str], list[TrialRecord]] = {}
+    for trial in evidence.trials:
+        if trial.state is TrialState.COMPLETE:
+            continue
+        reason = re.sub(r" \(after epoch \d+ of \d+\)$", "", trial.reason)
+        groups.setdefault((trial.state.value, reason), []).append(trial)
+    return [
+        {
+            "state": state,
+            "reason": reason or "still running",
+            "count": len(trials),
+            "trials": [trial.number for trial in trials[:12]],
+            "strategies": Counter(trial.strategy for trial in trials).most_common(),
+            "seconds": sum(trial.costs.seconds for trial in trials),
+        }
+        for (state, reason), trials in sorted(groups.items(), key=lambda group: -len(group[1]))
+    ]
+
+
+def _knobs(params: Mapping[str, object]) -> list[tuple[str, str]]:
+    return [
+        (name, words.number(value) if isinstance(value, float) else str(value))
+        for name, value in sorted(params.items())
+    ]
+
+
+def _spec(spec: Mapping[str, Any]) -> str:
+    """The study file as it was run."""
+    import io
+
+    from ruamel.yaml import YAML
+
+    text = io.StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.dump(json.loads(json.dumps(dict(spec))), text)
+    return text.getvalue()

@@ -1,0 +1,120 @@
+"""Figures of a model at work on the validation split."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tlsearch.reports.examination import Examination
+from tlsearch.reports.figures import Figure, Trace, escape
+from tlsearch.reports.intervals import wilson
+from tlsearch.reports.words import shorten
+
+CLASSES = 40
+"""Above so many a matrix can't be read; the classes most confused are shown."""
+NUMBERED = 15
+"""Up to so many classes the cells have numbers in them."""
+
+
+def confusion(found: Examination) -> Figure:
+    """What is taken for what."""
+    matrix, names = found.confusion, list(found.classes)
+    part = ""
+    if len(names) > CLASSES:
+        wrong = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
+        chosen = np.sort(np.argsort(-wrong, kind="stable")[:CLASSES])
+        matrix, names = matrix[np.ix_(chosen, chosen)], [names[index] for index in chosen]
+        part = f" The {CLASSES} classes with most mistakes are shown, of {len(found.classes)}."
+    shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    off = matrix.copy()
+    np.fill_diagonal(off, 0)
+    row, column = np.unravel_index(int(off.argmax()), off.shape)
+    finding = (
+        f'Most often "{names[row]}" was taken for "{names[column]}" ({off[row, column]} of '
+        f"{matrix[row].sum()})."
+        if off.max() > 0
+        else "No item was taken for one of another class."
+    )
+    labels = [escape(shorten(name, 22)) for name in names]
+    numbered = len(names) <= NUMBERED
+    side = max(300, min(760, 110 + len(names) * (44 if numbered else 16)))
+    return Figure(
+        "confusion",
+        "What is taken for what",
+        f"{finding} Rows are the true classes, columns what the model said; colour is the share of the row."
+        + part,
+        [
+            {
+                "type": "heatmap",
+                "x": labels,
+                "y": labels,
+                "z": shares.round(4).tolist(),
+                "text": [[str(cell) if cell else "" for cell in row] for row in matrix.tolist()],
+                "texttemplate": "%{text}" if numbered else "",
+                "hovertemplate": "%{y} taken for %{x}: %{text}<extra></extra>",
+                "colorscale": "heat",
+                "zmin": 0,
+                "zmax": 1,
+                "showscale": False,
+                "xgap": 2 if numbered else 0,
+                "ygap": 2 if numbered else 0,
+            }
+        ],
+        {
+            "xaxis": {"type": "category", "side": "bottom", "title": {"text": "said"}},
+            "yaxis": {"type": "category", "autorange": "reversed", "title": {"text": "true"}},
+        },
+        height=side,
+    )
+
+
+def reliability(found: Examination) -> Figure:
+    """Whether 90 % sure means right in nine of ten."""
+    shares = [b.right / b.count for b in found.bins]
+    bounds = [wilson(b.right, b.count) for b in found.bins]
+    mean_gap = sum(b.count * b.confidence - b.right for b in found.bins) / found.count
+    way = "surer than it is right" if mean_gap > 0 else "less sure than it could be"
+    diagonal: Trace = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "perfectly calibrated",
+        "x": [0, 1],
+        "y": [0, 1],
+        "line": {"color": "--muted", "dash": "dot", "width": 1.5},
+        "hoverinfo": "skip",
+    }
+    return Figure(
+        "reliability",
+        "Can its confidence be trusted?",
+        f"On average the model is {abs(mean_gap):.1%} {way}; the mean gap is {found.calibration_error:.1%} "
+        "(expected calibration error). Larger dots hold more items; bars are 95 % intervals.",
+        [
+            diagonal,
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "validation items",
+                "x": [b.confidence for b in found.bins],
+                "y": shares,
+                "error_y": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [bound.high - share for bound, share in zip(bounds, shares, strict=True)],
+                    "arrayminus": [share - bound.low for bound, share in zip(bounds, shares, strict=True)],
+                    "color": "--muted",
+                    "thickness": 1.5,
+                    "width": 4,
+                },
+                "marker": {
+                    "color": "--s0",
+                    "size": [8 + 18 * (b.count / found.count) ** 0.5 for b in found.bins],
+                },
+                "text": [f"{b.right} of {b.count} right" for b in found.bins],
+                "hovertemplate": "%{x:.0%} sure: %{text}<extra></extra>",
+            },
+        ],
+        {
+            "xaxis": {"title": {"text": "confidence"}, "range": [0, 1.04], "tickformat": ".0%"},
+            "yaxis": {"title": {"text": "right"}, "range": [0, 1.06], "tickformat": ".0%"},
+        },
+        height=360,
+    )

@@ -1,0 +1,62 @@
+"""Numbers as people read them in a report."""
+
+from __future__ import annotations
+
+from tlsearch.records import TrialRecord
+
+SHARES = frozenset({"accuracy", "balanced_accuracy", "macro_f1"})
+"""Metrics that are shares of one, shown in percent."""
+
+
+def score(metric: str, value: float | None) -> str:
+    """A metric's value: percent for shares, else four digits."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.2f} %" if metric in SHARES else f"{value:.4f}"
+
+
+def number(value: float | int | None) -> str:
+    """A number with a magnitude that can be read at a glance: 3.4 million, 12,300, 0.0021."""
+    if value is None:
+        return "–"
+    if abs(value) >= 1e12:
+        return f"{value / 1e12:,.3g} trillion"
+    if abs(value) >= 1e9:
+        return f"{value / 1e9:.3g} billion"
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:.3g} million"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def size(count: int) -> str:
+    """Bytes."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def plural(count: int, what: str) -> str:
+    """``1 trial``, ``2 trials``."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def depth(trial: TrialRecord) -> str:
+    """Freeze depth as k of n groups."""
+    return "–" if trial.freeze_depth is None else f"{trial.freeze_depth} of {trial.groups}"
+
+
+def shorten(text: str, limit: int = 28) -> str:
+    """Long names with their middle left out."""
+    if len(text) <= limit:
+        return text
+    half = (limit - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
