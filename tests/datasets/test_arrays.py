@@ -73,6 +73,11 @@ def test_fashion_mnist_subset_is_stratified_and_seeded(mnist):
     assert fashion(mnist, train_items=100).names == fashion(mnist).names
     with pytest.raises(DataError, match="there are 100"):
         fashion(mnist, train_items=101)
+    few = fashion(mnist, test_items=10)
+    assert few.splits.count("train") == 100
+    assert sorted(few.labels[100:]) == list(range(10))
+    with pytest.raises(DataError, match="test_items is 21, but there are 20"):
+        fashion(mnist, test_items=21)
 
 
 def test_fashion_mnist_missing_files(tmp_path):

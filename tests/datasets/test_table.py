@@ -111,6 +111,12 @@ def test_tables_that_cannot_be_used(folder, text, options, reason):
     assert "table.csv" in caught.value.message
 
 
+def test_cells_beyond_the_header_are_never_dropped(folder):
+    for text in ("image,label\na.png,x,more\nb.png,y\n", "image,label\na.png,x\nb,b.png,y\n"):
+        with pytest.raises(DataError, match=r"more cells than its header|Expected 2 fields"):
+            load(folder, text)
+
+
 def test_files_that_are_no_tables(folder):
     (folder / "t.csv").write_bytes(b"image,label\n\xff\xfe,x\n")
     (folder / "t.parquet").write_bytes(b"image,label\n")

@@ -35,11 +35,13 @@ class FashionMNISTOptions(DatasetOptions):
     Attributes:
         path: folder of the four IDX files; where Debian's package puts them, by default.
         train_items: take only so many training items, every class in its share; all by default.
+        test_items: the same for test items.
         seed: chooses which.
     """
 
     path: Annotated[Path, Field(strict=False)] = DEBIAN_PATH
     train_items: int | None = Field(default=None, ge=len(CLASSES))
+    test_items: int | None = Field(default=None, ge=len(CLASSES))
     seed: int = Field(default=0, ge=0)
 
 
@@ -52,7 +54,7 @@ class FashionMNIST(DatasetSource[FashionMNISTOptions]):
         """All items, training ones first, as uint8 arrays (28, 28).
 
         Raises:
-            DataError: a file is missing or damaged, or there are fewer than ``train_items``.
+            DataError: a file is missing or damaged, or there are fewer items than were asked for.
         """
         items: list[NDArray[np.uint8]] = []
         labels: list[int] = []
@@ -63,9 +65,10 @@ class FashionMNIST(DatasetSource[FashionMNISTOptions]):
             targets = read_idx(_find(options.path, f"{part}-labels-idx1-ubyte"), dimensions=1)
             if len(images) != len(targets) or (targets.size and targets.max() >= len(CLASSES)):
                 raise DataError(f"the {part} images and labels in {options.path} don't belong together")
+            wanted = options.train_items if split == "train" else options.test_items
             kept = np.arange(len(targets))
-            if split == "train" and options.train_items is not None:
-                kept = stratified_subset(targets, options.train_items, seed=options.seed)
+            if wanted is not None:
+                kept = stratified_subset(targets, wanted, seed=options.seed, what=split)
             items += list(images[kept])
             labels += targets[kept].tolist()
             names += [f"{split} {index}" for index in kept]
@@ -98,14 +101,16 @@ def read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
 
-def stratified_subset(labels: NDArray[np.uint8], count: int, *, seed: int) -> NDArray[np.intp]:
+def stratified_subset(
+    labels: NDArray[np.uint8], count: int, *, seed: int, what: str = "train"
+) -> NDArray[np.intp]:
     """Ascending indices of ``count`` items in which every class keeps its share (largest remainders).
 
     Raises:
         DataError: there are fewer than ``count`` items.
     """
     if count > len(labels):
-        raise DataError(f"train_items is {count}, but there are {len(labels)} training items")
+        raise DataError(f"{what}_items is {count}, but there are {len(labels)} {what} items")
     classes, sizes = np.unique(labels, return_counts=True)
     shares = sizes * count / len(labels)
     quotas = np.floor(shares).astype(int)

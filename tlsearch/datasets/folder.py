@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,8 +120,9 @@ class _Found:
 
 
 def printable(name: str) -> str:
-    """A file name that isn't valid UTF-8 as one that can be printed and stored."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """A file name as one that can be printed and stored: valid UTF-8, no orders to a terminal."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in text)
 
 
 def refusal(path: Path, root: Path) -> str | None:
@@ -135,7 +138,8 @@ def refusal(path: Path, root: Path) -> str | None:
     except FileNotFoundError:
         return "a link to nothing" if path.is_symlink() else "no such file"
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop, up to Python 3.12
-        return "a loop of links" if path.is_symlink() else f"can't be read ({error})"
+        loop = isinstance(error, RuntimeError) or getattr(error, "errno", None) == errno.ELOOP
+        return "a loop of links" if loop else f"can't be read ({getattr(error, 'strerror', None) or error})"
     if not real.is_relative_to(root):
         return f"leads out of {root}"
     if stat.S_ISDIR(mode):

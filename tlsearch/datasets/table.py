@@ -1,7 +1,9 @@
-"""A table of image paths and labels: CSV, TSV or Parquet."""
+"""A table of image paths and labels: CSV, TSV or Parquet; and what tables of other items share with it."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,24 +18,32 @@ DataPath = Annotated[Path, Field(strict=False)]
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
 
 
-class TableOptions(DatasetOptions):
-    """Where the table is and what its columns are called.
+class RowOptions(DatasetOptions):
+    """Where a table is and what its columns are called.
 
     Attributes:
         path: a ``.csv``, ``.tsv`` or ``.parquet`` file.
-        root: folder that image paths are relative to and must not leave; the table's folder by default.
-        image_column: paths.
         label_column: class names; numbers are taken as names.
         split_column: ``train``, ``val`` or ``test``; the column ``split`` is used where there is one.
         group_column: items with the same group never stand in two splits; an empty one is no group.
     """
 
     path: DataPath
-    root: DataPath | None = None
-    image_column: str = "image"
     label_column: str = "label"
     split_column: str = "split"
     group_column: str | None = None
+
+
+class TableOptions(RowOptions):
+    """A table of images.
+
+    Attributes:
+        root: folder that image paths are relative to and must not leave; the table's folder by default.
+        image_column: paths.
+    """
+
+    root: DataPath | None = None
+    image_column: str = "image"
 
 
 class Table(DatasetSource[TableOptions]):
@@ -47,56 +57,100 @@ class Table(DatasetSource[TableOptions]):
         Raises:
             DataError: no such table or column, an unknown split, or fewer than two classes.
         """
-        frame = _read(options.path)
-        known = [str(column) for column in frame.columns]
-        columns = {"image": options.image_column, "label": options.label_column}
-        if options.split_column in known or "split_column" in options.model_fields_set:
-            columns["split"] = options.split_column
-        if options.group_column is not None:
-            columns["group"] = options.group_column
-        for option, column in columns.items():
-            if column not in known:
-                raise DataError(
-                    f'{options.path} has no column "{column}"; it has: {", ".join(known)}',
-                    hint=f"Set {option}_column. {did_you_mean(column, known)}".strip(),
-                )
         root = (options.root or options.path.parent).resolve()
-        values = {key: _texts(frame[column]) for key, column in columns.items()}
-        return _samples(values, root, options.path)
+        rows = read_rows(options, "image", options.image_column)
+        return samples_of(
+            rows,
+            "image",
+            options.path,
+            refused=lambda image: refusal(root / image, root) if image else "no image path",
+            item=lambda image: root / image,
+            named=lambda image, row: printable(image),
+            hint=f"Image paths are relative to {root}; set root to change that.",
+        )
 
 
-def _samples(values: dict[str, list[str]], root: Path, table: Path) -> Samples:
-    splits = [_split(value, row, table) for row, value in enumerate(values.get("split", []), start=1)]
+Rows = dict[str, list[str]]
+"""Cells as texts, by what they are: the items' kind, ``label``; ``split`` and ``group`` where there are."""
+
+
+def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
+    """The columns of a table that matter.
+
+    Args:
+        options: of the table.
+        kind: what the items are, such as ``image``; the option ``image_column`` names their column.
+        column: theirs.
+
+    Raises:
+        DataError: no such table or column.
+    """
+    frame = read_table(options.path)
+    known = [str(name) for name in frame.columns]
+    columns = {kind: column, "label": options.label_column}
+    if options.split_column in known or "split_column" in options.model_fields_set:
+        columns["split"] = options.split_column
+    if options.group_column is not None:
+        columns["group"] = options.group_column
+    for option, name in columns.items():
+        if name not in known:
+            raise DataError(
+                f'{options.path} has no column "{name}"; it has: {", ".join(known)}',
+                hint=f"Set {option}_column. {did_you_mean(name, known)}".strip(),
+            )
+    return {key: texts(frame[name]) for key, name in columns.items()}
+
+
+def samples_of(
+    rows: Rows,
+    kind: str,
+    table: Path,
+    *,
+    refused: Callable[[str], str | None],
+    item: Callable[[str], Any],
+    named: Callable[[str, int], str],
+    hint: str | None = None,
+) -> Samples:
+    """A table's rows as samples; those without a label, or that are refused, are broken.
+
+    Args:
+        rows: as `read_rows` gives them.
+        kind: what the items are.
+        table: where they came from.
+        refused: why an item's cell can't be used, or None.
+        item: what becomes of a cell.
+        named: how to call it, by its cell and its row (from 1).
+        hint: what to do where too few can be used.
+
+    Raises:
+        DataError: an unknown split, or fewer than two classes.
+    """
+    splits = [_split(value, row, table) for row, value in enumerate(rows.get("split", []), start=1)]
     kept: list[int] = []
     broken: list[str] = []
-    for row, (image, label) in enumerate(zip(values["image"], values["label"], strict=True)):
-        if not image:
-            reason: str | None = "no image path"
-        elif not label:
-            reason = "no label"
-        else:
-            reason = refusal(root / image, root)
+    for row, (cell, label) in enumerate(zip(rows[kind], rows["label"], strict=True)):
+        reason = refused(cell) if label or not cell else "no label"
         if reason is None:
             kept.append(row)
         else:
-            broken.append(f"row {row + 1}{f' ({printable(image)})' if image else ''}: {reason}")
-    classes = sorted({values["label"][row] for row in kept})
+            place, name = f"row {row + 1}", named(cell, row + 1)
+            broken.append(f"{place}{f' ({name})' if cell and name != place else ''}: {reason}")
+    classes = sorted({rows["label"][row] for row in kept})
     if len(classes) < 2:
         first = f" (the first of {len(broken)} that can't be used: {broken[0]})" if broken else ""
         raise DataError(
-            f"{table} has usable rows of {len(classes)} classes{first}; at least 2 are needed",
-            hint=f"Image paths are relative to {root}; set root to change that.",
+            f"{table} has usable rows of {len(classes)} classes{first}; at least 2 are needed", hint=hint
         )
     if splits and "train" not in {splits[row] for row in kept}:
         raise DataError(f'{table} has no usable row with split "train"')
     index = {name: number for number, name in enumerate(classes)}
     return Samples(
-        items=[root / values["image"][row] for row in kept],
-        labels=[index[values["label"][row]] for row in kept],
+        items=[item(rows[kind][row]) for row in kept],
+        labels=[index[rows["label"][row]] for row in kept],
         classes=tuple(classes),
-        names=[printable(values["image"][row]) for row in kept],
+        names=[named(rows[kind][row], row + 1) for row in kept],
         splits=[splits[row] for row in kept] if splits else None,
-        groups=[values["group"][row] for row in kept] if "group" in values else None,
+        groups=[rows["group"][row] for row in kept] if "group" in rows else None,
         broken=tuple(broken),
     )
 
@@ -111,13 +165,19 @@ def _split(value: str, row: int, table: Path) -> str:
     return split
 
 
-def _texts(column: Any) -> list[str]:
+def texts(column: Any) -> list[str]:
+    """The cells of a column as texts without blanks around them; missing ones are empty."""
     # Parquet has missing values, which CSV doesn't: there they are empty strings.
     pairs = zip(column, column.isna(), strict=True)
     return ["" if missing else str(value).strip() for value, missing in pairs]
 
 
-def _read(path: Path) -> Any:
+def read_table(path: Path) -> Any:
+    """A table as a pandas frame whose cells are as they are written.
+
+    Raises:
+        DataError: it can't be read, or is of another kind.
+    """
     import pandas
 
     suffix = path.suffix.lower()
@@ -126,16 +186,24 @@ def _read(path: Path) -> Any:
             return pandas.read_parquet(path, dtype_backend="pyarrow").astype(object)
         if suffix in (".csv", ".tsv"):
             # na_filter off: a class may be called "NA" or "None", and 007 isn't 7.
-            return pandas.read_csv(
-                path,
-                sep="\t" if suffix == ".tsv" else ",",
-                dtype=str,
-                na_filter=False,
-                encoding="utf-8-sig",
-                index_col=False,
-            )
+            with warnings.catch_warnings():
+                # Cells beyond the header's would only be warned of and dropped, the label among them.
+                warnings.simplefilter("error", pandas.errors.ParserWarning)
+                return pandas.read_csv(
+                    path,
+                    sep="\t" if suffix == ".tsv" else ",",
+                    dtype=str,
+                    na_filter=False,
+                    encoding="utf-8-sig",
+                    index_col=False,
+                )
     except OSError as error:
         raise DataError(f"table {path} can't be read ({error.strerror or error})") from error
-    except ValueError as error:  # pandas' and pyarrow's parser errors and Unicode errors are all of this kind
-        raise DataError(f"table {path} can't be parsed: {error}") from error
+    except pandas.errors.ParserWarning as error:
+        raise DataError(
+            f"table {path} has rows of more cells than its header",
+            hint="Quote values that hold the separator.",
+        ) from error
+    except Exception as error:  # pandas and pyarrow raise almost anything on damaged files
+        raise DataError(f"table {path} can't be parsed: {error or type(error).__name__}") from error
     raise DataError(f"table {path} must end in .csv, .tsv or .parquet")

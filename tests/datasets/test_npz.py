@@ -1,0 +1,53 @@
+"""Images in a NumPy file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tlsearch.datasets.arrays import Arrays, ArraysOptions
+from tlsearch.errors import DataError
+
+
+def load(path):
+    return Arrays().load(ArraysOptions(path=path))
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 7), (6, 5, 7, 3)])
+def test_lists_images_labels_and_splits(tmp_path, shape):
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    labels = np.array(["b", "a", "b", "a", "b", "a"])
+    splits = np.array(["train", "train", "val", "val", "test", "test"])
+    np.savez(tmp_path / "x.npz", images=images, labels=labels, splits=splits)
+    samples = load(tmp_path / "x.npz")
+    assert samples.classes == ("a", "b")
+    assert list(samples.labels) == [1, 0, 1, 0, 1, 0]
+    assert list(samples.splits) == list(splits)
+    np.testing.assert_array_equal(np.stack(samples.items), images)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": np.zeros((2, 4, 4), np.uint8)}, "no labels"),
+        ({"images": np.zeros((2, 4, 4)), "labels": [0, 1]}, "float64"),
+        ({"images": np.zeros((2, 4), np.uint8), "labels": [0, 1]}, "shape"),
+        ({"images": np.zeros((2, 4, 4, 4), np.uint8), "labels": [0, 1]}, "shape"),
+        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0]}, "2 images and labels"),
+        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0, 0]}, "1 classes"),
+        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0, 1], "splits": ["train", "dev"]}, "dev"),
+        ({"images": np.array([{}, {}], dtype=object), "labels": [0, 1]}, "can't be read"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, arrays, message):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        load(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"nonsense", b"PK\x03\x04nonsense"])
+def test_what_is_no_such_file_is_said(tmp_path, content):
+    if content is not None:
+        (tmp_path / "x.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"x\.npz"):
+        load(tmp_path / "x.npz")

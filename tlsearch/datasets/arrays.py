@@ -1,0 +1,79 @@
+"""Images that are arrays already: a NumPy file of pixels and labels."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, Samples
+from tlsearch.errors import DataError
+
+_LAYOUT = (
+    "Write one by numpy.savez(path, images=uint8 of shape (N, H, W) or (N, H, W, 3), labels=of shape (N,))."
+)
+
+
+class ArraysOptions(DatasetOptions):
+    """Where the file is.
+
+    Attributes:
+        path: an ``.npz`` file with ``images`` (N, H, W) or (N, H, W, 3), uint8, and ``labels`` (N,), numbers
+            or texts; ``splits`` (N,) of ``train``, ``val`` and ``test`` where there is one.
+    """
+
+    path: Annotated[Path, Field(strict=False)]
+
+
+class Arrays(DatasetSource[ArraysOptions]):
+    """The images of an ``.npz`` file, in its order; nothing in it is unpickled."""
+
+    options = ArraysOptions
+
+    def load(self, options: ArraysOptions) -> Samples:
+        """List the images.
+
+        Raises:
+            DataError: no such file, or not one of images and labels.
+        """
+        try:
+            with np.load(options.path, allow_pickle=False) as file:
+                found = {name: file[name] for name in ("images", "labels", "splits") if name in file.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(f"{options.path} can't be read: {error}", hint=_LAYOUT) from None
+        except AttributeError:  # a bare .npy comes back as an array, which has no names
+            raise DataError(f"{options.path} holds a single array", hint=_LAYOUT) from None
+        missing = {"images", "labels"} - set(found)
+        if missing:
+            raise DataError(f"{options.path} has no {' and no '.join(sorted(missing))}", hint=_LAYOUT)
+        images, labels = found["images"], found["labels"]
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)):
+            raise DataError(
+                f"{options.path}: images are {images.dtype} of shape {images.shape}", hint=_LAYOUT
+            )
+        if labels.shape != (len(images),):
+            raise DataError(f"{options.path}: {len(images)} images and labels of shape {labels.shape}")
+        named, indices = np.unique(labels, return_inverse=True)
+        if len(named) < 2:
+            raise DataError(f"{options.path} has {len(named)} classes; at least 2 are needed")
+        return Samples(
+            items=list(images),
+            labels=[int(index) for index in indices],
+            classes=tuple(str(name) for name in named),
+            names=[f"image {index}" for index in range(len(images))],
+            splits=_splits(found.get("splits"), options.path, len(images)),
+        )
+
+
+def _splits(given: Any, path: Path, count: int) -> list[str] | None:
+    if given is None:
+        return None
+    splits = [str(split) for split in given.ravel()]
+    unknown = set(splits) - {"train", "val", "test"}
+    if unknown or len(splits) != count:
+        what = f"{', '.join(sorted(unknown))} in" if unknown else f"{len(splits)} of {count}"
+        raise DataError(f"{path}: {what} splits; right are train, val and test, one for each image")
+    return splits
