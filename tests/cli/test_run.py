@@ -8,6 +8,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
 
@@ -162,6 +163,53 @@ def test_predict_evaluate_and_the_stored_score_agree(finished, tmp_path):
     assert model.predict([p["item"] for p in predictions]) == [p["label"] for p in predictions]
     plain = finished.run("predict", best["model"]["uri"], predictions[0]["item"]).stdout
     assert plain.startswith(f"{predictions[0]['item']}: {predictions[0]['label']} ")
+
+
+def test_the_winner_is_calibrated_on_validation_and_no_class_turns_with_it(finished):
+    best = finished.ask("best", "tiny")
+    description = json.loads((Path(best["model"]["uri"]) / "bundle.json").read_text())
+    calibration = description["calibration"]
+    held_out = [path for path, _ in validation(finished)]
+    assert calibration["items"] == len(held_out)
+    assert calibration["test_items"] > 0
+    assert calibration["temperature"] > 0
+    assert calibration["log_loss_before"] == pytest.approx(best["metrics"]["val"]["log_loss"], abs=1e-3)
+    model = tlsearch.load(best["model"]["uri"])
+    logits = model.logits(held_out)
+    scaled = np.exp(logits / calibration["temperature"])
+    shares = model.predict_proba(held_out)
+    np.testing.assert_allclose(shares, scaled / scaled.sum(axis=1, keepdims=True), atol=1e-5)
+    assert (shares.argmax(axis=1) == logits.argmax(axis=1)).all()
+
+
+def test_export_is_tried_on_the_studys_validation_images(finished, tmp_path):
+    done = finished.run("export", "tiny", "-o", tmp_path / "m", "--format", "onnx", "--json")
+    (told,) = json.loads(done.stdout)
+    assert told["checked"]["source"] == "validation images"
+    assert told["checked"]["pictures"] == 16
+    assert told["checked"]["difference"] < 1e-3
+    assert "model.onnx" in told["files"]
+    again = finished.run("export", "tiny", "-o", tmp_path / "m", "--format", "onnx", code=2)
+    assert "--overwrite" in again.stderr
+
+
+def test_evaluate_takes_a_table_of_any_columns_and_predict_prints_csv(finished, tmp_path):
+    held_out = validation(finished)[:12]
+    rows = [("file", "kind"), *((str(path.relative_to(finished.images)), name) for path, name in held_out)]
+    table = tmp_path / "labels.csv"
+    table.write_text("".join(f"{file},{kind}\n" for file, kind in rows))
+    keys = ["image_column=file", "label_column=kind", f"root={finished.images}"]
+    words = [word for key in keys for word in ("--set", key)]
+    evaluated = finished.ask("evaluate", "tiny", table, *words)
+    printed = finished.run("predict", "tiny", "--csv", *[path for path, _ in held_out]).stdout
+    predicted = list(csv.DictReader(io.StringIO(printed)))
+    right = [row["label"] == name for row, (_, name) in zip(predicted, held_out, strict=True)]
+    assert evaluated["items"] == 12
+    assert evaluated["metrics"]["accuracy"] == pytest.approx(sum(right) / 12)
+    for row in predicted:
+        assert float(row[row["label"]]) == pytest.approx(float(row["probability"]))
+    said = finished.run("evaluate", "tiny", table, "--set", "label_colum=kind", code=2).stderr
+    assert 'Did you mean "label_column"' in said
 
 
 def test_predict_names_what_it_cannot_read_and_goes_on(finished, images, tmp_path):

@@ -4,7 +4,23 @@ from __future__ import annotations
 
 import typer
 
-from tlsearch.cli import care, installed, jobs, plugins, query, search, use
+from tlsearch.cli import (
+    audit,
+    begin,
+    care,
+    cluster,
+    dashboard,
+    export,
+    installed,
+    jobs,
+    plugins,
+    query,
+    report,
+    search,
+    serve,
+    steer,
+    use,
+)
 
 app = typer.Typer(
     name="tlsearch",
@@ -15,5 +31,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-for module in (search, query, use, plugins, installed, jobs, care):
+for module in (
+    begin,
+    search,
+    audit,
+    query,
+    report,
+    dashboard,
+    use,
+    export,
+    serve,
+    plugins,
+    installed,
+    jobs,
+    steer,
+    cluster,
+    care,
+):
     module.register(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -16,10 +17,11 @@ def register(app: typer.Typer) -> None:
 
 
 def strategies(json: options.Json = False) -> None:
-    """List installed strategies."""
+    """List installed strategies, and the combinations of finished trials that follow them."""
     from tlsearch import registry
 
-    _print(_described(registry.STRATEGIES), as_json=json)
+    after = [{**row, "kind": "combination"} for row in _described(registry.COMBINATIONS)]
+    _print([*({**row, "kind": "strategy"} for row in _described(registry.STRATEGIES)), *after], as_json=json)
 
 
 def datasets(json: options.Json = False) -> None:
@@ -93,7 +95,7 @@ def _show_backbone(name: str, *, as_json: bool) -> None:
         ["", name],
         [
             ["parameters", f"{info.parameters:,}"],
-            ["operations", f"{info.flops / 1e9:.3f} GFLOPs an image"],
+            ["operations", f"{info.flops / 1e9:.3f} GFLOPs an item"],
             ["features", str(info.width)],
             ["head", info.head],
             *[[key, str(value)] for key, value in info.inputs.to_json().items()],
@@ -108,7 +110,11 @@ def _described(group: str) -> list[dict[str, str]]:
     from tlsearch import registry
     from tlsearch.errors import PluginError
 
-    load = registry.strategy if group == registry.STRATEGIES else registry.dataset
+    load: Callable[[str], object] = {
+        registry.STRATEGIES: registry.strategy,
+        registry.DATASETS: registry.dataset,
+        registry.COMBINATIONS: registry.combination,
+    }[group]
     rows = []
     for name, plugin in registry.installed(group).items():
         try:

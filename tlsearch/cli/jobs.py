@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tlsearch.cli import options, output
-from tlsearch.cli.search import Setting, read_settings
+from tlsearch.cli.search import Insecure, Minutes, Setting, Trials, read_study
+
+if TYPE_CHECKING:
+    from tlsearch.spec import StudySpec
 
 Address = Annotated[
     str,
@@ -20,6 +23,8 @@ Address = Annotated[
 ]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job, as `tlsearch jobs` lists it.")]
 LOCAL = "http://127.0.0.1:8265"
+Wait = Annotated[bool, typer.Option("--wait", help="Return when the job has ended.")]
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Print its log until it ends.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,39 +36,76 @@ def register(app: typer.Typer) -> None:
 def submit(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")],
     address: Address = LOCAL,
+    trials: Trials = None,
+    minutes: Minutes = None,
     setting: Setting = None,
     db: options.Database = None,
     artifacts: options.Artifacts = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Return when the job has ended.")] = False,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Print its log meanwhile.")] = False,
+    wait: Wait = False,
+    follow: Follow = False,
+    insecure_no_token: Insecure = False,
     json: options.Json = False,
 ) -> None:
     """Hand a search to a Ray cluster. Handing in the same study again finds the same job."""
-    from tlsearch import spec
+    url = options.database(db)
+    parsed = read_study(study, url, trials=trials, minutes=minutes, settings=setting or ())
+    hand_in(
+        parsed,
+        url,
+        artifacts,
+        address=address,
+        insecure=insecure_no_token,
+        wait=wait,
+        follow=follow,
+        as_json=json,
+    )
+
+
+def hand_in(
+    parsed: StudySpec,
+    url: str,
+    artifacts: str | None,
+    *,
+    address: str,
+    insecure: bool,
+    wait: bool,
+    follow: bool,
+    as_json: bool,
+) -> None:
+    """Submit a study and, if asked, stay until its job has ended."""
     from tlsearch.cluster import jobs as cluster
 
-    parsed = spec.load(study, overrides=read_settings(setting or ()))
-    url = options.database(db)
-    job = cluster.submit(parsed, address=address, database=url, artifacts=options.artifacts(artifacts, url))
-    if not json:
+    place = options.artifacts(artifacts, url)
+    job = cluster.submit(parsed, address=address, database=url, artifacts=place, insecure=insecure)
+    for note in job.notes:
+        output.say(f"note: {note}")
+    if not as_json:
         output.say(f"{'Submitted' if job.new else 'Already submitted'}: job {job.id}.")
     if follow:
-        for line in cluster.follow(job.id, address=address):
+        for line in cluster.follow(job.id, address=address, insecure=insecure):
             output.say(line.rstrip("\n"))
-    ended = cluster.wait(job.id, address=address) if wait or follow else cluster.job(job.id, address=address)
-    if json:
+    if not (wait or follow):
+        if as_json:
+            output.print_json(job)
+        return
+    ended = cluster.wait(job.id, address=address, insecure=insecure)
+    if as_json:
         output.print_json(ended)
-    elif wait or follow:
+    else:
         output.say(f"Job {ended.id}: {ended.status}")
-    if (wait or follow) and ended.status != "SUCCEEDED":
+    if ended.status != "SUCCEEDED":
+        if not follow:
+            output.say(
+                f"Its log ends with:\n{cluster.last_words(job.id, address=address, insecure=insecure)}"
+            )
         raise typer.Exit(1)
 
 
-def jobs(address: Address = LOCAL, json: options.Json = False) -> None:
+def jobs(address: Address = LOCAL, insecure_no_token: Insecure = False, json: options.Json = False) -> None:
     """List the jobs of a cluster."""
     from tlsearch.cluster import jobs as cluster
 
-    found = cluster.jobs(address=address)
+    found = cluster.jobs(address=address, insecure=insecure_no_token)
     if json:
         output.print_json(found)
         return
@@ -76,22 +118,25 @@ def logs(
     job: JobId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
     address: Address = LOCAL,
+    insecure_no_token: Insecure = False,
 ) -> None:
     """Print what a job has printed."""
     from tlsearch.cluster import jobs as cluster
 
     if follow:
-        for line in cluster.follow(job, address=address):
-            print(line, end="")
+        for line in cluster.follow(job, address=address, insecure=insecure_no_token):
+            print(line, end="", flush=True)
     else:
-        print(cluster.logs(job, address=address), end="")
+        print(cluster.logs(job, address=address, insecure=insecure_no_token), end="")
 
 
-def stop(job: JobId, address: Address = LOCAL, json: options.Json = False) -> None:
+def stop(
+    job: JobId, address: Address = LOCAL, insecure_no_token: Insecure = False, json: options.Json = False
+) -> None:
     """Stop a job; its study can be resumed."""
     from tlsearch.cluster import jobs as cluster
 
-    ended = cluster.stop(job, address=address)
+    ended = cluster.stop(job, address=address, insecure=insecure_no_token)
     if json:
         output.print_json(ended)
     else:

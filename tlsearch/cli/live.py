@@ -133,6 +133,13 @@ def describe(snapshot: Snapshot) -> list[str]:
         )
     if len(snapshot.by_strategy) > 1:
         phrases.append(", ".join(f"{name} {value:.4f}" for name, value in snapshot.by_strategy.items()))
+    speed = []
+    if snapshot.per_minute is not None:
+        speed.append(f"{snapshot.per_minute:.3g} trials a minute")
+    if snapshot.cached:
+        speed.append(f"{snapshot.cached} on stored activations")
+    if speed:
+        phrases.append(", ".join(speed))
     if snapshot.seconds_left is not None:
         minutes, seconds = divmod(max(0, int(snapshot.seconds_left)), 60)
         phrases.append(f"{minutes}:{seconds:02d} left")

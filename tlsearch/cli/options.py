@@ -21,10 +21,11 @@ Database = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 Artifacts = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="Folder for weights and models; else TLSEARCH_ARTIFACTS, else tlsearch-artifacts beside the "
-        "SQLite file or in the working directory.",
+        metavar="PLACE",
+        help="Folder for weights and models, or a URL such as s3://BUCKET/PREFIX; else TLSEARCH_ARTIFACTS, "
+        "else tlsearch-artifacts beside the SQLite file or in the working directory.",
         show_default=False,
     ),
 ]
@@ -35,12 +36,12 @@ def database(given: str | None) -> str:
     return given or os.environ.get("TLSEARCH_DB") or DEFAULT_DATABASE
 
 
-def artifacts(given: Path | None, url: str) -> Path:
-    """The folder for weights and models."""
+def artifacts(given: str | None, url: str) -> str:
+    """The place for weights and models."""
     if given is not None:
         return given
     if os.environ.get("TLSEARCH_ARTIFACTS"):
-        return Path(os.environ["TLSEARCH_ARTIFACTS"])
+        return os.environ["TLSEARCH_ARTIFACTS"]
     file = url.removeprefix("sqlite:///")
     beside = Path(file).parent if file != url and file else Path()
-    return beside / "tlsearch-artifacts"
+    return str(beside / "tlsearch-artifacts")

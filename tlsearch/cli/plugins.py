@@ -23,6 +23,7 @@ class Kind(enum.StrEnum):
     strategy = "strategy"
     backbone = "backbone"
     dataset = "dataset"
+    combination = "combination"
 
 
 def register(app: typer.Typer) -> None:
@@ -114,6 +115,8 @@ def check(
             checked[one] = testing.check_strategy(name, params=read_settings(setting or ()))
         elif one is Kind.backbone:
             checked[one] = testing.check_backbone(name, weights=weights, image_size=image_size)
+        elif one is Kind.combination:
+            checked[one] = testing.check_combination(name)
         else:
             checked[one] = testing.check_dataset(name, read_settings(setting or ()))
     failed = sum(not result.ok for results in checked.values() for result in results)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tlsearch.cli import options, output
-from tlsearch.records import TrialRecord, TrialState
+from tlsearch.errors import InputError
+from tlsearch.records import StudyState, TrialRecord, TrialState
 
 if TYPE_CHECKING:
     from tlsearch.reports.studies import BestModel
@@ -36,10 +38,11 @@ def studies(db: options.Database = None, json: options.Json = False, csv: Csv = 
         return
     if csv:
         output.print_csv(
-            ["study", "state", "metric", "direction", *TrialState, "seconds", "created", "reason"],
+            ["study", "owner", "state", "metric", "direction", *TrialState, "seconds", "created", "reason"],
             [
                 [
                     record.name,
+                    record.owner,
                     record.state.value,
                     record.metric,
                     record.direction,
@@ -53,11 +56,14 @@ def studies(db: options.Database = None, json: options.Json = False, csv: Csv = 
         )
         return
     output.print_table(
-        ["study", "state", "metric", "trials", "complete", "search time", "created"],
+        ["study", "owner", "state", "metric", "trials", "complete", "search time", "created"],
         [
             [
                 record.name,
-                record.state.value,
+                record.owner or "-",
+                f"{record.state.value}, to {record.request}"
+                if record.request is not None and record.state is StudyState.RUNNING
+                else record.state.value,
                 record.metric,
                 str(sum(record.counts.values())),
                 str(record.counts.get(TrialState.COMPLETE, 0)),
@@ -77,6 +83,7 @@ def trials(
     backbone: BackboneFilter = None,
     sort: Annotated[str, typer.Option(help="number, value (best first), or seconds.")] = "number",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Look every second while the study runs.")] = False,
     db: options.Database = None,
     json: options.Json = False,
     csv: Csv = False,
@@ -84,10 +91,24 @@ def trials(
     """List the trials of a study."""
     from tlsearch.reports.studies import Studies
 
+    if watch and (json or csv):
+        raise InputError("--watch is for people: it goes with neither --json nor --csv.")
     with Studies(options.database(db)) as database:
-        found = database.trials(
-            study, state=state, strategy=strategy, backbone=backbone, sort=sort, limit=limit
+        ask = partial(
+            database.trials,
+            study,
+            state=state,
+            strategy=strategy,
+            backbone=backbone,
+            sort=sort,
+            limit=limit,
         )
+        if watch:
+            from tlsearch.cli.watch import watch as look
+
+            look(database, study, ask=ask, columns=TRIAL_COLUMNS, right=TRIAL_NUMBERS, rows=_trial_rows)
+            return
+        found = ask()
     if json:
         output.print_json(found)
     elif csv:
@@ -117,23 +138,27 @@ def trials(
             ],
         )
     else:
-        output.print_table(
-            ["trial", "state", "strategy", "backbone", "freeze", "value", "seconds", "why it ended"],
-            [
-                [
-                    f"{t.number}" if t.confirms is None else f"{t.number} (= {t.confirms}, seed {t.seed})",
-                    t.state.value,
-                    t.strategy,
-                    t.backbone,
-                    depth(t.freeze_depth, t.groups),
-                    output.show(t.value),
-                    f"{t.costs.seconds:.1f}",
-                    t.reason,
-                ]
-                for t in found
-            ],
-            right=["freeze", "value", "seconds"],
-        )
+        output.print_table(TRIAL_COLUMNS, _trial_rows(found), right=TRIAL_NUMBERS)
+
+
+TRIAL_COLUMNS = ("trial", "state", "strategy", "backbone", "freeze", "value", "seconds", "why it ended")
+TRIAL_NUMBERS = ("freeze", "value", "seconds")
+
+
+def _trial_rows(found: Sequence[TrialRecord]) -> list[list[str]]:
+    return [
+        [
+            f"{t.number}" if t.confirms is None else f"{t.number} (= {t.confirms}, seed {t.seed})",
+            t.state.value,
+            t.strategy,
+            t.backbone,
+            depth(t.freeze_depth, t.groups),
+            output.show(t.value),
+            f"{t.costs.seconds:.1f}",
+            t.reason,
+        ]
+        for t in found
+    ]
 
 
 def show(

@@ -14,10 +14,24 @@ from tlsearch.errors import InputError
 
 if TYPE_CHECKING:
     from tlsearch.search.study import StudyResult
+    from tlsearch.spec import StudySpec
 
 Setting = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the study file; may be repeated."),
+]
+
+
+Trials = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N", help="Trials in all, in place of budget.trials; +N adds to what the study had."
+    ),
+]
+Minutes = Annotated[float | None, typer.Option(help="Replaces budget.minutes.")]
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure-no-token", help="Talk to another machine without a token: anybody there may."),
 ]
 
 
@@ -28,8 +42,8 @@ def register(app: typer.Typer) -> None:
 
 def run(
     study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")],
-    trials: Annotated[int | None, typer.Option(help="Trials in all; replaces budget.trials.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Replaces budget.minutes.")] = None,
+    trials: Trials = None,
+    minutes: Minutes = None,
     setting: Setting = None,
     db: options.Database = None,
     artifacts: options.Artifacts = None,
@@ -37,35 +51,79 @@ def run(
         str | None,
         typer.Option(help="Ray cluster to run on, such as auto; without it Ray is started here."),
     ] = None,
+    insecure_no_token: Insecure = False,
+    again: Annotated[bool, typer.Option("--again", hidden=True)] = False,
     json: options.Json = False,
 ) -> None:
     """Run a search here, with live progress. The same command again resumes it."""
+    url = options.database(db)
+    parsed = read_study(study, url, trials=trials, minutes=minutes, settings=setting or ())
+    search(
+        parsed,
+        url,
+        artifacts,
+        address=address,
+        insecure=insecure_no_token,
+        again=again,
+        as_json=json,
+        resume="The same command goes on from here.",
+    )
+
+
+def read_study(
+    path: Path, url: str, *, trials: str | None, minutes: float | None, settings: Sequence[str]
+) -> StudySpec:
+    """A study file with what the command line says in place of its values."""
     from tlsearch import spec
 
-    overrides = read_settings(setting or (), trials=trials, minutes=minutes)
-    parsed = spec.load(study, overrides=overrides)
-    url = options.database(db)
+    overrides = read_settings(settings, minutes=minutes)
+    parsed = spec.load(path, overrides=overrides)
+    if trials is None:
+        return parsed
+    from tlsearch.search.steer import trials_in_all
+
+    in_all = trials_in_all(trials, parsed, url)
+    return spec.load(path, overrides={**overrides, "budget.trials": in_all})
+
+
+def search(
+    parsed: StudySpec,
+    url: str,
+    artifacts: str | None,
+    *,
+    address: str | None,
+    insecure: bool,
+    again: bool,
+    as_json: bool,
+    resume: str,
+) -> None:
+    """Run a study to its end and print what it came to; ``resume`` tells how to go on if it is stopped."""
+    place = options.artifacts(artifacts, url)
+    if address is not None:
+        from tlsearch.cluster import token
+
+        token.use(address.rpartition("://")[2].partition(":")[0], insecure=insecure)  # before Ray is imported
 
     from tlsearch.cli.live import view
     from tlsearch.search import study as studies
 
     with view() as observe:
+        if address is not None:
+            from tlsearch.cluster import preflight
+
+            preflight.check(parsed, address=address, database=url, place=place, observe=observe)
         result = studies.run(
-            parsed,
-            database=url,
-            artifacts=options.artifacts(artifacts, url),
-            observe=observe,
-            address=address,
+            parsed, database=url, artifacts=place, observe=observe, address=address, again=again
         )
     if result.interrupted:
-        output.say(f"Stopped: {result.interrupted}. The same command goes on from here.")
-        raise typer.Exit(128 + result.signal)
-    _report(result, url, as_json=json)
+        if result.study.state.value == "CANCELLED":
+            resume = f"`tlsearch fork {parsed.study} NEW` begins with what it found."
+        output.say(f"Stopped: {result.interrupted}. {resume}")
+        raise typer.Exit(128 + (result.signal or 2))
+    _report(result, url, as_json=as_json)
 
 
-def read_settings(
-    settings: Sequence[str], *, trials: int | None = None, minutes: float | None = None
-) -> dict[str, Any]:
+def read_settings(settings: Sequence[str], *, minutes: float | None = None) -> dict[str, Any]:
     """``key=value`` settings as dotted keys and values, the latter read as YAML.
 
     Raises:
@@ -82,8 +140,6 @@ def read_settings(
             overrides[key] = YAML(typ="safe", pure=True).load(text)
         except error.YAMLError:
             raise InputError(f'--set {key}: "{text}" is not a value that YAML knows.') from None
-    if trials is not None:
-        overrides["budget.trials"] = trials
     if minutes is not None:
         if not math.isfinite(minutes):
             raise InputError(f"--minutes must be a finite number, not {minutes}.")
@@ -104,7 +160,7 @@ def _report(result: StudyResult, url: str, *, as_json: bool) -> None:
         print_leaderboard(studies.trials(name, sort="value", limit=10), result.study.metric)
         print_best(best)
     suffix = "" if url == options.DEFAULT_DATABASE else f" --db {_without_password(url)}"
-    output.say(f"\nTry: tlsearch predict {name} IMAGE...{suffix}    tlsearch trials {name}{suffix}")
+    output.say(f"\nTry: tlsearch predict {name} ITEM...{suffix}    tlsearch trials {name}{suffix}")
 
 
 def _without_password(url: str) -> str:

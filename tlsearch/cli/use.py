@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,18 +27,35 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     study: StudyOrBundle,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files, or folders of them.")],
-    top: Annotated[int, typer.Option(min=1, help="Classes to print for each image.")] = 1,
+    items: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ITEM...",
+            help="Images, or folders of them; for a text model tables, .txt files, or texts in quotes.",
+        ),
+    ],
+    top: Annotated[int, typer.Option(min=1, help="Classes to print for each item.")] = 1,
     db: options.Database = None,
     json: options.Json = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print a row for each item, with all classes.")] = False,
 ) -> None:
-    """Classify images with the best model of a study."""
-    from tlsearch.models.evaluation import image_paths
+    """Classify images, or what else the best model of a study takes.
 
-    paths = image_paths(images)
-    predictions = list(_model(study, db).describe(paths))
+    Probabilities are calibrated on the study's validation split.
+    """
+    model = model_of(study, db)
+    found = [named for item in items for named in model.inputs.find(item)]
+    predictions = list(model.describe([item for _, item in found], [name for name, _ in found]))
     if json:
         output.print_json(predictions)
+    elif csv:
+        output.print_csv(
+            ["item", "label", "probability", *model.classes, "error"],
+            [
+                [p.item, p.label, p.probability, *(p.probabilities.get(c) for c in model.classes), p.error]
+                for p in predictions
+            ],
+        )
     else:
         for prediction in predictions:
             likely = list(prediction.probabilities.items())[:top]
@@ -51,20 +69,31 @@ def evaluate(
     study: StudyOrBundle,
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of class folders, or a table.")],
     split: Annotated[str | None, typer.Option(help="Only train, val or test, where data has them.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A key of the table, as in a study file: image_column, label_column, root, ...; may be "
+            "repeated.",
+        ),
+    ] = None,
     db: options.Database = None,
     json: options.Json = False,
 ) -> None:
-    """Score the best model of a study on labelled images."""
+    """Score the best model of a study on labelled images, or what else it takes."""
     from tlsearch.models.evaluation import evaluate as score
+    from tlsearch.models.evaluation import table_options
 
-    found = score(_model(study, db), data, split=split)
+    keys = table_options(setting or [])
+    found = score(model_of(study, db), data, split=split, options=keys)
     if json:
         output.print_json(found)
         return
     for line in found.broken:
         output.say(f"set aside: {line}")
     output.print_table(
-        ["", f"{found.items} images"],
+        ["", f"{found.items} items"],
         [
             *found.metrics.items(),
             *((f"recall of {name}", share) for name, share in found.per_class.items()),
@@ -72,11 +101,12 @@ def evaluate(
     )
 
 
-def _model(study: str, db: str | None) -> Model:
+def model_of(study: str, db: str | None) -> Model:
+    """The model of a study, or of a bundle's folder."""
     from tlsearch.models import bundle
 
     folder = Path(study)
-    if (folder / bundle.MANIFEST).is_file():
+    if os.path.isfile(folder / bundle.MANIFEST):  # False too for names that no file can have
         return bundle.load(folder)
     from tlsearch.reports.studies import Studies
 
@@ -87,7 +117,7 @@ def _model(study: str, db: str | None) -> Model:
             f'Study "{study}" has no verified model yet.',
             hint="It gets one when its search has ended: run it again to finish it.",
         )
-    loaded = bundle.load(Path(best.model.uri))
+    loaded = bundle.load(best.model.uri)
     if loaded.manifest.sha256 != best.model.sha256:
         raise BundleError(
             f"{best.model.uri} holds another model than the one recorded for {study}.",

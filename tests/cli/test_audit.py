@@ -1,0 +1,122 @@
+"""``tlsearch audit``, and what ``tlsearch run`` says and keeps of it.
+
+The command runs in this process, which has imported torch already; its exit code is that of `SystemExit`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tlsearch.cli import main
+from tlsearch.search import setup
+from tlsearch.spec import load
+
+
+@pytest.fixture
+def tainted(images, tmp_path):
+    """Splits as folders; three test images are train images saved again, one of them under another label."""
+    root = tmp_path / "tainted"
+    for split, numbers in (("train", range(30)), ("val", range(30, 35)), ("test", range(35, 40))):
+        for name in ("disc", "frame", "stripes"):
+            (root / split / name).mkdir(parents=True)
+            for number in numbers if name != "stripes" else list(numbers)[: len(numbers) // 3]:
+                source = images / name / f"{number:03d}.png"
+                (root / split / name / source.name).write_bytes(source.read_bytes())
+    for name, label in (("disc", "disc"), ("frame", "frame"), ("frame", "disc")):
+        picture = Image.open(root / "train" / name / "003.png")
+        picture.save(root / "test" / label / f"again_{name}.jpg", quality=95, subsampling=0)
+    (root / "val" / "disc" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    return root
+
+
+@pytest.fixture
+def ask(place, monkeypatch, capsys):
+    """Run ``tlsearch audit``; answers its exit code, what it printed, and what it said besides."""
+    monkeypatch.chdir(place.folder)
+    for name in ("TLSEARCH_CACHE", "TLSEARCH_DB"):
+        monkeypatch.setenv(name, place.env[name])
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["tlsearch", "audit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert not place.database.exists()
+        assert not place.artifacts.exists()
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def test_a_look_at_the_data(place, tainted, ask):
+    study = place.study(data={"path": str(tainted)})
+    code, document, _ = ask(study, "--json")
+    found = json.loads(document)
+    assert code == 0
+    alike = found["near_duplicates"]
+    assert alike["between"] == {"train-test": 3}
+    assert alike["other_label"] == 1
+    assert {pair["item"] for pair in alike["examples"]} == {
+        "test/disc/again_disc.jpg",
+        "test/frame/again_frame.jpg",
+        "test/disc/again_frame.jpg",
+    }
+    assert found["broken"]["examples"][0].startswith("val/disc/broken.jpg: ")
+    assert found["imbalance"]["proposed_metric"] == "balanced_accuracy"
+    _, told, _ = ask(study, "--limit", "2")
+    for words in (
+        "class     train   stop   val   test",
+        "Nearly the same picture in two splits (3)",
+        "... and 1 more",
+        "Broken, set aside (1)",
+        "1 of them under another label",
+        "objective: {metric: balanced_accuracy} counts every class alike",
+    ):
+        assert words in told
+
+
+def test_a_search_says_it_before_it_begins(place, tainted):
+    spec = load(place.study(data={"path": str(tainted)}))
+    prepared = setup.prepare(spec, cache=Path(place.env["TLSEARCH_CACHE"]), threads=1, observe=lambda _: None)
+    said = "\n".join(prepared.warnings)
+    assert "have their like in another split" in said
+    assert "objective: {metric: balanced_accuracy}" in said
+    assert "broken items were set aside: val/disc/broken.jpg" in said
+    assert prepared.audit["near_duplicates"]["count"] == 3
+
+
+def test_a_study_keeps_the_audit_of_its_data(finished):
+    with finished.store() as store:
+        kept = store.study("tiny").audit
+    assert kept["items"] == 120
+    assert kept["near_duplicates"]["compared"] == 36
+    assert "like in another split" not in (finished.folder / "first.txt").read_text()
+
+
+def test_good_data(place, ask):
+    assert "nothing to worry about was found" in ask(place.study())[1]
+
+
+def test_data_that_cannot_be_searched_on_is_refused(place, images, tmp_path, ask):
+    code, _, said = ask(place.study(data={"path": str(tmp_path / "nowhere")}))
+    assert code == 2
+    assert str(tmp_path / "nowhere") in said
+    spoilt = tmp_path / "spoilt"
+    for name in ("disc", "frame"):
+        (spoilt / name).mkdir(parents=True)
+        for number in range(10):
+            content = (images / name / f"{number:03d}.png").read_bytes()
+            (spoilt / name / f"{number}.png").write_bytes(content if number > 1 else content[:100])
+    study = place.study(data={"path": str(spoilt)})
+    code, _, said = ask(study)
+    assert code == 2
+    assert "4 of 20 items are broken (20.0%); up to 5% are set aside" in said
+    assert "disc/0.png" in said
+    assert place.run("run", study, code=2).stderr.endswith(said.partition("Error: ")[2])
+    code, document, _ = ask(study, "--json", "--set", "data.max_broken=0.5")
+    assert code == 0
+    assert json.loads(document)["broken"]["count"] == 4

@@ -1,0 +1,102 @@
+"""``init``, ``schema`` and ``tlsearch.toml``, as people use them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tlsearch import spec
+
+
+def tlsearch(*words, cwd, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "tlsearch", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def photos(folder, counts, size=100):
+    generator = np.random.default_rng(0)
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = generator.integers(0, 256, (size, size + 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.jpg")
+
+
+def test_init_writes_a_study_that_fits_and_keeps_what_is_there(tmp_path):
+    photos(tmp_path / "my photos", {"cat": 30, "dog": 6})
+    done = tlsearch("init", "my photos", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    written = tmp_path / "my-photos.yaml"
+    study = spec.load(written)
+    assert study.study == "my-photos"
+    assert study.data.options["path"] == str(tmp_path / "my photos")
+    assert study.objective.metric == "balanced_accuracy"  # five cats to a dog
+    assert study.data.image_size == 128
+    assert study.data.split.val == 0.2  # 36 images
+    assert "#" in written.read_text()
+
+    again = tlsearch("init", "my photos", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "--force" in again.stderr
+    elsewhere = tlsearch("init", "my photos", "-o", "x.yaml", "--name", "x", "--json", cwd=tmp_path)
+    assert json.loads(elsewhere.stdout)["counts"] == {"cat": 30, "dog": 6}
+    assert spec.load(tmp_path / "x.yaml").study == "x"
+
+
+def test_init_of_a_table_finds_its_columns_and_paths(tmp_path):
+    photos(tmp_path / "in", {"a": 2, "b": 2})
+    (tmp_path / "in" / "list.csv").write_text(
+        "file,class,split\na/0.jpg,a,train\na/1.jpg,a,val\nb/0.jpg,b,train\nb/1.jpg,b,val\n"
+    )
+    (tmp_path / "studies").mkdir()
+    done = tlsearch("init", "in/list.csv", "-o", "studies/list.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    study = spec.load(tmp_path / "studies" / "list.yaml")
+    assert study.data.options["image_column"] == "file"
+    assert study.data.options["label_column"] == "class"
+    assert os.path.samefile(study.data.options["path"], tmp_path / "in" / "list.csv")
+    assert "test is cut from train" in (tmp_path / "studies" / "list.yaml").read_text()
+
+
+def test_init_of_nothing_says_what_would_be_right(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name, expected in (("missing", "nothing at missing"), ("empty", "one folder per class")):
+        done = tlsearch("init", name, cwd=tmp_path)
+        assert done.returncode == 2
+        assert expected in done.stderr
+    assert not list(tmp_path.glob("*.yaml"))
+
+
+def test_schema_is_json(tmp_path):
+    done = tlsearch("schema", cwd=tmp_path)
+    assert "budget" in json.loads(done.stdout)["properties"]
+
+
+def test_defaults_come_from_the_nearest_file_and_the_environment_wins(tmp_path):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (tmp_path / "tlsearch.toml").write_text('db = "sqlite:///mine.db"\n')
+    assert f"{tmp_path / 'mine.db'}" in tlsearch("studies", cwd=inner).stderr
+    assert "other.db" in tlsearch("studies", cwd=inner, TLSEARCH_DB="sqlite:///other.db").stderr
+    assert "third.db" in tlsearch("studies", "--db", "sqlite:///third.db", cwd=inner).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [('artefacts = "x"', 'Did you mean "artifacts"?'), ("db = [", "Can't read")]
+)
+def test_a_wrong_file_of_defaults_is_an_error(tmp_path, text, expected):
+    (tmp_path / "tlsearch.toml").write_text(text)
+    done = tlsearch("studies", cwd=tmp_path)
+    assert done.returncode == 2
+    assert expected in done.stderr

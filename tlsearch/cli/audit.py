@@ -1,0 +1,87 @@
+"""``tlsearch audit``: a look at the data before anything is searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tlsearch.cli import options, output
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(audit)
+
+
+def audit(
+    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")],
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Replace a value of the study file; may be repeated."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Examples of each kind to print.")] = 10,
+    json: options.Json = False,
+) -> None:
+    """Look at a study's data: broken and doubled images, clashing labels, classes. Nothing is searched."""
+    from tlsearch import spec
+    from tlsearch.cli.live import view
+    from tlsearch.cli.search import read_settings
+    from tlsearch.search import setup
+
+    parsed = spec.load(study, overrides=read_settings(setting or ()))
+    with view() as observe:
+        found = setup.examine(parsed, observe=observe)
+    if json:
+        output.print_json(found)
+        return
+    _print_classes(found)
+    for title, lines, count in _lists(found):
+        print(f"\n{title} ({count})")
+        for line in lines[:limit]:
+            print(f"  {line}")
+        if count > limit:
+            print(f"  ... and {count - limit} more")
+    print("\nIn short")
+    for line in found["warnings"] or ["nothing to worry about was found"]:
+        print(f"  {line}")
+
+
+def _print_classes(found: Mapping[str, Any]) -> None:
+    splits = list(found["counts"])
+    rows = [
+        [label, *(found["counts"][split][label] for split in splits)] for label in found["counts"][splits[0]]
+    ]
+    total = ["all", *(sum(found["counts"][split].values()) for split in splits)]
+    output.print_table(["class", *splits], [*rows, total], right=splits)
+
+
+def _lists(found: Mapping[str, Any]) -> Iterator[tuple[str, list[str], int]]:
+    """Title, lines and count of each kind of finding that there is."""
+    alike = found["near_duplicates"]
+    if alike and alike["count"]:
+        lines = [
+            f"{pair['item']} ({pair['split']}, {pair['label']}) and {pair['other']}"
+            f" ({pair['other_split']}, {pair['other_label']}), distance {pair['distance']:.3f}"
+            for pair in alike["examples"]
+        ]
+        yield "Nearly the same picture in two splits", lines, alike["count"]
+    kinds = [
+        ("Broken, set aside", found["broken"]),
+        ("One content under different labels", found["clashes"]),
+        ("One content in more than one split", found["overlaps"]),
+        ("In source_data too", found["source_copies"]),
+        ("Of one plain colour", alike["plain"] if alike else {"count": 0}),
+        ("Tiny classes", found["tiny_classes"]),
+    ]
+    for title, some in kinds:
+        if some["count"]:
+            yield title, [_line(example) for example in some["examples"]], some["count"]
+
+
+def _line(example: Any) -> str:
+    return example if isinstance(example, str) else " | ".join(map(str, example))

@@ -1,0 +1,41 @@
+"""``cluster``: what a cluster needs besides Ray."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from tlsearch.cli import output
+
+group = typer.Typer(no_args_is_help=True, help="Care for a Ray cluster.", rich_markup_mode=None)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(group, name="cluster")
+
+
+@group.callback()
+def _group() -> None:
+    """Care for a Ray cluster."""
+
+
+@group.command()
+def token(
+    show: Annotated[
+        bool, typer.Option("--show", help="Print the token itself, to carry it elsewhere.")
+    ] = False,
+) -> None:
+    """Make the token that nodes and people need to get onto a cluster, and print how they use it."""
+    from tlsearch.cluster import token as tokens
+
+    if show:
+        print(tokens.read())
+        return
+    path, new = tokens.create()
+    output.say(f"{'A new token is' if new else 'There is a token'} in {path}; nobody else can read it.")
+    output.say("Every node needs it before `ray start`, and everybody who submits, with these variables:")
+    print("export RAY_AUTH_MODE=token")
+    print(f"export {tokens.PATH}={shlex.quote(str(path))}")

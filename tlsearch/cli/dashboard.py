@@ -1,0 +1,40 @@
+"""``dashboard`` and ``export-optuna``: studies as Optuna's tools show them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tlsearch.cli import options, output
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(dashboard)
+    app.command("export-optuna")(export_optuna)
+
+
+def dashboard(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On this machine; 0 takes a free one.")] = 8080,
+    db: options.Database = None,
+) -> None:
+    """Show studies live in optuna-dashboard, on this machine only, until Ctrl-C. Running searches go on."""
+    from tlsearch.reports import dashboard as server
+
+    def ready(url: str) -> None:
+        output.say(f"Listening on {url} (Ctrl-C ends it; nothing can be changed from there).")
+
+    server.serve(options.database(db), port=port, ready=ready)
+
+
+def export_optuna(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")],
+    to: Annotated[str, typer.Option(metavar="URL", help="Optuna's database, such as sqlite:///optuna.db.")],
+    db: options.Database = None,
+) -> None:
+    """Copy a study into a database of Optuna's own, for tools that read those."""
+    from tlsearch.reports.optuna_view import export
+
+    count = export(options.database(db), study, to)
+    output.say(f"{count} trials copied. Look at them with: optuna-dashboard {to}")

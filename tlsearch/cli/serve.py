@@ -1,0 +1,53 @@
+"""``serve``: the best model behind HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tlsearch.cli import options, output
+from tlsearch.cli.use import StudyOrBundle, model_of
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(serve)
+
+
+def serve(
+    study: StudyOrBundle,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; others than this machine's need a token.")
+    ] = ("127.0.0.1"),
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TLSEARCH_TOKEN",
+            help="What callers must send as `Authorization: Bearer TOKEN`; better in the variable: `ps` "
+            "shows options.",
+            show_default=False,
+        ),
+    ] = None,
+    max_mb: Annotated[float, typer.Option(min=0.001, help="Of one request, in megabytes.")] = 32.0,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Of one image.")] = 50_000_000,
+    max_files: Annotated[int, typer.Option(min=1, help="Images in one request.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Images that go through the model together.")] = 32,
+    wait_ms: Annotated[float, typer.Option(min=0, help="How long a batch waits for more images.")] = 2.0,
+    db: options.Database = None,
+) -> None:
+    """Answer HTTP requests with the best model's predictions: POST /predict, pages / and /docs.
+
+    Ctrl-C answers what has come in and stops.
+    """
+    from tlsearch.models.serving.limits import Limits, check_host, check_installed
+
+    check_installed()
+    check_host(host, token)
+    from tlsearch.models.serving.server import run
+
+    limits = Limits(
+        bytes=int(max_mb * 1e6), pixels=max_pixels, files=max_files, batch=batch, wait=wait_ms / 1000
+    )
+    run(model_of(study, db), host=host, port=port, token=token, limits=limits, told=output.say)

@@ -1,0 +1,105 @@
+"""``resume``, ``pause``, ``cancel``, ``fork``: studies that the database holds, from any machine."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tlsearch.cli import options, output
+from tlsearch.cli.jobs import Follow, Wait, hand_in
+from tlsearch.cli.query import StudyName
+from tlsearch.cli.search import Insecure, Minutes, Setting, Trials, read_settings, search
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (resume, pause, cancel, fork):
+        app.command()(command)
+
+
+def resume(
+    study: StudyName,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            envvar="TLSEARCH_ADDRESS",
+            metavar="URL",
+            help="The dashboard of the cluster to hand it to; without it, the search runs here.",
+        ),
+    ] = None,
+    trials: Trials = None,
+    minutes: Minutes = None,
+    setting: Setting = None,
+    db: options.Database = None,
+    artifacts: options.Artifacts = None,
+    wait: Wait = False,
+    follow: Follow = False,
+    insecure_no_token: Insecure = False,
+    json: options.Json = False,
+) -> None:
+    """Go on with a study as the database holds it; --trials +50 extends it."""
+    from tlsearch import spec
+    from tlsearch.search import steer
+
+    url = options.database(db)
+    known = steer.stored(url, study)
+    overrides = read_settings(setting or (), minutes=minutes)
+    if trials is not None:
+        overrides["budget.trials"] = steer.trials_in_all(trials, known, url)
+    parsed = spec.parse(known.to_json(), overrides=overrides, name=f"study {study}")
+    if address is None:
+        search(
+            parsed,
+            url,
+            artifacts,
+            address=None,
+            insecure=insecure_no_token,
+            again=False,
+            as_json=json,
+            resume=f"`tlsearch resume {study}` goes on from here.",
+        )
+    else:
+        hand_in(
+            parsed,
+            url,
+            artifacts,
+            address=address,
+            insecure=insecure_no_token,
+            wait=wait,
+            follow=follow,
+            as_json=json,
+        )
+
+
+def pause(study: StudyName, db: options.Database = None) -> None:
+    """Ask a running study to stop for now, wherever it runs; `resume` goes on with it."""
+    from tlsearch.search import steer
+
+    steer.pause(options.database(db), study)
+    output.say(f"Its driver stops within seconds. `tlsearch resume {study}` goes on.")
+
+
+def cancel(study: StudyName, db: options.Database = None) -> None:
+    """End a study for good, wherever it runs; what it found stays."""
+    from tlsearch.search import steer
+
+    driven = steer.cancel(options.database(db), study)
+    output.say("Its driver ends it within seconds." if driven else f'Study "{study}" is cancelled.')
+
+
+def fork(
+    study: StudyName,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Name of the new study.")],
+    setting: Setting = None,
+    db: options.Database = None,
+    json: options.Json = False,
+) -> None:
+    """Make a new study that begins with what another one learned; `resume NEW` runs it."""
+    from tlsearch.search import steer
+
+    made = steer.fork(options.database(db), study, new, overrides=read_settings(setting or ()))
+    if json:
+        output.print_json(made)
+    else:
+        output.say(f'Study "{new}" begins with what "{study}" learned. `tlsearch resume {new}` runs it.')
