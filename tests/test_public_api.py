@@ -23,8 +23,8 @@ def fresh(code: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_the_package_exports_three_verbs():
-    assert tlsearch.__all__ == ["load", "open", "run"]
+def test_the_package_exports_three_verbs_and_an_estimator():
+    assert tlsearch.__all__ == ["TransferSearchClassifier", "load", "open", "run"]
     for name in tlsearch.__all__:
         assert (getattr(tlsearch, name).__doc__ or "").strip()
 

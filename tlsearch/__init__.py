@@ -15,13 +15,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tlsearch.estimator import TransferSearchClassifier
     from tlsearch.models.bundle import Model
     from tlsearch.reports.studies import Studies
     from tlsearch.search.progress import Observer
     from tlsearch.search.study import StudyResult
     from tlsearch.spec import StudySpec
 
-__all__ = ["load", "open", "run"]
+__all__ = ["TransferSearchClassifier", "load", "open", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """The estimator is imported when it is asked for: scikit-learn takes a second."""
+    if name == "TransferSearchClassifier":
+        from tlsearch.estimator import TransferSearchClassifier
+
+        return TransferSearchClassifier
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def run(
@@ -36,7 +46,7 @@ def run(
     Args:
         study: a study file's path, its content as a mapping, or a `StudySpec`.
         db: URL of the study database; made if it isn't there.
-        artifacts: folder where weights and models go.
+        artifacts: where weights and models go: a folder, or a URL such as s3://BUCKET/PREFIX.
         observe: called with a `tlsearch.search.progress.Snapshot` whenever something happened.
 
     Raises:
@@ -53,7 +63,7 @@ def run(
         parsed = spec.parse(study)
     else:
         parsed = study
-    return studies.run(parsed, database=db, artifacts=Path(artifacts), observe=observe or silent)
+    return studies.run(parsed, database=db, artifacts=artifacts, observe=observe or silent)
 
 
 def open(db: str = "sqlite:///tlsearch.db") -> Studies:
@@ -68,11 +78,11 @@ def open(db: str = "sqlite:///tlsearch.db") -> Studies:
 
 
 def load(bundle: str | Path) -> Model:
-    """A model that predicts, from its folder.
+    """A model that predicts, from its folder or URL.
 
     Raises:
         tlsearch.errors.BundleError: it isn't there, or isn't what was written.
     """
     from tlsearch.models import bundle as bundles
 
-    return bundles.load(Path(bundle))
+    return bundles.load(bundle)

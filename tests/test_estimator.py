@@ -1,0 +1,115 @@
+"""The estimator: scikit-learn's own checks as far as they apply, and a real search."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from tlsearch import TransferSearchClassifier
+from tlsearch.errors import InputError
+
+
+@parametrize_with_checks([TransferSearchClassifier()])
+def test_scikit_learn_accepts_it(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    found = load_digits(n_class=3)
+    images = np.kron(np.rint(found.images * 15).astype(np.uint8), np.ones((4, 4), np.uint8))
+    names = np.array(["zero", "one", "two"])[found.target]
+    return images[:240], names[:240], images[240:300], names[240:300]
+
+
+@pytest.fixture(scope="module")
+def fitted(digits, tmp_path_factory):
+    images, names, _, _ = digits
+    return TransferSearchClassifier(
+        budget=5,
+        trials=3,
+        epochs=2,
+        strategies=["linear_probe"],
+        image_size=32,
+        directory=tmp_path_factory.mktemp("fit"),
+    ).fit(images, names)
+
+
+@pytest.mark.slow
+def test_fits_predicts_and_tells_what_won(fitted, digits):
+    _, _, images, names = digits
+    assert fitted.classes_.tolist() == ["one", "two", "zero"]
+    assert fitted.score(images, names) > 0.8
+    shares = fitted.predict_proba(images)
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-5)
+    assert (fitted.classes_[shares.argmax(axis=1)] == fitted.predict(images)).all()
+    assert fitted.best_strategy_ == "linear_probe"
+    assert "learning_rate" in fitted.best_params_
+    assert 0.8 < fitted.best_score_ <= 1
+
+
+@pytest.mark.slow
+def test_paths_frames_and_pixels_are_the_same_images(fitted, digits, tmp_path):
+    from PIL import Image
+
+    _, _, images, _ = digits
+    paths = []
+    for number, image in enumerate(images[:8]):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(image).save(paths[-1])
+    expected = fitted.predict_proba(images[:8])
+    for same in (paths, [str(path) for path in paths], pd.DataFrame({"image": map(str, paths)})):
+        np.testing.assert_allclose(fitted.predict_proba(same), expected, atol=1e-6)
+    np.testing.assert_allclose(fitted.predict_proba(images[:8] / 255), expected, atol=1e-6)
+
+
+def test_paths_are_searched_as_a_table(tmp_path):
+    from PIL import Image
+
+    from tlsearch.datasets.table import Table, TableOptions
+
+    paths = []
+    for number in range(4):
+        paths.append(tmp_path / f"a b,{number}.png")
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(paths[-1])
+    section = TransferSearchClassifier()._data(tmp_path / "s", paths, np.array([0, 1, 0, 1]))
+    options = {key: value for key, value in section.items() if key in ("path", "root")}
+    samples = Table().load(TableOptions(**options))
+    assert list(samples.items) == paths
+    assert list(samples.labels) == [0, 1, 0, 1]
+
+
+def test_unfitted_and_clones():
+    with pytest.raises(NotFittedError):
+        TransferSearchClassifier().predict(np.zeros((1, 8, 8), np.uint8))
+    assert clone(TransferSearchClassifier(trials=7)).trials == 7
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((4, 9)), [0, 1, 0, 1], "Reshape your data"),
+        (np.zeros((4, 8, 8)), [0, 1, 0], "4 items and y has 3"),
+        (np.zeros((40, 8, 8)), [0] * 40, "1 class"),
+        (np.zeros((4, 8, 8)), [0, 1, 0, 1], "too few"),
+        (np.full((40, 8, 8), 7.5), [0, 1] * 20, "floats from 0 to 1"),
+        (np.zeros((40, 8, 8)), np.linspace(0, 1, 40), "Unknown label type"),
+        (pd.DataFrame({"a": ["x"], "b": ["y"]}), [0], "one column"),
+        ([], [], "X is empty"),
+        ([1, 2], [0, 1], "right are paths"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_searched(images, labels, message):
+    with pytest.raises(ValueError, match=message):
+        TransferSearchClassifier().fit(images, labels)
+
+
+def test_a_wrong_setting_is_named(tmp_path):
+    images = np.zeros((40, 8, 8))
+    with pytest.raises(InputError, match=r"objective\.metric"):
+        TransferSearchClassifier(metric="acc", directory=tmp_path).fit(images, [0, 1] * 20)
