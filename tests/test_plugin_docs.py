@@ -18,8 +18,14 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from tlsearch.cli.app import app
-from tlsearch.contracts import BackboneFamily, DatasetSource, Strategy
-from tlsearch.testing import BackboneContract, DatasetContract, StrategyContract, installed
+from tlsearch.contracts import BackboneFamily, Combination, DatasetSource, Strategy
+from tlsearch.testing import (
+    BackboneContract,
+    CombinationContract,
+    DatasetContract,
+    StrategyContract,
+    installed,
+)
 from tlsearch.testing.contract import Contract
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +53,7 @@ def module_of(number: int, folder: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def plugins_in(module) -> list[type]:
-    kinds = (Strategy, BackboneFamily, DatasetSource)
+    kinds = (Strategy, BackboneFamily, DatasetSource, Combination)
     return [
         value
         for value in vars(module).values()
@@ -75,6 +81,8 @@ def test_python_is_run_and_plugins_keep_the_contract(tmp_path, monkeypatch, numb
         elif issubclass(kind, BackboneFamily):
             with installed(backbones={"plain": kind}):
                 keeps(type("Checked", (BackboneContract,), {"backbone": "plain/small"}))
+        elif issubclass(kind, Combination):
+            keeps(type("Checked", (CombinationContract,), {"combination": kind()}))
         else:
             with installed(datasets={"documented": kind}):
                 keeps(type("Checked", (DatasetContract,), {"dataset": "documented"}))
@@ -82,7 +90,8 @@ def test_python_is_run_and_plugins_keep_the_contract(tmp_path, monkeypatch, numb
 
 def test_the_python_shows_every_kind():
     bases = set(re.findall(r"^class \w+\((\w+)", "\n".join(blocks("python")), flags=re.MULTILINE))
-    assert {"FineTuning", "HeadStrategy", "BackboneFamily", "DatasetSource", "StrategyContract"} <= bases
+    kinds = {"FineTuning", "HeadStrategy", "BackboneFamily", "DatasetSource", "Combination"}
+    assert kinds | {"StrategyContract"} <= bases
 
 
 def test_the_table_of_hooks_names_all_of_them():
@@ -133,7 +142,7 @@ def test_the_package_that_is_written_is_the_one_that_is_installed_and_checked(tm
 
 
 def test_packages_and_bases_that_are_named_exist():
-    for name in ("tlsearch-efficientnet-lite", "tlsearch-lora", "tlsearch-staged"):
+    for name in ("tlsearch-efficientnet-lite", "tlsearch-lora", "tlsearch-staged", "tlsearch-averaging"):
         assert name in README
         assert (ROOT / "plugins" / name / "pyproject.toml").is_file(), name
     for module, name in (("tlsearch.backbones.timm", "TimmBackbones"), ("tlsearch.contracts", "opaque")):

@@ -12,6 +12,7 @@ from timm.data import ImageNetInfo
 from tlsearch_efficientnet_lite import EfficientNetLite
 
 from tlsearch.errors import UnknownNameError, WeightsError
+from tlsearch.testing import BackboneContract
 
 # scikit-learn's photographs: a palace in Beijing, and a dahlia, which is no ImageNet class.
 BUILDINGS = {"palace", "bell cote, bell cot", "monastery", "castle"}
@@ -78,3 +79,9 @@ def test_it_comes_through_its_entry_point():
     entry = importlib.metadata.entry_points(group="tlsearch.backbones")["efficientnet_lite"]
     assert entry.load() is EfficientNetLite
     assert entry.name == EfficientNetLite.family
+
+
+class TestLite0(BackboneContract):
+    backbone = "efficientnet_lite/lite0"
+    weights = "pretrained"
+    image_size = 32

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tlsearch_light import BitFit, NormTuning, RanPAC
+from tlsearch_light import BitFit, Head2Toe, NormTuning, RanPAC
+from tlsearch_light.head2toe import relevance
 from tlsearch_light.ranpac import STRENGTHS
 from torch import nn
 
@@ -23,6 +24,10 @@ class TestNormTuning(StrategyContract):
 class TestRanPAC(StrategyContract):
     strategy = "ranpac"
     params = {"size": 512}
+
+
+class TestHead2Toe(StrategyContract):
+    strategy = "head2toe"
 
 
 def trained(strategy, pretrained, **changes):
@@ -141,3 +146,63 @@ def test_ranpac_is_ridge_of_the_best_leave_one_out_error(count):
     logits = head(features).double().numpy()
     sharpness = np.ptp(logits) / np.ptp(expected)
     assert logits == pytest.approx(sharpness * expected, abs=1e-3 * sharpness)
+
+
+def layered(count=400, seed=0):
+    """Features of which two tell the three classes apart, one is constant, and the rest is noise."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 3
+    features = torch.randn(count, 20, generator=generator)
+    features[:, 3] += 3.0 * (labels == 0)
+    features[:, 10] = 100 * features[:, 10] + 300.0 * (labels == 1)
+    features[:, 7] = 5.0
+    return features, labels
+
+
+@pytest.mark.parametrize("strength", [0.01, 0.1])
+def test_the_lasso_finds_what_tells_the_classes_apart_at_any_scale(strength):
+    scores = relevance(*layered(), 3, strength)
+    assert set(scores.topk(2).indices.tolist()) == {3, 10}
+    assert scores.argmin() == 7, "a constant tells nothing"
+    assert scores.isfinite().all()
+
+
+def test_the_lasso_is_at_its_minimum():
+    features, labels = layered()
+    count, strength = len(features), 0.1
+    inputs = ((features - features.mean(0)) / features.std(0, unbiased=False))[:, [3, 10]].double()
+    targets = nn.functional.one_hot(labels, 3).double()
+    priors = targets.mean(0).log()
+    most = (inputs.T @ (priors.softmax(0) - targets) / count).norm(dim=1).max()
+    weights = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [weights], max_iter=500, tolerance_grad=1e-10, line_search_fn="strong_wolfe"
+    )
+
+    def objective():
+        optimizer.zero_grad()
+        fit = nn.functional.cross_entropy(inputs @ weights + priors, labels)
+        loss = fit + strength * most * (weights.square().sum(1) + 1e-12).sqrt().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(objective)
+    found = relevance(features[:, [3, 10]], labels, 3, strength) - 2
+    assert found.tolist() == pytest.approx(weights.detach().norm(dim=1).tolist(), rel=1e-3)
+
+
+@pytest.mark.parametrize("make", [tiny_cnn, tiny_vit])
+def test_head2toe_is_given_every_layer_pooled_and_the_features(make):
+    pretrained, strategy = make(), Head2Toe()
+    images = torch.randn(5, 3, 16, 16)
+    widths = []
+    for cells in (1, 4):
+        model = Backbone(pretrained, classes=10).eval()
+        strategy.prepare(model, {**strategy.default(model.info), "cells": cells})
+        assert len(model.layers) >= len(model.info.groups)
+        model.head = nn.Identity()
+        features = model(images)
+        assert torch.equal(features[:, -model.info.width :], pretrained.trunk(images))
+        assert features.shape[1] == model.width
+        widths.append(model.width - model.info.width)
+    assert widths[0] < widths[1] <= 4 * widths[0]

@@ -90,7 +90,7 @@ def test_lp_ft_has_a_rate_for_each_stage(bench):
     strategy.prepare(model, params)
     rates = []
     for epoch in (2, 3):
-        strategy.on_epoch(model, epoch, params)
+        strategy.on_epoch(model, epoch, 10, params)
         rates.append({group["lr"] for group in strategy.param_groups(model, params)})
     assert rates == [{params["head_learning_rate"]}, {3e-4, 6e-4}]
 
@@ -100,7 +100,7 @@ def test_batch_norm_may_train_too(bench):
     for choice, trains in (("frozen", False), ("trained", True)):
         params = {**strategy.default(model.info), "batch_norm": choice}
         strategy.prepare(model, params)
-        strategy.on_epoch(model, 5, params)
+        strategy.on_epoch(model, 5, 10, params)
         norms = [m for m in model.trunk.modules() if isinstance(m, nn.BatchNorm2d)]
         assert {p.requires_grad for m in norms for p in m.parameters()} == {trains}
         others = {id(p) for p in model.parameters()} - {id(p) for m in norms for p in m.parameters()}
@@ -108,12 +108,12 @@ def test_batch_norm_may_train_too(bench):
 
 
 @pytest.mark.parametrize(
-    ("pace", "depth", "lowest"),
-    [(1, 0.0, [13, 12, 11]), (4, 0.0, [13, 9, 5]), (4, 0.75, [13, 10, 10])],
+    ("share", "depth", "lowest"),
+    [(0.5, 0.0, [13, 0, 0]), (0.8, 0.0, [13, 6, 0]), (0.8, 0.75, [13, 11, 10])],
 )
-def test_gradual_unfreezing_adds_groups_from_the_top(bench, pace, depth, lowest):
+def test_gradual_unfreezing_adds_groups_from_the_top(bench, share, depth, lowest):
     worker = bench(3, stop=0.0)
-    point = worker.point(VIT, "gradual_unfreezing", groups_per_epoch=pace, freeze_depth=depth)
+    point = worker.point(VIT, "gradual_unfreezing", thawed_after=share, freeze_depth=depth)
     for _, first in zip(worker.epochs(point), lowest, strict=True):
         assert trained_groups(worker.model) == list(range(first, 13))
         kept = untouched(worker, VIT)
@@ -121,11 +121,43 @@ def test_gradual_unfreezing_adds_groups_from_the_top(bench, pace, depth, lowest)
         assert [i for i, names in groups if not all(kept[n] for n in names)] == list(range(first, 13))
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3, 10, 50])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_all_groups_train_in_time_whatever_the_epochs(bench, epochs, share):
+    strategy, model = GradualUnfreezing(), Backbone(bench().backbone(VIT), classes=10)
+    params = {**strategy.default(model.info), "thawed_after": share}
+    strategy.prepare(model, params)
+    counts = []
+    for epoch in range(1, epochs + 1):
+        strategy.on_epoch(model, epoch, epochs, params)
+        counts.append(len(trained_groups(model)))
+    assert counts[0] == 0
+    assert counts == sorted(counts)
+    if epochs > 1:
+        grace = strategy.grace(epochs, params)
+        assert counts[grace:] == [13] * (epochs - grace), "compared only when all train"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "probe", "fitted"), [(10, 2, 2), (10, 3, 3), (3, 3, 2), (2, 2, 1), (1, 2, 1)]
+)
+def test_lp_ft_keeps_an_epoch_for_all_and_asks_not_to_be_judged_before(bench, epochs, probe, fitted):
+    strategy, model = LPFT(), Backbone(bench().backbone(VIT), classes=10)
+    params = {**strategy.default(model.info), "head_epochs": probe}
+    strategy.prepare(model, params)
+    heads_alone = 0
+    for epoch in range(1, epochs + 1):
+        strategy.on_epoch(model, epoch, epochs, params)
+        heads_alone += not trained_groups(model)
+    assert heads_alone == fitted
+    assert strategy.grace(epochs, params) == fitted + 1
+
+
 def test_every_group_learns_slower_than_the_one_above_it(bench):
     strategy, model = GradualUnfreezing(), Backbone(bench().backbone(VIT), classes=10)
     params = {**strategy.default(model.info), "learning_rate": 1e-3}
     strategy.prepare(model, params)
-    strategy.on_epoch(model, 100, params)
+    strategy.on_epoch(model, 10, 10, params)
     rates = {id(p): group["lr"] for group in strategy.param_groups(model, params) for p in group["params"]}
     parameters = dict(model.trunk.named_parameters())
     by_group = [{rates[id(parameters[n])] for n in names} for names in model.info.groups]

@@ -102,7 +102,7 @@ class DoRA(LoRA):
 
     dora = True
 
-    def on_epoch(self, model: Backbone, epoch: int, params: Params) -> None:
+    def on_epoch(self, model: Backbone, epoch: int, epochs: int, params: Params) -> None:
         """Lay the factors out in rows, as peft reads them; the model was put into channels-last format."""
         for name, parameter in model.trunk.named_parameters():
             if "lora_" in name:

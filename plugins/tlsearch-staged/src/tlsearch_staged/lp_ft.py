@@ -46,9 +46,13 @@ class LPFT(FineTuning):
         default = self.default(backbone)
         return [default, {**default, "learning_rate": 3e-5, "head_epochs": 3}]
 
-    def on_epoch(self, model: Backbone, epoch: int, params: Params) -> None:
-        """The trunk rests while the head is fitted."""
-        probing = epoch <= number(params, "head_epochs")
+    def grace(self, epochs: int, params: Params) -> int:
+        """The probe, and one epoch in which the trunk has only begun to move."""
+        return _probing(epochs, params) + 1
+
+    def on_epoch(self, model: Backbone, epoch: int, epochs: int, params: Params) -> None:
+        """The trunk rests while the head is fitted; the last epoch at least is for all."""
+        probing = epoch <= _probing(epochs, params)
         thaw(model, 1.0 if probing else number(params, "freeze_depth"), params)
 
     def param_groups(self, model: Backbone, params: Params) -> list[dict[str, Any]]:
@@ -56,3 +60,8 @@ class LPFT(FineTuning):
         if not any(parameter.requires_grad for parameter in model.trunk.parameters()):
             params = {**params, "learning_rate": params["head_learning_rate"], "head_multiplier": 1.0}
         return super().param_groups(model, params)
+
+
+def _probing(epochs: int, params: Params) -> int:
+    """Epochs for the head alone; of one epoch in all that one."""
+    return max(1, min(int(number(params, "head_epochs")), epochs - 1))

@@ -1,0 +1,1 @@
+"""Hugging Face data sets and WebDataset shards as sources of tlsearch."""
