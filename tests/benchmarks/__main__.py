@@ -23,6 +23,7 @@ NAMES = (
     "decoding",
     "backbone_work",
     "orchestration",
+    "cluster",
     "time_to_accuracy",
 )
 OUT = Path(__file__).parent / "results"
