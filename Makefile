@@ -2,15 +2,19 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WORKERS ?= 3
 STAMP := $(VENV)/.installed
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint docs bench bench-strategies chaos clean
 
 help:
 	@echo "make demo   search for the best way to carry ImageNet weights over to handwritten digits"
 	@echo "make test   all checks and tests"
+	@echo "make docs   the documentation, into build/docs"
 	@echo "make bench  benchmarks against the plain scripts"
+	@echo "make bench-strategies  all strategies under equal budgets, on five data sets; hours"
+	@echo "make chaos  every fault as often as docs/reliability.md says; hours"
 	@echo "make clean  remove the virtual environment and the demo's results"
 
 $(STAMP): pyproject.toml $(PLUGINS)
@@ -30,11 +34,26 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Files are handed to WORKERS processes; each test that measures time allows for the others.
 test: lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks
+
+# Goes on where it was broken off; hours of one core. ARGS="--hours 1", ARGS=--quick, ARGS=--tables.
+bench-strategies: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
+	$(BIN)/python -m tests.benchmarks.strategies $(ARGS)
+
+# All repetitions of every fault; TLSEARCH_CHAOS=0.3 does three tenths of them. ARGS="-k disk" chooses.
+chaos: $(STAMP)
+	TLSEARCH_CHAOS=$${TLSEARCH_CHAOS:-1} TLSEARCH_CHAOS_RESULTS=tests/chaos/results/chaos.json OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest tests/chaos -m chaos --timeout=14400 $(ARGS)
+	$(BIN)/python -m tests.chaos.results
 
 clean:
 	rm -rf $(VENV) demo

@@ -64,6 +64,7 @@ class Place:
     images: Path
     env: dict[str, str]
     url: str = ""
+    python: str = sys.executable
     begun: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -99,7 +100,7 @@ class Place:
     def start(self, *arguments: object, **env: str) -> subprocess.Popen[str]:
         """A command as a process that leads a group of its own."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "tlsearch", *map(str, arguments)],
+            [self.python, "-m", "tlsearch", *map(str, arguments)],
             cwd=self.folder,
             env={**self.env, **env},
             stdin=subprocess.DEVNULL,
@@ -159,6 +160,13 @@ class Place:
             for pipe in (process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: handed out last, they would keep one process busy at the end."""
+    marks = ("slow", "chaos")
+    slow = {item.path for item in items if any(map(item.get_closest_marker, marks))}
+    items.sort(key=lambda item: item.path not in slow)  # stable: within a file nothing moves
 
 
 @pytest.fixture(scope="session")

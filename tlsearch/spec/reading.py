@@ -1,218 +1,22 @@
-"""A study file (YAML) as a frozen, strictly validated `StudySpec`.
-
-Every mistake is reported at once, each with file, line, path, what would be right. Nothing here looks at
-data, plugins or the database; names are resolved later by those who know them.
-"""
+"""Reading a study file: every mistake at once, each with file, line, path and what would be right."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
 import json
-import math
 import typing
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ValidationError
 
 from tlsearch.errors import SpecError, did_you_mean
+from tlsearch.spec.sections import DataSpec, StudySpec
 from tlsearch.yaml_text import read_yaml
 
 MAX_BYTES = 100_000
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
-
-Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"]
-
-
-def _scalar(given: Any) -> Any:
-    if not isinstance(given, bool | int | float | str) or (
-        isinstance(given, float) and not math.isfinite(given)
-    ):
-        raise ValueError("must be a finite number, a text, true or false")
-    return given
-
-
-Scalar = Annotated[bool | int | float | str, PlainValidator(_scalar)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class SplitSpec(_Section):
-    """Shares of the data; ``stop`` is cut from the training part, for early stopping only."""
-
-    val: Fraction = 0.15
-    test: Fraction = 0.15
-    stop: Fraction = 0.1
-
-    @model_validator(mode="after")
-    def _leaves_something(self) -> SplitSpec:
-        if self.val <= 0:
-            raise ValueError("val must be above 0: trials are compared on it")
-        if self.val + self.test >= 0.9:
-            raise ValueError("val and test together must leave at least 0.1 for training")
-        return self
-
-
-class DataSpec(BaseModel):
-    """A data set: its source, how it is split, and the source's own keys (``options``)."""
-
-    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
-
-    source: str
-    split: SplitSpec = SplitSpec()
-    image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
-    horizontal_flip: bool | None = None
-    max_broken: Fraction = 0.05
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """Keys that belong to the source plugin, not yet validated."""
-        return dict(self.model_extra or {})
-
-
-class BackboneSpec(_Section):
-    """A backbone and where its weights come from: ``pretrained``, ``random``, or a file."""
-
-    name: Annotated[str, Field(pattern=r"^[^/\s]+/\S+$", max_length=200)]
-    weights: str = "pretrained"
-
-
-class Override(_Section):
-    """A knob's range as the user wants it: ``low``/``high``, or ``choices``, or one fixed ``value``."""
-
-    low: float | None = None
-    high: float | None = None
-    log: bool | None = None
-    step: float | None = None
-    choices: tuple[Scalar, ...] | None = None
-    value: Scalar | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _short_forms(cls, given: Any) -> Any:
-        if isinstance(given, bool | int | float | str):
-            return {"value": given}
-        if isinstance(given, list | tuple):
-            return {"choices": tuple(given)}
-        return given
-
-    @model_validator(mode="after")
-    def _one_form(self) -> Override:
-        ranged = any(field is not None for field in (self.low, self.high, self.log, self.step))
-        if sum((ranged, self.choices is not None, self.value is not None)) != 1:
-            raise ValueError("give a range (low, high, log, step), or a list of choices, or one value")
-        if self.choices is not None and not self.choices:
-            raise ValueError("the list of choices is empty")
-        if self.low is not None and self.high is not None and self.low > self.high:
-            raise ValueError(f"low ({self.low:g}) is above high ({self.high:g})")
-        if self.log and self.low is not None and self.low <= 0:
-            raise ValueError(f"a log range must start above 0, not at {self.low:g}")
-        return self
-
-
-class ObjectiveSpec(_Section):
-    """What is compared on the validation split."""
-
-    metric: Metric = "accuracy"
-    direction: Literal["maximize", "minimize"] | None = None
-
-    @model_validator(mode="after")
-    def _direction_fits(self) -> ObjectiveSpec:
-        right = "minimize" if self.metric == "log_loss" else "maximize"
-        if self.direction not in (None, right):
-            raise ValueError(f"{self.metric} is to {right}, not to {self.direction}")
-        return self
-
-    @property
-    def minimize(self) -> bool:
-        """Whether smaller is better."""
-        return self.metric == "log_loss"
-
-
-class BudgetSpec(_Section):
-    """Whichever of trials and minutes comes first ends the search; epochs bound one trial."""
-
-    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 60
-    minutes: Annotated[float, Field(gt=0, le=60 * 24 * 365)] | None = None
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
-
-
-class ResourcesSpec(_Section):
-    """Per trial. ``gpus_per_trial`` may be a fraction; left out, a GPU is used where there is one."""
-
-    cpus_per_trial: Annotated[int, Field(ge=1, le=1024)] = 1
-    gpus_per_trial: Annotated[float, Field(ge=0, le=64)] | None = None
-    concurrent: Annotated[int, Field(ge=1, le=10_000)] | None = None
-
-
-class SearchSpec(_Section):
-    """How to search. The defaults are meant to be left alone."""
-
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    pruner: Literal["asha", "none"] = "asha"
-    heads_per_trial: Annotated[int, Field(ge=1, le=4096)] | None = None
-    views: Annotated[int, Field(ge=1, le=64)] = 4
-    finalists: Annotated[int, Field(ge=1, le=20)] = 3
-    confirm_seeds: Annotated[int, Field(ge=0, le=20)] = 2
-    keep: Annotated[int, Field(ge=1, le=10_000)] = 5
-
-
-class StudySpec(_Section):
-    """A whole study file."""
-
-    study: Annotated[str, Field(pattern=NAME_PATTERN)]
-    data: DataSpec
-    source_data: DataSpec | None = None
-    backbones: Annotated[tuple[BackboneSpec, ...], Field(min_length=1)]
-    strategies: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    space: Mapping[str, Override] = Field(default_factory=dict)
-    objective: ObjectiveSpec = ObjectiveSpec()
-    budget: BudgetSpec = BudgetSpec()
-    resources: ResourcesSpec = ResourcesSpec()
-    search: SearchSpec = SearchSpec()
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-
-    @field_validator("backbones", mode="before")
-    @classmethod
-    def _backbone_names(cls, given: Any) -> Any:
-        if isinstance(given, list | tuple):
-            return tuple({"name": item} if isinstance(item, str) else item for item in given)
-        return given
-
-    @field_validator("strategies", mode="before")
-    @classmethod
-    def _strategy_names(cls, given: Any) -> Any:
-        return tuple(given) if isinstance(given, list) else given
-
-    @model_validator(mode="after")
-    def _no_doubles(self) -> StudySpec:
-        for what, names in (
-            ("backbones", [backbone.name for backbone in self.backbones]),
-            ("strategies", list(self.strategies or ())),
-        ):
-            doubled = sorted(name for name, count in Counter(names).items() if count > 1)
-            if doubled:
-                raise ValueError(f"{what}: {', '.join(doubled)} is listed twice")
-        return self
-
-    def to_json(self) -> dict[str, Any]:
-        """The study as plain data; `parse` takes it back."""
-        plain = json.loads(self.model_dump_json(exclude_none=True))
-        return typing.cast("dict[str, Any]", plain)
 
 
 def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> StudySpec:
@@ -310,9 +114,11 @@ def _anchor(data: dict[str, Any], folder: Path, name: str) -> None:
             # "pretrained" and "random" have no ending; nor should a misspelling of these look like a path.
             if isinstance(backbone, dict) and "." in str(backbone.get("weights"))
         ]
+    if isinstance(data.get("loggers"), dict):
+        places.append(("loggers.tensorboard", data["loggers"], "tensorboard"))
     for path, holder, key in places:
         value = holder.get(key)
-        if isinstance(value, str) and value:
+        if isinstance(value, str) and value and "://" not in value:  # a URL is whole as it is
             try:
                 holder[key] = str(folder / Path(value).expanduser())
             except RuntimeError as error:  # ~somebody, who has no home here

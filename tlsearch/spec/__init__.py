@@ -1,0 +1,40 @@
+"""A study file (YAML) as a frozen, strictly validated `StudySpec`.
+
+Nothing here looks at data, plugins or the database; names are resolved later by those who know them.
+"""
+
+from tlsearch.spec.reading import load, parse, unknown_option
+from tlsearch.spec.schema import json_schema
+from tlsearch.spec.sections import (
+    NAME_PATTERN,
+    BackboneSpec,
+    BudgetSpec,
+    DataSpec,
+    LoggersSpec,
+    Metric,
+    ObjectiveSpec,
+    Override,
+    ResourcesSpec,
+    SearchSpec,
+    SplitSpec,
+    StudySpec,
+)
+
+__all__ = [
+    "NAME_PATTERN",
+    "BackboneSpec",
+    "BudgetSpec",
+    "DataSpec",
+    "LoggersSpec",
+    "Metric",
+    "ObjectiveSpec",
+    "Override",
+    "ResourcesSpec",
+    "SearchSpec",
+    "SplitSpec",
+    "StudySpec",
+    "json_schema",
+    "load",
+    "parse",
+    "unknown_option",
+]

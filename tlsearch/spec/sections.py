@@ -1,0 +1,246 @@
+"""The sections of a study file: what they hold, within which bounds, with which defaults."""
+
+from __future__ import annotations
+
+import json
+import math
+import typing
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"]
+
+
+def _scalar(given: Any) -> Any:
+    if not isinstance(given, bool | int | float | str) or (
+        isinstance(given, float) and not math.isfinite(given)
+    ):
+        raise ValueError("must be a finite number, a text, true or false")
+    return given
+
+
+Scalar = Annotated[bool | int | float | str, PlainValidator(_scalar)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class SplitSpec(_Section):
+    """Shares of the data; ``stop`` is cut from the training part, for early stopping only."""
+
+    val: Fraction = 0.15
+    """Trials are compared on it."""
+    test: Fraction = 0.15
+    """Opened once, for the winner; 0 for none."""
+    stop: Fraction = 0.1
+    """Of what is left for training: decides when a trial stops early, and which epoch is kept."""
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> SplitSpec:
+        if self.val <= 0:
+            raise ValueError("val must be above 0: trials are compared on it")
+        if self.val + self.test >= 0.9:
+            raise ValueError("val and test together must leave at least 0.1 for training")
+        return self
+
+
+class DataSpec(BaseModel):
+    """A data set: its source, how it is split, and the source's own keys (``options``)."""
+
+    model_config = ConfigDict(
+        extra="allow", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    source: str
+    """A data set plugin, such as folder or table; `tlsearch datasets` lists them with their keys."""
+    split: SplitSpec = SplitSpec()
+    image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
+    """Pixels of a side; the backbone's own where it is left out."""
+    horizontal_flip: bool | None = None
+    """Whether a mirrored image keeps its label; the source's own judgement where it is left out."""
+    max_broken: Fraction = 0.05
+    """Share of items that may be unreadable; they are set aside and named."""
+    max_overlap: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    """Share of validation and test items that may have copies in training, where the data brings splits."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keys that belong to the source plugin, not yet validated."""
+        return dict(self.model_extra or {})
+
+
+class BackboneSpec(_Section):
+    """A backbone and where its weights come from: ``pretrained``, ``random``, or a file."""
+
+    name: Annotated[str, Field(pattern=r"^[^/\s]+/\S+$", max_length=200)]
+    """family/variant; `tlsearch backbones` lists them."""
+    weights: str = "pretrained"
+    """pretrained, random, or a file."""
+
+
+class Override(_Section):
+    """A knob's range as the user wants it: ``low``/``high``, or ``choices``, or one fixed ``value``."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool | None = None
+    step: float | None = None
+    choices: tuple[Scalar, ...] | None = None
+    value: Scalar | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, given: Any) -> Any:
+        if isinstance(given, bool | int | float | str):
+            return {"value": given}
+        if isinstance(given, list | tuple):
+            return {"choices": tuple(given)}
+        return given
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Override:
+        ranged = any(field is not None for field in (self.low, self.high, self.log, self.step))
+        if sum((ranged, self.choices is not None, self.value is not None)) != 1:
+            raise ValueError("give a range (low, high, log, step), or a list of choices, or one value")
+        if self.choices is not None and not self.choices:
+            raise ValueError("the list of choices is empty")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"low ({self.low:g}) is above high ({self.high:g})")
+        if self.log and self.low is not None and self.low <= 0:
+            raise ValueError(f"a log range must start above 0, not at {self.low:g}")
+        return self
+
+
+class ObjectiveSpec(_Section):
+    """What is compared on the validation split."""
+
+    metric: Metric = "accuracy"
+    """balanced_accuracy or macro_f1 where classes are unequal."""
+    direction: Literal["maximize", "minimize"] | None = None
+    """Follows from the metric; may be said, not changed."""
+
+    @model_validator(mode="after")
+    def _direction_fits(self) -> ObjectiveSpec:
+        right = "minimize" if self.metric == "log_loss" else "maximize"
+        if self.direction not in (None, right):
+            raise ValueError(f"{self.metric} is to {right}, not to {self.direction}")
+        return self
+
+    @property
+    def minimize(self) -> bool:
+        """Whether smaller is better."""
+        return self.metric == "log_loss"
+
+
+class BudgetSpec(_Section):
+    """Whichever of trials and minutes comes first ends the search; epochs bound one trial."""
+
+    trials: Annotated[int, Field(ge=1, le=1_000_000)] = 60
+    """Points that are tried."""
+    minutes: Annotated[float, Field(gt=0, le=60 * 24 * 365)] | None = None
+    """Time while a driver runs; none where it is left out."""
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
+    """Of one trial at most."""
+
+
+class ResourcesSpec(_Section):
+    """What a trial gets, and the study beside others."""
+
+    cpus_per_trial: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Threads of a trial."""
+    gpus_per_trial: Annotated[float, Field(ge=0, le=64)] | None = None
+    """Fractions share one; 1 where there are GPUs and this is left out."""
+    concurrent: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Trials at once at most."""
+    priority: Annotated[int, Field(ge=1, le=100)] = 1
+    """Weight of the study among others on the same cluster."""
+
+
+class SearchSpec(_Section):
+    """How to search. The defaults are meant to be left alone."""
+
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    """Who proposes points."""
+    pruner: Literal["asha", "none"] = "asha"
+    """Who stops trials that fall behind others at equal epochs."""
+    heads_per_trial: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Heads that are fitted in one turn; up to 32 where it is left out."""
+    views: Annotated[int, Field(ge=1, le=64)] = 4
+    """Augmented views whose activations are stored; epochs take turns."""
+    finalists: Annotated[int, Field(ge=1, le=20)] = 3
+    """Best trials that are run again with fresh seeds."""
+    confirm_seeds: Annotated[int, Field(ge=0, le=20)] = 2
+    """Fresh seeds for each of them."""
+    keep: Annotated[int, Field(ge=1, le=10_000)] = 5
+    """Best trials whose weights are kept."""
+
+
+class LoggersSpec(_Section):
+    """Tools that are told of every trial while the search runs."""
+
+    tensorboard: Annotated[str, Field(min_length=1)] | None = None
+    """A folder."""
+    mlflow: Annotated[str, Field(min_length=1)] | None = None
+    """A tracking URI."""
+    wandb: Annotated[str, Field(min_length=1)] | None = None
+    """A project."""
+
+
+class StudySpec(_Section):
+    """A whole study file."""
+
+    study: Annotated[str, Field(pattern=NAME_PATTERN)]
+    """Its name in the study database."""
+    data: DataSpec
+    source_data: DataSpec | None = None
+    """Labelled data like that which the backbone learned from; with it, joint training is searched too."""
+    backbones: Annotated[tuple[BackboneSpec, ...], Field(min_length=1)]
+    """Names, or names with weights."""
+    strategies: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """All that are installed and apply, where it is left out; `tlsearch strategies` lists them."""
+    space: Mapping[str, Override] = Field(default_factory=dict)
+    """Other ranges for knobs, by strategy.knob or *.knob."""
+    objective: ObjectiveSpec = ObjectiveSpec()
+    budget: BudgetSpec = BudgetSpec()
+    resources: ResourcesSpec = ResourcesSpec()
+    search: SearchSpec = SearchSpec()
+    loggers: LoggersSpec = LoggersSpec()
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """The same seed and one worker give the same points and scores."""
+
+    @field_validator("backbones", mode="before")
+    @classmethod
+    def _backbone_names(cls, given: Any) -> Any:
+        if isinstance(given, list | tuple):
+            return tuple({"name": item} if isinstance(item, str) else item for item in given)
+        return given
+
+    @field_validator("strategies", mode="before")
+    @classmethod
+    def _strategy_names(cls, given: Any) -> Any:
+        return tuple(given) if isinstance(given, list) else given
+
+    @model_validator(mode="after")
+    def _no_doubles(self) -> StudySpec:
+        for what, names in (
+            ("backbones", [backbone.name for backbone in self.backbones]),
+            ("strategies", list(self.strategies or ())),
+        ):
+            doubled = sorted(name for name, count in Counter(names).items() if count > 1)
+            if doubled:
+                raise ValueError(f"{what}: {', '.join(doubled)} is listed twice")
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """The study as plain data; `parse` takes it back."""
+        plain = json.loads(self.model_dump_json(exclude_none=True))
+        return typing.cast("dict[str, Any]", plain)
