@@ -108,8 +108,9 @@ def test_a_node_is_taken_away_and_its_trial_goes_on_at_the_other(ray_cluster, po
     assert (killed.node, killed.attempt) == ("w2", 2)
     assert "resumed after epoch" in killed.reason
     resumed = int(killed.reason.rpartition(" ")[2])
-    # At most the epoch after which it died is trained again, or three seconds' worth of shorter ones.
-    assert sum(epoch.seconds for epoch in before[resumed:-1]) < checkpoints.SECONDS
+    # At most the epoch after which it died is trained again, or shorter ones for three seconds and a write.
+    write = 10.0  # to an object store, on a busy machine
+    assert sum(epoch.seconds for epoch in before[resumed:-1]) < checkpoints.SECONDS + write
     assert [epoch.epoch for epoch in curves[killed.number]] == list(range(1, EPOCHS + 1))
     attempts = [epoch.attempt for epoch in curves[killed.number]]
     assert attempts == [1] * (resumed - 1) + [2] * (EPOCHS - resumed + 1)

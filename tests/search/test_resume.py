@@ -127,7 +127,7 @@ def test_signals_stop_cleanly_and_every_stop_can_be_resumed(place):
 
 
 def test_minutes_bound_a_search_and_what_is_in_flight(place):
-    minutes = 0.3
+    minutes = 0.8
     study = place.study(
         budget={"trials": 500, "minutes": minutes, "epochs": 2000}, search={"pruner": "none", "finalists": 1}
     )

@@ -256,6 +256,7 @@ def tiny_vit() -> Pretrained:
 
 
 @functools.cache
+@torch.inference_mode(False)  # whoever asks first: tensors of inference can't be trained on
 def tiny_task() -> TinyTask:
     """300 handwritten digits at 16 pixels; not to be written to."""
     samples = TinyDigits().load(TinyDigitsOptions())

@@ -22,6 +22,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+TRIES = 5
+"""How often an entry is built that others evict before it was ever read."""
+
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
@@ -82,11 +85,14 @@ class ArrayStore:
         if entry is not None:
             return entry
         self.root.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root / f"{key}.lock"):
-            entry = self.open(key)  # somebody else may have built it while we waited
-            if entry is None:
-                self._build(key, specs, fill)
-                entry = self.open(key)
+        for _ in range(TRIES):  # others may evict it at once, where the limit is a few entries
+            with FileLock(self.root / f"{key}.lock"):
+                entry = self.open(key)  # somebody else may have built it while we waited
+                if entry is None:
+                    self._build(key, specs, fill)
+                    entry = self.open(key)
+            if entry is not None:
+                break
         if entry is None:
             raise OSError(f"entry {key} vanished from {self.root} right after it was stored")
         return entry
