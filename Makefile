@@ -22,6 +22,8 @@ $(STAMP): pyproject.toml $(PLUGINS)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch>=2.6,<3" "torchvision>=0.21,<1"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" \
 		$(foreach plugin,$(PLUGINS),--editable ./$(dir $(plugin)))
+	# Aside: timm imports wandb wherever it is, half a second in each of hundreds of processes of the tests.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(VENV)/wandb "wandb>=0.19"
 	@touch $@
 
 demo: $(STAMP)

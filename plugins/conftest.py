@@ -26,10 +26,13 @@ class Bench(Workbench):
     """A worker that shows the model it trains, and rebuilds what it saved."""
 
     model: Backbone
+    _begins: bool = True
 
     def build(self, *arguments: Any) -> Backbone:
-        self.model = super().build(*arguments)
-        return self.model
+        made = super().build(*arguments)
+        if self._begins:  # later ones in a trial are there to look at what isn't trained
+            self.model, self._begins = made, False
+        return made
 
     def point(self, backbone: str, strategy: str, **changes: Any) -> Point:
         """The strategy's default with other values for some knobs."""
@@ -37,6 +40,7 @@ class Bench(Workbench):
         return Point(0, backbone, strategy, {**params, **changes}, 0)
 
     def epochs(self, point: Point) -> Iterator[EpochResult]:
+        self._begins = True
         for (result,) in self.run([point]):
             yield result
 
@@ -46,6 +50,21 @@ class Bench(Workbench):
         assert last.outcome is not None
         assert last.outcome.state is TrialState.COMPLETE, last.outcome.reason
         return last.outcome
+
+    def learns_and_reloads(self, point: Point) -> None:
+        """Train a point for three epochs; what was saved is a plain backbone that predicts the same.
+
+        The contract tests ask the same of tiny networks, a CNN and a ViT; this is one of real size.
+        """
+        (first, *_, last) = self.epochs(point)
+        assert last.outcome is not None
+        assert last.outcome.reason == "all 3 epochs"
+        assert last.metrics["train_loss"] < first.metrics["train_loss"]
+        assert last.outcome.metrics["accuracy"] > 0.25
+        again = self.rebuilt(point, last.outcome)
+        assert self.log_loss(again) == pytest.approx(last.outcome.metrics["log_loss"], abs=1e-4)
+        plain = Backbone(self.backbone(point.backbone), classes=10)
+        assert list(again.state_dict()) == list(plain.state_dict())
 
     def rebuilt(self, point: Point, outcome: Outcome) -> Backbone:
         """The model, from its file."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,13 +15,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 from ruamel.yaml import YAML
 
+from tests.one_process import verify_here, without_ray
+from tlsearch import rare_gc
+from tlsearch.cli import main
 from tlsearch.database.store import Store
+
+# A busy machine is no reason to fail.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 CLASSES = ("disc", "frame", "stripes")
 STUDY = {
@@ -27,6 +39,7 @@ STUDY = {
     "strategies": ["linear_probe", "feature_copy", "fine_tune"],
     "budget": {"trials": 6, "epochs": 2},
     "search": {"finalists": 2, "confirm_seeds": 1},
+    "resources": {"concurrent": 1},  # a second worker would cost more to start than it does
 }
 
 
@@ -54,6 +67,14 @@ def draw_folder(folder: Path, *, classes: tuple[str, ...] = CLASSES, each: int =
         for number in range(each):
             draw(name, rng).save(folder / name / f"{number:03d}.png")
     return folder
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
 
 
 @dataclass
@@ -122,9 +143,56 @@ class Place:
         assert "Traceback" not in errors, errors
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
+    def refused(self, *arguments: object, code: int = 2) -> str:
+        """What a command says that is to be refused before Ray is needed: run in this process, at once."""
+        words = ["tlsearch", *map(str, arguments)]
+        printed, said = io.StringIO(), io.StringIO()
+        with (
+            mock.patch.dict(os.environ, self.env, clear=True),
+            mock.patch.object(sys, "argv", words),
+            mock.patch.object(rare_gc, "spare"),
+            without_ray(slots=1, verify=verify_here),
+            contextlib.chdir(self.folder),
+            contextlib.redirect_stdout(printed),
+            contextlib.redirect_stderr(said),
+            pytest.raises(SystemExit) as ended,
+        ):
+            main()
+        errors = said.getvalue()
+        assert ended.value.code == code, f"exit code {ended.value.code}\n{printed.getvalue()}\n{errors}"
+        assert "Traceback" not in errors, errors
+        return errors
+
     def ask(self, *arguments: object) -> Any:
         """What a command prints with --json."""
         return json.loads(self.run(*arguments, "--json").stdout)
+
+    def modules(self, *arguments: str) -> set[str]:
+        """Top-level modules that a command has imported when it ends."""
+        code = (
+            "import atexit, sys; sys.argv = ['tlsearch', *sys.argv[1:]]\n"
+            "tops = lambda: {name.partition('.')[0] for name in sys.modules}\n"
+            "atexit.register(lambda: print(*tops(), file=sys.stderr))\n"
+            "from tlsearch.cli import main; main()"
+        )
+        done = subprocess.run(
+            [self.python, "-c", code, *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=self.folder,
+            env=self.env,
+        )
+        return set(done.stderr.splitlines()[-1].split())
+
+    def fastest(self, *arguments: str) -> float:
+        """Seconds that a command takes: of several tries, since other processes take their share."""
+        took = []
+        for _ in range(4):
+            began = time.monotonic()
+            self.run(*arguments)
+            took.append(time.monotonic() - began)
+        return min(took)
 
     def store(self) -> Store:
         return Store.open(self.url)

@@ -7,14 +7,18 @@ import json
 import os
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
 import pytest
 from typer.main import get_command
 
+from tests.conftest import free_port
 from tlsearch import spec
 from tlsearch.cli.app import app
 
@@ -54,30 +58,155 @@ def test_the_pages_are_built_without_a_warning(tmp_path):
     assert "tlsearch init" in (tmp_path / "site" / "reference" / "commands" / "index.html").read_text()
 
 
-@pytest.mark.slow
-def test_the_tutorial_is_walked(tmp_path):
-    page = ROOT / "docs" / "tutorial.md"
-    env = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "TLSEARCH_CACHE": str(tmp_path / "cache"),
-    }
+@dataclass
+class Reader:
+    """Who follows the documentation in a folder of their own, with a study: at first the tutorial's."""
 
-    def run(*words: str) -> str:
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=env, timeout=400)
-        assert done.returncode == 0, f"{words}: {done.stderr}"
+    folder: Path
+    env: dict[str, str] = field(default_factory=dict)
+    study: str = "first"
+
+    def run(self, *words: str) -> str:
+        done = subprocess.run(
+            words, cwd=self.folder, capture_output=True, text=True, env=self.env, timeout=400
+        )
+        assert done.returncode == 0, f"{words}: {done.stdout}\n{done.stderr}"
         return done.stdout
 
+    def follow(self, name: str, *, leaving: tuple[str, ...] = ()) -> dict[str, str]:
+        """Run a guide's commands with this study's names in the place of the guide's; what each printed."""
+        told = {}
+        for line in commands(ROOT / "docs" / "how-to" / name):
+            if not line.startswith(("pip ", *leaving)):
+                told[line] = self.run(*map(self.own, shlex.split(line)))
+        return told
+
+    def own(self, word: str) -> str:
+        """A guide's word, as it is here, where the study has another name."""
+        if word == "+50":  # one more trial shows the same
+            return "+1"
+        names = (("photos", self.study), ("flowers.yaml", "photos.yaml"), ("flowers", self.study))
+        for theirs, ours in names:
+            word = re.sub(rf"^{re.escape(theirs)}(?=$|[-.]html|-)", ours, word)
+        return re.sub(r"^(budget[.]trials=|budget[.]epochs=)[0-9]+$", r"\g<1>2", word)
+
+    def python(self, name: str, **changes: str) -> str:
+        """Run a guide's block of Python, some words replaced by what is quick."""
+        (source,) = blocks(ROOT / "docs" / "how-to" / name, "python")
+        for theirs, ours in changes.items():
+            assert theirs in source
+            source = source.replace(theirs, ours)
+        return self.run(sys.executable, "-c", source.replace('"flowers"', f'"{self.study}"'))
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory) -> Reader:
+    """Who begins with an empty folder."""
+    folder = tmp_path_factory.mktemp("reader")
+    return Reader(
+        folder,
+        {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "TLSEARCH_CACHE": str(folder / "cache"),
+            # As a newcomer has it: what wins with other packages may be no model that timm can hold.
+            "TLSEARCH_PLUGINS_ALLOWED": "tlsearch-efficientnet-lite",
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def walked(reader: Reader) -> dict[str, str]:
+    """The tutorial's commands, each with what it printed."""
+    page = ROOT / "docs" / "tutorial.md"
     (images,) = blocks(page, "python")
-    run(sys.executable, "-c", images)
-    told = {line: run(*shlex.split(line)) for line in commands(page)}
-    predicted = json.loads(next(text for line, text in told.items() if line.startswith("tlsearch predict")))
+    reader.run(sys.executable, "-c", images)
+    told = {line: reader.run(*shlex.split(line)) for line in commands(page)}
+    (reader.folder / "new.jpg").write_bytes((reader.folder / "photos" / "3" / "3.png").read_bytes())
+    return told
+
+
+@pytest.mark.slow
+def test_the_tutorial_is_walked(walked: dict[str, str], reader: Reader):
+    predicted = json.loads(next(text for line, text in walked.items() if line.startswith("tlsearch predict")))
     right = [one for one in predicted if one["label"] == "3"]
     assert len(right) > 0.9 * len(predicted)
     one = next(one for one in predicted if one["item"].endswith("/3.png"))
     name, share = next(iter(one["probabilities"].items()))
-    assert f"{name} {share:.4f}" in next(text for line, text in told.items() if line.startswith("python"))
-    assert "<html" in (tmp_path / "first.html").read_text()
+    assert f"{name} {share:.4f}" in next(text for line, text in walked.items() if line.startswith("python"))
+    assert "<html" in (reader.folder / "first.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_guide_to_exports_is_followed(walked: dict[str, str], reader: Reader):
+    told = reader.follow("export.md")
+    assert told["python m/predict.py new.jpg"].split()[1] == "3"
+    assert reader.python("export.md").strip() == "3"
+    assert {path.name for path in (reader.folder / "exports").iterdir()} >= {"timm", "torch"}
+    assert (reader.folder / "hub" / "README.md").exists()
+
+
+@pytest.mark.slow
+def test_the_guides_to_data_reports_and_optuna_are_followed(walked: dict[str, str], reader: Reader):
+    audit = next(text for line, text in reader.follow("data.md").items() if "--json" in line)
+    assert json.loads(audit)["classes"] == len(list((reader.folder / "photos").iterdir()))
+    reader.follow("report.md")
+    reader.follow("dashboard.md", leaving=("tlsearch dashboard",))
+    assert (reader.folder / "optuna.db").exists()
+    assert "fine_tune.learning_rate" in reader.python("dashboard.md")
+    assert "<html" in (reader.folder / "rates.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_guide_to_sharing_is_followed(walked: dict[str, str], reader: Reader):
+    smaller = replace(reader, study="small")
+    once = ("budget.epochs=1", "search.finalists=1", "search.confirm_seeds=0", "study=small")
+    settings = [word for setting in once for word in ("--set", setting)]
+    smaller.run("tlsearch", "run", "photos.yaml", "--trials", "2", *settings)
+    # What stops a search that runs is in tests/cli/test_steer.py: here all have ended.
+    smaller.follow("share.md", leaving=("tlsearch pause", "tlsearch cancel"))
+    studies = {study["name"]: study for study in json.loads(reader.run("tlsearch", "studies", "--json"))}
+    assert studies["small-deep"]["parent"] == "small"
+    assert studies["small-deep"]["state"] == "COMPLETE"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the guide calls curl, which isn't installed")
+def test_the_guide_to_serving_is_followed(walked: dict[str, str], reader: Reader):
+    for name in ("a.jpg", "b.png"):
+        (reader.folder / name).write_bytes((reader.folder / "new.jpg").read_bytes())
+    port = str(free_port())
+    lines = commands(ROOT / "docs" / "how-to" / "serve.md")
+    (served,) = [line for line in lines if "--port" in line]
+    server = subprocess.Popen(
+        [reader.own(word).replace("8000", port) for word in shlex.split(served)],
+        cwd=reader.folder,
+        env=reader.env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        answers = [
+            reader.run(
+                *shlex.split(line.replace("8000", port)), "-fsS", "--retry", "60", "--retry-connrefused"
+            )
+            for line in lines
+            if line.startswith("curl")
+        ]
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
+    both, one, model = map(json.loads, answers)
+    assert [each["label"] for each in both["predictions"]] == ["3", "3"]
+    assert one["predictions"][0]["label"] == "3"
+    assert model["classes"]
+
+
+@pytest.mark.slow
+def test_the_guide_to_the_estimator_is_followed(reader: Reader):
+    quick = {"trials=12": "trials=2", "epochs=3": "epochs=1", "image_size=64": "image_size=32"}
+    score = reader.python("estimator.md", **quick).splitlines()[1]
+    assert float(score) > 0.5
 
 
 def _tlsearch(page: Path) -> list[str]:

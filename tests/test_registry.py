@@ -263,11 +263,14 @@ def test_a_loop_that_was_given_up_ends_and_frees_its_modules(install, monkeypatc
     install("hanging-loop", entry("hanging_loop:Plugin"), HANGS["loops"])
     monkeypatch.setenv("TLSEARCH_PLUGIN_SECONDS", "0.2")
     refused()
+    registry.installed.cache_clear()
     until = time.monotonic() + 5
     while any(one.name == "tlsearch-plugin" and one.is_alive() for one in _loops()):
         assert time.monotonic() < until
         time.sleep(0.02)
     assert "hanging_loop" not in sys.modules
+    # On its way out it looks for nothing: a path of its own time would come after what we find meanwhile.
+    assert registry.installed.cache_info().misses == 0
 
 
 def _loops() -> list[threading.Thread]:

@@ -122,6 +122,7 @@ class EpochResult:
     study's metric on the validation split, ``metrics`` whatever else was measured
     (``train_loss``, ``stop_<metric>``, ``learning_rate``, ...). ``grace`` is how many epochs must pass
     before the trial may be compared with others; ``node`` is where it ran, as far as that is known.
+    ``costs`` and ``cache`` are as in an outcome, so far: a trial that others stop has none of its own.
     """
 
     number: int
@@ -134,6 +135,8 @@ class EpochResult:
     outcome: Outcome | None = None
     grace: int = 0
     node: str = ""
+    costs: Costs = field(default_factory=Costs)
+    cache: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -187,8 +187,11 @@ def _find(group: str, name: str) -> Installed:
 def described(group: str, name: str) -> str:
     """A plugin with its package and version, as errors and trials' reasons call it."""
     plugin = installed(group).get(name)
-    origin = f" of {plugin.distribution} {plugin.version}" if plugin else ""
-    return f"{_KINDS[group]} {name!r}{origin}"
+    return _called(plugin) if plugin else f"{_KINDS[group]} {name!r}"
+
+
+def _called(plugin: Installed) -> str:
+    return f"{_KINDS[plugin.group]} {plugin.name!r} of {plugin.distribution} {plugin.version}"
 
 
 def forget() -> None:
@@ -257,8 +260,7 @@ def _refuse_unlisted(plugin: Installed) -> None:
     allowed = {_normal(name) for name in given.split(",")} | {"tlsearch"}
     if _normal(plugin.distribution) not in allowed:
         raise PluginError(
-            f"The {described(plugin.group, plugin.name)} isn't allowed here: {ALLOWED_VARIABLE} doesn't "
-            f"name its package.",
+            f"The {_called(plugin)} isn't allowed here: {ALLOWED_VARIABLE} doesn't name its package.",
             hint=f"Whoever trusts it may say {ALLOWED_VARIABLE}="
             + ",".join(filter(None, [given.strip(" ,"), plugin.distribution])),
         )
@@ -308,8 +310,10 @@ def _within(seconds: float, work: Callable[[], Plugin]) -> Plugin:
 
 
 def _broken(plugin: Installed, what: str) -> PluginError:
+    # Not looked up again: the thread of a plugin that was given up gets here late, and would put what it
+    # finds on the path of then into `installed`, over what was found since.
     return PluginError(
-        f"The {described(plugin.group, plugin.name)} {what}.",
+        f"The {_called(plugin)} {what}.",
         hint=f"Upgrade it, or `pip uninstall {plugin.distribution}`; the rest works on.",
     )
 

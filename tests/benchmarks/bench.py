@@ -38,7 +38,7 @@ class Bench:
     def feed(self, model: Backbone, *, cached: bool, policy: str = "none") -> tuple[Frontier, Feed]:
         """The frontier of a model and what feeds it."""
         frontier = find_frontier(model, self.workbench.example(self.pretrained))
-        feed = self.workbench.feed(self.data, self.pretrained, frontier, policy, Counts(), model)
+        feed = self.workbench.feed(self.data, self.pretrained, frontier, policy, Counts(), lambda: model)
         if not cached:
             feed.store = None
         return frontier, feed

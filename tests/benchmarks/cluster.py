@@ -251,6 +251,8 @@ class _Idle(tune.Trainable):
 class _Counting:
     """A desk that has points for ever, until the time is over."""
 
+    deadline, prune = math.inf, True
+
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.until = math.inf
@@ -283,7 +285,7 @@ def _tune_alone(seconds: float) -> float:
             tune.Tuner(
                 tune.with_resources(_Idle, {"CPU": 0.5}),
                 tune_config=tune.TuneConfig(
-                    search_alg=DeskSearcher(desk, deadline=math.inf),
+                    search_alg=DeskSearcher(desk, on_cpus=lambda strategy: False),
                     scheduler=GradientASHA(
                         time_attr="epoch", metric="value", mode="max", max_t=EPOCHS, grace_period=EPOCHS
                     ),

@@ -41,23 +41,32 @@ class Images:
 
 @dataclass
 class Trajectory:
-    """When which validation accuracy was reached, in seconds from the start."""
+    """When which validation accuracy was reached, in seconds from the start, and by which configuration."""
 
     began: float = field(default_factory=time.perf_counter)
-    points: list[tuple[float, float]] = field(default_factory=list)
+    points: list[tuple[float, float, dict[str, Any]]] = field(default_factory=list)
 
-    def reached(self, value: float) -> None:
+    def reached(self, value: float, config: dict[str, Any] | None = None) -> None:
         """Note a value, now."""
-        self.points.append((time.perf_counter() - self.began, value))
+        self.points.append((time.perf_counter() - self.began, value, config or {}))
 
     @property
     def best(self) -> float:
         """The highest value."""
-        return max(value for _, value in self.points)
+        return max(value for _, value, _ in self.points)
+
+    @property
+    def seconds(self) -> float:
+        """When the last value came."""
+        return self.points[-1][0]
 
     def seconds_to(self, target: float) -> float:
         """When the target was reached first; infinite if it never was."""
-        return min((moment for moment, value in self.points if value >= target), default=float("inf"))
+        return min((moment for moment, value, _ in self.points if value >= target), default=float("inf"))
+
+    def first(self, target: float) -> dict[str, Any]:
+        """The configuration that reached the target first."""
+        return next(config for _, value, config in self.points if value >= target)
 
 
 class Network:
@@ -154,7 +163,7 @@ def ray_script(images: Images, *, trials: int, epochs: int, seed: int, reuse: bo
 
     class Watch(tune.Callback):
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
-            trajectory.reached(result["accuracy"])
+            trajectory.reached(result["accuracy"], trial.config)
 
     try:
         tune.Tuner(
@@ -198,6 +207,16 @@ def one_epoch_keep_best(images: Images, *, trials: int, epochs: int, seed: int) 
     for _, _, network in tried:
         for number in range(2, epochs + 1):
             trajectory.reached(network.epoch(number, epochs))
+    return trajectory
+
+
+def known_beforehand(images: Images, config: dict[str, Any], *, epochs: int, seed: int) -> Trajectory:
+    """No search: one configuration, in one process that has the machine to itself."""
+    trajectory = Trajectory()
+    network = Network(config, images, seed)
+    torch.set_num_threads(2)
+    for number in range(1, epochs + 1):
+        trajectory.reached(network.epoch(number, epochs))
     return trajectory
 
 

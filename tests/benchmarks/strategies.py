@@ -18,10 +18,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tests.benchmarks.strategy_cells import CASES, QUICK, Bench, Case
-from tests.benchmarks.strategy_tables import document, sections
+from tests.benchmarks.strategy_tables import document, front, sections
+from tests.marked import put
 from tlsearch import registry
 
 OUT = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[2]
+BEGIN, END = "<!-- made by make bench-strategies ARGS=--sections -->", "<!-- end -->"
 
 Cell = dict[str, Any]
 
@@ -39,14 +42,17 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="run what is chosen even where it is done")
     parser.add_argument("--out", type=Path, default=OUT / "strategies.json")
     parser.add_argument("--tables", action="store_true", help="run nothing: write the tables, and print them")
-    parser.add_argument("--sections", action="store_true", help="run nothing: print each plugin's section")
+    parser.add_argument("--sections", action="store_true", help="run nothing: write the READMEs' sections")
     arguments = parser.parse_args()
     cases = (QUICK,) if arguments.quick else CASES
     if arguments.quick and arguments.out == OUT / "strategies.json":
         arguments.out = Path(tempfile.gettempdir()) / "tlsearch-strategies-quick.json"
     cells = _read(arguments.out)
     if arguments.sections:
-        print(sections(cells, cases))
+        for package, text in sections(cells, cases).items():
+            if (page := ROOT / "plugins" / package / "README.md").exists():
+                put(page, text, begin=BEGIN, end=END)
+        put(ROOT / "README.md", front(cells, cases), begin=BEGIN, end=END)
         return
     if not arguments.tables:
         chosen = [case for case in cases if not arguments.case or case.name in arguments.case]

@@ -13,20 +13,18 @@ import importlib.util
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import tlsearch
 from tests.benchmarks.bench import BACKBONE, FASHION
+from tests.one_process import verify_here, without_ray
 from tlsearch import registry
 from tlsearch.contracts import Pretrained
 from tlsearch.database.store import Store
-from tlsearch.errors import TlsearchError, VerificationError
-from tlsearch.search import finish, ray_cluster, ray_tune, verify
-from tlsearch.training.trial import Assignment, Workbench
+from tlsearch.errors import TlsearchError
 
 IMAGE_SIZE = 48
 """The smallest at which the backbone ends in 2 x 2 places, as it does at 64."""
@@ -181,7 +179,7 @@ class Bench:
         }
 
     def _study(self, case: Case, strategy: str, seed: int) -> dict[str, Any]:
-        with tempfile.TemporaryDirectory(prefix="tlsearch-cell-") as name, self._without_processes():
+        with tempfile.TemporaryDirectory(prefix="tlsearch-cell-") as name, self._one_process():
             place = Path(name)
             spec: dict[str, Any] = {
                 "study": "cell",
@@ -214,43 +212,6 @@ class Bench:
                 "items": dict(counts),
             }
 
-    @contextlib.contextmanager
-    def _without_processes(self) -> Iterator[None]:
+    def _one_process(self) -> contextlib.AbstractContextManager[None]:
         os.environ.setdefault("TLSEARCH_CACHE", str(self.folder / "cache"))
-        with (
-            mock.patch.multiple(
-                ray_cluster,
-                start_early=lambda **_: None,
-                start=lambda **_: None,
-                started=lambda: True,
-                stop=lambda: None,
-                slots=lambda **_: 1,
-            ),
-            mock.patch.object(ray_tune, "run", self._in_turn),
-            mock.patch.object(finish, "verify", _verify),
-        ):
-            yield
-
-    def _in_turn(self, desk: ray_tune.Desk, *, assignment: Assignment, deadline: float, **_: Any) -> None:
-        """What Ray Tune does with a desk, for one worker."""
-        bench = Workbench(assignment, _backbones=self.loaded)
-        while points := desk.next_turn():
-            for results in bench.run(points, deadline=deadline):
-                desk.record(results)
-            desk.ended(points, None)
-
-
-def _verify(
-    bundle: Path,
-    *,
-    spec: Mapping[str, Any],
-    metric: str,
-    value: float,
-    stopping: Callable[[], str] = str,
-) -> dict[str, dict[str, float]]:
-    """What `verify.verify` has a fresh process do, in this one."""
-    answer = verify._answer({"bundle": str(bundle), "spec": spec, "metric": metric, "value": value})
-    if "error" in answer:
-        raise VerificationError(answer["error"])
-    scores: dict[str, dict[str, float]] = answer["scores"]
-    return scores
+        return without_ray(slots=1, verify=verify_here, loaded=self.loaded)

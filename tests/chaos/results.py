@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from tests.marked import put
+
 FOLDER = Path(__file__).parent / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- table: made by python -m tests.chaos.results -->", "<!-- end of table -->"
@@ -109,10 +111,7 @@ def load(path: Path) -> dict[str, Row]:
 def write_page() -> None:
     """Put the table into the documentation, between its two marks."""
     rows = load(FOLDER / "chaos.json")
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{table(rows)}\n{END}{after}", encoding="utf-8")
+    put(PAGE, table(rows), begin=BEGIN, end=END)
     print(table(rows))
 
 

@@ -32,6 +32,12 @@ STUDY: Mapping[str, Any] = {
     "resources": {"concurrent": 2},
 }
 
+FRESH: Mapping[str, str] = {
+    "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "chaos" / "site"), *paths()[1:]]),
+    "CHAOS_ROOT": str(ROOT),
+}
+"""What a fresh interpreter needs to know these tests' plugins and to keep the ledger."""
+
 
 @dataclass
 class Scene:
@@ -101,9 +107,8 @@ class Scene:
     def start_on_ray(self, *arguments: object, **env: object) -> subprocess.Popen[str]:
         """A command as a user starts it: a fresh interpreter, Ray, workers in processes of their own."""
         given = {**self.environment, **self.env, **{name: str(value) for name, value in env.items()}}
-        given["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests" / "chaos" / "site"), *paths()[1:]])
         # Ray's sockets don't bear the long paths of a test's folder.
-        given.update(CHAOS_ROOT=str(ROOT), OMP_NUM_THREADS="1", TMPDIR="/tmp")
+        given.update(FRESH, OMP_NUM_THREADS="1", TMPDIR="/tmp")
         number = len(self.begun)
         with (self.folder / f"out-{number}.txt").open("w") as file:
             process = subprocess.Popen(

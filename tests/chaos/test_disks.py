@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
@@ -31,7 +32,11 @@ def fill(folder: Path, leave: int) -> Path:
     """A file that takes all room but so many bytes."""
     free = os.statvfs(folder)
     ballast = folder / "ballast"
-    ballast.write_bytes(b"\0" * (free.f_bavail * free.f_frsize - leave))
+    try:
+        ballast.write_bytes(b"\0" * (free.f_bavail * free.f_frsize - leave))
+    except OSError as error:  # somebody else wrote meanwhile: it is full all the same
+        if error.errno != errno.ENOSPC:
+            raise
     return ballast
 
 

@@ -160,14 +160,15 @@ def _become(request: Mapping[str, Any]) -> None:
         sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
         sys.argv = ["tlsearch", *request["run"]]
 
-        from tests.chaos import inside, without_ray
+        from tests.chaos import inside
+        from tests.one_process import verify_forked, without_ray
         from tlsearch.cli import main
 
         inside.install()
-        if os.environ.get("CHAOS_WITHOUT_RAY"):
-            without_ray.install()
+        here = without_ray(slots=2, verify=verify_forked)
         try:
-            main()
+            with here if os.environ.get("CHAOS_WITHOUT_RAY") else contextlib.nullcontext():
+                main()
             code = 0
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -89,14 +89,6 @@ def test_a_search_says_it_before_it_begins(place, tainted):
     assert prepared.audit["near_duplicates"]["count"] == 3
 
 
-def test_a_study_keeps_the_audit_of_its_data(finished):
-    with finished.store() as store:
-        kept = store.study("tiny").audit
-    assert kept["items"] == 120
-    assert kept["near_duplicates"]["compared"] == 36
-    assert "like in another split" not in (finished.folder / "first.txt").read_text()
-
-
 def test_good_data(place, ask):
     assert "nothing to worry about was found" in ask(place.study())[1]
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import time
-
 import pytest
 from typer.main import get_command
 
@@ -22,32 +18,6 @@ def commands() -> list[tuple[str, ...]]:
     return found
 
 
-def modules_of(*arguments: str, cwd, env) -> set[str]:
-    """Top-level modules that a command has imported when it ends."""
-    code = (
-        "import atexit, sys; sys.argv = ['tlsearch', *sys.argv[1:]]\n"
-        "tops = lambda: {name.partition('.')[0] for name in sys.modules}\n"
-        "atexit.register(lambda: print(*tops(), file=sys.stderr))\n"
-        "from tlsearch.cli import main; main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, cwd=cwd, env=env
-    )
-    return set(done.stderr.splitlines()[-1].split())
-
-
-def fastest(*arguments: str, cwd, env) -> float:
-    """Of several tries, since other processes take their share."""
-    took = []
-    for _ in range(4):
-        began = time.monotonic()
-        subprocess.run(
-            [sys.executable, "-m", "tlsearch", *arguments], capture_output=True, check=True, cwd=cwd, env=env
-        )
-        took.append(time.monotonic() - began)
-    return min(took)
-
-
 @pytest.mark.parametrize("command", [(), *commands()], ids=" ".join)
 def test_every_command_has_help(place, command):
     text = place.run(*command, "--help").stdout
@@ -62,12 +32,5 @@ def test_the_promised_commands_are_there():
 
 
 def test_help_is_light_and_quick(place):
-    assert not modules_of("--help", cwd=place.folder, env=place.env) & set(HEAVY)
-    assert fastest("--help", cwd=place.folder, env=place.env) < 1.0
-
-
-@pytest.mark.slow
-def test_best_is_light_and_quick(finished):
-    loaded = modules_of("best", "tiny", "--json", cwd=finished.folder, env=finished.env)
-    assert not loaded & {"torch", "timm", "ray", "optuna", "sklearn", "pandas"}
-    assert fastest("best", "tiny", cwd=finished.folder, env=finished.env) < 2.0
+    assert not place.modules("--help") & set(HEAVY)
+    assert place.fastest("--help") < 1.0

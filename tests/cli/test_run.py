@@ -119,6 +119,34 @@ def test_best_is_the_promised_document_and_the_file_is_the_one_told_of(finished)
     assert best["model"]["sha256"] in plain
 
 
+def test_best_is_light_and_quick(finished):
+    loaded = finished.modules("best", "tiny", "--json")
+    assert not loaded & {"torch", "timm", "ray", "optuna", "sklearn", "pandas"}
+    assert finished.fastest("best", "tiny") < 2.0
+
+
+def test_questions_about_what_is_not_there(finished):
+    for arguments, says in (
+        (("best", "tinny"), ("tinny", "tiny")),
+        (("show", "tiny", "99"), ("99",)),
+        (("trials", "tiny", "--sort", "valu"), ("valu", "value")),
+        (("best", "tiny", "--metric", "accurate"), ("accurate", "accuracy")),
+        (("best", "tiny", "--strategy", "none"), ("none",)),
+        (("predict", "tiny", "nowhere.png"), ("nowhere.png",)),
+        (("backbones", "zzzz"), ("zzzz",)),
+    ):
+        said = finished.refused(*arguments)
+        assert all(word in said for word in says), said
+
+
+def test_a_study_keeps_the_audit_of_its_data(finished):
+    with finished.store() as store:
+        kept = store.study("tiny").audit
+    assert kept["items"] == 120
+    assert kept["near_duplicates"]["compared"] == 36
+    assert "like in another split" not in (finished.folder / "first.txt").read_text()
+
+
 def test_best_is_among_the_finalists_that_brute_force_finds(finished):
     trials = [t for t in finished.ask("trials", "tiny", "--state", "COMPLETE") if t["role"] == "search"]
     ranked = sorted(trials, key=lambda t: (-t["value"], t["costs"]["trainable_parameters"], t["number"]))

@@ -16,7 +16,6 @@ import contextlib
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,16 +30,10 @@ import psutil
 import psycopg
 import pytest
 
+from tests.conftest import free_port
+
 PATIENCE = 120.0
 RAY = str(Path(sys.executable).parent / "ray")
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
 
 
 def answers(url: str) -> bool:
@@ -153,14 +146,35 @@ class RayCluster:
     nodes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _scratch: str = ""
 
-    def start_head(self) -> None:
-        """Start the node that runs no trials."""
+    @classmethod
+    def planned(cls, folder: Path, env: Mapping[str, str]) -> RayCluster:
+        """A cluster of no nodes yet, with a token and free ports; ``env`` is what processes get, too."""
+        token = folder / "token"
+        token.write_text(secrets.token_hex(32))
+        token.chmod(0o600)
+        address = f"http://127.0.0.1:{free_port()}"
+        return cls(
+            address=address,
+            gcs=f"127.0.0.1:{free_port()}",
+            token=token,
+            env={
+                **env,
+                "RAY_AUTH_MODE": "token",
+                "RAY_AUTH_TOKEN_PATH": str(token),
+                "OMP_NUM_THREADS": "1",
+                "TLSEARCH_ADDRESS": address,
+            },
+            folder=folder,
+        )
+
+    def start_head(self, *, cpus: int = 0) -> None:
+        """Start the first node; without CPUs it runs no trials."""
         self._scratch = tempfile.mkdtemp(prefix="tls-ray-", dir="/tmp")  # sockets need short paths
         port = self.gcs.rpartition(":")[2]
         dashboard = self.address.rpartition(":")[2]
         self._start(
             "head",
-            *("--head", f"--port={port}", "--num-cpus=0"),
+            *("--head", f"--port={port}", f"--num-cpus={cpus}"),
             *(f"--ray-client-server-port={free_port()}", "--include-dashboard=true"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
         )
@@ -229,25 +243,7 @@ def ray_cluster(
     environment: dict[str, str], s3: ObjectStore, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RayCluster]:
     """A head without CPUs and two workers, ``w1`` and ``w2``, with one CPU each, behind a token."""
-    folder = tmp_path_factory.mktemp("cluster")
-    token = folder / "token"
-    token.write_text(secrets.token_hex(32))
-    token.chmod(0o600)
-    env = {
-        **environment,
-        **s3.env,
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "OMP_NUM_THREADS": "1",
-    }
-    cluster = RayCluster(
-        address=f"http://127.0.0.1:{free_port()}",
-        gcs=f"127.0.0.1:{free_port()}",
-        token=token,
-        env=env,
-        folder=folder,
-    )
-    cluster.env["TLSEARCH_ADDRESS"] = cluster.address
+    cluster = RayCluster.planned(tmp_path_factory.mktemp("cluster"), {**environment, **s3.env})
     try:
         cluster.start_head()
         for name in ("w1", "w2"):

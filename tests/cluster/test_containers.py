@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from tests.cluster.conftest import answers, end_family, free_port
-from tests.conftest import Place
+from tests.cluster.conftest import answers, end_family
+from tests.conftest import Place, free_port
 
 pytestmark = pytest.mark.slow
 

@@ -2,99 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import secrets
-import shutil
-import socket
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
+
+from tests.cluster.conftest import RayCluster
+from tests.conftest import free_port
 
 pytestmark = pytest.mark.slow
 
 
-@dataclass
-class Cluster:
-    """A head node that was started as anybody starts one."""
-
-    address: str
-    token: Path
-
-    @property
-    def env(self) -> dict[str, str]:
-        return {"RAY_AUTH_TOKEN_PATH": str(self.token), "TLSEARCH_ADDRESS": self.address}
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
-
-
-def answers(address: str) -> bool:
-    """Whether something listens; without a token it says 401."""
-    try:
-        with urllib.request.urlopen(f"{address}/api/version", timeout=2):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-
-
 @pytest.fixture(scope="module")
-def cluster(environment, tmp_path_factory) -> Iterator[Cluster]:
-    token = tmp_path_factory.mktemp("token") / "token"
-    token.write_text(secrets.token_hex(32))
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    folder = tempfile.mkdtemp(prefix="tls-ray-", dir="/tmp")  # sockets need short paths
-    log = (tmp_path_factory.mktemp("log") / "head.txt").open("w+")
-    # The head's PATH has no Python of ours: a job must find the right one all the same.
-    head = subprocess.Popen(
-        [
-            str(Path(sys.executable).parent / "ray"),
-            *("start", "--head", "--block", "--node-ip-address=127.0.0.1", "--num-cpus=2"),
-            *(f"--port={free_port()}", f"--ray-client-server-port={free_port()}", f"--temp-dir={folder}"),
-            *("--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={port}"),
-            *(f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats"),
-        ],
-        env={**environment, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)},
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
+def cluster(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
+    """What a command needs to reach a head with two CPUs."""
+    head = RayCluster.planned(tmp_path_factory.mktemp("cluster"), environment)
     try:
-        until = time.monotonic() + 90
-        while not answers(address):
-            log.seek(0)
-            assert head.poll() is None, log.read()
-            assert time.monotonic() < until, log.read()
-            time.sleep(0.3)
-        yield Cluster(address, token)
+        head.start_head(cpus=2)
+        yield {"RAY_AUTH_TOKEN_PATH": str(head.token), "TLSEARCH_ADDRESS": head.address}
     finally:
-        started = psutil.Process(head.pid).children(recursive=True)
-        head.terminate()
-        for process in psutil.wait_procs(started, timeout=10)[1]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        head.wait()
-        log.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        head.close()
 
 
 def test_a_study_runs_as_a_job(place, cluster):
@@ -106,7 +40,7 @@ def test_a_study_runs_as_a_job(place, cluster):
         search={"confirm_seeds": 0},
     )
     # A relative path and database count from here, wherever the job runs.
-    done = place.run("submit", study, "--db", "sqlite:///here.db", "--wait", "--json", **cluster.env)
+    done = place.run("submit", study, "--db", "sqlite:///here.db", "--wait", "--json", **cluster)
     job = json.loads(done.stdout)
     assert (job["study"], job["status"]) == ("tiny", "SUCCEEDED")
     best = place.ask("best", "tiny", "--db", "sqlite:///here.db")
@@ -114,13 +48,13 @@ def test_a_study_runs_as_a_job(place, cluster):
     weights = Path(best["model"]["uri"]) / "model.safetensors"
     assert weights.is_relative_to(place.folder)
     assert hashlib.sha256(weights.read_bytes()).hexdigest() == best["model"]["sha256"]
-    listed = json.loads(place.run("jobs", "--json", **cluster.env).stdout)
+    listed = json.loads(place.run("jobs", "--json", **cluster).stdout)
     assert job["id"] in [other["id"] for other in listed]
-    assert job["id"] in place.run("jobs", **cluster.env).stdout
-    told = place.run("logs", job["id"], **cluster.env).stdout
+    assert job["id"] in place.run("jobs", **cluster).stdout
+    told = place.run("logs", job["id"], **cluster).stdout
     assert "search" in told
     assert "verify the winner" in told
-    said = place.run("logs", f"{job['id']}x", code=2, **cluster.env).stderr
+    said = place.run("logs", f"{job['id']}x", code=2, **cluster).stderr
     assert f"{job['id']}x" in said
     assert "tlsearch jobs" in said
 
@@ -132,19 +66,19 @@ def test_a_job_is_found_again_stopped_and_its_study_resumed(place, cluster):
         budget={"trials": 50, "epochs": 10},
         search={"pruner": "none"},
     )
-    job = json.loads(place.run("submit", study, "--json", **cluster.env).stdout)
-    same = json.loads(place.run("submit", study, "--json", **cluster.env).stdout)
+    job = json.loads(place.run("submit", study, "--json", **cluster).stdout)
+    same = json.loads(place.run("submit", study, "--json", **cluster).stdout)
     assert (same["id"], same["new"]) == (job["id"], False)
     until = time.monotonic() + 300
     complete: list[dict] = []
     while not complete:
-        assert time.monotonic() < until, place.run("logs", job["id"], **cluster.env).stdout
+        assert time.monotonic() < until, place.run("logs", job["id"], **cluster).stdout
         time.sleep(0.5)
         if place.database.exists():
             done = place.start("trials", "tiny", "--state", "COMPLETE", "--json")
             output, _ = done.communicate()
             complete = json.loads(output) if done.returncode == 0 else []
-    stopped = json.loads(place.run("stop", job["id"], "--json", **cluster.env).stdout)
+    stopped = json.loads(place.run("stop", job["id"], "--json", **cluster).stdout)
     assert stopped["status"] == "STOPPED"
     (told,) = place.ask("studies")
     assert (told["state"], told["counts"]["RUNNING"]) == ("INTERRUPTED", 0)
@@ -157,7 +91,7 @@ def test_a_job_is_found_again_stopped_and_its_study_resumed(place, cluster):
 
 
 def test_no_token_and_a_wrong_token_are_told_with_the_remedy(place, cluster, tmp_path):
-    home = {"HOME": str(tmp_path), "TLSEARCH_ADDRESS": cluster.address}
+    home = {"HOME": str(tmp_path), "TLSEARCH_ADDRESS": cluster["TLSEARCH_ADDRESS"]}
     wrong = tmp_path / "wrong"
     wrong.write_text(secrets.token_hex(32))
     for env in (home, {**home, "RAY_AUTH_TOKEN_PATH": str(wrong)}):

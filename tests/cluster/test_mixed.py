@@ -19,6 +19,7 @@ from tlsearch.spec import parse
 from tlsearch.training.trial import Assignment
 
 class Desk:
+    deadline, prune = math.inf, False
     def __init__(self):
         # Strategies that nobody has: trials end at once, and tell where.
         names = ["gradients", "heads"] * 6
@@ -51,7 +52,7 @@ folder = tempfile.mkdtemp()
 ray_tune.run(
     desk,
     assignment=Assignment(spec, Path(folder), folder, 0, 1, cuda=True),
-    cpus_per_trial=1, gpus_per_trial=0.5, slots=3, epochs=1, minimize=False, prune=False, deadline=math.inf,
+    cpus_per_trial=1, gpus_per_trial=0.5, slots=3, epochs=1, minimize=False,
     on_cpus=lambda strategy: strategy == "heads",
 )
 ray_cluster.stop()
@@ -60,7 +61,7 @@ print(json.dumps({"slots": [slots, free], **desk.seen}))
 
 
 def test_gradients_are_trained_where_gpus_are_and_heads_on_any_cpu(ray_cluster):
-    ray_cluster.add("g1", cpus=2, gpus=1)
+    ray_cluster.add("g1", cpus=1, gpus=1)  # where gradients are trained, no CPU is left for heads
     ray_cluster.wait_for("g1")
     done = subprocess.run(
         [sys.executable, "-c", PLACES, ray_cluster.gcs],
@@ -72,8 +73,7 @@ def test_gradients_are_trained_where_gpus_are_and_heads_on_any_cpu(ray_cluster):
     )
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
-    assert seen["slots"] == [2, 2]
+    assert seen["slots"] == [1, 2]
     assert seen["gradients"] == ["g1"] * 6
     assert len(seen["heads"]) == 6
-    # They take no GPU; a CPU of a node that has one may be as near as any other.
-    assert {"w1", "w2"} & set(seen["heads"])
+    assert {"w1", "w2"} & set(seen["heads"])  # they take no GPU

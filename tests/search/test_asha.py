@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tlsearch.records import EpochResult
-from tlsearch.search.ray_tune import GradientASHA
+from tlsearch.search.ray_tune import GradientASHA, grace
 
 STOP, CONTINUE = "STOP", "CONTINUE"
 RUNGS = (2, 4, 8)
@@ -16,9 +16,17 @@ RUNGS = (2, 4, 8)
 class Trial:
     """A trial that a scheduler sees."""
 
-    def __init__(self, scheduler: GradientASHA, name: str, *, grace: int = 0, epochs: int = 10) -> None:
+    def __init__(
+        self,
+        scheduler: GradientASHA,
+        name: str,
+        *,
+        grace: int = 0,
+        epochs: int = 10,
+        prune: bool = True,
+    ) -> None:
         self.scheduler, self.grace, self.epochs = scheduler, grace, epochs
-        self.own = SimpleNamespace(trial_id=name)
+        self.own = SimpleNamespace(trial_id=name, config={"prune": prune})
         scheduler.on_trial_add(None, self.own)
 
     def result(self, epoch: int, value: float) -> dict:
@@ -54,6 +62,11 @@ def test_a_worse_trial_is_stopped_at_the_first_rung(scheduler):
     assert Trial(scheduler, "bad").run(*[0.1] * 9) == 2
 
 
+def test_one_whose_desk_does_not_prune_is_let_be(scheduler):
+    assert Trial(scheduler, "bad", prune=False).run(*[0.1] * 9) == 9
+    assert recorded(scheduler, "bad") == {}
+
+
 @pytest.mark.parametrize(("grace", "stopped"), [(1, 2), (2, 4), (3, 4), (4, 8), (7, 8), (8, 9), (20, 9)])
 def test_one_that_asks_for_a_grace_at_the_first_rung_after_it(scheduler, grace, stopped):
     assert Trial(scheduler, "slow", grace=grace).run(*[0.1] * 9) == stopped
@@ -68,3 +81,8 @@ def test_a_late_starter_lives_and_teaches_no_rung_that_it_passed_over(scheduler)
 def test_heads_stand_outside(scheduler):
     assert Trial(scheduler, "head", epochs=1).run(0.1) == 1
     assert recorded(scheduler, "head") == {}
+
+
+@pytest.mark.parametrize(("epochs", "first"), [(2, 1), (3, 2), (4, 3), (6, 3), (7, 3), (10, 5), (50, 25)])
+def test_trials_are_compared_when_half_of_them_is_done(epochs, first):
+    assert grace(epochs) == first

@@ -158,6 +158,8 @@ def log_records(content: bytes) -> Iterator[bytes]:
 
 
 def test_wandb_keeps_every_trial_that_was_kept_here(tmp_path, monkeypatch):
+    # Where the Makefile puts it.
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(sys.prefix) / "wandb")])
     wandb = pytest.importorskip("wandb")
     from wandb.proto import wandb_internal_pb2
 

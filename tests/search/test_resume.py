@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 LONG = {
     "budget": {"trials": 8, "epochs": 8},
     "search": {"pruner": "none", "finalists": 2, "confirm_seeds": 0},
+    "resources": {"concurrent": 2},  # so that some trial is always under way
 }
 
 
@@ -85,7 +86,8 @@ def test_a_killed_driver_is_gone_on_with(place):
 
 
 def test_signals_stop_cleanly_and_every_stop_can_be_resumed(place):
-    study = place.study(**{**LONG, "budget": {"trials": 300, "epochs": 10}})
+    # Heads would be fitted by the dozen, and a dozen that is under way is seen through.
+    study = place.study(**{**LONG, "budget": {"trials": 300, "epochs": 10}, "strategies": ["fine_tune"]})
 
     def stop_by(number: signal.Signals) -> tuple[int, str, float]:
         complete = 0

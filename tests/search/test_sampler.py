@@ -112,6 +112,16 @@ def test_the_first_point_of_a_branch_is_its_default(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_heads_scout_every_backbone_and_then_another_strategy_begins(kind):
+    turns = [(p.backbone, p.strategy) for p in drain(sampler(real(), kind), 5)]
+    scouts, third, rest = turns[:2], turns[2], turns[3:]
+    assert [backbone for backbone, _ in scouts] == ["tiny/net", "tiny/other"]
+    assert {strategy for _, strategy in scouts} <= {"linear_probe", "feature_copy"}
+    assert third[1] == "fine_tune"
+    assert "fine_tune" not in {strategy for _, strategy in rest}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_every_strategy_gets_its_turn_early(kind):
     found = drain(sampler(real(), kind), 12)
     assert {proposal.strategy for proposal in found} == {"linear_probe", "fine_tune", "feature_copy"}

@@ -153,7 +153,7 @@ def test_starting_points_follow_a_narrowed_space():
     for start in branch.starts:
         for name, value in start.items():
             assert branch.knobs[name]._contains(branch.knobs[name].to_internal_repr(value)), (name, value)
-    assert [start["freeze_depth"] for start in branch.starts] == [0.6, 0.6, 0.75, 0.6]
+    assert [start["freeze_depth"] for start in branch.starts] == [0.6, 0.6, 0.6, 0.75]
     assert {start["learning_rate"] for start in branch.starts} == {1e-4}
     assert {start["augmentation"] for start in branch.starts} == {"light"}
     (start,) = space.branch("tiny/net", "feature_copy").starts

@@ -58,7 +58,7 @@ def test_the_recipe_is_read_from_the_knobs():
     _, params = prepared(batch_size=16, optimizer="sgd", patience=2, label_smoothing=0.1)
     recipe = strategy.recipe(params)
     assert recipe == Recipe(
-        learning_rate=1e-3,
+        learning_rate=1.5e-3,
         weight_decay=1e-3,
         optimizer="sgd",
         batch_size=16,

@@ -89,7 +89,7 @@ def feed_of(worker: Workbench, policy: str = "none", seed: int = 0) -> Feed:
         registry.strategy("fine_tune"), point(freeze_depth=DEPTH, seed=seed), pretrained, data, None
     )
     frontier = find_frontier(model, worker.example(pretrained))
-    return worker.feed(data, pretrained, frontier, policy, Counts(), model)
+    return worker.feed(data, pretrained, frontier, policy, Counts(), lambda: model)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_stored_outputs_stay_on_the_device_where_they_fit(tmp_path, room):
     data = worker.data("data", pretrained.info.inputs)
     model = worker.build(registry.strategy("fine_tune"), point(), pretrained, data, None)
     frontier = find_frontier(model, worker.example(pretrained))
-    feed = worker.feed(data, pretrained, frontier, "none", Counts(), model)
+    feed = worker.feed(data, pretrained, frontier, "none", Counts(), lambda: model)
     feed.room = lambda: room
     for inputs, _ in feed.train(1, batch_size=16, seed=0):
         assert inputs[0].is_cuda

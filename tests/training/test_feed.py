@@ -112,7 +112,7 @@ def test_batches_loaded_beforehand_are_the_same(make, policy, stored):
 def test_training_on_cpus_takes_no_further_thread(make):
     feed, model = make()
     pretrained = make.worker.backbone(BACKBONE)
-    feed = make.worker.feed(feed.data, pretrained, feed.frontier, "none", Counts(), model)
+    feed = make.worker.feed(feed.data, pretrained, feed.frontier, "none", Counts(), lambda: model)
     before = threading.active_count()
     for _ in feed.train(1, batch_size=16, seed=0):
         assert threading.active_count() == before

@@ -39,7 +39,9 @@ class Run:
             self.plans += 1
             frontier = find_frontier(self.model, inputs.to_model(inputs.example(2)))
             feeds = [
-                worker.feed(d, pretrained, frontier, recipe.augmentation, Counts(), self.model) if d else None
+                worker.feed(d, pretrained, frontier, recipe.augmentation, Counts(), lambda: self.model)
+                if d
+                else None
                 for d in (data, source)
             ]
             return frontier, *feeds
@@ -313,7 +315,7 @@ def test_the_gradient_of_pieces_is_the_batchs(worker):
         data = worker.data("data", pretrained.info.inputs)
         model = worker.build(Watched(), item, pretrained, data, None)
         frontier = find_frontier(model, worker.example(pretrained))
-        feed = worker.feed(data, pretrained, frontier, "none", Counts(), model)
+        feed = worker.feed(data, pretrained, frontier, "none", Counts(), lambda: model)
         optimizer = fitting._optimizer(
             Watched().recipe(item.params), Watched().param_groups(model, item.params)
         )

@@ -96,6 +96,25 @@ def test_the_same_seed_gives_the_same_numbers_with_warm_and_cold_caches(tmp_path
     assert numbers(bench(tmp_path / "b", study(**SOURCE))) == cold
 
 
+FOLLOWERS = [
+    point("feature_copy"),
+    point("linear_probe", augmentation="light"),
+    point("fine_tune", freeze_depth=0.67, augmentation="light"),
+]
+
+
+@pytest.mark.parametrize("item", [*EVERY_STRATEGY, point("fine_tune", augmentation="light")], ids=tell)
+def test_what_a_trial_stores_for_later_ones_is_what_they_would_compute(tmp_path, item):
+    """A trial stores outputs of layers that it trains itself: they are to be the pretrained layers'."""
+
+    def numbers(worker: Workbench) -> list[object]:
+        return [(r.epoch, dict(r.metrics)) for other in FOLLOWERS for r in results(worker, other)]
+
+    worker = bench(tmp_path / "after", study(**SOURCE))
+    results(worker, item)
+    assert numbers(worker) == numbers(bench(tmp_path / "alone", study(**SOURCE)))
+
+
 def test_another_seed_gives_other_numbers(tmp_path):
     worker = bench(tmp_path)
     curves = [[r.metrics["log_loss"] for r in results(worker, point(seed=seed))] for seed in (0, 1)]

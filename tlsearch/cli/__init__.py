@@ -13,6 +13,7 @@ def main() -> None:
 
     0 done, 1 the work failed, 2 the user's input is wrong, 130 interrupted.
     """
+    from tlsearch import rare_gc
     from tlsearch.cli import defaults
     from tlsearch.cli.app import app
     from tlsearch.errors import TlsearchError
@@ -31,6 +32,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.stderr.close()
         sys.exit(0)
+    finally:
+        rare_gc.spare()
 
 
 def harmless(text: str) -> str:

@@ -18,7 +18,7 @@ from tlsearch.metrics import rank
 from tlsearch.records import EpochResult, Outcome, Params, Point, TrialRecord, TrialState
 from tlsearch.search.kitchen import Kin, Kitchen, kindred
 from tlsearch.search.progress import Observer, Snapshot
-from tlsearch.search.setup import Prepared, cache_limit
+from tlsearch.search.setup import Prepared, assign
 from tlsearch.training.failures import FAILURES, REASON_LENGTH
 from tlsearch.training.trial import Assignment, Workbench
 
@@ -209,14 +209,12 @@ class Combining:
     def _assignment(self) -> Assignment:
         import torch
 
-        return Assignment(
-            spec=self.prepared.spec,
-            cache=self.cache.resolve(),
+        return assign(
+            self.prepared,
+            cache=self.cache,
             artifacts=self.folder,
-            cache_bytes=cache_limit(self.cache),
             threads=max(1, len(os.sched_getaffinity(0))),
             cuda=torch.cuda.is_available(),
-            data=self.prepared.data,
         )
 
     def _cancel_what_was_left_open(self) -> None:

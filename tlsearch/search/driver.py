@@ -132,6 +132,7 @@ class Driver:
         finished: Sequence[TrialRecord],
         observe: Observer,
         stopping: Callable[[], str],
+        prune: bool = False,
         journal: Journal | None = None,
         combines: bool = False,
         place: str = "",
@@ -149,6 +150,7 @@ class Driver:
         self.total = total
         self.observe = observe
         self.stopping = stopping
+        self.prune = prune
         self.journal = journal or Journal({})
         self.combines = combines
         self.place = place
@@ -164,11 +166,11 @@ class Driver:
         self._open: dict[int, Point] = {}
         self._turn_of: dict[int, int] = {}
         self._last: dict[int, EpochResult] = {}
-        self._seconds: dict[int, float] = {}
         self._kept: dict[int, tuple[tuple[float, int, int], str]] = {}
         self._trained: set[int] = set()
         self._deaths: dict[int, int] = {}
         self._again: deque[list[Point]] = deque()
+        self._put_back: deque[list[Point]] = deque()
         for record in finished:
             self._count(record.point, _outcome_of(record))
         self.done = len(finished)
@@ -179,18 +181,31 @@ class Driver:
         """Points for a worker; empty while all workers are busy, None when it is over."""
         if self.stopping() or time.time() >= self.deadline:
             return None
-        if self._busy() >= self.slots():
+        busy = self._busy()
+        if busy and busy >= self.slots():  # there is room for one at least, as soon as workers are there
             return []
-        points = self._again.popleft() if self._again else self.source.take()
+        points = self._put_back.popleft() if self._put_back else self._begin()
         if not points:
             # A worker that is busy may die yet, and its points would need another.
             return [] if self._open else None
-        self.store.start_trials(self.lease, points, keep_epochs=True)
-        self.journal.begin(points)
-        self._open.update({point.number: point for point in points})
         self._turn_of.update({point.number: points[0].number for point in points})
         self._tell()
         return points
+
+    def _begin(self) -> list[Point]:
+        """The next points that nobody had yet, as this attempt; recorded before anybody gets them."""
+        points = self._again.popleft() if self._again else self.source.take()
+        if points:
+            self.store.start_trials(self.lease, points, keep_epochs=True)
+            self.journal.begin(points)
+            self._open.update({point.number: point for point in points})
+        return points
+
+    def put_back(self, points: Sequence[Point]) -> None:
+        """Take points back that were handed out and not begun; they are the next turn, and stay recorded."""
+        for point in points:
+            self._turn_of.pop(point.number)
+        self._put_back.append(list(points))
 
     def record(self, results: Sequence[EpochResult]) -> None:
         """Write results down, then learn from them."""
@@ -206,9 +221,6 @@ class Driver:
             if result.number in refused:
                 continue
             self.journal.tell(result)
-            last = self._last.get(result.number)
-            if last is None or result.epoch > last.epoch:  # not one that a resumed trial tells again
-                self._seconds[result.number] = self._seconds.get(result.number, 0.0) + result.seconds
             self._last[result.number] = result
             value = result.value
             if value is not None and math.isfinite(value):
@@ -262,6 +274,11 @@ class Driver:
 
     # Before and after
 
+    @property
+    def open(self) -> bool:
+        """Whether any trial hasn't ended."""
+        return bool(self._open)
+
     def close(self) -> None:
         """End whatever is still open when no worker is left."""
         if self._open:
@@ -277,7 +294,8 @@ class Driver:
                 reason=f"{reason} (after epoch {last.epoch} of {last.epochs})" if last else reason,
                 value=last.value if last and state is TrialState.PRUNED else None,
                 metrics=last.metrics if last else {},
-                costs=Costs(seconds=self._seconds.get(point.number, 0.0)),
+                costs=last.costs if last else Costs(),
+                cache=last.cache if last else "",
             )
             ending = EpochResult(
                 number=point.number,
@@ -301,7 +319,7 @@ class Driver:
 
     def _end(self, result: EpochResult) -> None:
         point = self._open.pop(result.number)
-        for notes in (self._turn_of, self._last, self._seconds, self._deaths):
+        for notes in (self._turn_of, self._last, self._deaths):
             notes.pop(result.number, None)
         if result.outcome is None:
             return

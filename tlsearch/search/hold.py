@@ -7,6 +7,7 @@ import getpass
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -113,15 +114,29 @@ def signals(interruption: Interruption) -> Iterator[None]:
         yield
         return
 
+    again: list[threading.Timer] = []
+
     def stop(number: int, frame: object) -> None:
         if interruption.signal:
             raise KeyboardInterrupt
         interruption.signal = number
         interruption.reason = f"interrupted by {signal.Signals(number).name}"
 
+    def dropped(what: sys.UnraisableHookArgs) -> None:
+        # Where it met an object's finalizer, Python goes on as if nothing had been: interrupt once more.
+        if interruption.signal and what.exc_type is KeyboardInterrupt:
+            again.append(threading.Timer(0.02, signal.pthread_kill, (threading.get_ident(), signal.SIGINT)))
+            again[-1].start()
+        else:
+            tell(what)
+
+    tell, sys.unraisablehook = sys.unraisablehook, dropped
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
+        for timer in again:
+            timer.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = tell

@@ -45,7 +45,8 @@ class Kitchen:
         first = kin.trials[0]
         self.model = _finished(first, self.pretrained, len(data.classes), self.source)
         self.model.to(device=bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        _mark(self.model, {name for trial in kin.trials for name in saved(trial)})
+        self.changing = {name for trial in kin.trials for name in saved(trial)}
+        _mark(self.model, self.changing)
         inputs = self.pretrained.info.inputs
         example = inputs.to_model(inputs.example(2)).to(bench.device)
         self.frontier: Frontier = find_frontier(self.model, example)
@@ -100,8 +101,8 @@ class Kitchen:
         odd += [name for name in own if name in state and own[name].shape != state[name].shape]
         if odd:
             raise TrialError(f"its state isn't of the members' structure: {odd[0]} is wrong or missing")
-        # In place: the frontier's suffix is made of these very tensors.
-        self.model.load_state_dict(dict(state))
+        # In place: the frontier's suffix is made of these very tensors. The prefix is left alone.
+        self.model.load_state_dict({name: state[name] for name in self.changing}, strict=False)
 
 
 def kindred(trials: Sequence[TrialRecord], bench: Workbench) -> list[Kin]:

@@ -15,9 +15,6 @@ import ray
 
 from tlsearch.errors import WorkError
 
-PRELOADING = 16
-"""Workers at most that import what they need before they get anything to do: each takes half a gigabyte."""
-
 _ENVIRONMENT = {
     # Result files, progress tables and state snapshots of Tune's own: nobody reads them here.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
@@ -40,12 +37,8 @@ _over = threading.Event()
 """Set when Ray isn't needed any more."""
 
 
-def start_early(*, preload: Sequence[str]) -> None:
-    """Begin to start Ray on this machine, in the background; `start` waits for it.
-
-    Args:
-        preload: modules that workers import while the driver is busy with other things: seconds of a trial.
-    """
+def start_early() -> None:
+    """Begin to start Ray on this machine, in the background; `start` waits for it."""
     if _early or started():
         return
     outcome: Future[None] = Future()
@@ -54,7 +47,7 @@ def start_early(*, preload: Sequence[str]) -> None:
 
     def begin() -> None:
         try:
-            _start(None, preload=preload)
+            _start(None)
             outcome.set_result(None)
         except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for it
             outcome.set_exception(error)
@@ -73,21 +66,25 @@ def start(*, address: str | None) -> None:
     while _early:
         _early.pop().result()
     if not started():
-        _start(address, preload=())
+        _start(address)
     if threading.current_thread() is threading.main_thread():
         # Beneath Python's, Ray has put a handler that aborts the process; started in another thread it stays.
         handler = signal.getsignal(signal.SIGTERM)
         signal.signal(signal.SIGTERM, signal.SIG_DFL if handler is None else handler)
 
 
-def _start(address: str | None, *, preload: Sequence[str]) -> None:
+def _start(address: str | None) -> None:
     os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address is None:
         # "local" never joins somebody's cluster by accident.
         options.update(address="local", include_dashboard=False)
-        if preload and (os.cpu_count() or 1) <= PRELOADING:
-            options["_system_config"] = {"preload_python_modules": list(preload)}
+        # Ray would start a process for each CPU. None is ready when the first trial comes, which starts
+        # its own, and they are in each other's way.
+        options["_system_config"] = {
+            "prestart_worker_first_driver": False,
+            "preload_python_modules": ["tlsearch.rare_gc"],
+        }
     else:
         options.update(address=address)
     before = psutil.Process().children()

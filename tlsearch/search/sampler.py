@@ -234,17 +234,25 @@ class Sampler:
         """The branch whose turn it is.
 
         Heads first, one turn on every backbone: they cost little, and how well they do on a backbone's
-        features tells what it is worth. Then each other strategy once, on the backbone that promises most.
-        From then on the better a branch ranks, the more trials it gets (1, 1/4, 1/9, ...).
+        features tells what it is worth. Then another strategy on the backbone that promises most: a second
+        worker with heads would wait for the very features that the first one computes. Then the other heads,
+        and each other strategy once. From then on the better a branch ranks, the more trials it gets
+        (1, 1/4, 1/9, ...).
         """
         open_ = [b for b in self.space.branches if not self._tallies[_key(b)].exhausted]
         ranked = sorted(open_, key=self._promise, reverse=True)
-        untried = [branch for branch in open_ if self._tallies[_key(branch)].tried == 0]
-        tried = {branch.strategy for branch in self.space.branches if branch not in untried}
-        first = [b for b in untried if b.heads]
-        first += [b for b in ranked if b.strategy not in tried and not b.heads]
-        if first or not ranked:
-            return first[0] if first else None
+        tried = [branch for branch in self.space.branches if self._tallies[_key(branch)].tried > 0]
+        heads = [branch for branch in open_ if branch.heads and branch not in tried]
+        known = {branch.backbone for branch in tried if branch.heads}
+        scouts = [branch for branch in heads if branch.backbone not in known]
+        begun = {branch.strategy for branch in tried}
+        others = [b for b in ranked if b.strategy not in begun and not b.heads]
+        if scouts:
+            return scouts[0]
+        if others and all(branch.heads for branch in tried):
+            return others[0]
+        if heads or others or not ranked:
+            return next(iter([*heads, *others]), None)
         weighted = self.kind == "tpe"
 
         def due(position: int) -> float:

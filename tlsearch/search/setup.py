@@ -26,7 +26,7 @@ from tlsearch.training import audit, sources
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.data import Data
 from tlsearch.training.sources import Listed
-from tlsearch.training.trial import data_key
+from tlsearch.training.trial import Assignment, data_key
 
 CACHE_LIMIT = 50 * 2**30
 """Bytes of activations kept, unless the disk is too small for that."""
@@ -124,6 +124,19 @@ def prepare(
         plugins=_plugins(spec, strategies, combinations),
         versions=_versions(),
         warnings=(*skipped, *_data_warnings(data), *audit.sentences(found)),
+    )
+
+
+def assign(prepared: Prepared, *, cache: Path, artifacts: str, threads: int, cuda: bool) -> Assignment:
+    """What every trial of a prepared study shares, on a machine whose cache is that folder."""
+    return Assignment(
+        spec=prepared.spec,
+        cache=cache.resolve(),
+        artifacts=artifacts,
+        cache_bytes=cache_limit(cache),
+        threads=threads,
+        cuda=cuda,
+        data=prepared.data,
     )
 
 

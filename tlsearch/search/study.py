@@ -5,31 +5,31 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from tlsearch import artifacts as stores
-from tlsearch import registry
 from tlsearch.contracts.combination import members_of
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import DatabaseError, SearchError, StudyConflictError, WorkError
 from tlsearch.files import cache_folder
-from tlsearch.records import ModelRecord, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
-from tlsearch.search import finish, hold, ray_cluster, ray_tune
+from tlsearch.records import ModelRecord, Point, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
+from tlsearch.search import finish, first_heads, hold, ray_cluster, ray_tune
 from tlsearch.search.budget import Ledger
 from tlsearch.search.combine import Combining
+from tlsearch.search.crew import Crew, gather
 from tlsearch.search.driver import Driver, Fixed, PointSource, Searching, is_heads
 from tlsearch.search.entry import enter, refuse_conflicts
 from tlsearch.search.hold import Interruption
 from tlsearch.search.loggers import Journal, open_journal
 from tlsearch.search.progress import Observer, Snapshot, silent
+from tlsearch.search.relay import Relay
 from tlsearch.search.sampler import Sampler
-from tlsearch.search.setup import Prepared, cache_limit, prepare
-from tlsearch.search.shares import Share
+from tlsearch.search.setup import Prepared, assign, prepare
 from tlsearch.search.steer import inherited
 from tlsearch.spec import StudySpec
-from tlsearch.training.trial import Assignment
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def run(
     def checked() -> None:
         # What remains to be done before the first trial takes seconds, and so does Ray.
         if address is None and (known is None or known.state is not StudyState.COMPLETE):
-            ray_cluster.start_early(preload=_modules(spec))
+            ray_cluster.start_early()
 
     # Before Ray starts in a thread: MLflow's import beside it keeps Ray from coming up.
     journal = open_journal(spec, observe)
@@ -96,12 +96,6 @@ def run(
     finally:
         journal.close()
         ray_cluster.stop()
-
-
-def _modules(spec: StudySpec) -> list[str]:
-    """What workers of a study import before their first trial."""
-    families = {backbone.name.partition("/")[0] for backbone in spec.backbones}
-    return [ray_tune.__name__, *(registry.module(registry.BACKBONES, name) for name in sorted(families))]
 
 
 def _run_prepared(
@@ -207,21 +201,18 @@ class _Run:
         ended = [t for t in searched if t.state.final and t.state is not TrialState.CANCELLED]
         left_open = [trial for trial in searched if trial not in ended]
         model = self._model_that_stands()
-        over = self.ledger.deadline <= time.time() or (not left_open and self.ledger.trials_left == 0)
+        late = self.ledger.search_deadline <= time.time()
+        over = late or (not left_open and self.ledger.trials_left == 0)
         if model is not None and over:
             return model
         finish.sweep(self.folder, before)
         try:
-            if not over:
-                self._search(ended, left_open)
-            if self._stopping():
-                return self.store.model(self.spec.study)
-            finalists = self._finalists()
-            self._confirm(finalists)
-            if self._stopping():
-                return self.store.model(self.spec.study)
+            self._drive(self._phases(ended, left_open, over=over))
         finally:
             ray_cluster.stop()
+        if self._stopping():
+            return self.store.model(self.spec.study)
+        finalists = self._finalists()
         combined = self._combine(finalists)
         if self._stopping():
             return self.store.model(self.spec.study)
@@ -240,7 +231,34 @@ class _Run:
             return None
         return model
 
-    def _search(self, ended: list[TrialRecord], left_open: list[TrialRecord]) -> None:
+    def _phases(
+        self, ended: list[TrialRecord], left_open: list[TrialRecord], *, over: bool
+    ) -> Iterator[Driver]:
+        """The search, unless it is ``over``; when all of it is recorded, the confirmation of its best."""
+        if not over:
+            source = self._search(ended, left_open)
+            yield self._driver(
+                source,
+                phase="search",
+                total=self.spec.budget.trials,
+                deadline=self.ledger.search_deadline,
+                finished=ended,
+                prune=self.spec.search.pruner == "asha",
+            )
+            if source.exhausted:
+                self.observe(Snapshot(phase="search", note="the space is exhausted: every point was tried"))
+        points = self._confirmations(self._finalists())
+        if points and time.time() < self.ledger.deadline:
+            yield self._driver(
+                Fixed(points, heads=is_heads(self.prepared.strategies), at_once=self._heads_at_once()),
+                phase="confirm the best",
+                total=len(points),
+                deadline=self.ledger.deadline,
+                finished=[],
+                prune=False,
+            )
+
+    def _search(self, ended: list[TrialRecord], left_open: list[TrialRecord]) -> Searching:
         elders = inherited(self.store, self.record)
         sampler = Sampler(
             self.prepared.space,
@@ -250,7 +268,7 @@ class _Run:
             seed=self.spec.seed + len(elders) + len(ended) + len(left_open),
         )
         sampler.rebuild([*elders, *ended])
-        source = Searching(
+        return Searching(
             sampler,
             self.ledger,
             left_open=[finish.again(trial) for trial in left_open],
@@ -259,16 +277,6 @@ class _Run:
             heads=is_heads(self.prepared.strategies),
             at_once=self._heads_at_once(),
         )
-        self._drive(
-            source,
-            phase="search",
-            total=self.spec.budget.trials,
-            deadline=self.ledger.search_deadline,
-            finished=ended,
-            prune=self.spec.search.pruner == "asha",
-        )
-        if source.exhausted and not self._stopping():
-            self.observe(Snapshot(phase="search", note="the space is exhausted: every point was tried"))
 
     def _finalists(self) -> list[TrialRecord]:
         best = self.store.best(self.spec.study, limit=None)
@@ -280,23 +288,13 @@ class _Run:
             )
         return finalists
 
-    def _confirm(self, finalists: list[TrialRecord]) -> None:
-        points = finish.confirmations(
+    def _confirmations(self, finalists: list[TrialRecord]) -> list[Point]:
+        return finish.confirmations(
             finalists,
             self.store.trials(self.spec.study, role=TrialRole.CONFIRM),
             seeds=self.spec.search.confirm_seeds if len(finalists) > 1 else 0,
             first_number=self.store.next_number(self.spec.study),
         )
-        if points and time.time() < self.ledger.deadline:
-            heads = is_heads(self.prepared.strategies)
-            self._drive(
-                Fixed(points, heads=heads, at_once=self._heads_at_once()),
-                phase="confirm the best",
-                total=len(points),
-                deadline=self.ledger.deadline,
-                finished=[],
-                prune=False,
-            )
 
     def _combine(self, finalists: list[TrialRecord]) -> list[TrialRecord]:
         return Combining(
@@ -345,7 +343,7 @@ class _Run:
         branches = sum(branch.heads for branch in self.prepared.space.branches)
         return max(1, min(32, self.spec.budget.trials // (3 * max(1, branches))))
 
-    def _drive(
+    def _driver(
         self,
         source: PointSource,
         *,
@@ -354,37 +352,15 @@ class _Run:
         deadline: float,
         finished: list[TrialRecord],
         prune: bool,
-    ) -> None:
-        """Have workers run the source's points until it has no more, or time or patience is at its end."""
-        resources = self.spec.resources
-        if not ray_cluster.started():
-            self.observe(Snapshot(phase="start workers"))
-        ray_cluster.start(address=self.address)
-        gpus = resources.gpus_per_trial
-        if gpus is None:
-            gpus = 1.0 if ray_cluster.has_gpus() else 0.0
-        heads = is_heads(self.prepared.strategies)
-        # Nodes without a GPU, beside others that have one, can fit heads.
-        free = partial(ray_cluster.slots_without_gpu, cpus_per_trial=resources.cpus_per_trial)
-        mixed = gpus > 0 and any(map(heads, self.prepared.strategies)) and free() > 0
-
-        def count() -> int:
-            fit = ray_cluster.slots(cpus_per_trial=resources.cpus_per_trial, gpus_per_trial=gpus)
-            return fit + free() if mixed else fit
-
-        slots = count()
-        slots = min(slots, resources.concurrent or slots)
-        cluster = ray_cluster.session() if self.address is not None else ""
-        self.store.update_study(self.lease, cluster=cluster)
-        share = Share(self.store, self.lease, cluster=cluster, cap=resources.concurrent, slots=count)
-        driver = Driver(
+    ) -> Driver:
+        return Driver(
             store=self.store,
             lease=self.lease,
             spec=self.spec,
             source=source,
             ledger=self.ledger,
             deadline=deadline,
-            slots=share,
+            slots=lambda: self._crew.share(),
             groups={info.name: len(info.groups) for info in self.prepared.backbones},
             heads=is_heads(self.prepared.strategies),
             phase=phase,
@@ -392,34 +368,52 @@ class _Run:
             finished=finished,
             observe=self.observe,
             stopping=self._stopping,
+            prune=prune,
             journal=self.journal,
             combines=bool(self.prepared.combinations),
             place=self.folder,
         )
+
+    @cached_property
+    def _crew(self) -> Crew:
+        """Ray is started, or joined, when the first trial is due."""
+        return gather(
+            self.prepared,
+            store=self.store,
+            lease=self.lease,
+            address=self.address,
+            observe=self.observe,
+        )
+
+    def _drive(self, drivers: Iterator[Driver]) -> None:
+        """Have workers run one driver's points after another's, until there are no more, or time is up."""
+        relay = Relay(drivers)
+        assignment = assign(
+            self.prepared,
+            cache=self.cache,
+            artifacts=self.folder,
+            threads=self.spec.resources.cpus_per_trial,
+            cuda=False,
+        )
         try:
-            ray_tune.run(
-                driver,
-                assignment=Assignment(
-                    spec=self.spec,
-                    cache=self.cache.resolve(),
-                    artifacts=self.folder,
-                    cache_bytes=cache_limit(self.cache),
-                    threads=resources.cpus_per_trial,
-                    cuda=gpus > 0,
-                    data=self.prepared.data,
-                    gpu_share=gpus,
-                ),
-                cpus_per_trial=resources.cpus_per_trial,
-                gpus_per_trial=gpus,
-                slots=slots,
-                epochs=self.spec.budget.epochs,
-                minimize=self.spec.objective.minimize,
-                prune=prune,
-                deadline=deadline,
-                on_cpus=heads if mixed else lambda strategy: False,
-            )
+            if self.address is None:
+                first_heads.take(relay, prepared=self.prepared, assignment=assignment)
+            while not relay.over and not self._stopping():
+                ray_tune.run(
+                    relay,
+                    assignment=replace(assignment, cuda=self._crew.gpus > 0, gpu_share=self._crew.gpus),
+                    cpus_per_trial=self.spec.resources.cpus_per_trial,
+                    gpus_per_trial=self._crew.gpus,
+                    slots=self._crew.slots,
+                    epochs=self.spec.budget.epochs,
+                    minimize=self.spec.objective.minimize,
+                    on_cpus=self._crew.on_cpus,
+                    alone=self.address is None,
+                )
+                if not self._stopping():
+                    relay.leave()  # its workers were ended, or it is over
         except WorkError:
             if not self._stopping():  # whoever stops us may have stopped Ray's processes as well
                 raise
         finally:
-            driver.close()
+            relay.close()

@@ -72,6 +72,11 @@ def verify(
     except (IndexError, ValueError):
         tail = errors.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
         raise VerificationError(f"The model of {bundle} can't be verified: {tail[0]}") from None
+    return _scores(bundle, answer)
+
+
+def _scores(bundle: Path, answer: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """What `_answer` told, for the process that asked."""
     if "error" in answer:
         raise VerificationError(f"The model of {bundle} can't be verified: {answer['error']}")
     scores: dict[str, dict[str, float]] = answer["scores"]
@@ -145,8 +150,11 @@ def split_items(spec: StudySpec) -> tuple[Listed, Mapping[str, NDArray[np.int64]
 
 
 if __name__ == "__main__":
+    from tlsearch import rare_gc
+
     try:
         result = _answer(json.load(sys.stdin))
     except TlsearchError as error:
         result = {"error": str(error)}
     print(json.dumps(result))
+    rare_gc.spare()

@@ -17,10 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tlsearch.training.arrays import Array, ArraySpec, ArrayStore
+from tlsearch.training.arrays import Array, ArraySpec, ArrayStore, Entry
 from tlsearch.training.frontier import BoundarySpec, Frontier, shared_prefix
 
 Indices = NDArray[np.int64]
+
+_FORMAT = "2"
+"""In every key. Entries of format 1 may be of layers that a trial had trained (found in 2026-11)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +54,7 @@ class Items:
         """Hex digest of all that the stored boundary depends on."""
         # The same values in another memory format make other arrays.
         layout = "".join("l" if spec.channels_last else "c" for spec in frontier.boundary)
-        parts = (self.data_key, frontier.key, self.view_key, self.dtype, str(self.count), layout)
+        parts = (_FORMAT, self.data_key, frontier.key, self.view_key, self.dtype, str(self.count), layout)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def array_specs(self, frontier: Frontier) -> list[ArraySpec]:
@@ -136,14 +139,14 @@ class Materialized:
         images: items pushed through the shared prefix; 0 where all was there.
         flops: operations that this took.
         overflow: keys of those skipped because values don't fit the dtype.
-        stored: keys of the frontiers whose boundaries are in the store.
-        skipped: keys of the others, with the reason.
+        stored: the boundaries that are in the store, by their frontiers' keys.
+        skipped: keys of the other frontiers, with the reason.
     """
 
     images: int = 0
     flops: float = 0.0
     overflow: set[str] = field(default_factory=set)
-    stored: list[str] = field(default_factory=list)
+    stored: dict[str, Entry] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
 
@@ -166,11 +169,9 @@ def activations(
     done = _store(wanted, items, limit_bytes)
     if frontier.key in done.skipped:
         return Uncached(done.skipped[frontier.key], frontier.key in done.overflow)
-    entry = items.store.open(items.key(frontier))
-    if entry is None:
-        return Uncached("the stored activations were evicted at once: the store's limit is too low")
     pinned = torch.device(items.device).type == "cuda"
-    return Activations(entry.arrays, frontier.boundary, done.images, done.flops, pinned)
+    arrays = done.stored[frontier.key].arrays
+    return Activations(arrays, frontier.boundary, done.images, done.flops, pinned)
 
 
 def materialize(frontiers: Sequence[Frontier], *, items: Items, limit_bytes: int) -> Materialized:
@@ -203,8 +204,10 @@ def _store(frontiers: Sequence[Frontier], items: Items, limit_bytes: int) -> Mat
         size = sum(spec.bytes for spec in items.array_specs(frontier))
         if not frontier.frozen:
             done.skipped[frontier.key] = frontier.reason
-        elif items.store.open(items.key(frontier)) is not None:
-            done.stored.append(frontier.key)
+        elif frontier.stale:
+            done.skipped[frontier.key] = "frozen weights were changed since the frozen part was looked for"
+        elif (entry := items.store.open(items.key(frontier))) is not None:
+            done.stored[frontier.key] = entry
         elif size > left:
             done.skipped[frontier.key] = (
                 f"activations would take {size_text(size)} of {size_text(left)} allowed"
@@ -215,28 +218,34 @@ def _store(frontiers: Sequence[Frontier], items: Items, limit_bytes: int) -> Mat
     # In the order of their keys, so that two processes never wait for each other's locks.
     missing.sort(key=items.key)
     try:
-        done.images = _build(missing, [], items)
+        done.images, built = _build(missing, [], items)
     except (OSError, _Overflow) as error:
         done.skipped |= {frontier.key: f"activations can't be stored: {error}" for frontier in missing}
         if isinstance(error, _Overflow):
             done.overflow |= {frontier.key for frontier in missing}
     else:
-        done.stored += [frontier.key for frontier in missing]
+        done.stored |= built
         # The prefixes of one model are parts of its deepest one.
         done.flops = done.images * max((frontier.prefix_flops for frontier in missing), default=0.0)
     return done
 
 
-def _build(todo: Sequence[Frontier], drafts: list[tuple[Frontier, Sequence[Array]]], items: Items) -> int:
-    """Open a draft for every frontier, one inside the other, and fill all in one pass; returns the items."""
+def _build(
+    todo: Sequence[Frontier], drafts: list[tuple[Frontier, Sequence[Array]]], items: Items
+) -> tuple[int, dict[str, Entry]]:
+    """Open a draft for every frontier, one inside the other, and fill all in one pass.
+
+    Returns:
+        How many items passed the prefixes, and what is stored of ``todo``, by key.
+    """
     if not todo:
-        return _fill(drafts, items) if drafts else 0
+        return (_fill(drafts, items) if drafts else 0), {}
     frontier, *rest = todo
-    images: int | None = None
+    done: tuple[int, dict[str, Entry]] | None = None
 
     def fill(arrays: Sequence[Array]) -> Mapping[str, Any]:
-        nonlocal images
-        images = _build(rest, [*drafts, (frontier, arrays)], items)
+        nonlocal done
+        done = _build(rest, [*drafts, (frontier, arrays)], items)
         return {
             "frontier": frontier.key,
             "data": items.data_key,
@@ -244,10 +253,11 @@ def _build(todo: Sequence[Frontier], drafts: list[tuple[Frontier, Sequence[Array
             "dtype": items.dtype,
         }
 
-    items.store.get_or_build(items.key(frontier), items.array_specs(frontier), fill)
-    if images is None:  # another process stored this one meanwhile: go on without it
-        images = _build(rest, drafts, items)
-    return images
+    entry = items.store.get_or_build(items.key(frontier), items.array_specs(frontier), fill)
+    if done is None:  # another process stored this one meanwhile: go on without it
+        done = _build(rest, drafts, items)
+    images, inner = done
+    return images, {**inner, frontier.key: entry}
 
 
 def _fill(drafts: Sequence[tuple[Frontier, Sequence[Array]]], items: Items) -> int:

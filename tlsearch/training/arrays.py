@@ -22,9 +22,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-TRIES = 5
-"""How often an entry is built that others evict before it was ever read."""
-
 
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
@@ -58,12 +55,11 @@ class ArrayStore:
         """The entry, or None where it isn't stored. Marks it as used now."""
         place = self._place(key)
         try:
-            meta = json.loads((place / "meta.json").read_text())
-            arrays = tuple(np.load(place / f"{index}.npy", mmap_mode="r") for index in range(meta["arrays"]))
+            entry = _read(place)
             os.utime(place / "meta.json")
         except FileNotFoundError:  # never stored, or evicted between two of these lines
             return None
-        return Entry(arrays, meta["notes"])
+        return entry
 
     def get_or_build(
         self,
@@ -85,17 +81,9 @@ class ArrayStore:
         if entry is not None:
             return entry
         self.root.mkdir(parents=True, exist_ok=True)
-        for _ in range(TRIES):  # others may evict it at once, where the limit is a few entries
-            with FileLock(self.root / f"{key}.lock"):
-                entry = self.open(key)  # somebody else may have built it while we waited
-                if entry is None:
-                    self._build(key, specs, fill)
-                    entry = self.open(key)
-            if entry is not None:
-                break
-        if entry is None:
-            raise OSError(f"entry {key} vanished from {self.root} right after it was stored")
-        return entry
+        with FileLock(self.root / f"{key}.lock"):
+            # Somebody else may have built it while we waited.
+            return self.open(key) or self._build(key, specs, fill)
 
     def size(self) -> int:
         """Bytes of all entries."""
@@ -106,7 +94,7 @@ class ArrayStore:
         key: str,
         specs: Sequence[ArraySpec],
         fill: Callable[[Sequence[Array]], Mapping[str, Any]],
-    ) -> None:
+    ) -> Entry:
         for left in self.root.glob(f"draft-{key}-*"):  # we hold the key's lock: nobody is at it
             shutil.rmtree(left, ignore_errors=True)
         self._sweep()
@@ -126,8 +114,11 @@ class ArrayStore:
                 array.flush()
             meta = {"arrays": len(arrays), "notes": dict(notes)}
             (draft / "meta.json").write_text(json.dumps(meta))
+            # Mapped before others can evict it: where the limit is a few entries, they may do so at once.
+            entry = _read(draft)
             place.parent.mkdir(exist_ok=True)
             draft.rename(place)
+            return entry
         finally:
             shutil.rmtree(draft, ignore_errors=True)
 
@@ -171,6 +162,13 @@ class ArrayStore:
 
     def _place(self, key: str) -> Path:
         return self.root / key[:2] / key
+
+
+def _read(folder: Path) -> Entry:
+    """The arrays of an entry, mapped: they stay readable when the entry is evicted."""
+    meta = json.loads((folder / "meta.json").read_text())
+    arrays = tuple(np.load(folder / f"{index}.npy", mmap_mode="r") for index in range(meta["arrays"]))
+    return Entry(arrays, meta["notes"])
 
 
 def _size(folder: Path) -> int:

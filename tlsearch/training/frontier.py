@@ -79,6 +79,12 @@ class Frontier:
     _channels_last: bool = False  # the memory format of the model's kernels
     _copies: bool = False  # the suffix writes into its inputs, which a caller may use twice
     mark: int = 0
+    _read: tuple[tuple[nn.Parameter, int], ...] = ()  # the prefix's weights when the key was made
+
+    @property
+    def stale(self) -> bool:
+        """Whether a weight of the prefix changed since the key was made."""
+        return any(parameter._version != version for parameter, version in self._read)
 
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
@@ -285,6 +291,7 @@ def _assemble(model: nn.Module, cut: Cut, resting: frozenset[str]) -> Frontier:
     if not frozen:
         return Frontier("", (), 0.0, 0.0, 0, False, "", resting, None, model, model)
     done = [node for node in cut.suffix(cut.eval) if cut.fed(cut.eval, node) is None]
+    prefix = prefix_module(cut.eval, [cut.boundary])
     return Frontier(
         key=hashlib.sha256("|".join(cut.boundary).encode()).hexdigest(),
         boundary=cut.specs(),
@@ -294,11 +301,12 @@ def _assemble(model: nn.Module, cut: Cut, resting: frozenset[str]) -> Frontier:
         frozen=True,
         reason="",
         resting=resting,
-        _prefix=prefix_module(cut.eval, [cut.boundary]),
+        _prefix=prefix,
         _train=suffix_module(cut, cut.train),
         _eval=suffix_module(cut, cut.eval),
         _cut=cut,
         _channels_last=_channels_last(model),
+        _read=tuple((parameter, parameter._version) for parameter in prefix.parameters()),
     )
 
 

@@ -73,7 +73,7 @@ def _fit_together(
     # Only the head is to stay behind the frontier, whatever kind of head it is.
     model.head = _Open().to(bench.device)
     frontier = find_frontier(model, bench.example(pretrained))
-    feed = bench.feed(data, pretrained, frontier, policy, Counts(), model)
+    feed = bench.feed(data, pretrained, frontier, policy, Counts(), lambda: model)  # its trunk never trains
     views = [0] if policy == "none" else list(range(1, spec.search.views + 1))
 
     def features(split: str, view: int) -> Tensor:

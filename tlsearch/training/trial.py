@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -133,8 +133,16 @@ class Workbench:
 
         def plan() -> tuple[Frontier, Feed, Feed | None]:
             frontier = find_frontier(model, self.example(pretrained))
+            trained = trainable_names(model)
+
+            def untrained() -> Backbone:
+                fresh = self.build(strategy, point, pretrained, data, source)
+                for name, parameter in fresh.named_parameters():
+                    parameter.requires_grad_(name in trained)
+                return fresh
+
             feeds = [
-                self.feed(part, pretrained, frontier, recipe.augmentation, Counts(), model)
+                self.feed(part, pretrained, frontier, recipe.augmentation, Counts(), untrained)
                 for part in (data, source)
                 if part is not None
             ]
@@ -162,8 +170,8 @@ class Workbench:
                 "learning_rate": epoch.learning_rate,
             }
             outcome = None
+            trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
             if epoch.ended:
-                trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
                 strategy.finish(model, point.params)
                 outcome = self.conclude(
                     point,
@@ -185,6 +193,8 @@ class Workbench:
                     seconds=epoch.seconds,
                     outcome=outcome,
                     grace=grace,
+                    costs=costs(trainable),
+                    cache=latest[0].cache,
                 )
             ]
             # Only now: a trial that was stopped for its result needs none.
@@ -270,9 +280,19 @@ class Workbench:
         frontier: Frontier,
         policy: str,
         counts: Counts,
-        model: Backbone,
+        untrained: Callable[[], Backbone],
     ) -> Feed:
-        """What serves the training of a model on a section's data."""
+        """What serves the training of a model on a section's data.
+
+        Args:
+            data: of the section.
+            pretrained: the backbone.
+            frontier: of the model.
+            policy: augmentation.
+            counts: to count in.
+            untrained: makes the model as it was before it was trained. What is stored for other freeze
+                depths passes layers that train here, and is to be what the pretrained ones put out.
+        """
         return Feed(
             data=data,
             inputs=pretrained.info.inputs,
@@ -284,13 +304,15 @@ class Workbench:
             device=self.device,
             limit_bytes=self.assignment.cache_bytes // 2,
             counts=counts,
-            taps=lambda: self._depths(model, pretrained),
+            taps=lambda: self._depths(untrained, pretrained),
             ahead=AHEAD if self.assignment.cuda else 0,
             room=partial(device_room, self.assignment.gpu_share) if self.assignment.cuda else int,
         )
 
-    def _depths(self, model: Backbone, pretrained: Pretrained) -> Depths:
+    def _depths(self, untrained: Callable[[], Backbone], pretrained: Pretrained) -> Depths:
         """Frontiers of what trains now and of the freeze depths."""
+        with torch.random.fork_rng(devices=[self.device] if self.assignment.cuda else []):
+            model = untrained()
         marks, unasked = depth_marks(model), TAP_SHARE * pretrained.info.flops
         if model.layers:  # all of them are kept, so that no other trial's depth has the same prefix
             marks, unasked = marks[-1:], math.inf

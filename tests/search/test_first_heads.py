@@ -1,0 +1,61 @@
+"""Heads that the driver fits itself while Ray comes up: real searches, with a real Ray."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+WORKERS = "start workers"
+AS_LARGE_DATA = (
+    "from tlsearch.cli import main; from tlsearch.search import first_heads;"
+    "first_heads.MOST_OPERATIONS = 1; main()"
+)
+"""The command line, to whose driver no data are small."""
+
+
+def study(place, name: str, **changes: object) -> Path:
+    return place.study(
+        study=name, budget={"trials": 6}, search={"finalists": 1, "confirm_seeds": 0}, **changes
+    )
+
+
+def trials(place, name: str) -> list[tuple[object, ...]]:
+    found = place.ask("trials", name)
+    assert {trial["state"] for trial in found} == {"COMPLETE"}
+    return [(trial["number"], trial["strategy"], trial["params"], trial["metrics"]) for trial in found]
+
+
+def test_a_search_of_small_heads_needs_no_worker_and_scores_as_one_would(place):
+    here = place.run("run", study(place, "here", strategies=["linear_probe", "feature_copy"]))
+    assert WORKERS not in here.stderr
+    there = subprocess.run(
+        [
+            place.python,
+            "-c",
+            AS_LARGE_DATA,
+            "run",
+            study(place, "there", strategies=["linear_probe", "feature_copy"]),
+        ],
+        cwd=place.folder,
+        env=place.env,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert WORKERS in there.stderr
+    assert trials(place, "here") == trials(place, "there")
+
+
+def test_others_heads_go_to_workers(place):
+    """A plugin's code may end the process that it runs in; the driver's is to live."""
+    assert WORKERS in place.run("run", study(place, "others", strategies=["ranpac"])).stderr
+
+
+def test_the_driver_goes_on_with_workers_where_it_left_off(place):
+    said = place.run("run", study(place, "both", strategies=["linear_probe", "fine_tune"])).stderr
+    assert WORKERS in said
+    assert {strategy for _, strategy, _, _ in trials(place, "both")} == {"linear_probe", "fine_tune"}

@@ -1,0 +1,64 @@
+"""The workers that a study can have: what Ray's nodes offer, and what other studies leave of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from tlsearch.database.store import Lease, Store
+from tlsearch.search import ray_cluster
+from tlsearch.search.driver import is_heads
+from tlsearch.search.progress import Observer, Snapshot
+from tlsearch.search.setup import Prepared
+from tlsearch.search.shares import Share
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The workers that a study can have.
+
+    Attributes:
+        slots: trials at once, when it began.
+        gpus: of each trial that trains by gradients.
+        on_cpus: whether a strategy's trials take no GPU; None where all take the same.
+        share: trials at once, now.
+    """
+
+    slots: int
+    gpus: float
+    on_cpus: Callable[[str], bool] | None
+    share: Share
+
+
+def gather(prepared: Prepared, *, store: Store, lease: Lease, address: str | None, observe: Observer) -> Crew:
+    """Start Ray, or join the cluster at ``address``, and see what it has for this study.
+
+    Raises:
+        WorkError: Ray doesn't come up, or has no room for a trial.
+    """
+    resources = prepared.spec.resources
+    if not ray_cluster.started():
+        observe(Snapshot(phase="start workers"))
+    ray_cluster.start(address=address)
+    gpus = resources.gpus_per_trial
+    if gpus is None:
+        gpus = 1.0 if ray_cluster.has_gpus() else 0.0
+    heads = is_heads(prepared.strategies)
+    # Nodes without a GPU, beside others that have one, can fit heads.
+    free = partial(ray_cluster.slots_without_gpu, cpus_per_trial=resources.cpus_per_trial)
+    mixed = gpus > 0 and any(map(heads, prepared.strategies)) and free() > 0
+
+    def count() -> int:
+        fit = ray_cluster.slots(cpus_per_trial=resources.cpus_per_trial, gpus_per_trial=gpus)
+        return fit + free() if mixed else fit
+
+    slots = count()
+    cluster = ray_cluster.session() if address is not None else ""
+    store.update_study(lease, cluster=cluster)
+    return Crew(
+        slots=min(slots, resources.concurrent or slots),
+        gpus=gpus,
+        on_cpus=heads if mixed else None,
+        share=Share(store, lease, cluster=cluster, cap=resources.concurrent, slots=count),
+    )
