@@ -27,6 +27,7 @@ from tests.one_process import verify_here, without_ray
 from tlsearch import rare_gc
 from tlsearch.cli import main
 from tlsearch.database.store import Store
+from tlsearch.errors import TlsearchError
 
 # A busy machine is no reason to fail.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -197,6 +198,16 @@ class Place:
     def store(self) -> Store:
         return Store.open(self.url)
 
+    def counts(self) -> dict[str, int]:
+        """Trials of the tiny study by state; none while there is no study."""
+        if not self.database.exists():
+            return {}
+        try:
+            with self.store() as store:
+                return {state.value: count for state, count in store.counts("tiny").items()}
+        except TlsearchError:  # the file is there before its tables are
+            return {}
+
     def wait_for(
         self,
         condition: Callable[[dict[str, int]], bool],
@@ -208,12 +219,7 @@ class Place:
         counts: dict[str, int] = {}
         while time.monotonic() < until:
             assert process.poll() is None, process.communicate()
-            if self.database.exists():
-                try:
-                    with self.store() as store:
-                        counts = {state.value: count for state, count in store.counts("tiny").items()}
-                except Exception:  # noqa: BLE001 - the file is there before its tables are
-                    counts = {}
+            counts = self.counts()
             if counts and condition(counts):
                 return counts
             time.sleep(0.05)

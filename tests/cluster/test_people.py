@@ -77,8 +77,8 @@ def test_two_studies_share_a_cluster_and_outlive_their_drivers(here: Place, post
         "space": {"fine_tune.freeze_depth": {"low": 0.6}},
         "search": {"pruner": "none", "finalists": 1, "confirm_seeds": 0},
     }
-    ann = here.study(study="ann", budget={"trials": 6, "epochs": 3}, resources={"concurrent": 1}, **common)
-    bob = here.study(study="bob", budget={"trials": 7, "epochs": 3}, **common)
+    ann = here.study(study="ann", budget={"trials": 4, "epochs": 3}, resources={"concurrent": 1}, **common)
+    bob = here.study(study="bob", budget={"trials": 5, "epochs": 3}, **common)
     jobs = {}
     for path, user in ((ann, "ann"), (bob, "bob")):
         jobs[user] = json.loads(here.run("submit", path, "--json", TLSEARCH_USER=user).stdout)["id"]
@@ -101,7 +101,7 @@ def test_two_studies_share_a_cluster_and_outlive_their_drivers(here: Place, post
         wait_until(lambda: "restart 1 of" in log("bob"), lambda: log("bob"))
         here.run("resume", "ann", "--trials", "+1", "--wait", seconds=PATIENCE, TLSEARCH_USER="ann")
         wait_until(lambda: store.study("bob").state is StudyState.COMPLETE, lambda: log("bob"))
-        for name, trials in (("ann", 7), ("bob", 7)):
+        for name, trials in (("ann", 5), ("bob", 5)):
             record, found = store.study(name), searched(store, name)
             assert (record.state, record.owner) == (StudyState.COMPLETE, name)
             assert [trial.number for trial in found] == list(range(trials))

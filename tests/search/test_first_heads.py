@@ -10,11 +10,22 @@ import pytest
 pytestmark = pytest.mark.slow
 
 WORKERS = "start workers"
-AS_LARGE_DATA = (
-    "from tlsearch.cli import main; from tlsearch.search import first_heads;"
-    "first_heads.MOST_OPERATIONS = 1; main()"
-)
+COMMAND = "from tlsearch.cli import main; from tlsearch.search import first_heads; first_heads.{}; main()"
+PATIENT = COMMAND.format("SECONDS = 300")
+"""The command line, whose driver fits heads for as long as a busy machine may need."""
+AS_LARGE_DATA = COMMAND.format("MOST_OPERATIONS = 1")
 """The command line, to whose driver no data are small."""
+
+
+def run(place, command: str, file: Path) -> str:
+    return subprocess.run(
+        [place.python, "-c", command, "run", file],
+        cwd=place.folder,
+        env=place.env,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
 
 
 def study(place, name: str, **changes: object) -> Path:
@@ -30,23 +41,9 @@ def trials(place, name: str) -> list[tuple[object, ...]]:
 
 
 def test_a_search_of_small_heads_needs_no_worker_and_scores_as_one_would(place):
-    here = place.run("run", study(place, "here", strategies=["linear_probe", "feature_copy"]))
-    assert WORKERS not in here.stderr
-    there = subprocess.run(
-        [
-            place.python,
-            "-c",
-            AS_LARGE_DATA,
-            "run",
-            study(place, "there", strategies=["linear_probe", "feature_copy"]),
-        ],
-        cwd=place.folder,
-        env=place.env,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert WORKERS in there.stderr
+    heads = ["linear_probe", "feature_copy"]
+    assert WORKERS not in run(place, PATIENT, study(place, "here", strategies=heads))
+    assert WORKERS in run(place, AS_LARGE_DATA, study(place, "there", strategies=heads))
     assert trials(place, "here") == trials(place, "there")
 
 

@@ -355,7 +355,7 @@ def test_the_deadline_ends_training_inside_an_epoch(tmp_path):
     assert outcome.state is COMPLETE
     assert outcome.reason == f"stopped at the time budget in epoch {told[-1].epoch} of 1000"
     assert outcome.artifact is not None
-    assert took < 3
+    assert took < 60  # a thousand epochs would take far longer
     if told[-1].epoch == 1:
         train = len(data_of(worker).indices["train"])
         assert outcome.costs.suffix_images < train + 600

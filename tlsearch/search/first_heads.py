@@ -3,19 +3,22 @@
 Ray and its workers take ten seconds before a trial begins, most of them imports. Heads on small data take
 less: their features are computed once, and stored for all trials that freeze the same layers. So for so long
 the driver takes turns itself, as long as they are heads of tlsearch's own strategies (another's code may end
-the process that it runs in) and short. The turns are those that a worker would have had.
+the process that it runs in) and short. The turns are those that a worker would have had. A search of nothing
+else starts Ray only if these seconds don't suffice.
 """
 
 from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeGuard
 
 import torch
 
 from tlsearch import registry
-from tlsearch.contracts import HeadStrategy
+from tlsearch.contracts import HeadStrategy, Strategy
 from tlsearch.records import Point
 from tlsearch.search.relay import Relay
 from tlsearch.search.setup import Prepared
@@ -26,6 +29,16 @@ MOST_OPERATIONS = 2.5e11
 """Floating-point operations of the backbone, about four seconds of one core; more is for workers."""
 SECONDS = 10.0
 """What a first worker would take to be there; later turns are for workers."""
+
+
+def may_be_all(strategies: Mapping[str, Strategy]) -> bool:
+    """Whether each strategy is one whose trials the driver fits itself where data are small."""
+    return all(_suits(strategy, name) for name, strategy in strategies.items())
+
+
+def _suits(strategy: Strategy, name: str) -> TypeGuard[HeadStrategy]:
+    ours = registry.version_of(registry.STRATEGIES, name).distribution == "tlsearch"
+    return ours and isinstance(strategy, HeadStrategy)
 
 
 def take(relay: Relay, *, prepared: Prepared, assignment: Assignment) -> None:
@@ -69,9 +82,7 @@ class _Mine:
 
     def __call__(self, point: Point) -> bool:
         strategy = self.prepared.strategies[point.strategy]
-        if not isinstance(strategy, HeadStrategy):
-            return False
-        if registry.version_of(registry.STRATEGIES, point.strategy).distribution != "tlsearch":
+        if not _suits(strategy, point.strategy):
             return False
         policy = strategy.recipe(point.params).augmentation
         known = {**self.operations, (point.backbone, policy): self._operations(point.backbone, policy)}

@@ -60,7 +60,7 @@ def prepare(
     cache: Path,
     threads: int,
     observe: Observer,
-    checked: Callable[[], None] = lambda: None,
+    checked: Callable[[Mapping[str, Strategy]], None] = lambda strategies: None,
 ) -> Prepared:
     """Resolve plugins, list and check the data, load each backbone once, decode every item once.
 
@@ -69,7 +69,7 @@ def prepare(
         cache: folder of decoded items.
         threads: that decode.
         observe: told how it goes.
-        checked: called once plugins and data are known to be there, before what takes long.
+        checked: given the strategies once plugins and data are known to be there, before what takes long.
 
     Raises:
         InputError: whatever is wrong with the study; nothing was written but decoded items in the cache.
@@ -80,7 +80,7 @@ def prepare(
     for backbone in spec.backbones:  # names first: data may take long
         registry.backbone_family(backbone.name.partition("/")[0])
     listed = _listed(spec, threads=threads)
-    checked()
+    checked(strategies)
     observe(Snapshot(phase="load backbones", total=len(spec.backbones)))
     infos = []
     for done, backbone in enumerate(spec.backbones):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from tlsearch import artifacts as stores
+from tlsearch.contracts import Strategy
 from tlsearch.contracts.combination import members_of
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import DatabaseError, SearchError, StudyConflictError, WorkError
@@ -70,9 +71,10 @@ def run(
     known = refuse_conflicts(spec, database)
     stores.check(place)
 
-    def checked() -> None:
+    def checked(strategies: Mapping[str, Strategy]) -> None:
         # What remains to be done before the first trial takes seconds, and so does Ray.
-        if address is None and (known is None or known.state is not StudyState.COMPLETE):
+        over = known is not None and known.state is StudyState.COMPLETE
+        if address is None and not over and not first_heads.may_be_all(strategies):
             ray_cluster.start_early()
 
     # Before Ray starts in a thread: MLflow's import beside it keeps Ray from coming up.
