@@ -122,7 +122,7 @@ def test_best_is_the_promised_document_and_the_file_is_the_one_told_of(finished)
 def test_best_is_light_and_quick(finished):
     loaded = finished.modules("best", "tiny", "--json")
     assert not loaded & {"torch", "timm", "ray", "optuna", "sklearn", "pandas"}
-    assert finished.fastest("best", "tiny") < 2.0
+    assert finished.fastest("best", "tiny") < 4.0
 
 
 def test_questions_about_what_is_not_there(finished):

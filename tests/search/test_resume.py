@@ -89,6 +89,8 @@ def test_signals_stop_cleanly_and_every_stop_can_be_resumed(place):
     # Heads would be fitted by the dozen, and a dozen that is under way is seen through.
     study = place.study(**{**LONG, "budget": {"trials": 300, "epochs": 10}, "strategies": ["fine_tune"]})
 
+    cancelled: list[int] = []
+
     def stop_by(number: signal.Signals) -> tuple[int, str, float]:
         complete = 0
         if place.database.exists():
@@ -108,8 +110,8 @@ def test_signals_stop_cleanly_and_every_stop_can_be_resumed(place):
         assert_nothing_runs(place)
         trials = place.ask("trials", "tiny")
         assert {trial["state"] for trial in trials} <= {"COMPLETE", "CANCELLED"}
-        assert any(trial["state"] == "CANCELLED" for trial in trials), "the signal came too late"
         assert all(trial["reason"] for trial in trials)
+        cancelled.extend(trial["number"] for trial in trials if trial["state"] == "CANCELLED")
         (told,) = place.ask("studies")
         assert told["state"] == "INTERRUPTED"
         return driver.returncode, errors, took
@@ -118,11 +120,13 @@ def test_signals_stop_cleanly_and_every_stop_can_be_resumed(place):
     assert code == 130
     assert "same command goes on" in errors
     assert took < 25
-    assert "SIGINT" in str([trial["reason"] for trial in place.ask("trials", "tiny")])
+    if cancelled:
+        assert "SIGINT" in str([trial["reason"] for trial in place.ask("trials", "tiny")])
     code, errors, took = stop_by(signal.SIGTERM)  # as systemd, Docker and Slurm do
     assert code == 143
     assert "same command goes on" in errors
     assert took < 25
+    assert cancelled, "both signals came in the moment between two trials"
     known = len(place.ask("trials", "tiny"))
     place.run("run", study, "--trials", known + 1)
     assert_whole(place, trials=known + 1)
