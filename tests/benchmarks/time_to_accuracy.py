@@ -29,7 +29,12 @@ CASES = {
         "train_items": 1_000,
         "image_size": 64,
     },
-    "digits at 96 px": {"source": "digits", "image_size": 96},
+    "Fashion-MNIST, 1,000 items at 96 px": {
+        "source": "fashion_mnist",
+        "path": FASHION,
+        "train_items": 1_000,
+        "image_size": 96,
+    },
 }
 TRIALS, EPOCHS, SEEDS = 8, 4, 5
 
