@@ -144,11 +144,6 @@ def problem(group: str, name: str) -> str | None:
     return None
 
 
-def module(group: str, name: str) -> str:
-    """The module that a plugin lives in; it isn't imported."""
-    return _find(group, name).target.partition(":")[0]
-
-
 def version_of(group: str, name: str) -> PluginVersion:
     """Which distribution a plugin comes from."""
     plugin = _find(group, name)
