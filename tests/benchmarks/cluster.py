@@ -29,9 +29,10 @@ from tlsearch.database.store import Lease, Store
 from tlsearch.records import Costs, DatasetRecord, EpochResult, Outcome, Point, TrialState
 from tlsearch.search import ray_cluster, space
 from tlsearch.search.budget import Ledger
-from tlsearch.search.driver import Driver, Searching
+from tlsearch.search.driver import Driver
 from tlsearch.search.ray_tune import DeskSearcher, GradientASHA
 from tlsearch.search.sampler import Sampler
+from tlsearch.search.turns import Searching
 from tlsearch.spec import parse
 
 NODES, GPUS = 64, 4

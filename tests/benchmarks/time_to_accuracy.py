@@ -162,7 +162,8 @@ def _ours(data: dict[str, object], *, seconds: float, enough: float, seed: int) 
         spec = parse(
             {
                 "study": "race",
-                "data": data,
+                # The peers hold nothing out for early stopping, so neither do we.
+                "data": {**data, "split": {"stop": 0.0}},
                 "backbones": [BACKBONE],
                 "strategies": ["linear_probe", "feature_copy", "fine_tune"],
                 "budget": {"trials": 100, "epochs": EPOCHS, "minutes": seconds / 60},

@@ -178,7 +178,11 @@ def test_a_broken_plugin_harms_nobody_who_does_not_name_it(place, tmp_path):
         code=BROKEN["exits"],
         module="tls_broken:Mine",
     )
-    study = place.study(strategies=None, budget={"trials": 3, "epochs": 1}, search={"confirm_seeds": 0})
+    study = place.study(
+        strategies=None,
+        budget={"trials": 3, "epochs": 1},
+        search={"finalists": 1, "confirm_seeds": 0},
+    )
     done = place.run("run", study, "--json", PYTHONPATH=path)
     assert "tls-broken" in done.stderr
     assert "noise" not in done.stdout

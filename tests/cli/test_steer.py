@@ -1,13 +1,22 @@
-"""A search that others pause, go on with, fork and cancel, by the command line."""
+"""A search that others pause, go on with, fork and cancel: what the guide to sharing shows, and around it."""
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import Place
+from tests.test_docs import commands
+
 pytestmark = pytest.mark.slow
 
+GUIDE = commands(Path(__file__).resolve().parents[2] / "docs" / "how-to" / "share.md")
 STUDY = {
     "strategies": ["fine_tune"],
     "space": {"fine_tune.freeze_depth": {"low": 0.8}},
@@ -16,11 +25,26 @@ STUDY = {
 }
 
 
+@dataclass
+class Follower:
+    """Who runs the guide's commands on the tiny study, with small numbers."""
+
+    place: Place
+    followed: list[str] = field(default_factory=list)
+
+    def __call__(self, line: str, *, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        self.followed.append(line)
+        own = [re.sub(r"^flowers(?=$|-)", "tiny", word) for word in shlex.split(line)[1:]]
+        few = [re.sub(r"^(budget[.]trials=|budget[.]epochs=)[0-9]+$", r"\g<1>2", word) for word in own]
+        return self.place.run(*("+1" if word == "+50" else word for word in few), code=code, **env)
+
+
 @pytest.mark.timeout(1200)
 def test_a_study_is_paused_resumed_forked_and_cancelled_from_elsewhere(place):
+    follow = Follower(place)
     driver = place.start("run", place.study(**STUDY), TLSEARCH_USER="ann")
     place.wait_for(lambda counts: counts["COMPLETE"] >= 1 and counts["RUNNING"] >= 1, driver, 300)
-    assert "goes on" in place.run("pause", "tiny", TLSEARCH_USER="bob").stderr
+    assert "goes on" in follow("tlsearch pause flowers", TLSEARCH_USER="bob").stderr
     _, errors = driver.communicate(timeout=200)
     assert (driver.returncode, "Traceback" in errors) == (130, False), errors
     assert "Stopped: paused by bob@" in errors
@@ -36,22 +60,26 @@ def test_a_study_is_paused_resumed_forked_and_cancelled_from_elsewhere(place):
     done = place.ask("trials", "tiny")
     assert [trial["number"] for trial in done] == list(range(len(paused)))
     assert {trial["state"] for trial in done} == {"COMPLETE"}
-    place.run("resume", "tiny", "--trials", "+1")
+    assert "start workers" not in follow("tlsearch resume flowers").stderr  # nothing is left to do
+    follow("tlsearch resume flowers --trials +50")
     done = place.ask("trials", "tiny")
     assert len(done) == len(paused) + 1
-    assert "begins with what" in place.run("fork", "tiny", "tiny-2", "--set", "budget.trials=2").stderr
-    place.run("resume", "tiny-2")
-    forked = place.ask("trials", "tiny-2")
+    deeper = "tlsearch fork flowers flowers-deep --set budget.trials=40 --set budget.epochs=30"
+    assert "begins with what" in follow(deeper).stderr
+    follow("tlsearch resume flowers-deep")
+    forked = place.ask("trials", "tiny-deep")
     assert [trial["number"] for trial in forked] == [0, 1]
     points = {json.dumps(trial["params"], sort_keys=True) for trial in (*done, *forked)}
     assert len(points) == len(done) + 2  # none of its parent's points was tried again
-    assert next(s for s in place.ask("studies") if s["name"] == "tiny-2")["parent"] == "tiny"
+    told = {study["name"]: study for study in place.ask("studies")}["tiny-deep"]
+    assert (told["parent"], told["state"]) == ("tiny", "COMPLETE")
 
-    said = place.run("cancel", "tiny-2", code=2).stderr
+    said = follow("tlsearch cancel flowers", code=2).stderr
     assert "complete: there is nothing to cancel" in said
-    place.run("fork", "tiny", "tiny-3")
-    place.run("cancel", "tiny-3")
-    said = place.run("resume", "tiny-3", code=2).stderr
-    assert '"tiny-3" was cancelled by' in said
-    assert "tlsearch fork tiny-3" in said
-    assert "CANCELLED" in place.run("studies").stdout
+    follow("tlsearch fork flowers flowers-2")
+    place.run("cancel", "tiny-2")
+    said = place.run("resume", "tiny-2", code=2).stderr
+    assert '"tiny-2" was cancelled by' in said
+    assert "tlsearch fork tiny-2" in said
+    assert "CANCELLED" in follow("tlsearch studies").stdout
+    assert sorted(follow.followed) == sorted(GUIDE)

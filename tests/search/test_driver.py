@@ -17,11 +17,12 @@ from tlsearch.files import write_durably
 from tlsearch.records import Costs, DatasetRecord, EpochResult, Outcome, Point, TrialState
 from tlsearch.search import space as spaces
 from tlsearch.search.budget import Ledger
-from tlsearch.search.driver import Driver, Fixed, Searching, group_turns
+from tlsearch.search.driver import Driver
 from tlsearch.search.loggers import Journal
 from tlsearch.search.progress import Snapshot
 from tlsearch.search.relay import Relay
 from tlsearch.search.sampler import Sampler
+from tlsearch.search.turns import Fixed, Searching, group_turns
 from tlsearch.spec import parse
 
 STUDY = {

@@ -195,6 +195,17 @@ def test_heads_come_many_at_a_time_and_never_beyond_the_budget():
     assert len({(p.backbone, p.strategy) for p in mixed}) == 1
 
 
+def test_a_first_turn_of_heads_takes_the_same_features():
+    """Those of augmented views take a pass over the data for each view, and fine-tuning waits for its turn."""
+    (branch,) = (b for b in real().branches if (b.backbone, b.strategy) == ("tiny/net", "linear_probe"))
+    one = sampler(SearchSpace((branch,)))
+    first = one.ask(0, most=16, heads=16)
+    assert [p.params["augmentation"] for p in first] == ["none"] * 16
+    assert len({p.params["learning_rate"] for p in first}) == 16
+    later = one.ask(16, most=16, heads=16)
+    assert {p.params["augmentation"] for p in later} == {"none", "light"}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("space", [real, small])
 def test_nothing_that_was_proposed_is_proposed_again_by_a_new_driver(kind, space):

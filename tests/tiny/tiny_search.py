@@ -19,10 +19,11 @@ from tlsearch.models import bundle
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import ModelRecord, Point, TrialRecord, TrialRole
 from tlsearch.search.budget import Ledger
-from tlsearch.search.driver import Driver, Fixed, is_heads
+from tlsearch.search.driver import Driver
 from tlsearch.search.loggers import Journal
 from tlsearch.search.progress import Snapshot, silent
 from tlsearch.search.setup import Prepared, prepare
+from tlsearch.search.turns import Fixed, is_heads
 from tlsearch.spec import StudySpec
 
 CLASSES = ("plain", "<b>bold & <i>brash", "<img src=x onerror=alert(1)>")

@@ -6,12 +6,11 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from tlsearch import artifacts
-from tlsearch.contracts import HeadStrategy, frozen_groups
+from tlsearch.contracts import frozen_groups
 from tlsearch.database.store import Lease, Store
 from tlsearch.records import (
     Costs,
@@ -19,97 +18,17 @@ from tlsearch.records import (
     Outcome,
     Point,
     TrialRecord,
-    TrialRole,
     TrialState,
 )
 from tlsearch.search.budget import Ledger
 from tlsearch.search.loggers import Journal
 from tlsearch.search.progress import Best, Observer, Snapshot
-from tlsearch.search.sampler import Proposal, Sampler
+from tlsearch.search.turns import PointSource
 from tlsearch.spec import StudySpec
 from tlsearch.training import checkpoints
 
 RETRIES = 2
 """How often a point is given to another worker whose worker died."""
-
-
-class PointSource(Protocol):
-    """Where a driver's points come from."""
-
-    def take(self) -> list[Point]:
-        """Points for one worker's turn; empty when there are no more."""
-
-    def learn(self, result: EpochResult) -> None:
-        """Take note of how a point goes, and of how it ended."""
-
-
-class Fixed:
-    """Points that are known beforehand, heads of one branch together."""
-
-    def __init__(self, points: Iterable[Point], *, heads: Callable[[str], bool], at_once: int) -> None:
-        self._turns = deque(group_turns(points, heads=heads, at_once=at_once))
-
-    def take(self) -> list[Point]:
-        """The next turn."""
-        return self._turns.popleft() if self._turns else []
-
-    def learn(self, result: EpochResult) -> None:
-        """Nothing to learn."""
-
-
-class Searching:
-    """Points that an earlier driver left open, then what the sampler proposes while the budget lasts."""
-
-    def __init__(
-        self,
-        sampler: Sampler,
-        ledger: Ledger,
-        *,
-        left_open: Iterable[Point],
-        next_number: int,
-        seed: int,
-        heads: Callable[[str], bool],
-        at_once: int,
-    ) -> None:
-        self.sampler = sampler
-        self.ledger = ledger
-        self.next_number = next_number
-        self.seed = seed
-        self.at_once = at_once
-        points = list(left_open)
-        for point in points:
-            sampler.resume(point.number, Proposal(point.backbone, point.strategy, point.params))
-        self._again = deque(group_turns(points, heads=heads, at_once=at_once))
-        self.exhausted = False
-
-    def take(self) -> list[Point]:
-        """Left open points first; then proposals, as many as the trial budget allows."""
-        if self._again:
-            return self._again.popleft()
-        if self.ledger.trials_left == 0:
-            return []
-        proposals = self.sampler.ask(self.next_number, most=self.ledger.trials_left, heads=self.at_once)
-        self.exhausted = not proposals
-        points = [
-            Point(
-                number=self.next_number + index,
-                backbone=proposal.backbone,
-                strategy=proposal.strategy,
-                params=proposal.params,
-                seed=self.seed,
-            )
-            for index, proposal in enumerate(proposals)
-        ]
-        self.next_number += len(points)
-        self.ledger.started += len(points)
-        return points
-
-    def learn(self, result: EpochResult) -> None:
-        """Tell the sampler."""
-        if result.outcome is None:
-            self.sampler.observe(result.number, result.value)
-        else:
-            self.sampler.tell(result.number, result.outcome.state, result.outcome.value)
 
 
 class Driver:
@@ -169,8 +88,7 @@ class Driver:
         self._kept: dict[int, tuple[tuple[float, int, int], str]] = {}
         self._trained: set[int] = set()
         self._deaths: dict[int, int] = {}
-        self._again: deque[list[Point]] = deque()
-        self._put_back: deque[list[Point]] = deque()
+        self._waiting: deque[list[Point]] = deque()
         for record in finished:
             self._count(record.point, _outcome_of(record))
         self.done = len(finished)
@@ -184,7 +102,7 @@ class Driver:
         busy = self._busy()
         if busy and busy >= self.slots():  # there is room for one at least, as soon as workers are there
             return []
-        points = self._put_back.popleft() if self._put_back else self._begin()
+        points = self._waiting.popleft() if self._waiting else self._begin(self.source.take())
         if not points:
             # A worker that is busy may die yet, and its points would need another.
             return [] if self._open else None
@@ -192,9 +110,8 @@ class Driver:
         self._tell()
         return points
 
-    def _begin(self) -> list[Point]:
-        """The next points that nobody had yet, as this attempt; recorded before anybody gets them."""
-        points = self._again.popleft() if self._again else self.source.take()
+    def _begin(self, points: list[Point]) -> list[Point]:
+        """The same points, recorded as begun before anybody gets them; no earlier attempt counts any more."""
         if points:
             self.store.start_trials(self.lease, points, keep_epochs=True)
             self.journal.begin(points)
@@ -202,10 +119,10 @@ class Driver:
         return points
 
     def put_back(self, points: Sequence[Point]) -> None:
-        """Take points back that were handed out and not begun; they are the next turn, and stay recorded."""
+        """Take points back that are recorded as begun and that no worker is on; they are the next turn."""
         for point in points:
             self._turn_of.pop(point.number)
-        self._put_back.append(list(points))
+        self._waiting.append(list(points))
 
     def record(self, results: Sequence[EpochResult]) -> None:
         """Write results down, then learn from them."""
@@ -261,11 +178,8 @@ class Driver:
                 spent.append(point)
                 continue
             again.append(replace(point, attempt=point.attempt + 1))
-            self._open[point.number] = again[-1]
-            self._turn_of.pop(point.number)  # no worker is on it
         if again:
-            self.store.start_trials(self.lease, again, keep_epochs=True)
-            self._again.append(again)
+            self.put_back(self._begin(again))
         return spent
 
     def must_stop(self) -> bool:
@@ -414,27 +328,6 @@ class Driver:
                 note=note,
             )
         )
-
-
-def group_turns(points: Iterable[Point], *, heads: Callable[[str], bool], at_once: int) -> list[list[Point]]:
-    """Points as workers' turns: heads of one branch and role together, everything else alone."""
-    turns: list[list[Point]] = []
-    filling: dict[tuple[str, str, TrialRole], list[Point]] = {}
-    for point in points:
-        key = (point.backbone, point.strategy, point.role)
-        if not heads(point.strategy):
-            turns.append([point])
-        elif key in filling and len(filling[key]) < at_once:
-            filling[key].append(point)
-        else:
-            filling[key] = [point]
-            turns.append(filling[key])
-    return turns
-
-
-def is_heads(strategies: Mapping[str, object]) -> Callable[[str], bool]:
-    """Tells whether a strategy of that name fits heads."""
-    return lambda name: isinstance(strategies.get(name), HeadStrategy)
 
 
 def _outcome_of(record: TrialRecord) -> Outcome:

@@ -37,6 +37,8 @@ HISTORY = (120, 180)
 """A study's history is cut to the first number of trials when it passes the second."""
 MAX_REPEATS = 20
 """Proposals already tried, in a row, after which chance proposes, and then what is left of a fine grid."""
+_VIEWS = {"augmentation"}
+"""Knobs that say which views of the images the features are of."""
 FINE_GRID = 100
 """Values of a range that are then looked at."""
 
@@ -112,7 +114,8 @@ class Sampler:
         Args:
             first_number: of the trial that the first becomes; the others follow.
             most: how many at most.
-            heads: how many at most where they are heads to be fitted together.
+            heads: how many at most where they are heads to be fitted together. In a branch's first turn they
+                all take the same features.
 
         Returns:
             One point, or several heads of one branch; none when the space is exhausted.
@@ -122,8 +125,11 @@ class Sampler:
             return []
         proposals = [first]
         branch = self.space.branch(first.backbone, first.strategy)
+        # Features of augmented views take a pass over the data for each view: a first turn is to be quick.
+        begins = self._tallies[_key(branch)].tried == 1
+        alike = {knob: first.params[knob] for knob in _VIEWS & first.params.keys()} if begins else {}
         while branch.heads and len(proposals) < min(most, heads):
-            following = self._next(first_number + len(proposals), branch)
+            following = self._next(first_number + len(proposals), branch, alike)
             if following is None:
                 break
             proposals.append(following)
@@ -192,12 +198,15 @@ class Sampler:
         signed = self._sign * value
         tally.best = signed if tally.best is None else max(tally.best, signed)
 
-    def _next(self, number: int, within: Branch | None) -> Proposal | None:
-        """The next point that is new, of a given branch or of the one whose turn it is."""
+    def _next(self, number: int, within: Branch | None, fixed: Params | None = None) -> Proposal | None:
+        """The next point that is new, of a given branch or of the one whose turn it is.
+
+        ``fixed`` holds for what is drawn, as long as that suffices for a new point.
+        """
         while True:
             branch = within or self._turn()
             for _ in range(MAX_REPEATS if branch is not None else 0):
-                asked = self._draw(branch)
+                asked = self._draw(branch, fixed or {})
                 if asked is None:
                     break
                 if asked.proposal.key not in self._seen:
@@ -273,7 +282,7 @@ class Sampler:
         ]
         return max(related, default=math.inf), True
 
-    def _draw(self, branch: Branch | None) -> _Asked | None:
+    def _draw(self, branch: Branch | None, fixed: Params) -> _Asked | None:
         if branch is None:
             return None
         starts = self._starts[_key(branch)]
@@ -281,7 +290,7 @@ class Sampler:
             return self._ask_optuna(branch, starts.popleft())
         if self._grid is not None:
             return self._from_grid(branch)
-        return self._ask_optuna(branch, {})
+        return self._ask_optuna(branch, fixed)
 
     def _ask_optuna(self, branch: Branch, fixed: Params) -> _Asked:
         if self._grid is not None:

@@ -21,7 +21,7 @@ from tlsearch.search import finish, first_heads, hold, ray_cluster, ray_tune
 from tlsearch.search.budget import Ledger
 from tlsearch.search.combine import Combining
 from tlsearch.search.crew import Crew, gather
-from tlsearch.search.driver import Driver, Fixed, PointSource, Searching, is_heads
+from tlsearch.search.driver import Driver
 from tlsearch.search.entry import enter, refuse_conflicts
 from tlsearch.search.hold import Interruption
 from tlsearch.search.loggers import Journal, open_journal
@@ -30,6 +30,7 @@ from tlsearch.search.relay import Relay
 from tlsearch.search.sampler import Sampler
 from tlsearch.search.setup import Prepared, assign, prepare
 from tlsearch.search.steer import inherited
+from tlsearch.search.turns import Fixed, PointSource, Searching, is_heads
 from tlsearch.spec import StudySpec
 
 

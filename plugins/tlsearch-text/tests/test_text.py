@@ -220,6 +220,7 @@ def test_texts_are_searched_like_pictures_and_the_best_model_reads_them(tmp_path
         "strategies": ["linear_probe", "feature_copy", "fine_tune", "lora", "l2_sp"],
         "budget": {"trials": 5, "epochs": 1},
         "search": {"finalists": 1, "confirm_seeds": 0, "pruner": "none"},
+        "resources": {"concurrent": 1},  # a second worker would cost more to start than it does
     }
     (tmp_path / "subjects.yaml").write_text(json.dumps(study))
     best = json.loads(tlsearch("run", "subjects.yaml", "--json", cwd=tmp_path))

@@ -1,0 +1,112 @@
+"""Where a driver's points come from, and how they are dealt out: one worker's turn at a time."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol
+
+from tlsearch.contracts import HeadStrategy
+from tlsearch.records import EpochResult, Point, TrialRole
+from tlsearch.search.budget import Ledger
+from tlsearch.search.sampler import Proposal, Sampler
+
+
+class PointSource(Protocol):
+    """Where a driver's points come from."""
+
+    def take(self) -> list[Point]:
+        """Points for one worker's turn; empty when there are no more."""
+
+    def learn(self, result: EpochResult) -> None:
+        """Take note of how a point goes, and of how it ended."""
+
+
+class Fixed:
+    """Points that are known beforehand, heads of one branch together."""
+
+    def __init__(self, points: Iterable[Point], *, heads: Callable[[str], bool], at_once: int) -> None:
+        self._turns = deque(group_turns(points, heads=heads, at_once=at_once))
+
+    def take(self) -> list[Point]:
+        """The next turn."""
+        return self._turns.popleft() if self._turns else []
+
+    def learn(self, result: EpochResult) -> None:
+        """Nothing to learn."""
+
+
+class Searching:
+    """Points that an earlier driver left open, then what the sampler proposes while the budget lasts."""
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        ledger: Ledger,
+        *,
+        left_open: Iterable[Point],
+        next_number: int,
+        seed: int,
+        heads: Callable[[str], bool],
+        at_once: int,
+    ) -> None:
+        self.sampler = sampler
+        self.ledger = ledger
+        self.next_number = next_number
+        self.seed = seed
+        self.at_once = at_once
+        points = list(left_open)
+        for point in points:
+            sampler.resume(point.number, Proposal(point.backbone, point.strategy, point.params))
+        self._again = deque(group_turns(points, heads=heads, at_once=at_once))
+        self.exhausted = False
+
+    def take(self) -> list[Point]:
+        """Left open points first; then proposals, as many as the trial budget allows."""
+        if self._again:
+            return self._again.popleft()
+        if self.ledger.trials_left == 0:
+            return []
+        proposals = self.sampler.ask(self.next_number, most=self.ledger.trials_left, heads=self.at_once)
+        self.exhausted = not proposals
+        points = [
+            Point(
+                number=self.next_number + index,
+                backbone=proposal.backbone,
+                strategy=proposal.strategy,
+                params=proposal.params,
+                seed=self.seed,
+            )
+            for index, proposal in enumerate(proposals)
+        ]
+        self.next_number += len(points)
+        self.ledger.started += len(points)
+        return points
+
+    def learn(self, result: EpochResult) -> None:
+        """Tell the sampler."""
+        if result.outcome is None:
+            self.sampler.observe(result.number, result.value)
+        else:
+            self.sampler.tell(result.number, result.outcome.state, result.outcome.value)
+
+
+def group_turns(points: Iterable[Point], *, heads: Callable[[str], bool], at_once: int) -> list[list[Point]]:
+    """Points as workers' turns: heads of one branch and role together, everything else alone."""
+    turns: list[list[Point]] = []
+    filling: dict[tuple[str, str, TrialRole], list[Point]] = {}
+    for point in points:
+        key = (point.backbone, point.strategy, point.role)
+        if not heads(point.strategy):
+            turns.append([point])
+        elif key in filling and len(filling[key]) < at_once:
+            filling[key].append(point)
+        else:
+            filling[key] = [point]
+            turns.append(filling[key])
+    return turns
+
+
+def is_heads(strategies: Mapping[str, object]) -> Callable[[str], bool]:
+    """Tells whether a strategy of that name fits heads."""
+    return lambda name: isinstance(strategies.get(name), HeadStrategy)
