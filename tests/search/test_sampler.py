@@ -196,7 +196,7 @@ def test_heads_come_many_at_a_time_and_never_beyond_the_budget():
 
 
 def test_a_first_turn_of_heads_takes_the_same_features():
-    """Those of augmented views take a pass over the data for each view, and fine-tuning waits for its turn."""
+    """Those of augmented views take a pass over the data each, and fine-tuning waits for its turn."""
     (branch,) = (b for b in real().branches if (b.backbone, b.strategy) == ("tiny/net", "linear_probe"))
     one = sampler(SearchSpace((branch,)))
     first = one.ask(0, most=16, heads=16)
