@@ -22,6 +22,7 @@ from tlsearch.contracts import HeadStrategy, Strategy
 from tlsearch.records import Point
 from tlsearch.search.relay import Relay
 from tlsearch.search.setup import Prepared
+from tlsearch.spec import StudySpec
 from tlsearch.training.memory import use_threads
 from tlsearch.training.trial import Assignment, Workbench, data_key
 
@@ -31,9 +32,14 @@ SECONDS = 10.0
 """What a first worker would take to be there; later turns are for workers."""
 
 
-def may_be_all(strategies: Mapping[str, Strategy]) -> bool:
+def may_be_all(spec: StudySpec, strategies: Mapping[str, Strategy]) -> bool:
     """Whether each strategy is one whose trials the driver fits itself where data are small."""
-    return all(_suits(strategy, name) for name, strategy in strategies.items())
+    return _on_cpus(spec) and all(_suits(strategy, name) for name, strategy in strategies.items())
+
+
+def _on_cpus(spec: StudySpec) -> bool:
+    """Whether no trial gets a GPU, where features of small data are a matter of a moment for workers, too."""
+    return spec.resources.gpus_per_trial == 0 or not torch.cuda.is_available()
 
 
 def _suits(strategy: Strategy, name: str) -> TypeGuard[HeadStrategy]:
@@ -42,11 +48,8 @@ def _suits(strategy: Strategy, name: str) -> TypeGuard[HeadStrategy]:
 
 
 def take(relay: Relay, *, prepared: Prepared, assignment: Assignment) -> None:
-    """Run turns here until there is something that isn't for us, which stays on the desk, or for long enough.
-
-    Not where trials could have a GPU: there, too, features of small data are a matter of a moment.
-    """
-    if torch.cuda.is_available() and prepared.spec.resources.gpus_per_trial != 0:
+    """Run turns here until there is one that isn't for us, which stays on the desk, or for long enough."""
+    if not _on_cpus(prepared.spec):
         return
     until = time.monotonic() + SECONDS
     threads = torch.get_num_threads()

@@ -75,7 +75,7 @@ def run(
     def checked(strategies: Mapping[str, Strategy]) -> None:
         # What remains to be done before the first trial takes seconds, and so does Ray.
         over = known is not None and known.state is StudyState.COMPLETE
-        if address is None and not over and not first_heads.may_be_all(strategies):
+        if address is None and not over and not first_heads.may_be_all(spec, strategies):
             ray_cluster.start_early()
 
     # Before Ray starts in a thread: MLflow's import beside it keeps Ray from coming up.
