@@ -11,6 +11,7 @@ has the same key in any model, trial or process.
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -72,14 +73,26 @@ class Frontier:
     frozen: bool
     reason: str
     resting: frozenset[str]
-    _prefix: nn.Module | None
-    _train: nn.Module
-    _eval: nn.Module
+    _model: nn.Module
     _cut: Cut | None = None
     _channels_last: bool = False  # the memory format of the model's kernels
     _copies: bool = False  # the suffix writes into its inputs, which a caller may use twice
     mark: int = 0
-    _read: tuple[tuple[nn.Parameter, int], ...] = ()  # the prefix's weights when the key was made
+    _read: tuple[tuple[Tensor, int], ...] = ()  # the prefix's weights when the key was made
+
+    # Made when they are asked for: of the many frontiers of `find_frontiers`, most are only stored.
+
+    @cached_property
+    def _prefix(self) -> nn.Module | None:
+        return prefix_module(self._cut.eval, [self._cut.boundary]) if self._cut is not None else None
+
+    @cached_property
+    def _train(self) -> nn.Module:
+        return suffix_module(self._cut, self._cut.train) if self._cut is not None else self._model
+
+    @cached_property
+    def _eval(self) -> nn.Module:
+        return suffix_module(self._cut, self._cut.eval) if self._cut is not None else self._model
 
     @property
     def stale(self) -> bool:
@@ -289,9 +302,9 @@ def _assemble(model: nn.Module, cut: Cut, resting: frozenset[str]) -> Frontier:
     prefix_nodes = cut.eval.ancestors([cut.facts[d].node for d in cut.boundary], stop=lambda node: False)
     frozen = any(cut.eval.weights(node) or cut.eval.flops[node] for node in prefix_nodes)
     if not frozen:
-        return Frontier("", (), 0.0, 0.0, 0, False, "", resting, None, model, model)
+        return Frontier("", (), 0.0, 0.0, 0, False, "", resting, model)
     done = [node for node in cut.suffix(cut.eval) if cut.fed(cut.eval, node) is None]
-    prefix = prefix_module(cut.eval, [cut.boundary])
+    read = [weight for node in prefix_nodes for weight in cut.eval.weights(node)]
     return Frontier(
         key=hashlib.sha256("|".join(cut.boundary).encode()).hexdigest(),
         boundary=cut.specs(),
@@ -301,12 +314,10 @@ def _assemble(model: nn.Module, cut: Cut, resting: frozenset[str]) -> Frontier:
         frozen=True,
         reason="",
         resting=resting,
-        _prefix=prefix,
-        _train=suffix_module(cut, cut.train),
-        _eval=suffix_module(cut, cut.eval),
+        _model=model,
         _cut=cut,
         _channels_last=_channels_last(model),
-        _read=tuple((parameter, parameter._version) for parameter in prefix.parameters()),
+        _read=tuple((weight, weight._version) for weight in read),
     )
 
 
@@ -341,7 +352,8 @@ def _checked(model: nn.Module, frontier: Frontier, example: Tensor, *, training:
                 exact &= _agree(expected, frontier.train_forward(given), "in training mode")
             copies |= not all(map(torch.equal, many, given))
     remark = "" if exact else "split outputs equal the whole model's only to 1e-5"
-    return replace(frontier, reason=remark, _copies=copies)
+    frontier.reason, frontier._copies = remark, copies
+    return frontier
 
 
 def _agree(expected: Any, actual: Any, when: str) -> bool:
@@ -383,9 +395,7 @@ def _whole(model: nn.Module, example: Tensor, reason: str) -> Frontier:
         frozen=False,
         reason=reason,
         resting=frozenset(),
-        _prefix=None,
-        _train=model,
-        _eval=model,
+        _model=model,
         _channels_last=_channels_last(model),
     )
 
