@@ -24,6 +24,8 @@ from tlsearch.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+TUTORIAL = "first"
+"""The tutorial's study."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -33,6 +35,13 @@ def blocks(page: Path, language: str) -> list[str]:
 def commands(page: Path) -> list[str]:
     lines = [line for block in blocks(page, "console") for line in block.splitlines()]
     return [line[2:].split("  #")[0].strip() for line in lines if line.startswith("$ ")]
+
+
+def own(word: str, study: str) -> str:
+    """A guide's word as it is for who has another study."""
+    for theirs, ours in (("photos", study), ("flowers.yaml", "photos.yaml"), ("flowers", study)):
+        word = re.sub(rf"^{re.escape(theirs)}(?=$|[-.]html|-)", ours, word)
+    return word
 
 
 def everywhere(found) -> list:
@@ -60,11 +69,10 @@ def test_the_pages_are_built_without_a_warning(tmp_path):
 
 @dataclass
 class Reader:
-    """Who follows the documentation in a folder of their own, with a study: at first the tutorial's."""
+    """Who follows the documentation in a folder of their own, with the tutorial's study."""
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
-    study: str = "first"
 
     def run(self, *words: str) -> str:
         done = subprocess.run(
@@ -74,19 +82,12 @@ class Reader:
         return done.stdout
 
     def follow(self, name: str, *, leaving: tuple[str, ...] = ()) -> dict[str, str]:
-        """Run a guide's commands with this study's names in the place of the guide's; what each printed."""
+        """Run a guide's commands with the tutorial's names in the place of the guide's; what each printed."""
         told = {}
         for line in commands(ROOT / "docs" / "how-to" / name):
             if not line.startswith(("pip ", *leaving)):
-                told[line] = self.run(*map(self.own, shlex.split(line)))
+                told[line] = self.run(*(own(word, TUTORIAL) for word in shlex.split(line)))
         return told
-
-    def own(self, word: str) -> str:
-        """A guide's word, as it is here, where the study has another name."""
-        names = (("photos", self.study), ("flowers.yaml", "photos.yaml"), ("flowers", self.study))
-        for theirs, ours in names:
-            word = re.sub(rf"^{re.escape(theirs)}(?=$|[-.]html|-)", ours, word)
-        return word
 
     def python(self, name: str, **changes: str) -> str:
         """Run a guide's block of Python, some words replaced by what is quick."""
@@ -94,7 +95,7 @@ class Reader:
         for theirs, ours in changes.items():
             assert theirs in source
             source = source.replace(theirs, ours)
-        return self.run(sys.executable, "-c", source.replace('"flowers"', f'"{self.study}"'))
+        return self.run(sys.executable, "-c", source.replace('"flowers"', f'"{TUTORIAL}"'))
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_the_guide_to_serving_is_followed(walked: dict[str, str], reader: Reader
     lines = commands(ROOT / "docs" / "how-to" / "serve.md")
     (served,) = [line for line in lines if "--port" in line]
     server = subprocess.Popen(
-        [reader.own(word).replace("8000", port) for word in shlex.split(served)],
+        [own(word, TUTORIAL).replace("8000", port) for word in shlex.split(served)],
         cwd=reader.folder,
         env=reader.env,
         stdout=subprocess.DEVNULL,

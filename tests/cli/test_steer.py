@@ -7,16 +7,15 @@ import re
 import shlex
 import subprocess
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import Place
-from tests.test_docs import commands
+from tests.test_docs import ROOT, commands, own
 
 pytestmark = pytest.mark.slow
 
-GUIDE = commands(Path(__file__).resolve().parents[2] / "docs" / "how-to" / "share.md")
+GUIDE = commands(ROOT / "docs" / "how-to" / "share.md")
 STUDY = {
     "strategies": ["fine_tune"],
     "space": {"fine_tune.freeze_depth": {"low": 0.8}},
@@ -34,8 +33,8 @@ class Follower:
 
     def __call__(self, line: str, *, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
         self.followed.append(line)
-        own = [re.sub(r"^flowers(?=$|-)", "tiny", word) for word in shlex.split(line)[1:]]
-        few = [re.sub(r"^(budget[.]trials=|budget[.]epochs=)[0-9]+$", r"\g<1>2", word) for word in own]
+        named = [own(word, "tiny") for word in shlex.split(line)[1:]]
+        few = [re.sub(r"^(budget[.]trials=|budget[.]epochs=)[0-9]+$", r"\g<1>2", word) for word in named]
         return self.place.run(*("+1" if word == "+50" else word for word in few), code=code, **env)
 
 

@@ -57,7 +57,7 @@ def there(tmp_path, images, environment) -> Iterator[Place]:
 
 def command_lines(into: set[str], over: threading.Event) -> None:
     """Collect what everybody on this machine can see of all processes."""
-    while not over.wait(0.2):
+    while not over.wait(0.05):
         for process in psutil.process_iter(["cmdline"]):
             into.add(" ".join(process.info["cmdline"] or ()))
 

@@ -37,10 +37,10 @@ HISTORY = (120, 180)
 """A study's history is cut to the first number of trials when it passes the second."""
 MAX_REPEATS = 20
 """Proposals already tried, in a row, after which chance proposes, and then what is left of a fine grid."""
-_VIEWS = {"augmentation"}
-"""Knobs that say which views of the images the features are of."""
 FINE_GRID = 100
 """Values of a range that are then looked at."""
+_VIEWS = {"augmentation"}
+"""Knobs that say which views of the images the features are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class Sampler:
         Returns:
             One point, or several heads of one branch; none when the space is exhausted.
         """
-        first = self._next(first_number, None)
+        first = self._next(first_number, None, {})
         if first is None:
             return []
         proposals = [first]
@@ -198,7 +198,7 @@ class Sampler:
         signed = self._sign * value
         tally.best = signed if tally.best is None else max(tally.best, signed)
 
-    def _next(self, number: int, within: Branch | None, fixed: Params | None = None) -> Proposal | None:
+    def _next(self, number: int, within: Branch | None, fixed: Params) -> Proposal | None:
         """The next point that is new, of a given branch or of the one whose turn it is.
 
         ``fixed`` holds for what is drawn, as long as that suffices for a new point.
@@ -206,7 +206,7 @@ class Sampler:
         while True:
             branch = within or self._turn()
             for _ in range(MAX_REPEATS if branch is not None else 0):
-                asked = self._draw(branch, fixed or {})
+                asked = self._draw(branch, fixed)
                 if asked is None:
                     break
                 if asked.proposal.key not in self._seen:

@@ -143,7 +143,7 @@ def find_frontier(model: nn.Module, example: Tensor) -> Frontier:
         try:
             (frontier,) = _split(model, example, [trainable_names(model)])
             if frontier.frozen:
-                frontier = _checked(model, frontier, example)
+                frontier.reason, frontier._copies = _check(model, frontier, example)
         except Unfit as error:
             return _whole(model, example, str(error))
         except Exception as error:  # noqa: BLE001 - a model may do anything while it is traced
@@ -177,7 +177,7 @@ def find_frontiers(
             found = [replace(one, mark=mark) for mark, one in enumerate(_split(model, example, trained))]
             kept = list({frontier.key: frontier for frontier in found if frontier.frozen}.values())
             if kept:
-                _checked(model, max(kept, key=lambda one: one.prefix_flops), example, training=False)
+                _check(model, max(kept, key=lambda one: one.prefix_flops), example, training=False)
         except Unfit as error:
             return [], str(error)
         except Exception as error:  # noqa: BLE001 - a model may do anything while it is traced
@@ -300,11 +300,10 @@ def _trace_training(model: nn.Module, root: Root) -> tuple[Trace, frozenset[str]
 
 def _assemble(model: nn.Module, cut: Cut, resting: frozenset[str]) -> Frontier:
     prefix_nodes = cut.eval.ancestors([cut.facts[d].node for d in cut.boundary], stop=lambda node: False)
-    frozen = any(cut.eval.weights(node) or cut.eval.flops[node] for node in prefix_nodes)
-    if not frozen:
+    read = [weight for node in prefix_nodes for weight in cut.eval.weights(node)]
+    if not read and not any(cut.eval.flops[node] for node in prefix_nodes):
         return Frontier("", (), 0.0, 0.0, 0, False, "", resting, model)
     done = [node for node in cut.suffix(cut.eval) if cut.fed(cut.eval, node) is None]
-    read = [weight for node in prefix_nodes for weight in cut.eval.weights(node)]
     return Frontier(
         key=hashlib.sha256("|".join(cut.boundary).encode()).hexdigest(),
         boundary=cut.specs(),
@@ -324,8 +323,13 @@ def _assemble(model: nn.Module, cut: Cut, resting: frozenset[str]) -> Frontier:
 # ---------------------------------------------------------------------------------------------- checking
 
 
-def _checked(model: nn.Module, frontier: Frontier, example: Tensor, *, training: bool = True) -> Frontier:
-    """The frontier, if it does on the example what the whole model does.
+def _check(
+    model: nn.Module, frontier: Frontier, example: Tensor, *, training: bool = True
+) -> tuple[str, bool]:
+    """Whether the frontier does on the example what the whole model does.
+
+    Returns:
+        A remark, empty where outputs are equal; and whether a suffix writes into its inputs.
 
     Raises:
         Unfit: it doesn't.
@@ -351,9 +355,7 @@ def _checked(model: nn.Module, frontier: Frontier, example: Tensor, *, training:
             with untouched(model, large):
                 exact &= _agree(expected, frontier.train_forward(given), "in training mode")
             copies |= not all(map(torch.equal, many, given))
-    remark = "" if exact else "split outputs equal the whole model's only to 1e-5"
-    frontier.reason, frontier._copies = remark, copies
-    return frontier
+    return "" if exact else "split outputs equal the whole model's only to 1e-5", copies
 
 
 def _agree(expected: Any, actual: Any, when: str) -> bool:
