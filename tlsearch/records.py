@@ -46,17 +46,20 @@ class StudyRequest(enum.StrEnum):
 
 
 class TrialRole(enum.StrEnum):
-    """Why a trial is there: to be the best (proposed, or combined of others), or to confirm a finalist."""
+    """Why a trial is there: to be the best (proposed, or combined of others), to confirm a finalist, or to
+    train the winner's recipe on all items but those of the test split."""
 
     SEARCH = "search"
     CONFIRM = "confirm"
+    REFIT = "refit"
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
     """One proposal: what to train, with which knobs and which seed.
 
-    ``confirms`` is the number of the search trial that a CONFIRM point repeats with a fresh seed.
+    ``confirms`` is the number of the search trial that a CONFIRM or REFIT point repeats with a fresh seed.
+    ``epochs`` is how many it trains; None: as many as the study gives a trial at most.
     """
 
     number: int
@@ -67,6 +70,7 @@ class Point:
     attempt: int = 1
     role: TrialRole = TrialRole.SEARCH
     confirms: int | None = None
+    epochs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
