@@ -99,7 +99,9 @@ def test_layers_that_all_members_froze_are_stored_and_run_once(tmp_path: Path) -
 def test_sharing_changes_no_bit(frozen: int) -> None:
     alone = [network(torch.ones(2, 3, 16, 16)) for network in members(frozen=frozen)]
     shared = Ensemble(members(frozen=frozen))
-    for one, two in zip(alone, shared.member_logits(torch.ones(2, 3, 16, 16)), strict=True):
+    for one, two in zip(
+        alone, shared.looks(torch.ones(2, 3, 16, 16), mirrored=False)[:, 0].unbind(1), strict=True
+    ):
         assert torch.equal(one, two)
     assert (shared.reused > 0) is (frozen > 0)
 
@@ -111,7 +113,7 @@ def test_a_real_backbone_shares_its_frozen_blocks() -> None:
     shared = Ensemble(made)
     convolutions = [sum(isinstance(m, nn.Conv2d) for m in member.modules()) for member in shared.members]
     assert convolutions[1] < convolutions[0] - 15
-    assert all(map(torch.equal, alone, shared.member_logits(inputs)))
+    assert all(map(torch.equal, alone, shared.looks(inputs, mirrored=False)[:, 0].unbind(1)))
 
 
 class Writer(nn.Module):

@@ -23,7 +23,7 @@ from tlsearch.metrics import score
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import TrialRecord, TrialRole, TrialState
-from tlsearch.search import finish, setup
+from tlsearch.search import finalists, finish, setup
 from tlsearch.search.combine import Combining
 from tlsearch.search.progress import Snapshot, silent
 from tlsearch.testing import installed
@@ -229,7 +229,7 @@ def test_it_can_win_is_verified_in_a_fresh_process_and_predicts(kitchen, tmp_pat
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "tiny"))
     (made,) = kitchen.run(mean=Mean())
     model, refused = finish.promote(
-        [finish.Finalist(made, (made.value or 0.0,))],
+        [finalists.Finalist(made, (made.value or 0.0,))],
         store=kitchen.store,
         lease=kitchen.lease,
         prepared=kitchen.prepared,
@@ -361,15 +361,15 @@ def test_a_combined_trial_is_judged_by_what_it_gains_over_its_first_member(kitch
             number, value, seconds=9.0, trained=base, params={"combined": "fine_tune", "members": members}
         )
 
-    (winner, *rest) = finish.ranked([one, two], again, minimize=False, combined=[soup(7, 0.92, "0 1")])
+    (winner, *rest) = finalists.ranked([one, two], again, minimize=False, combined=[soup(7, 0.92, "0 1")])
     assert winner.trial.number == 0, "it gains less than the standard error of its member, which is cheaper"
     assert rest[0].values == pytest.approx((0.92, 0.82, 0.84))
-    (winner, *_) = finish.ranked([one, two], again, minimize=False, combined=[soup(7, 0.99, "0 1")])
+    (winner, *_) = finalists.ranked([one, two], again, minimize=False, combined=[soup(7, 0.99, "0 1")])
     assert winner.trial.number == 7
-    found = finish.ranked([one, two], again, minimize=False, combined=[soup(7, 0.85, "2 1")])
+    found = finalists.ranked([one, two], again, minimize=False, combined=[soup(7, 0.85, "2 1")])
     (made,) = (finalist for finalist in found if finalist.trial.number == 7)
     assert made.values == pytest.approx((0.95, 0.85, 0.87)), "compared with the run that it came from"
-    found = finish.ranked([one, two], again, minimize=False, combined=[soup(7, 0.86, "9")])
+    found = finalists.ranked([one, two], again, minimize=False, combined=[soup(7, 0.86, "9")])
     (made,) = (finalist for finalist in found if finalist.trial.number == 7)
     assert made.values == pytest.approx((0.86, 0.76, 0.78)), "of no finalist: compared with the best one"
     assert found[0].trial.number == 0
@@ -379,7 +379,7 @@ def test_one_lucky_value_does_not_beat_repeated_runs(kitchen):
     (base,) = kitchen.trials(0)
     lucky, steady = record(0, 0.99, trained=base), record(1, 0.90, trained=base)
     again = [record(2, 0.89, trained=base, role=TrialRole.CONFIRM, confirms=1)]
-    found = finish.ranked([lucky, steady], again, minimize=False)
+    found = finalists.ranked([lucky, steady], again, minimize=False)
     assert [finalist.trial.number for finalist in found] == [1, 0], "time ended before it was repeated"
-    found = finish.ranked([lucky, steady], [], minimize=False)
+    found = finalists.ranked([lucky, steady], [], minimize=False)
     assert [finalist.trial.number for finalist in found] == [0, 1]

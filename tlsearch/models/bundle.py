@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,11 +118,16 @@ class Model:
         """The most probable class of each raw item."""
         return [self.classes[index] for index in self.logits(items).argmax(axis=1)]
 
-    def readable(self, items: Sequence[object]) -> tuple[list[int], NDArray[np.float32], dict[int, str]]:
-        """Positions of the items that can be read, their logits, and what is wrong with the others."""
+    def readable(
+        self, items: Sequence[object], network: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[list[int], NDArray[np.float32], dict[int, str]]:
+        """Positions of the items that can be read, their logits, and what is wrong with the others.
+
+        Another ``network`` in the place of the model's own may put out whatever has a row for each item.
+        """
         kept: list[int] = []
         errors: dict[int, str] = {}
-        parts = [np.zeros((0, len(self.classes)), np.float32)]
+        parts: list[NDArray[np.float32]] = []
         for start, batch in _batches(items):
             encoded: list[NDArray[Any]] = []
             for position, item in enumerate(batch, start):
@@ -132,8 +137,9 @@ class Model:
                 except DataError as error:
                     errors[position] = error.message
             if encoded:
-                parts.append(self.forward(np.stack(encoded)))
-        return kept, np.concatenate(parts), errors
+                parts.append(self.forward(np.stack(encoded), network))
+        nothing = np.zeros((0, len(self.classes)), np.float32)
+        return kept, np.concatenate(parts) if parts else nothing, errors
 
     def describe(self, items: Sequence[object], names: Sequence[str] | None = None) -> Iterator[Prediction]:
         """A `Prediction` for each item, in order; a broken one gets its error and ends nothing.
@@ -166,11 +172,13 @@ class Model:
         by_name = isinstance(item, str) and self.inputs.modality == "image"
         return self.inputs.encode(Path(str(item)) if by_name else item)
 
-    def forward(self, encoded: NDArray[Any]) -> NDArray[np.float32]:
+    def forward(
+        self, encoded: NDArray[Any], network: Callable[[Tensor], Tensor] | None = None
+    ) -> NDArray[np.float32]:
         """Logits (N, classes) of encoded items (N, *shape)."""
         device = next(self.network.parameters()).device
         with torch.inference_mode():
-            logits = self.network(self.inputs.to_model(torch.from_numpy(encoded).to(device)))
+            logits = (network or self.network)(self.inputs.to_model(torch.from_numpy(encoded).to(device)))
         return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
 
 

@@ -50,16 +50,24 @@ class Ensemble(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits (B, classes) of a batch of inputs."""
-        parts = [logits.log_softmax(dim=1) for logits in self.member_logits(inputs)]
-        if self.flips:
-            parts += [logits.log_softmax(dim=1) for logits in self.member_logits(inputs.flip(-1))]
-        if len(parts) == 1:
-            return parts[0]
-        return torch.stack(parts).logsumexp(dim=0) - math.log(len(parts))
+        return averaged(self.looks(inputs, mirrored=self.flips))
 
-    def member_logits(self, inputs: Tensor) -> list[Tensor]:
-        """Each member's own logits (B, classes), of the inputs as they are."""
-        return _run(self.members, inputs)
+    def looks(self, inputs: Tensor, *, mirrored: bool) -> Tensor:
+        """Each member's own logits (B, looks, members, classes) of the inputs as they are, then mirrored."""
+        views = [inputs, inputs.flip(-1)] if mirrored else [inputs]
+        return torch.stack([torch.stack(_run(self.members, view), dim=1) for view in views], dim=1)
+
+
+def averaged(looks: Tensor) -> Tensor:
+    """Logits (B, classes) whose softmax is the mean over looks and members.
+
+    Args:
+        looks: logits (B, looks, members, classes).
+    """
+    logits = looks.flatten(1, 2)
+    if logits.shape[1] == 1:
+        return logits[:, 0]
+    return logits.log_softmax(dim=2).logsumexp(dim=1) - math.log(logits.shape[1])
 
 
 def _run(members: nn.ModuleList, inputs: Tensor) -> list[Tensor]:

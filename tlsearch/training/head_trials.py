@@ -36,15 +36,15 @@ def fit_heads(
     """
     # Points that need other views, layers or items need other features; the rest is fitted together.
     data = bench.data("data", bench.backbone(points[0].backbone).info.inputs)
-    by_features: dict[tuple[object, ...], list[Point]] = defaultdict(list)
+    by_features: dict[tuple[str, int, object], list[Point]] = defaultdict(list)
     for point in points:
         try:
             policy = strategy.recipe(point.params).augmentation
             by_features[policy, strategy.layer_cells(point.params), key_of(data, point)].append(point)
         except FAILURES as error:  # one point's failure is its own
             yield [failed(point, error)]
-    for (policy, *_), together in by_features.items():
-        yield from _fit_or_tell(bench, strategy, str(policy), together)
+    for (policy, _, _), together in by_features.items():
+        yield from _fit_or_tell(bench, strategy, policy, together)
 
 
 def _fit_or_tell(
