@@ -96,12 +96,17 @@ def test_the_winners_recipe_is_refitted_and_its_members_averaged(place: Place) -
 def test_the_test_score_is_the_handed_out_models_own(place: Place) -> None:
     result = place.run()
     assert result.model is not None
-    from tlsearch.search.verify import split_items
+    from tlsearch.training import sources
+    from tlsearch.training.items import located
 
-    listed, parts = split_items(study(**SMALL))
+    with Store.open(place.url) as store:
+        items = store.items("tiny")
+    assert items is not None
+    listed = sources.listing(study(**SMALL).data)
+    chosen = located(items, listed, "test")
     model = bundle.load(result.model.uri)
-    labels = np.asarray(listed.samples.labels)[parts["test"]]
-    guessed = model.logits([listed.samples.items[index] for index in parts["test"]]).argmax(axis=1)
+    labels = np.asarray(listed.samples.labels)[chosen]
+    guessed = model.logits([listed.samples.items[index] for index in chosen]).argmax(axis=1)
     assert result.model.metrics["test"]["accuracy"] == pytest.approx(float((guessed == labels).mean()))
 
 

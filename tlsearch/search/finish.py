@@ -87,7 +87,7 @@ def choose(candidates: Sequence[Finalist], end: Finishing) -> tuple[Winner | Non
         The winner, None if it was to stop before; and a sentence for each candidate that was refused.
 
     Raises:
-        SearchError: none does, or the bundle can't be written.
+        SearchError: none does, the study's items aren't there as they were, or the bundle can't be written.
     """
     refused: list[str] = []
     for candidate in candidates:
@@ -253,6 +253,7 @@ def _verified(
     return verify(
         place,
         spec=spec.to_json(),
+        items=end.prepared.items,
         metric=spec.objective.metric,
         values=values,
         test=test,

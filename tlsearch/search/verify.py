@@ -2,7 +2,8 @@
 
 Only then is the test set opened, and the temperature fitted on the validation split. Nothing of the search's
 caches is used: items are read, decoded and pushed through the whole model, as they will be when the model is
-used.
+used. They are the very items that the study was prepared with, found by their content: where some are
+missing, changed or unreadable, nothing is measured.
 """
 
 from __future__ import annotations
@@ -15,14 +16,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlsearch.errors import TlsearchError, VerificationError
+from tlsearch.errors import (
+    InputError,
+    SearchError,
+    StudyConflictError,
+    TlsearchError,
+    VerificationError,
+)
+from tlsearch.records import StudyItems
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
-    from tlsearch.spec import StudySpec
+    from tlsearch.models.bundle import Model
     from tlsearch.training.sources import Listed
 
 CHUNK = 1024
@@ -35,6 +41,7 @@ def verify(
     bundle: Path,
     *,
     spec: Mapping[str, Any],
+    items: StudyItems,
     metric: str,
     values: Sequence[float | None],
     test: bool,
@@ -46,6 +53,7 @@ def verify(
     Args:
         bundle: its folder.
         spec: the study, as `StudySpec.to_json` gives it.
+        items: of the study's data, as `Prepared.items` and `Store.items` have them.
         metric: the study's.
         values: what was recorded of each member for the validation split.
         test: whether to open the test split, after all else was found to be right.
@@ -59,9 +67,10 @@ def verify(
     Raises:
         VerificationError: a recorded value isn't reproduced or the least one isn't reached, and the test
             split is closed; or the model doesn't load, or it was broken off.
+        SearchError: the items aren't there as they were, so that no model can be verified.
     """
     question = {"metric": metric, "values": list(values), "test": test, "least": least}
-    request = json.dumps({"bundle": str(bundle), "spec": spec, **question})
+    request = json.dumps({"bundle": str(bundle), "spec": spec, **question, "items": items.to_json()})
     command = [sys.executable, "-m", "tlsearch.search.verify"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
@@ -84,6 +93,8 @@ def verify(
 
 def _scores(bundle: Path, answer: Mapping[str, Any]) -> dict[str, Any]:
     """What `_answer` told, for the process that asked."""
+    if "changed" in answer:
+        raise SearchError(f"The model can't be verified. {answer['changed']}", hint=answer["hint"])
     if "error" in answer:
         raise VerificationError(f"The model of {bundle} can't be verified: {answer['error']}")
     scores: dict[str, Any] = answer["scores"]
@@ -98,60 +109,55 @@ def tolerance(metric: str, count: int) -> float:
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
-    from tlsearch.metrics import MINIMIZED, score
-    from tlsearch.models import bundle, calibration
-    from tlsearch.models.ensemble import Ensemble, averaged
+    from tlsearch.models import bundle
     from tlsearch.spec import parse
+    from tlsearch.training import sources
 
     spec = parse(request["spec"])
     model = bundle.load(Path(request["bundle"]), device="cuda" if torch.cuda.is_available() else "cpu")
-    listed, parts = split_items(spec)
-    metric, network = request["metric"], model.network
-    ensemble = network if isinstance(network, Ensemble) else Ensemble([network])
+    try:
+        listed = sources.listing(spec.data)
+    except InputError as error:
+        return {"changed": f"The data can't be listed any more: {error.message}", "hint": error.hint}
+    try:
+        return _measured(model, listed, StudyItems.from_json(request["items"]), request)
+    except StudyConflictError as error:
+        return {"changed": error.message, "hint": error.hint}
+
+
+def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[str, Any]) -> dict[str, Any]:
+    from tlsearch.metrics import score
+    from tlsearch.models import calibration
+    from tlsearch.models.ensemble import averaged
+
+    metric, least = request["metric"], request["least"]
     mirrors = listed.mirror and model.inputs.modality == "image"
-
-    def outputs(name: str, *, mirrored: bool) -> tuple[Tensor, Tensor]:
-        """Logits (N, looks, members, classes) and labels (N,)."""
-        indices = parts[name].tolist()
-        labels, logits = [], []
-        for start in range(0, len(indices), CHUNK):
-            chunk = indices[start : start + CHUNK]
-            looks = partial(ensemble.looks, mirrored=mirrored)
-            kept, values, _ = model.readable([listed.samples.items[index] for index in chunk], looks)
-            labels += [listed.samples.labels[chunk[position]] for position in kept]
-            logits.append(torch.from_numpy(values))
-        return torch.cat(logits), torch.tensor(labels)
-
-    told, labels = outputs("val", mirrored=mirrors or ensemble.flips)
-    off = tolerance(metric, len(parts["val"]))
+    told, labels = _looks(model, listed, items, "val", mirrored=mirrors or model.manifest.flips)
     for number, value in enumerate(request["values"]):
         found = score(told[:, 0, number], labels)[metric]
-        if abs(found - value) > off:
+        if abs(found - value) > tolerance(metric, len(labels)):
             which = f" of member {number + 1}" if len(request["values"]) > 1 else ""
             return {
                 "error": f"{metric}{which} on the validation split is {found:.6g}, "
                 f"and {value:.6g} was recorded"
             }
-    looks = 1 + ensemble.flips
-    own = averaged(told[:, :looks])
+    own = averaged(told[:, : 1 + model.manifest.flips])
     measured: dict[str, Any] = {"val": dict(score(own, labels))}
-    least, reached = request["least"], measured["val"][metric]
-    if least is not None and (reached > least if metric in MINIMIZED else reached < least):
+    if least is not None and _worse(measured["val"][metric], least, metric):
         return {
-            "error": f"{metric} is {reached:.6g} on validation items that it has learned from, "
-            f"and {least:.6g} is the least to be expected"
+            "error": f"{metric} is {measured['val'][metric]:.6g} on validation items that it has learned "
+            f"from, and {least:.6g} is the least to be expected"
         }
     if mirrors:
-        measured["flips"] = _better(
-            score(averaged(told), labels), score(averaged(told[:, :1]), labels), metric
-        )
-    fitted = calibration.fit(own, labels)
-    measured["calibration"] = {} if least is not None else fitted.to_json()
-    if request["test"] and len(parts["test"]):
-        logits, labels = outputs("test", mirrored=ensemble.flips)
-        own = averaged(logits)
+        plain = score(averaged(told[:, :1]), labels)
+        measured["flips"] = _worth_twice(score(averaged(told), labels), plain, metric)
+    # What has learned from these items is surer of them than of others: nothing is fitted to that.
+    measured["calibration"] = {} if least is not None else calibration.fit(own, labels).to_json()
+    if request["test"] and items.of("test"):
+        looks, labels = _looks(model, listed, items, "test", mirrored=model.manifest.flips)
+        own = averaged(looks)
         measured["test"] = dict(score(own, labels))
-        temperature = fitted.temperature if least is None else model.temperature
+        temperature = measured["calibration"].get("temperature", model.temperature)
         measured["calibration"] |= {
             "test_items": len(labels),
             "test_error_before": calibration.expected_error(own.softmax(dim=1), labels),
@@ -160,28 +166,44 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"scores": measured}
 
 
-def _better(one: Mapping[str, float], other: Mapping[str, float], metric: str) -> bool:
-    """Whether a model is worth twice the work: not worse by the metric, and surer of what is right."""
-    from tlsearch.metrics import rank
+def _worse(value: float, least: float, metric: str) -> bool:
+    from tlsearch.metrics import MINIMIZED
 
-    return rank(one, metric)[0] >= rank(other, metric)[0] and one["log_loss"] < other["log_loss"]
+    return value > least if metric in MINIMIZED else value < least
 
 
-def split_items(spec: StudySpec) -> tuple[Listed, Mapping[str, NDArray[np.int64]]]:
-    """The items of a study's data, and which of them stand in which split; none is decoded.
+def _worth_twice(flipped: Mapping[str, float], plain: Mapping[str, float], metric: str) -> bool:
+    """Whether looking twice pays: not worse by the metric, and surer of what is right."""
+    return not _worse(flipped[metric], plain[metric], metric) and flipped["log_loss"] < plain["log_loss"]
+
+
+def _looks(
+    model: Model, listed: Listed, items: StudyItems, split: str, *, mirrored: bool
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, looks, members, classes) and labels (N,) of exactly the items of a split.
 
     Raises:
-        InputError: the data isn't there, or isn't what the study says.
+        StudyConflictError: some aren't there as they were, or can't be read.
     """
-    from tlsearch.training import sources
-    from tlsearch.training.splits import split
+    import torch
 
-    listed = sources.listing(spec.data)
-    shares = spec.data.split
-    parts = split(
-        listed.samples, listed.hashes, val=shares.val, test=shares.test, stop=shares.stop, seed=spec.seed
-    )
-    return listed, parts
+    from tlsearch.models.ensemble import Ensemble
+    from tlsearch.training.items import changed, located
+
+    network = model.network if isinstance(model.network, Ensemble) else Ensemble([model.network])
+    indices = located(items, listed, split)
+    logits, unreadable = [], []
+    for start in range(0, len(indices), CHUNK):
+        chunk = indices[start : start + CHUNK]
+        _, values, errors = model.readable(
+            [listed.samples.items[index] for index in chunk], partial(network.looks, mirrored=mirrored)
+        )
+        logits.append(torch.from_numpy(values))
+        unreadable += [str(listed.samples.names[chunk[at]]) for at in sorted(errors)]
+    if unreadable:
+        raise changed([("unreadable", unreadable)])
+    class_of = {name: label for label, name in enumerate(model.classes)}
+    return torch.cat(logits), torch.tensor([class_of[items.labels[at]] for at in items.of(split)])
 
 
 if __name__ == "__main__":
