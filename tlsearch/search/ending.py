@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,12 +12,11 @@ from tlsearch import artifacts
 from tlsearch.contracts.combination import members_of
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import SearchError
-from tlsearch.metrics import rank
 from tlsearch.records import HANDED_OUT, ModelRecord, Point, TrialRecord, TrialRole, TrialState
 from tlsearch.search import finish, refit
 from tlsearch.search.budget import Ledger
 from tlsearch.search.combine import Combining
-from tlsearch.search.finalists import confirmations, ranked
+from tlsearch.search.finalists import confirmations, ranked, standing
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.setup import Prepared
 
@@ -66,15 +66,20 @@ class Ending:
         Raises:
             SearchError: there is none.
         """
-        search, metric = self.prepared.spec.search, self.prepared.spec.objective.metric
+        spec = self.prepared.spec
         best = [t for t in self.store.best(self.study, limit=None) if not members_of(t.params)]
         if not best:
             raise SearchError(
                 "No trial completed.",
                 hint=f"`tlsearch trials {self.study}` says why each ended as it did.",
             )
-        # Equal values are told apart by log-loss, as everywhere; the sort is stable.
-        return sorted(best, key=lambda t: rank(t.metrics, metric), reverse=True)[: search.finalists]
+
+        def order(trial: TrialRecord) -> tuple[float, float, int, int]:
+            value = trial.value if trial.value is not None else math.inf
+            size, minimize = trial.costs.total_parameters, spec.objective.minimize
+            return standing(value, trial.metrics, size=size, number=trial.number, minimize=minimize)
+
+        return sorted(best, key=order)[: spec.search.finalists]
 
     def confirmations(self, finalists: list[TrialRecord]) -> list[Point]:
         """What is left to run of finalists with fresh seeds."""
