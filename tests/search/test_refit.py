@@ -16,7 +16,7 @@ from tests.one_process import verify_here, without_ray
 from tlsearch.database.store import Store
 from tlsearch.models import bundle
 from tlsearch.records import HANDED_OUT, StudyState, TrialRecord, TrialRole, TrialState
-from tlsearch.search import finish, refit
+from tlsearch.search import refit
 from tlsearch.search import study as studies
 from tlsearch.search.progress import Snapshot
 
@@ -275,8 +275,3 @@ def test_the_length_is_that_of_the_winner_or_its_best_epoch() -> None:
     early = record(reason="stopped early: no better epoch on the stop split since epoch 2")
     assert refit.length(early, curve, metric="accuracy") == 2
     assert refit.length(record(reason="fitted on stored features"), curve[:1], metric="accuracy") is None
-
-
-def test_the_finish_knows_no_model_without_weights() -> None:
-    with pytest.raises(finish.VerificationError, match="the weights of trial 0 are gone"):
-        finish._network(record(), None)  # type: ignore[arg-type]
