@@ -267,6 +267,7 @@ class _Run:
             self.prepared.space,
             kind=self.spec.search.sampler,
             minimize=self.spec.objective.minimize,
+            trials=self.spec.budget.trials,
             # Resumed with the same seed it would draw again the very points that were tried already.
             seed=self.spec.seed + len(elders) + len(ended) + len(left_open),
         )
