@@ -263,6 +263,11 @@ class _Run:
             yield driver
             if source.exhausted:
                 self.observe(Snapshot(phase="search", note="the space is exhausted: every point was tried"))
+            if source.too_long is not None:
+                note = (
+                    f"the search ended: another trial takes about {source.too_long:.0f} s, and less is left"
+                )
+                self.observe(Snapshot(phase="search", note=note))
         finalists = self._ending.finalists()
         if points := self._ending.confirmations(finalists):
             keep = self._ending.refit_seconds(finalists[0].costs.seconds, slots=self._slots)
@@ -322,6 +327,7 @@ class _Run:
             self.prepared.space,
             kind=self.spec.search.sampler,
             minimize=self.spec.objective.minimize,
+            trials=self.spec.budget.trials,
             # Resumed with the same seed it would draw again the very points that were tried already.
             seed=self.spec.seed + len(elders) + len(ended) + len(left_open),
         )
