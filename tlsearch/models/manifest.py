@@ -67,10 +67,10 @@ class Manifest:
     metrics: Mapping[str, Mapping[str, float]]
     provenance: Mapping[str, Any]
     calibration: Mapping[str, Any]
-    members: int
-    flips: bool
-    trained_on: tuple[str, ...]
     digest: str
+    members: int = 1
+    flips: bool = False
+    trained_on: tuple[str, ...] = ("train",)
 
 
 def digest_of(document: Mapping[str, Any]) -> str:
