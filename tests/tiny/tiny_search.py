@@ -176,7 +176,7 @@ def _pin(store: Store, lease: Lease, prepared: Prepared, trial: TrialRecord, fol
         state=load_file(trial.artifact.uri),
     )
     trials = store.trials(lease.study)
-    values = [t.value for t in trials if trial.number in (t.confirms, t.number)]
+    values = [t.value for t in trials if t.confirms == trial.number]
     over_seeds: Mapping[str, Any] = {
         "accuracy_mean": float(np.mean(values)),
         "accuracy_standard_error": float(np.std(values, ddof=1) / len(values) ** 0.5),

@@ -33,7 +33,8 @@ def length(winner: TrialRecord, curve: Sequence[EpochRecord], *, metric: str) ->
         return curve[-1].epoch if len(curve) > 1 else None
 
     def order(epoch: EpochRecord) -> tuple[float, float]:
-        stop = {name.removeprefix("stop_"): value for name, value in epoch.metrics.items() if "stop_" in name}
+        told = {name: value for name, value in epoch.metrics.items() if value is not None}
+        stop = {name.removeprefix("stop_"): value for name, value in told.items() if "stop_" in name}
         return rank(stop, metric) if metric in stop and "log_loss" in stop else (-math.inf, 0.0)
 
     return max(curve, key=order).epoch
