@@ -65,7 +65,7 @@ class World:
         space = spaces.build({name: registry.strategy(name) for name in strategies}, [info], {})
         records = self.store.trials("s")
         ended = [r for r in records if r.state.final and r.state is not CANCELLED]
-        from tlsearch.search.finish import again
+        from tlsearch.search.finalists import again
 
         sampler = Sampler(space, kind="random", minimize=spec.objective.minimize, seed=0)
         sampler.rebuild(ended)

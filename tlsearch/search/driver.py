@@ -18,6 +18,7 @@ from tlsearch.records import (
     Outcome,
     Point,
     TrialRecord,
+    TrialRole,
     TrialState,
 )
 from tlsearch.search.budget import Ledger
@@ -252,11 +253,13 @@ class Driver:
         value = outcome.value
         if outcome.state is not TrialState.COMPLETE or value is None or not math.isfinite(value):
             return
+        if point.role is TrialRole.REFIT:  # scored on what it has learned from; all of its members stay
+            return
         if outcome.artifact is not None:
             # In the order of `Store.best`, whose first are the finalists.
             order = (
                 value if self.spec.objective.minimize else -value,
-                outcome.costs.trainable_parameters,
+                outcome.costs.total_parameters,
                 point.number,
             )
             self._kept[point.number] = (order, outcome.artifact.uri)

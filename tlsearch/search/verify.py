@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,29 +43,34 @@ def verify(
     spec: Mapping[str, Any],
     items: StudyItems,
     metric: str,
-    value: float,
+    values: Sequence[float | None],
+    test: bool,
+    least: float | None = None,
     stopping: Callable[[], str] = str,
-) -> dict[str, dict[str, float]]:
-    """Scores of a bundle on the validation and test splits, measured in a fresh process.
+) -> dict[str, Any]:
+    """Scores of a bundle on the validation split, and on the test split if asked, from a fresh process.
 
     Args:
         bundle: its folder.
         spec: the study, as `StudySpec.to_json` gives it.
         items: of the study's data, as `Prepared.items` and `Store.items` have them.
         metric: the study's.
-        value: what was recorded for the validation split.
+        values: what was recorded of each member for the validation split.
+        test: whether to open the test split, after all else was found to be right.
+        least: the metric that the whole model must reach on the validation split.
         stopping: why it is to be broken off, or empty.
 
     Returns:
-        ``val`` and, where the data has one, ``test``: metric names to values. ``calibration``: what the
-        bundle's description is to say of it.
+        ``val`` and, where it was opened, ``test``: metric names to values. ``calibration``: what the bundle's
+        description is to say of it. ``flips``: whether mirrored images besides make it better.
 
     Raises:
-        VerificationError: the recorded value isn't reproduced, the model doesn't load, or it was broken off.
+        VerificationError: a recorded value isn't reproduced or the least one isn't reached, and the test
+            split is closed; or the model doesn't load, or it was broken off.
         SearchError: the items aren't there as they were, so that no model can be verified.
     """
-    question = {"bundle": str(bundle), "spec": spec, "metric": metric, "value": value}
-    request = json.dumps({**question, "items": items.to_json()})
+    question = {"metric": metric, "values": list(values), "test": test, "least": least}
+    request = json.dumps({"bundle": str(bundle), "spec": spec, **question, "items": items.to_json()})
     command = [sys.executable, "-m", "tlsearch.search.verify"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
@@ -85,13 +91,13 @@ def verify(
     return _scores(bundle, answer)
 
 
-def _scores(bundle: Path, answer: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def _scores(bundle: Path, answer: Mapping[str, Any]) -> dict[str, Any]:
     """What `_answer` told, for the process that asked."""
     if "changed" in answer:
         raise SearchError(f"The model can't be verified. {answer['changed']}", hint=answer["hint"])
     if "error" in answer:
         raise VerificationError(f"The model of {bundle} can't be verified: {answer['error']}")
-    scores: dict[str, dict[str, float]] = answer["scores"]
+    scores: dict[str, Any] = answer["scores"]
     return scores
 
 
@@ -113,54 +119,85 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
         listed = sources.listing(spec.data)
     except InputError as error:
         return {"changed": f"The data can't be listed any more: {error.message}", "hint": error.hint}
-    items = StudyItems.from_json(request["items"])
     try:
-        return _measured(model, listed, items, metric=request["metric"], value=request["value"])
+        return _measured(model, listed, StudyItems.from_json(request["items"]), request)
     except StudyConflictError as error:
         return {"changed": error.message, "hint": error.hint}
 
 
-def _measured(
-    model: Model, listed: Listed, items: StudyItems, *, metric: str, value: float
-) -> dict[str, Any]:
+def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[str, Any]) -> dict[str, Any]:
     from tlsearch.metrics import score
     from tlsearch.models import calibration
+    from tlsearch.models.ensemble import averaged
 
-    told = _outputs(model, listed, items, "val")
-    measured = {"val": dict(score(*told))}
-    found = measured["val"][metric]
-    if abs(found - value) > tolerance(metric, len(told[1])):
-        return {"error": f"{metric} on the validation split is {found:.6g}, and {value:.6g} was recorded"}
-    fitted = calibration.fit(*told)
-    measured["calibration"] = fitted.to_json()
-    if items.of("test"):
-        logits, labels = _outputs(model, listed, items, "test")
-        measured["test"] = dict(score(logits, labels))
+    metric, least = request["metric"], request["least"]
+    mirrors = listed.mirror and model.inputs.modality == "image"
+    told, labels = _looks(model, listed, items, "val", mirrored=mirrors or model.manifest.flips)
+    for number, value in enumerate(request["values"]):
+        found = score(told[:, 0, number], labels)[metric]
+        if abs(found - value) > tolerance(metric, len(labels)):
+            which = f" of member {number + 1}" if len(request["values"]) > 1 else ""
+            return {
+                "error": f"{metric}{which} on the validation split is {found:.6g}, "
+                f"and {value:.6g} was recorded"
+            }
+    own = averaged(told[:, : 1 + model.manifest.flips])
+    measured: dict[str, Any] = {"val": dict(score(own, labels))}
+    if least is not None and _worse(measured["val"][metric], least, metric):
+        return {
+            "error": f"{metric} is {measured['val'][metric]:.6g} on validation items that it has learned "
+            f"from, and {least:.6g} is the least to be expected"
+        }
+    if mirrors:
+        plain = score(averaged(told[:, :1]), labels)
+        measured["flips"] = _worth_twice(score(averaged(told), labels), plain, metric)
+    # What has learned from these items is surer of them than of others: nothing is fitted to that.
+    measured["calibration"] = {} if least is not None else calibration.fit(own, labels).to_json()
+    if request["test"] and items.of("test"):
+        looks, labels = _looks(model, listed, items, "test", mirrored=model.manifest.flips)
+        own = averaged(looks)
+        measured["test"] = dict(score(own, labels))
+        temperature = measured["calibration"].get("temperature", model.temperature)
         measured["calibration"] |= {
             "test_items": len(labels),
-            "test_error_before": calibration.expected_error(logits.softmax(dim=1), labels),
-            "test_error_after": calibration.expected_error(
-                (logits / fitted.temperature).softmax(dim=1), labels
-            ),
+            "test_error_before": calibration.expected_error(own.softmax(dim=1), labels),
+            "test_error_after": calibration.expected_error((own / temperature).softmax(dim=1), labels),
         }
     return {"scores": measured}
 
 
-def _outputs(model: Model, listed: Listed, items: StudyItems, split: str) -> tuple[Tensor, Tensor]:
-    """Logits (N, classes) and labels (N,) of exactly the items of a split.
+def _worse(value: float, least: float, metric: str) -> bool:
+    from tlsearch.metrics import MINIMIZED
+
+    return value > least if metric in MINIMIZED else value < least
+
+
+def _worth_twice(flipped: Mapping[str, float], plain: Mapping[str, float], metric: str) -> bool:
+    """Whether looking twice pays: not worse by the metric, and surer of what is right."""
+    return not _worse(flipped[metric], plain[metric], metric) and flipped["log_loss"] < plain["log_loss"]
+
+
+def _looks(
+    model: Model, listed: Listed, items: StudyItems, split: str, *, mirrored: bool
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, looks, members, classes) and labels (N,) of exactly the items of a split.
 
     Raises:
         StudyConflictError: some aren't there as they were, or can't be read.
     """
     import torch
 
+    from tlsearch.models.ensemble import Ensemble
     from tlsearch.training.items import changed, located
 
+    network = model.network if isinstance(model.network, Ensemble) else Ensemble([model.network])
     indices = located(items, listed, split)
     logits, unreadable = [], []
     for start in range(0, len(indices), CHUNK):
         chunk = indices[start : start + CHUNK]
-        _, values, errors = model.readable([listed.samples.items[index] for index in chunk])
+        _, values, errors = model.readable(
+            [listed.samples.items[index] for index in chunk], partial(network.looks, mirrored=mirrored)
+        )
         logits.append(torch.from_numpy(values))
         unreadable += [str(listed.samples.names[chunk[at]]) for at in sorted(errors)]
     if unreadable:

@@ -41,6 +41,7 @@ from tlsearch.training.frontier import (
     trainable_names,
 )
 from tlsearch.training.head_trials import fit_heads
+from tlsearch.training.item_sets import items_of
 from tlsearch.training.memory import device_room, keep_freed_memory, take_share, use_threads
 
 WARM_BACKBONES = 4
@@ -121,10 +122,11 @@ class Workbench:
         spec = self.assignment.spec
         began = time.perf_counter()
         pretrained = self.backbone(point.backbone)
-        data = self.data("data", pretrained.info.inputs)
+        data = items_of(self.data("data", pretrained.info.inputs), point, heads=False)
+        epochs = point.epochs or spec.budget.epochs
         source = self.data("source_data", pretrained.info.inputs) if strategy.requires_source else None
         recipe = strategy.recipe(point.params)
-        grace = max(0, int(strategy.grace(spec.budget.epochs, point.params)))
+        grace = max(0, int(strategy.grace(epochs, point.params)))
         model = self.build(strategy, point, pretrained, data, source)
         resume = checkpoints.latest()
         before = Costs(**resume.facts["costs"]) if resume is not None else Costs()
@@ -156,7 +158,7 @@ class Workbench:
             strategy=strategy,
             params=point.params,
             plan=plan,
-            epochs=spec.budget.epochs,
+            epochs=epochs,
             seed=point.seed,
             metric=spec.objective.metric,
             deadline=deadline,
@@ -187,7 +189,7 @@ class Workbench:
                     number=point.number,
                     attempt=point.attempt,
                     epoch=epoch.epoch,
-                    epochs=spec.budget.epochs,
+                    epochs=epochs,
                     value=epoch.validation[spec.objective.metric],
                     metrics=metrics,
                     seconds=epoch.seconds,
@@ -212,7 +214,7 @@ class Workbench:
                 "strategy": point.strategy,
                 "params": dict(point.params),
                 "seed": point.seed,
-                "epochs": spec.budget.epochs,
+                "epochs": point.epochs or spec.budget.epochs,
                 "metric": spec.objective.metric,
                 "views": spec.search.views,
             },
