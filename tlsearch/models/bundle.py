@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,8 @@ from tlsearch.errors import BundleError, DataError, TlsearchError, UnknownNameEr
 from tlsearch.files import flush_folder, sha256_of, write_durably
 from tlsearch.models import stored
 from tlsearch.models.calibration import temperature_of
-from tlsearch.models.rebuild import rebuild
-from tlsearch.records import Artifact, Params
+from tlsearch.models.rebuild import packages_of, restored
+from tlsearch.records import Artifact, Params, Scalar
 
 FORMAT = 2
 WEIGHTS = "model.safetensors"
@@ -40,6 +40,8 @@ MANIFEST = "bundle.json"
 DESCRIPTION = "tlsearch.description"
 """Where the header of the weights has the checksum of `MANIFEST`."""
 BATCH = 64
+LARGEST = 4096
+"""Pixels of an image side, as a study file may have it."""
 
 _KINDS: Mapping[str, Any] = {
     "classes": list,
@@ -53,9 +55,10 @@ _KINDS: Mapping[str, Any] = {
     "metrics": dict,
     "provenance": dict,
     "calibration": dict,
+    "architecture": dict,
 }
 """What JSON may hold in the fields of a `Manifest`."""
-_ADDED: Mapping[str, Any] = {"calibration": {}}
+_ADDED: Mapping[str, Any] = {"calibration": {}, "architecture": {}}
 """Fields that earlier versions didn't write, and what they mean where they are missing."""
 
 
@@ -65,8 +68,9 @@ class Manifest:
 
     ``metrics`` maps ``val`` and ``test`` to metric names and values; ``provenance`` is for people and
     programs that ask where a model came from (study, trial, seed, data fingerprint, versions).
-    ``calibration`` is a `Calibration`'s JSON, empty where none was fitted. ``digest`` is the SHA-256 of the
-    whole description but for what it says of the weights' file.
+    ``calibration`` is a `Calibration`'s JSON, empty where none was fitted. ``architecture`` is the backbone's
+    `BackboneInfo.architecture`: what it is built by where its name isn't enough. ``digest`` is the SHA-256 of
+    the whole description but for what it says of the weights' file.
     """
 
     format: int
@@ -81,6 +85,7 @@ class Manifest:
     metrics: Mapping[str, Mapping[str, float]]
     provenance: Mapping[str, Any]
     calibration: Mapping[str, Any]
+    architecture: Mapping[str, Any]
     digest: str
 
 
@@ -225,6 +230,7 @@ def write(place: str | Path, *, network: Backbone, manifest: Mapping[str, Any]) 
             "format": FORMAT,
             "backbone": network.info.name,
             "inputs": dict(network.info.inputs.to_json()),
+            "architecture": dict(network.info.architecture),
             **manifest,
         }
         vouching = {DESCRIPTION: digest_of(described)}
@@ -245,6 +251,8 @@ def write(place: str | Path, *, network: Backbone, manifest: Mapping[str, Any]) 
 
 def load(place: str | Path, *, device: str = "cpu") -> Model:
     """Load a bundle after checking that it is what was written.
+
+    Its two files are all that is read, and no hub is asked: a description may be anybody's.
 
     Raises:
         BundleError: something is missing, changed, or not a bundle.
@@ -314,10 +322,11 @@ def digest_of(document: Mapping[str, Any]) -> str:
 
 def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> Backbone:
     try:
-        return rebuild(
-            backbone=manifest.backbone,
-            weights="random",
-            image_size=manifest.image_size,
+        pretrained = registry.structure(
+            manifest.backbone, image_size=manifest.image_size, architecture=manifest.architecture
+        )
+        return restored(
+            pretrained,
             strategy=manifest.strategy,
             params=manifest.params,
             classes=len(manifest.classes),
@@ -329,7 +338,7 @@ def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> B
         structure, _ = structure_of(manifest.strategy, manifest.params)
         needed = {structure: registry.STRATEGIES, family: registry.BACKBONES}
         missing = [name for name, group in needed.items() if name not in registry.installed(group)]
-        packages = _packages(manifest.provenance, missing or needed)
+        packages = packages_of(manifest.provenance, missing or needed)
         hint = f"{folder} was made with {', '.join(packages)}: install it." if packages else error.hint
         raise UnknownNameError(error.message, hint=hint) from None
     except TlsearchError:
@@ -339,18 +348,6 @@ def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> B
             f"The model of {folder} can't be rebuilt: {type(error).__name__}: {error}",
             hint=f"{MANIFEST} may be damaged, or a plugin may have changed since.",
         ) from error
-
-
-def _packages(provenance: Mapping[str, Any], names: Collection[str]) -> list[str]:
-    """Distributions, with versions, that the plugins of these names came from when the model was made."""
-    plugins = provenance.get("plugins")
-    return sorted(
-        {
-            f"{plugin.get('distribution')} {plugin.get('version')}"
-            for plugin in (plugins if isinstance(plugins, list) else [])
-            if isinstance(plugin, dict) and plugin.get("name") in names
-        }
-    )
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -376,6 +373,10 @@ def read_manifest(folder: Path) -> Manifest:
         known["classes"] = tuple(str(name) for name in known["classes"])
         if not known["classes"]:
             raise ValueError("there are no classes")
+        if known["image_size"] is not None and not 1 <= known["image_size"] <= LARGEST:
+            raise ValueError(f"image_size can't be {known['image_size']}")
+        if not all(isinstance(value, Scalar) for value in known["params"].values()):
+            raise TypeError("params can only be numbers, words and truth values")
         known["inputs"] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in known["inputs"].items()
