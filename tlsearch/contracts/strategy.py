@@ -72,6 +72,8 @@ class Strategy(abc.ABC):
     api_version: ClassVar[int] = API_VERSION
     requires_source: ClassVar[bool] = False
     """Whether it trains on the study's ``source_data`` too; offered only where that is given."""
+    precedence: ClassVar[int] = 50
+    """Where a study names no strategies, those of a lower number are tried first, equal ones by name."""
 
     @abc.abstractmethod
     def space(self, backbone: BackboneInfo) -> Space:

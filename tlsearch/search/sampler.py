@@ -1,8 +1,9 @@
 """Optuna in memory: ask, tell, and rebuild from the records.
 
-Which branch (backbone and strategy) gets the next trial is decided by rank, how it is set by Optuna, with one
-study for each strategy. In a single study, trials that ASHA stops rank behind every finished one, and
-fine-tuning that still runs counts as bad: finished heads of middling value drive out what would beat them.
+`allocation` decides which branch (a backbone with a strategy) gets the next trial; Optuna sets its
+hyperparameters, with one study for each branch. In a study that branches share, trials that ASHA stops rank
+behind every finished one, so that finished heads drive out fine-tuning that would beat them; and the best
+learning rate of one backbone is proposed for another whose best is a hundredth of it.
 
 Optuna proposes and forgets nothing while the driver lives; the database is the truth, from which a new driver
 rebuilds this. No result is ever read back from here.
@@ -29,16 +30,19 @@ from optuna.distributions import (
 from optuna.trial import Trial, create_trial
 
 from tlsearch.records import Params, Scalar, TrialRecord, TrialState
+from tlsearch.search.allocation import Allocation, Key, key
 from tlsearch.search.space import Branch, SearchSpace, draw, grid
 
 STARTUP = 6
-"""Trials of a strategy before TPE models it; its starting points are among them."""
+"""Trials of a branch before TPE models it; its starting points are among them."""
 HISTORY = (120, 180)
 """A study's history is cut to the first number of trials when it passes the second."""
 MAX_REPEATS = 20
 """Proposals already tried, in a row, after which chance proposes, and then what is left of a fine grid."""
 FINE_GRID = 100
 """Values of a range that are then looked at."""
+DEFAULT_TRIALS = 60
+"""Budget of a study that names none."""
 _VIEWS = {"augmentation"}
 """Knobs that say which views of the images the features are of."""
 
@@ -52,6 +56,11 @@ class Proposal:
     params: Params
 
     @property
+    def branch(self) -> Key:
+        """Its branch."""
+        return self.backbone, self.strategy
+
+    @property
     def key(self) -> str:
         """Equal for equal points."""
         return json.dumps([self.backbone, self.strategy, dict(self.params)], sort_keys=True)
@@ -63,45 +72,37 @@ class _Asked:
     trial: Trial | None  # None: a point that an earlier driver asked for, or a grid's
 
 
-@dataclass
-class _Tally:
-    """What is known of a branch: trials given to it, and its best value, signed so that more is better."""
-
-    tried: int = 0
-    best: float | None = None
-    exhausted: bool = False
-
-
 class Sampler:
     """Proposes points and learns from results. Numbers are the study's trial numbers."""
 
-    def __init__(self, space: SearchSpace, *, kind: str, minimize: bool, seed: int) -> None:
+    def __init__(
+        self, space: SearchSpace, *, kind: str, minimize: bool, seed: int, trials: int = DEFAULT_TRIALS
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space = space
-        self.kind = kind
         self._sign = -1 if minimize else 1
         self._studies = {
-            strategy: optuna.create_study(
+            key(branch): optuna.create_study(
                 direction="minimize" if minimize else "maximize", sampler=_sampler(kind, seed + index)
             )
-            for index, strategy in enumerate(space.strategies)
+            for index, branch in enumerate(space.branches)
         }
-        self._tallies = {_key(branch): _Tally() for branch in space.branches}
+        self._allocation = Allocation(space, trials=trials, ranked=kind == "tpe")
         self._chance = random.Random(seed)
         self._seen: set[str] = set()
         self._asked: dict[int, _Asked] = {}
-        self._starts = {_key(branch): deque(branch.starts) for branch in space.branches}
-        self._grid = {_key(branch): grid(branch) for branch in space.branches} if kind == "grid" else None
+        self._starts = {key(branch): deque(branch.starts) for branch in space.branches}
+        self._grid = {key(branch): grid(branch) for branch in space.branches} if kind == "grid" else None
 
     def rebuild(self, records: Iterable[TrialRecord]) -> None:
         """Learn from finished trials of an earlier driver, and propose none of their points again."""
         for record in records:
             proposal = Proposal(record.backbone, record.strategy, record.params)
             self._take(proposal)
-            self._note(proposal, record.value)
+            self._note(record.number, proposal, record.value)
             self._learn(proposal, record.state, record.value)
-        for strategy in self._studies:
-            self._shorten(strategy)
+        for branch in self._studies:
+            self._shorten(branch)
 
     def resume(self, number: int, proposal: Proposal) -> None:
         """Take a point as asked that an earlier driver asked for and that is to run again."""
@@ -126,7 +127,7 @@ class Sampler:
         proposals = [first]
         branch = self.space.branch(first.backbone, first.strategy)
         # Features of augmented views take a pass over the data for each view: a first turn is to be quick.
-        begins = self._tallies[_key(branch)].tried == 1
+        begins = self._allocation.tried(branch) == 1
         alike = {knob: first.params[knob] for knob in _VIEWS & first.params.keys()} if begins else {}
         while branch.heads and len(proposals) < min(most, heads):
             following = self._next(first_number + len(proposals), branch, alike)
@@ -138,15 +139,15 @@ class Sampler:
     def observe(self, number: int, value: float | None) -> None:
         """Take note of how far a trial has come: a branch needn't end a trial to show what it is worth."""
         if number in self._asked:
-            self._note(self._asked[number].proposal, value)
+            self._note(number, self._asked[number].proposal, value)
 
     def tell(self, number: int, state: TrialState, value: float | None) -> None:
         """Learn how a trial ended. Values that aren't finite teach that the point fails."""
         asked = self._asked.pop(number, None)
         if asked is None:
             return
-        self._note(asked.proposal, value)
-        study = self._studies[asked.proposal.strategy]
+        self._note(number, asked.proposal, value)
+        study = self._studies[asked.proposal.branch]
         if asked.trial is None:
             self._learn(asked.proposal, state, value)
         elif state is TrialState.COMPLETE and _finite(value):
@@ -160,14 +161,14 @@ class Sampler:
             # TPE doesn't look at failed trials and would go on proposing their like; one that was pruned
             # before it had a value ranks last.
             study.tell(asked.trial, state=optuna.trial.TrialState.PRUNED)
-        self._shorten(asked.proposal.strategy)
+        self._shorten(asked.proposal.branch)
 
-    def _shorten(self, strategy: str) -> None:
+    def _shorten(self, branch: Key) -> None:
         """Keep a study's history short: TPE reads all of it for every proposal.
 
         The best are kept, which its good region is made of, and the latest, which show where it has been.
         """
-        study = self._studies[strategy]
+        study = self._studies[branch]
         if len(study.get_trials(deepcopy=False)) <= HISTORY[1]:
             return
         ended = study.get_trials(
@@ -180,23 +181,18 @@ class Sampler:
         kept = {trial.number: trial for trial in (*best, *latest)}
         shorter = optuna.create_study(direction=study.direction, sampler=study.sampler)
         shorter.add_trials([kept[number] for number in sorted(kept)])
-        self._studies[strategy] = shorter
+        self._studies[branch] = shorter
         for number, asked in self._asked.items():
-            if asked.proposal.strategy == strategy:  # its trial belongs to the study that is gone
+            if asked.proposal.branch == branch:  # its trial belongs to the study that is gone
                 self._asked[number] = _Asked(asked.proposal, None)
 
     def _take(self, proposal: Proposal) -> None:
         self._seen.add(proposal.key)
-        tally = self._tallies.get((proposal.backbone, proposal.strategy))
-        if tally is not None:
-            tally.tried += 1
+        self._allocation.take(proposal.backbone, proposal.strategy, proposal.params)
 
-    def _note(self, proposal: Proposal, value: float | None) -> None:
-        tally = self._tallies.get((proposal.backbone, proposal.strategy))
-        if tally is None or value is None or not math.isfinite(value):
-            return
-        signed = self._sign * value
-        tally.best = signed if tally.best is None else max(tally.best, signed)
+    def _note(self, number: int, proposal: Proposal, value: float | None) -> None:
+        if value is not None:
+            self._allocation.note(number, proposal.backbone, proposal.strategy, self._sign * value)
 
     def _next(self, number: int, within: Branch | None, fixed: Params) -> Proposal | None:
         """The next point that is new, of a given branch or of the one whose turn it is.
@@ -204,7 +200,7 @@ class Sampler:
         ``fixed`` holds for what is drawn, as long as that suffices for a new point.
         """
         while True:
-            branch = within or self._turn()
+            branch = within or self._allocation.next()
             for _ in range(MAX_REPEATS if branch is not None else 0):
                 asked = self._draw(branch, fixed)
                 if asked is None:
@@ -214,9 +210,7 @@ class Sampler:
                     self._asked[number] = asked
                     return asked.proposal
                 if asked.trial is not None:
-                    self._studies[asked.proposal.strategy].tell(
-                        asked.trial, state=optuna.trial.TrialState.FAIL
-                    )
+                    self._studies[asked.proposal.branch].tell(asked.trial, state=optuna.trial.TrialState.FAIL)
             if branch is None:
                 return None
             left = self._left(branch)
@@ -224,7 +218,7 @@ class Sampler:
                 self._take(left)
                 self._asked[number] = _Asked(left, None)
                 return left
-            self._tallies[_key(branch)].exhausted = True
+            self._allocation.exhaust(branch)
             if within is not None:
                 return None
 
@@ -239,53 +233,10 @@ class Sampler:
                 return proposal
         return None
 
-    def _turn(self) -> Branch | None:
-        """The branch whose turn it is.
-
-        Heads first, one turn on every backbone: they cost little, and how well they do on a backbone's
-        features tells what it is worth. Then another strategy on the backbone that promises most: a second
-        worker with heads would wait for the very features that the first one computes. Then the other heads,
-        and each other strategy once. From then on the better a branch ranks, the more trials it gets
-        (1, 1/4, 1/9, ...).
-        """
-        open_ = [b for b in self.space.branches if not self._tallies[_key(b)].exhausted]
-        ranked = sorted(open_, key=self._promise, reverse=True)
-        tried = [branch for branch in self.space.branches if self._tallies[_key(branch)].tried > 0]
-        heads = [branch for branch in open_ if branch.heads and branch not in tried]
-        known = {branch.backbone for branch in tried if branch.heads}
-        scouts = [branch for branch in heads if branch.backbone not in known]
-        begun = {branch.strategy for branch in tried}
-        others = [b for b in ranked if b.strategy not in begun and not b.heads]
-        if scouts:
-            return scouts[0]
-        if others and all(branch.heads for branch in tried):
-            return others[0]
-        if heads or others or not ranked:
-            return next(iter([*heads, *others]), None)
-        weighted = self.kind == "tpe"
-
-        def due(position: int) -> float:
-            share = 1 / (position + 1) ** 2 if weighted else 1.0
-            return (self._tallies[_key(ranked[position])].tried + 1) / share
-
-        return ranked[min(range(len(ranked)), key=due)]
-
-    def _promise(self, branch: Branch) -> tuple[float, bool]:
-        """Its best value, or that of its backbone where it has none yet; then the unknown goes first."""
-        own = self._tallies[_key(branch)].best
-        if own is not None:
-            return own, False
-        related = [
-            tally.best
-            for (backbone, _), tally in self._tallies.items()
-            if backbone == branch.backbone and tally.best is not None
-        ]
-        return max(related, default=math.inf), True
-
     def _draw(self, branch: Branch | None, fixed: Params) -> _Asked | None:
         if branch is None:
             return None
-        starts = self._starts[_key(branch)]
+        starts = self._starts[key(branch)]
         if starts:
             return self._ask_optuna(branch, starts.popleft())
         if self._grid is not None:
@@ -295,39 +246,31 @@ class Sampler:
     def _ask_optuna(self, branch: Branch, fixed: Params) -> _Asked:
         if self._grid is not None:
             return _Asked(Proposal(branch.backbone, branch.strategy, fixed), None)
-        study = self._studies[branch.strategy]
-        named = {self._dimension(branch, knob): value for knob, value in fixed.items()}
-        study.enqueue_trial({"backbone": branch.backbone, **named})
+        study = self._studies[key(branch)]
+        if fixed:
+            study.enqueue_trial(dict(fixed))
         trial = study.ask()
-        trial.suggest_categorical("backbone", self.space.backbones)
         chosen: dict[str, Scalar] = {}
         for knob in branch.ordered():
             if branch.exists(knob, chosen):
-                chosen[knob] = _suggest(trial, self._dimension(branch, knob), branch.knobs[knob])
+                chosen[knob] = _suggest(trial, knob, branch.knobs[knob])
         return _Asked(Proposal(branch.backbone, branch.strategy, chosen), trial)
 
     def _from_grid(self, branch: Branch) -> _Asked | None:
         if self._grid is None:
             return None
-        for params in self._grid[_key(branch)]:
+        for params in self._grid[key(branch)]:
             proposal = Proposal(branch.backbone, branch.strategy, params)
             if proposal.key not in self._seen:  # by an earlier driver, or as a starting point
                 return _Asked(proposal, None)
         return None
 
     def _learn(self, proposal: Proposal, state: TrialState, value: float | None) -> None:
-        wanted = (proposal.backbone, proposal.strategy)
-        branch = next((b for b in self.space.branches if _key(b) == wanted), None)
+        branch = next((b for b in self.space.branches if key(b) == proposal.branch), None)
         if branch is None or state is TrialState.CANCELLED or not state.final:
             return
-        params: dict[str, Scalar] = {"backbone": proposal.backbone}
-        distributions: dict[str, BaseDistribution] = {
-            "backbone": CategoricalDistribution(self.space.backbones)
-        }
-        for knob, chosen in proposal.params.items():
-            if knob in branch.knobs:
-                params[self._dimension(branch, knob)] = chosen
-                distributions[self._dimension(branch, knob)] = branch.knobs[knob]
+        params = {knob: value for knob, value in proposal.params.items() if knob in branch.knobs}
+        distributions: dict[str, BaseDistribution] = {knob: branch.knobs[knob] for knob in params}
         complete = state is TrialState.COMPLETE and _finite(value)
         told = {0: value} if state is TrialState.PRUNED and value is not None and _finite(value) else {}
         try:
@@ -341,16 +284,7 @@ class Sampler:
         except ValueError:
             # The study's ranges were narrowed since: the point is outside of what is searched now.
             return
-        self._studies[branch.strategy].add_trial(trial)
-
-    def _dimension(self, branch: Branch, knob: str) -> str:
-        """The sampler's name of a knob: shared by backbones where their ranges agree."""
-        name = f"{branch.strategy}.{knob}"
-        return name if self.space.shared(branch.strategy, knob) else f"{name}@{branch.backbone}"
-
-
-def _key(branch: Branch) -> tuple[str, str]:
-    return branch.backbone, branch.strategy
+        self._studies[key(branch)].add_trial(trial)
 
 
 def _sampler(kind: str, seed: int) -> optuna.samplers.BaseSampler:

@@ -214,7 +214,8 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
     """The strategies of a study: those that it names, or all that are installed and apply.
 
     Returns:
-        Strategies by name, and a sentence for each that was left out.
+        Strategies by name, in the order in which they are to be tried, and a sentence for each that was left
+        out.
 
     Raises:
         UnknownNameError, PluginError: a strategy that the study names can't be had.
@@ -248,7 +249,7 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
         found[name] = strategy
     if not found:
         raise SpecError(NONE_APPLIES, hint="See `tlsearch strategies`.")
-    return found, skipped
+    return dict(sorted(found.items(), key=lambda item: (item[1].precedence, item[0]))), skipped
 
 
 def resolve_combinations(spec: StudySpec) -> tuple[dict[str, Combination], list[str]]:

@@ -250,6 +250,11 @@ class _Run:
             )
             if source.exhausted:
                 self.observe(Snapshot(phase="search", note="the space is exhausted: every point was tried"))
+            if source.too_long is not None:
+                note = (
+                    f"the search ended: another trial takes about {source.too_long:.0f} s, and less is left"
+                )
+                self.observe(Snapshot(phase="search", note=note))
         points = self._confirmations(self._finalists())
         if points and time.time() < self.ledger.deadline:
             yield self._driver(
@@ -267,6 +272,7 @@ class _Run:
             self.prepared.space,
             kind=self.spec.search.sampler,
             minimize=self.spec.objective.minimize,
+            trials=self.spec.budget.trials,
             # Resumed with the same seed it would draw again the very points that were tried already.
             seed=self.spec.seed + len(elders) + len(ended) + len(left_open),
         )
