@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tlsearch import rare_gc
+from tlsearch import rare_gc, registry
 from tlsearch.cli import main
 from tlsearch.errors import TlsearchError
 from tlsearch.search import finish
@@ -67,9 +67,9 @@ def command(*arguments: object, folder: Path, env: Mapping[str, str]) -> subproc
     """
     words = ["tlsearch", *map(str, arguments)]
     printed, said = io.StringIO(), io.StringIO()
-    code = 0
     with (
         mock.patch.dict(os.environ, env, clear=True),
+        _path(env.get("PYTHONPATH", "")),
         mock.patch.object(sys, "argv", words),
         mock.patch.object(rare_gc, "spare"),
         one_process(verify=verify_here),
@@ -77,8 +77,31 @@ def command(*arguments: object, folder: Path, env: Mapping[str, str]) -> subproc
         contextlib.redirect_stdout(printed),
         contextlib.redirect_stderr(said),
     ):
+        code = 0
         try:
             main()
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return subprocess.CompletedProcess(words, code, printed.getvalue(), said.getvalue())
+
+
+@contextlib.contextmanager
+def _path(given: str) -> Iterator[None]:
+    """Let modules and plugins be found in more folders for a while, as PYTHONPATH does for a process."""
+    more = [folder for folder in given.split(os.pathsep) if folder and folder not in sys.path]
+    if not more:
+        yield
+        return
+    known = set(sys.modules)
+    registry.forget()
+    with mock.patch.object(sys, "path", [*more, *sys.path]):
+        yield
+    for name in set(sys.modules) - known:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(tuple(more)):
+            del sys.modules[name]
+    registry.forget()
+
+
+if __name__ == "__main__":
+    with without_ray(slots=1, verify=verify_forked):
+        main()

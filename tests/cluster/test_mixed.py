@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # nodes take long to start on a busy machine
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]  # nodes take long to start on a busy machine
 
 PLACES = """
 import json, math, sys, tempfile
