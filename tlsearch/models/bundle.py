@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tlsearch import artifacts, registry
-from tlsearch.contracts import Backbone, InputSpec
+from tlsearch.contracts import Backbone, InputSpec, TargetSpec, Task
 from tlsearch.contracts.combination import structure_of
 from tlsearch.errors import BundleError, DataError, TlsearchError, UnknownNameError
 from tlsearch.files import flush_folder, sha256_of, write_durably
@@ -39,6 +39,8 @@ WEIGHTS = "model.safetensors"
 MANIFEST = "bundle.json"
 DESCRIPTION = "tlsearch.description"
 """Where the header of the weights has the checksum of `MANIFEST`."""
+TASK = "classification"
+"""Of bundles that name none."""
 BATCH = 64
 
 _KINDS: Mapping[str, Any] = {
@@ -111,6 +113,16 @@ class Model:
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the probabilities."""
         return self.manifest.classes
+
+    @property
+    def task(self) -> Task:
+        """What it was trained for."""
+        return registry.task(TASK)
+
+    @property
+    def target_spec(self) -> TargetSpec:
+        """What it puts out."""
+        return TargetSpec(self.classes)
 
     @property
     def temperature(self) -> float:

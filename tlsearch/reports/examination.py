@@ -111,7 +111,7 @@ def examine(record: StudyRecord, model: ModelRecord) -> Examination:
     loaded = bundle.load(model.uri)
     if loaded.manifest.sha256 != model.sha256:
         raise BundleError(f"{model.uri} holds another model than the one recorded.")
-    listed = sources.listing(spec.data)
+    listed = sources.listing(spec.data, task=spec.task)
     if listed.fingerprint != record.fingerprint:
         raise StudyConflictError("the data has changed since the search")
     shares = spec.data.split

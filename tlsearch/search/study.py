@@ -32,6 +32,7 @@ from tlsearch.search.setup import Prepared, assign, prepare
 from tlsearch.search.steer import inherited
 from tlsearch.search.turns import Fixed, PointSource, Searching, is_heads
 from tlsearch.spec import StudySpec
+from tlsearch.training.objective import settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,7 @@ def run(
         WorkError: the search has no result, or the study was lost to another driver or a failing database.
     """
     place = stores.normal(artifacts)
+    spec = settled(spec)
     known = refuse_conflicts(spec, database)
     stores.check(place)
 
@@ -266,7 +268,7 @@ class _Run:
         sampler = Sampler(
             self.prepared.space,
             kind=self.spec.search.sampler,
-            minimize=self.spec.objective.minimize,
+            minimize=self.prepared.metric.minimize,
             trials=self.spec.budget.trials,
             # Resumed with the same seed it would draw again the very points that were tried already.
             seed=self.spec.seed + len(elders) + len(ended) + len(left_open),
@@ -316,7 +318,7 @@ class _Run:
         self.observe(Snapshot(phase="verify the winner"))
         confirmed = self.store.trials(self.spec.study, role=TrialRole.CONFIRM)
         model, refused = finish.promote(
-            finish.ranked(finalists, confirmed, minimize=self.spec.objective.minimize, combined=combined),
+            finish.ranked(finalists, confirmed, minimize=self.prepared.metric.minimize, combined=combined),
             store=self.store,
             lease=self.lease,
             prepared=self.prepared,
@@ -410,7 +412,7 @@ class _Run:
                     gpus_per_trial=self._crew.gpus,
                     slots=self._crew.slots,
                     epochs=self.spec.budget.epochs,
-                    minimize=self.spec.objective.minimize,
+                    minimize=self.prepared.metric.minimize,
                     on_cpus=self._crew.on_cpus,
                     alone=self.address is None,
                 )

@@ -83,19 +83,16 @@ def _scores(bundle: Path, answer: Mapping[str, Any]) -> dict[str, dict[str, floa
     return scores
 
 
-def tolerance(metric: str, count: int) -> float:
-    """How far a reproduced score may be off: rounding may turn one item, and shifts a loss a little."""
-    return 1e-3 if metric == "log_loss" else 1.5 / max(1, count)
-
-
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
-    from tlsearch.metrics import score
     from tlsearch.models import bundle, calibration
     from tlsearch.spec import parse
+    from tlsearch.training.objective import task_of
 
     spec = parse(request["spec"])
+    task = task_of(spec)
+    metric = task.metric(request["metric"])
     model = bundle.load(Path(request["bundle"]), device="cuda" if torch.cuda.is_available() else "cpu")
     listed, parts = split_items(spec)
 
@@ -110,18 +107,18 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
         return torch.cat(logits), torch.tensor(labels)
 
     told = outputs("val")
-    measured = {"val": dict(score(*told))}
-    off = abs(measured["val"][request["metric"]] - request["value"])
-    if off > tolerance(request["metric"], len(parts["val"])):
+    measured = {"val": dict(task.score(*told, listed.target_spec))}
+    value = measured["val"][metric.name]
+    if abs(value - request["value"]) > metric.tolerance(len(parts["val"])):
         return {
-            "error": f"{request['metric']} on the validation split is "
-            f"{measured['val'][request['metric']]:.6g}, and {request['value']:.6g} was recorded"
+            "error": f"{metric.name} on the validation split is {value:.6g}, and"
+            f" {request['value']:.6g} was recorded"
         }
     fitted = calibration.fit(*told)
     measured["calibration"] = fitted.to_json()
     if len(parts["test"]):
         logits, labels = outputs("test")
-        measured["test"] = dict(score(logits, labels))
+        measured["test"] = dict(task.score(logits, labels, listed.target_spec))
         measured["calibration"] |= {
             "test_items": len(labels),
             "test_error_before": calibration.expected_error(logits.softmax(dim=1), labels),
@@ -141,7 +138,7 @@ def split_items(spec: StudySpec) -> tuple[Listed, Mapping[str, NDArray[np.int64]
     from tlsearch.training import sources
     from tlsearch.training.splits import split
 
-    listed = sources.listing(spec.data)
+    listed = sources.listing(spec.data, task=spec.task)
     shares = spec.data.split
     parts = split(
         listed.samples, listed.hashes, val=shares.val, test=shares.test, stop=shares.stop, seed=spec.seed

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tlsearch.contracts.dataset import Samples
 from tlsearch.contracts.images import open_regular
 from tlsearch.contracts.inputs import InputSpec
+from tlsearch.contracts.task import TargetSpec, Task
 from tlsearch.errors import DataError
 from tlsearch.training.arrays import ArraySpec, ArrayStore
 from tlsearch.training.splits import Audit, IntArray, audit, split
@@ -54,6 +55,7 @@ class Data:
         mirror: whether a left-right flip leaves labels right.
         broken: ``name: reason`` of every item that was set aside.
         audit: of the splits as they were before broken items were taken out.
+        task: what is learned.
     """
 
     array: NDArray[Any]
@@ -65,6 +67,12 @@ class Data:
     mirror: bool
     broken: tuple[str, ...]
     audit: Audit
+    task: Task
+
+    @property
+    def target_spec(self) -> TargetSpec:
+        """What the targets are."""
+        return TargetSpec(self.classes)
 
 
 def prepare(
@@ -72,6 +80,7 @@ def prepare(
     inputs: InputSpec,
     store: ArrayStore,
     *,
+    task: Task,
     val: float,
     test: float,
     stop: float = 0.1,
@@ -89,6 +98,7 @@ def prepare(
         samples: the listed items.
         inputs: the backbone's.
         store: where encoded items are kept.
+        task: what is learned.
         val: share of all items, see `split`; ``test`` and ``stop`` likewise.
         test: see `split`.
         stop: see `split`.
@@ -132,6 +142,7 @@ def prepare(
         mirror=mirror,
         broken=broken,
         audit=audit(samples, hashes, parts),
+        task=task,
     )
 
 
