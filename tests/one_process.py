@@ -7,13 +7,18 @@ processes. Workers that die are tested through Ray.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from tlsearch import rare_gc
+from tlsearch.cli import main
 from tlsearch.contracts import Pretrained
 from tlsearch.errors import TlsearchError
 from tlsearch.search import finish, ray_cluster, ray_tune
@@ -34,6 +39,8 @@ def without_ray(
         verify: in the place of the process that verifies a bundle.
         loaded: backbones that stay warm from one study to the next.
     """
+
+    begun: list[bool] = []
 
     def run(desk: ray_tune.Desk, *, assignment: Assignment, slots: int, **_: Any) -> None:
         bench = Workbench(assignment, _backbones={} if loaded is None else loaded)
@@ -62,9 +69,9 @@ def without_ray(
         mock.patch.multiple(
             ray_cluster,
             start_early=lambda: None,
-            start=lambda **_: None,
-            started=lambda: True,
-            stop=lambda: None,
+            start=lambda **_: begun.append(True),
+            started=lambda: bool(begun),
+            stop=begun.clear,
             slots=lambda **_: slots,
             has_gpus=lambda: False,
         ),
@@ -95,3 +102,27 @@ def verify_forked(bundle: Path, *, stopping: Callable[[], str] = str, **question
         told = pipe.read()
     os.waitpid(pid, 0)
     return product._scores(bundle, json.loads(told or '{"error": "the process died"}'))
+
+
+def command(*arguments: object, folder: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """A command of the command line in this process, its workers too: what it printed, and its exit code.
+
+    Nothing is imported for it that is there already, which is most of what a command costs.
+    """
+    words = ["tlsearch", *map(str, arguments)]
+    printed, said = io.StringIO(), io.StringIO()
+    code = 0
+    with (
+        mock.patch.dict(os.environ, env, clear=True),
+        mock.patch.object(sys, "argv", words),
+        mock.patch.object(rare_gc, "spare"),
+        without_ray(slots=1, verify=verify_here),
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(said),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return subprocess.CompletedProcess(words, code, printed.getvalue(), said.getvalue())

@@ -564,3 +564,25 @@ def test_turns_hold_heads_of_one_branch_and_single_points():
     turns = group_turns(points, heads=HEADS.__getitem__, at_once=2)
     assert [[p.number for p in turn] for turn in turns] == [[0, 2], [1], [3], [4], [5]]
     assert sorted(p.number for turn in turns for p in turn) == list(range(6))
+
+
+@pytest.mark.parametrize(("minutes", "begins"), [(10.0, True), (1.0, False), (None, True)])
+def test_a_trial_that_cannot_end_in_time_is_not_begun(minutes, begins):
+    """Half a cosine schedule is worth little, and the confirmation of the best can use the time."""
+    info = registry.backbone("tiny/net", weights="pretrained", image_size=None).info
+    space = spaces.build({"fine_tune": registry.strategy("fine_tune")}, [info], {})
+    budget = parse({**STUDY, "budget": {"trials": 9, **({"minutes": minutes} if minutes else {})}}).budget
+    source = Searching(
+        Sampler(space, kind="random", minimize=False, seed=0),
+        Ledger(budget, started=0, spent=0),
+        left_open=[],
+        next_number=0,
+        seed=0,
+        heads=HEADS.__getitem__,
+        at_once=1,
+    )
+    (first,) = source.take()  # nobody knows yet how long one takes
+    outcome = Outcome(state=COMPLETE, reason="", value=0.5, costs=Costs(seconds=100.0))
+    source.learn(EpochResult(first.number, 1, 1, 1, 0.5, outcome=outcome))
+    assert bool(source.take()) is begins
+    assert (source.too_long is None) is begins

@@ -73,7 +73,8 @@ class Allocation:
         tally = self._tallies.get((backbone, strategy))
         if tally is not None:
             tally.tried += 1
-            tally.work += charge(self.space.branch(backbone, strategy), params)
+            heads = self.space.branch(backbone, strategy).heads
+            tally.work += HEAD_CHARGE if heads else charge(params)
 
     def note(self, number: int, backbone: str, strategy: str, value: float) -> None:
         """Take note of a trial's value, signed so that more is better; the latest counts."""
@@ -179,10 +180,8 @@ class Allocation:
         return [branch for branch in self.space.branches if self._tallies[key(branch)].tried]
 
 
-def charge(branch: Branch, params: Params) -> float:
-    """Work of a trial: 1 where the whole backbone trains, less the deeper it is frozen."""
-    if branch.heads:
-        return HEAD_CHARGE
+def charge(params: Params) -> float:
+    """Work of a trial that fine-tunes: 1 where the whole backbone trains, less the deeper it is frozen."""
     depth = params.get("freeze_depth")
     frozen = depth if isinstance(depth, int | float) and not isinstance(depth, bool) else 0.0
     return max(LEAST_CHARGE, 1 - frozen)

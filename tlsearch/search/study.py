@@ -252,6 +252,11 @@ class _Run:
             )
             if source.exhausted:
                 self.observe(Snapshot(phase="search", note="the space is exhausted: every point was tried"))
+            if source.too_long is not None:
+                note = (
+                    f"the search ended: another trial takes about {source.too_long:.0f} s, and less is left"
+                )
+                self.observe(Snapshot(phase="search", note=note))
         points = self._confirmations(self._finalists())
         if points and time.time() < self.ledger.deadline:
             yield self._driver(
