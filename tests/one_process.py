@@ -83,7 +83,11 @@ def without_ray(
 
 def verify_here(bundle: Path, *, stopping: Callable[[], str] = str, **question: Any) -> Scores:
     """What `verify.verify` has a fresh process do, in this one."""
-    return product._scores(bundle, product._answer({"bundle": str(bundle), **question}))
+    return product._scores(bundle, product._answer(_request(bundle, question)))
+
+
+def _request(bundle: Path, question: dict[str, Any]) -> dict[str, Any]:
+    return {**question, "bundle": str(bundle), "items": question["items"].to_json()}
 
 
 def verify_forked(bundle: Path, *, stopping: Callable[[], str] = str, **question: Any) -> Scores:
@@ -92,7 +96,7 @@ def verify_forked(bundle: Path, *, stopping: Callable[[], str] = str, **question
     pid = os.fork()
     if pid == 0:
         try:
-            answer = product._answer({"bundle": str(bundle), **question})
+            answer = product._answer(_request(bundle, question))
         except TlsearchError as error:
             answer = {"error": str(error)}
         os.write(writing, json.dumps(answer).encode())

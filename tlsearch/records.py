@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 Scalar = bool | int | float | str | None
 Params = Mapping[str, Scalar]
@@ -214,6 +214,38 @@ class DatasetRecord:
     classes: tuple[str, ...]
     counts: Mapping[str, int]
     broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StudyItems:
+    """The items of a study's data, fixed when it was prepared first; scores are of these and no others.
+
+    ``names``, ``hashes`` (SHA-256 of the content), ``labels`` (class names) and ``splits`` (``train``,
+    ``stop``, ``val`` or ``test``) are parallel. ``aside`` holds positions of items that can't be decoded:
+    no split has them. ``source`` is the fingerprint of the study's source data, empty where it has none.
+    """
+
+    names: tuple[str, ...]
+    hashes: tuple[str, ...]
+    labels: tuple[str, ...]
+    splits: tuple[str, ...]
+    aside: tuple[int, ...] = ()
+    source: str = ""
+
+    def of(self, *splits: str) -> list[int]:
+        """Positions of the usable items of some splits, ascending."""
+        aside = set(self.aside)
+        return [at for at, split in enumerate(self.splits) if split in splits and at not in aside]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Self:
+        """What `to_json` gave."""
+        columns = {name: tuple(found[name]) for name in ("names", "hashes", "labels", "splits", "aside")}
+        return cls(**columns, source=str(found["source"]))
 
 
 @dataclass(frozen=True, slots=True)

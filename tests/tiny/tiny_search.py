@@ -100,6 +100,7 @@ def search(
         )
         lease = store.acquire(spec.study, owner="somebody@somewhere", seconds=600)
         store.update_study(lease, audit=prepared.audit)
+        store.fix_items(lease, prepared.items)
         run = _Run(store, lease, spec, prepared, folder, told, journal or Journal({}))
         run.drive(list(tried) if tried is not None else points(), pruned=13 if tried is None else None)
         best = store.best(spec.study, limit=2)

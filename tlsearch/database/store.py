@@ -23,6 +23,7 @@ from tlsearch.records import (
     Outcome,
     PluginVersion,
     Point,
+    StudyItems,
     StudyRecord,
     StudyRequest,
     StudyState,
@@ -115,6 +116,16 @@ class Store:
     def dataset(self, fingerprint: str) -> DatasetRecord:
         """The data set of that fingerprint; UnknownNameError if no study used it."""
         return self._database.read(partial(studies.dataset, fingerprint=fingerprint))
+
+    def fix_items(self, lease: Lease, items: StudyItems) -> None:
+        """Store the items of a study's data with their splits; those that it has already stay."""
+        leases.fenced(
+            self._database, lease, lambda connection, row: studies.fix_items(connection, row.id, items)
+        )
+
+    def items(self, study: str) -> StudyItems | None:
+        """The items of a study's data with their splits; None where an older version prepared it."""
+        return self._database.read(partial(studies.items, study=study))
 
     def study_ids(self) -> dict[str, int]:
         """A number for each study's name, oldest first, that stays its own while the study is there."""

@@ -162,6 +162,21 @@ class StudyRow(Base):
     audit: Mapped[dict[str, Any]]
 
 
+class ItemsRow(Base):
+    """The items of a study's data with their splits, fixed when it was first prepared.
+
+    ``content`` is JSON, deflated: a million items are one value of some 40 megabytes, which is read where
+    it is needed and not with every row of ``studies``.
+    """
+
+    __tablename__ = "items"
+
+    study_id: Mapped[int] = mapped_column(
+        Key, ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    content: Mapped[bytes]
+
+
 class TrialRow(Base):
     """A trial; a retry is the same row with the next attempt."""
 
@@ -243,6 +258,7 @@ class ModelRow(Base):
 
 DATASETS = Base.metadata.tables["datasets"]
 STUDIES = Base.metadata.tables["studies"]
+ITEMS = Base.metadata.tables["items"]
 TRIALS = Base.metadata.tables["trials"]
 EPOCHS = Base.metadata.tables["epochs"]
 MODELS = Base.metadata.tables["models"]

@@ -11,6 +11,7 @@ from tlsearch.records import (
     DatasetRecord,
     EpochRecord,
     ModelRecord,
+    StudyItems,
     StudyRecord,
     TrialRecord,
     TrialRole,
@@ -29,6 +30,7 @@ class Evidence:
     curves: Mapping[int, Sequence[EpochRecord]]
     model: ModelRecord | None
     finalists: Sequence[Finalist]
+    items: StudyItems | None
 
     @property
     def minimize(self) -> bool:
@@ -104,4 +106,5 @@ def gather(store: Store, study: str, *, finalists: int = 5) -> Evidence:
         curves=store.curves(study),
         model=model,
         finalists=order,
+        items=store.items(study),
     )

@@ -193,7 +193,7 @@ def promote(
         candidate that was refused.
 
     Raises:
-        SearchError: none does, or the bundle can't be written.
+        SearchError: none does, the study's items aren't there as they were, or the bundle can't be written.
     """
     refused: list[str] = []
     for candidate in candidates:
@@ -268,7 +268,14 @@ def _promote(
     }
     candidate = _candidate(folder)
     bundle.write(candidate, network=network, manifest=manifest)
-    scores = verify(candidate, spec=spec.to_json(), metric=metric, value=trial.value, stopping=stopping)
+    scores = verify(
+        candidate,
+        spec=spec.to_json(),
+        items=prepared.items,
+        metric=metric,
+        value=trial.value,
+        stopping=stopping,
+    )
     over_seeds = {
         f"{metric}_mean": finalist.mean,
         f"{metric}_standard_error": finalist.error,

@@ -22,7 +22,7 @@ from tlsearch.search.budget import Ledger
 from tlsearch.search.combine import Combining
 from tlsearch.search.crew import Crew, gather
 from tlsearch.search.driver import Driver
-from tlsearch.search.entry import enter, refuse_conflicts
+from tlsearch.search.entry import begun_with, enter, refuse_conflicts
 from tlsearch.search.hold import Interruption
 from tlsearch.search.loggers import Journal, open_journal
 from tlsearch.search.progress import Observer, Snapshot, silent
@@ -85,7 +85,14 @@ def run(
     try:
         threads = max(1, len(os.sched_getaffinity(0)))
         cache = cache_folder()
-        prepared = prepare(spec, cache=cache, threads=threads, observe=observe, checked=checked)
+        prepared = prepare(
+            spec,
+            cache=cache,
+            threads=threads,
+            observe=observe,
+            checked=checked,
+            begun=begun_with(spec, database) if known is not None else None,
+        )
         for warning in prepared.warnings:
             observe(Snapshot(phase="check", note=warning))
         return _run_prepared(
@@ -132,6 +139,7 @@ def _run_prepared(
                 with hold.heartbeat(store, lease, interruption):
                     job, priority = os.environ.get("TLSEARCH_JOB", ""), spec.resources.priority
                     store.update_study(lease, spec=spec.to_json(), job=job, priority=priority)
+                    store.fix_items(lease, prepared.items)
                     if record.audit != prepared.audit:
                         store.update_study(lease, audit=prepared.audit)
                     model = _Run(

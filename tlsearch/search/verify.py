@@ -2,7 +2,8 @@
 
 Only then is the test set opened, and the temperature fitted on the validation split. Nothing of the search's
 caches is used: items are read, decoded and pushed through the whole model, as they will be when the model is
-used.
+used. They are the very items that the study was prepared with, found by their content: where some are
+missing, changed or unreadable, nothing is measured.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlsearch.errors import TlsearchError, VerificationError
+from tlsearch.errors import (
+    InputError,
+    SearchError,
+    StudyConflictError,
+    TlsearchError,
+    VerificationError,
+)
+from tlsearch.records import StudyItems
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
-    from tlsearch.spec import StudySpec
+    from tlsearch.models.bundle import Model
     from tlsearch.training.sources import Listed
 
 CHUNK = 1024
@@ -34,6 +40,7 @@ def verify(
     bundle: Path,
     *,
     spec: Mapping[str, Any],
+    items: StudyItems,
     metric: str,
     value: float,
     stopping: Callable[[], str] = str,
@@ -43,6 +50,7 @@ def verify(
     Args:
         bundle: its folder.
         spec: the study, as `StudySpec.to_json` gives it.
+        items: of the study's data, as `Prepared.items` and `Store.items` have them.
         metric: the study's.
         value: what was recorded for the validation split.
         stopping: why it is to be broken off, or empty.
@@ -53,8 +61,10 @@ def verify(
 
     Raises:
         VerificationError: the recorded value isn't reproduced, the model doesn't load, or it was broken off.
+        SearchError: the items aren't there as they were, so that no model can be verified.
     """
-    request = json.dumps({"bundle": str(bundle), "spec": spec, "metric": metric, "value": value})
+    question = {"bundle": str(bundle), "spec": spec, "metric": metric, "value": value}
+    request = json.dumps({**question, "items": items.to_json()})
     command = [sys.executable, "-m", "tlsearch.search.verify"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
@@ -77,6 +87,8 @@ def verify(
 
 def _scores(bundle: Path, answer: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """What `_answer` told, for the process that asked."""
+    if "changed" in answer:
+        raise SearchError(f"The model can't be verified. {answer['changed']}", hint=answer["hint"])
     if "error" in answer:
         raise VerificationError(f"The model of {bundle} can't be verified: {answer['error']}")
     scores: dict[str, dict[str, float]] = answer["scores"]
@@ -86,39 +98,39 @@ def _scores(bundle: Path, answer: Mapping[str, Any]) -> dict[str, dict[str, floa
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
-    from tlsearch.models import bundle, calibration
+    from tlsearch.models import bundle
     from tlsearch.spec import parse
-    from tlsearch.training.objective import task_of
+    from tlsearch.training import sources
 
     spec = parse(request["spec"])
-    task = task_of(spec)
-    metric = task.metric(request["metric"])
     model = bundle.load(Path(request["bundle"]), device="cuda" if torch.cuda.is_available() else "cpu")
-    listed, parts = split_items(spec)
+    try:
+        listed = sources.listing(spec.data, task=spec.task)
+    except InputError as error:
+        return {"changed": f"The data can't be listed any more: {error.message}", "hint": error.hint}
+    items = StudyItems.from_json(request["items"])
+    try:
+        return _measured(model, listed, items, metric=request["metric"], value=request["value"])
+    except StudyConflictError as error:
+        return {"changed": error.message, "hint": error.hint}
 
-    def outputs(name: str) -> tuple[Tensor, Tensor]:
-        indices = parts[name].tolist()
-        labels, logits = [], []
-        for start in range(0, len(indices), CHUNK):
-            chunk = indices[start : start + CHUNK]
-            kept, values, _ = model.readable([listed.samples.items[index] for index in chunk])
-            labels += [listed.samples.labels[chunk[position]] for position in kept]
-            logits.append(torch.from_numpy(values))
-        return torch.cat(logits), torch.tensor(labels)
 
-    told = outputs("val")
-    measured = {"val": dict(task.score(*told, listed.target_spec))}
-    value = measured["val"][metric.name]
-    if abs(value - request["value"]) > metric.tolerance(len(parts["val"])):
-        return {
-            "error": f"{metric.name} on the validation split is {value:.6g}, and"
-            f" {request['value']:.6g} was recorded"
-        }
+def _measured(
+    model: Model, listed: Listed, items: StudyItems, *, metric: str, value: float
+) -> dict[str, Any]:
+    from tlsearch.models import calibration
+
+    task, spec = listed.task, listed.target_spec
+    told = _outputs(model, listed, items, "val")
+    measured = {"val": dict(task.score(*told, spec))}
+    found = measured["val"][metric]
+    if abs(found - value) > task.metric(metric).tolerance(len(told[1])):
+        return {"error": f"{metric} on the validation split is {found:.6g}, and {value:.6g} was recorded"}
     fitted = calibration.fit(*told)
     measured["calibration"] = fitted.to_json()
-    if len(parts["test"]):
-        logits, labels = outputs("test")
-        measured["test"] = dict(task.score(logits, labels, listed.target_spec))
+    if items.of("test"):
+        logits, labels = _outputs(model, listed, items, "test")
+        measured["test"] = dict(task.score(logits, labels, spec))
         measured["calibration"] |= {
             "test_items": len(labels),
             "test_error_before": calibration.expected_error(logits.softmax(dim=1), labels),
@@ -129,21 +141,27 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"scores": measured}
 
 
-def split_items(spec: StudySpec) -> tuple[Listed, Mapping[str, NDArray[np.int64]]]:
-    """The items of a study's data, and which of them stand in which split; none is decoded.
+def _outputs(model: Model, listed: Listed, items: StudyItems, split: str) -> tuple[Tensor, Tensor]:
+    """Logits (N, classes) and labels (N,) of exactly the items of a split.
 
     Raises:
-        InputError: the data isn't there, or isn't what the study says.
+        StudyConflictError: some aren't there as they were, or can't be read.
     """
-    from tlsearch.training import sources
-    from tlsearch.training.splits import split
+    import torch
 
-    listed = sources.listing(spec.data, task=spec.task)
-    shares = spec.data.split
-    parts = split(
-        listed.samples, listed.hashes, val=shares.val, test=shares.test, stop=shares.stop, seed=spec.seed
-    )
-    return listed, parts
+    from tlsearch.training.items import changed, located
+
+    indices = located(items, listed, split)
+    logits, unreadable = [], []
+    for start in range(0, len(indices), CHUNK):
+        chunk = indices[start : start + CHUNK]
+        _, values, errors = model.readable([listed.samples.items[index] for index in chunk])
+        logits.append(torch.from_numpy(values))
+        unreadable += [str(listed.samples.names[chunk[at]]) for at in sorted(errors)]
+    if unreadable:
+        raise changed([("unreadable", unreadable)])
+    class_of = {name: label for label, name in enumerate(model.classes)}
+    return torch.cat(logits), torch.tensor([class_of[items.labels[at]] for at in items.of(split)])
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ class Data:
         mirror: whether a left-right flip leaves labels right.
         broken: ``name: reason`` of every item that was set aside.
         audit: of the splits as they were before broken items were taken out.
+        parts: ``indices`` as they were before that.
+        aside: indices of the broken items.
         task: what is learned.
     """
 
@@ -67,6 +69,8 @@ class Data:
     mirror: bool
     broken: tuple[str, ...]
     audit: Audit
+    parts: Mapping[str, IntArray]
+    aside: tuple[int, ...]
     task: Task
 
     @property
@@ -90,6 +94,7 @@ def prepare(
     max_broken: float = 0.05,
     max_overlap: float = 0.05,
     hashed: tuple[str, list[str]] | None = None,
+    parts: Mapping[str, IntArray] | None = None,
     progress: Progress | None = None,
 ) -> Data:
     """Identify, split, audit and encode.
@@ -108,13 +113,15 @@ def prepare(
         max_broken: share of broken items above which the data is refused.
         max_overlap: share of val, or of test, that may be copies of items of train.
         hashed: what `fingerprint` gave for these samples, where it is known already.
+        parts: splits that were made before; they are cut anew where there are none.
         progress: called with (items done, items) while decoding.
 
     Raises:
         DataError: too many broken or copied items, a class or split that has none left, or see `split`.
     """
     identity, hashes = hashed if hashed is not None else fingerprint(samples, threads=threads)
-    parts = split(samples, hashes, val=val, test=test, stop=stop, seed=seed)
+    if parts is None:
+        parts = split(samples, hashes, val=val, test=test, stop=stop, seed=seed)
     encoded = encode(
         samples, inputs, store, fingerprint=identity, hashes=hashes, threads=threads, progress=progress
     )
@@ -143,6 +150,8 @@ def prepare(
         broken=broken,
         audit=audit(samples, hashes, parts),
         task=task,
+        parts=parts,
+        aside=tuple(sorted(encoded.broken)),
     )
 
 
@@ -170,7 +179,7 @@ def _hash(samples: Samples, index: int) -> str:
             with open_regular(item) as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
     except (DataError, OSError):
-        return hashlib.sha256(json.dumps(["unreadable", samples.names[index]]).encode()).hexdigest()
+        return unreadable_hash(samples.names[index])
     if isinstance(item, np.ndarray):
         digest = hashlib.sha256(f"{item.dtype.str}{item.shape}".encode())
         digest.update(np.ascontiguousarray(item).data)
@@ -180,6 +189,11 @@ def _hash(samples: Samples, index: int) -> str:
     if not isinstance(item, bytes):
         raise DataError(f"{samples.names[index]} is a {type(item).__name__}; no path, array, text or bytes")
     return hashlib.sha256(item).hexdigest()
+
+
+def unreadable_hash(name: str) -> str:
+    """What stands for the content of an item that can't be read."""
+    return hashlib.sha256(json.dumps(["unreadable", name]).encode()).hexdigest()
 
 
 def encode(
@@ -209,6 +223,11 @@ def encode(
                 try:
                     arrays[0][index] = inputs.encode(samples.items[index])
                 except DataError as error:
+                    if _hash(samples, index) != hashes[index]:  # or it would be kept as broken for good
+                        raise DataError(
+                            f"{samples.names[index]} changed while it was being read",
+                            hint="Run it again when nothing writes to the data any more.",
+                        ) from None
                     broken[str(index)] = error.message
                 except Exception as error:  # not the item's fault: name it and let the error out
                     error.add_note(f"while encoding {samples.names[index]}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -14,6 +14,7 @@ from tlsearch.spec import DataSpec, unknown_option
 from tlsearch.training import fetching
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.data import Data, fingerprint, prepare
+from tlsearch.training.splits import IntArray
 
 PLACES = ("path", "root")
 """Keys of a source that may name a place in an object store."""
@@ -87,9 +88,10 @@ def load(
     *,
     seed: int,
     threads: int = 2,
+    parts: Mapping[str, IntArray] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Data:
-    """Split and encode listed items for a backbone's input.
+    """Split and encode listed items for a backbone's input; ``parts`` are splits that were made before.
 
     Raises:
         DataError: the items are of another kind than the backbone takes, or see `data.prepare`.
@@ -114,5 +116,6 @@ def load(
         max_broken=listed.described.max_broken,
         max_overlap=listed.described.max_overlap,
         hashed=(listed.fingerprint, listed.hashes),
+        parts=parts,
         progress=progress,
     )

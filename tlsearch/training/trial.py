@@ -266,13 +266,17 @@ class Workbench:
             if prepared is not None and entry is not None:
                 self._data[key] = replace(prepared, array=entry.arrays[0])
             else:  # another node than the driver's, or evicted since
-                self._data[key] = sources.load(
+                loaded = sources.load(
                     sources.listing(described, section=section, task=spec.task),
                     inputs,
                     self.items,
                     seed=spec.seed,
                     threads=self.assignment.threads,
+                    parts=prepared.parts if prepared is not None else None,
                 )
+                if prepared is not None and loaded.key != prepared.key:
+                    raise TrialError(f"{section} isn't here what the study was prepared with")
+                self._data[key] = replace(prepared or loaded, array=loaded.array)
         return self._data[key]
 
     def feed(
