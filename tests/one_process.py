@@ -103,5 +103,5 @@ def _path(given: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    with without_ray(slots=1, verify=verify_forked):
+    with one_process(verify=verify_forked):
         main()

@@ -1,4 +1,4 @@
-"""Entry points -> strategies, backbones, data sets, combinations: lazy, and one broken plugin harms no other.
+"""Entry points -> plugins of every kind: lazy, and one broken plugin harms no other.
 
 Listing reads metadata alone; a plugin's code runs when it is asked for by name. Whatever it does then (raise,
 exit, print, hang) stays with it and is reported with its package and version.
@@ -32,14 +32,15 @@ from tlsearch.errors import InputError, PluginError, UnknownNameError, did_you_m
 from tlsearch.records import PluginVersion
 
 if TYPE_CHECKING:
-    from tlsearch.contracts import BackboneFamily, Combination, DatasetSource, Pretrained, Strategy
+    from tlsearch.contracts import BackboneFamily, Combination, DatasetSource, Pretrained, Strategy, Task
 
 STRATEGIES = "tlsearch.strategies"
 BACKBONES = "tlsearch.backbones"
 DATASETS = "tlsearch.datasets"
 COMBINATIONS = "tlsearch.combinations"
+TASKS = "tlsearch.tasks"
 UNKNOWN = "unknown"
-GROUPS = (STRATEGIES, BACKBONES, DATASETS, COMBINATIONS)
+GROUPS = (STRATEGIES, BACKBONES, DATASETS, COMBINATIONS, TASKS)
 SECONDS = 60.0
 """How long a plugin may take to be imported and constructed."""
 SECONDS_VARIABLE = "TLSEARCH_PLUGIN_SECONDS"
@@ -50,12 +51,14 @@ _KINDS = {
     BACKBONES: "backbone family",
     DATASETS: "data set source",
     COMBINATIONS: "combination",
+    TASKS: "task",
 }
 _COMMANDS = {
     STRATEGIES: "`tlsearch strategies`",
     BACKBONES: "`tlsearch backbones`",
     DATASETS: "`tlsearch datasets`",
     COMBINATIONS: "`tlsearch strategies`",
+    TASKS: "`tlsearch plugins`",
 }
 
 Plugin = TypeVar("Plugin")
@@ -116,6 +119,11 @@ def dataset(name: str) -> DatasetSource[Any]:
 def combination(name: str) -> Combination:
     """The combination of that name; raises like `strategy`."""
     return cast("Combination", _load(COMBINATIONS, name))
+
+
+def task(name: str) -> Task:
+    """The task of that name; raises like `strategy`."""
+    return cast("Task", _load(TASKS, name))
 
 
 def backbone_family(name: str) -> BackboneFamily:
@@ -219,6 +227,7 @@ def _load(group: str, name: str) -> object:
         BACKBONES: contracts.BackboneFamily,
         DATASETS: contracts.DatasetSource,
         COMBINATIONS: contracts.Combination,
+        TASKS: contracts.Task,
     }[group]
 
     def load() -> object:

@@ -24,9 +24,11 @@ from tlsearch.search.progress import Snapshot
 from tlsearch.search.sampler import Sampler
 from tlsearch.search.turns import Fixed, Searching, group_turns
 from tlsearch.spec import parse
+from tlsearch.training.objective import metric_of
 
 STUDY = {
     "study": "s",
+    "task": "classification",
     "data": {"source": "d"},
     "backbones": ["tiny/net"],
     "search": {"keep": 2, "finalists": 2},
@@ -67,7 +69,7 @@ class World:
         ended = [r for r in records if r.state.final and r.state is not CANCELLED]
         from tlsearch.search.finalists import again
 
-        sampler = Sampler(space, kind="random", minimize=spec.objective.minimize, seed=0)
+        sampler = Sampler(space, kind="random", minimize=metric_of(spec).minimize, seed=0)
         sampler.rebuild(ended)
         ledger = Ledger(spec.budget, started=len(records), spent=0)
         self.driver = Driver(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tiny_bench import study
 
 import tlsearch
 from tests.one_process import verify_here, without_ray
+from tlsearch import registry
 from tlsearch.database.store import Store
 from tlsearch.models import bundle
 from tlsearch.records import HANDED_OUT, StudyState, TrialRecord, TrialRole, TrialState
@@ -270,11 +272,12 @@ def test_the_length_is_that_of_the_winner_or_its_best_epoch() -> None:
     def epoch(number: int, stop: float) -> EpochRecord:
         return EpochRecord(number, 0.9, {"stop_accuracy": stop, "stop_log_loss": 1.0}, 1.0)
 
+    length = partial(refit.length, task=registry.task("classification"), metric="accuracy")
     curve = [epoch(1, 0.5), epoch(2, 0.8), epoch(3, 0.7), epoch(4, 0.7)]
-    assert refit.length(record(reason="all 4 epochs"), curve, metric="accuracy") == 4
+    assert length(record(reason="all 4 epochs"), curve) == 4
     early = record(reason="stopped early: no better epoch on the stop split since epoch 2")
-    assert refit.length(early, curve, metric="accuracy") == 2
-    assert refit.length(record(reason="fitted on stored features"), curve[:1], metric="accuracy") is None
+    assert length(early, curve) == 2
+    assert length(record(reason="fitted on stored features"), curve[:1]) is None
 
 
 def test_the_finish_knows_no_model_without_weights() -> None:

@@ -55,6 +55,8 @@ class DatasetSource(abc.ABC, Generic[Options]):
 
     api_version: ClassVar[int] = 1
     modality: ClassVar[str] = "image"
+    task: ClassVar[str] = "classification"
+    """What its targets are for, where a study file doesn't say."""
     options: ClassVar[type[DatasetOptions]] = NoOptions
     mirror: ClassVar[bool] = True
     """Whether a left-right flip leaves labels right; the study file's ``horizontal_flip`` overrides it."""

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tlsearch import artifacts, registry
-from tlsearch.contracts import Backbone, InputSpec
+from tlsearch.contracts import Backbone, InputSpec, TargetSpec, Task
 from tlsearch.contracts.combination import structure_of
 from tlsearch.errors import BundleError, DataError, TlsearchError, UnknownNameError
 from tlsearch.files import flush_folder, sha256_of, write_durably
@@ -57,6 +57,8 @@ __all__ = [
     "write",
 ]
 
+TASK = "classification"
+"""Of bundles that name none."""
 BATCH = 64
 Network = Backbone | Ensemble
 
@@ -88,6 +90,16 @@ class Model:
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the probabilities."""
         return self.manifest.classes
+
+    @property
+    def task(self) -> Task:
+        """What it was trained for."""
+        return registry.task(TASK)
+
+    @property
+    def target_spec(self) -> TargetSpec:
+        """What it puts out."""
+        return TargetSpec(self.classes)
 
     @property
     def temperature(self) -> float:

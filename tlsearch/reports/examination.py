@@ -116,7 +116,7 @@ def examine(record: StudyRecord, model: ModelRecord, items: StudyItems | None) -
     loaded = bundle.load(model.uri)
     if loaded.manifest.sha256 != model.sha256:
         raise BundleError(f"{model.uri} holds another model than the one recorded.")
-    listed = sources.listing(spec.data)
+    listed = sources.listing(spec.data, task=spec.task)
     items = items or as_split(listed, record)
     chosen = located(items, listed, "val")
     raw, labels = listed.samples.items, np.asarray(listed.samples.labels)

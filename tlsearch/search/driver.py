@@ -27,6 +27,7 @@ from tlsearch.search.progress import Best, Observer, Snapshot
 from tlsearch.search.turns import PointSource
 from tlsearch.spec import StudySpec
 from tlsearch.training import checkpoints
+from tlsearch.training.objective import metric_of
 
 RETRIES = 2
 """How often a point is given to another worker whose worker died."""
@@ -60,6 +61,7 @@ class Driver:
         self.store = store
         self.lease = lease
         self.spec = spec
+        self._metric = metric_of(spec)
         self.source = source
         self.ledger = ledger
         self.deadline = deadline
@@ -258,7 +260,7 @@ class Driver:
         if outcome.artifact is not None:
             # In the order of `Store.best`, whose first are the finalists.
             order = (
-                value if self.spec.objective.minimize else -value,
+                value if self._metric.minimize else -value,
                 outcome.costs.total_parameters,
                 point.number,
             )
@@ -276,7 +278,7 @@ class Driver:
             self.best = Best(point, outcome)
 
     def _better(self, value: float, other: float) -> bool:
-        return value < other if self.spec.objective.minimize else value > other
+        return value < other if self._metric.minimize else value > other
 
     def _keep_the_best(self) -> None:
         """Drop weights that can't win any more; `search.keep` best stay, the best one always.

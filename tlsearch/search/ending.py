@@ -11,7 +11,6 @@ from tlsearch import artifacts
 from tlsearch.contracts.combination import members_of
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import SearchError
-from tlsearch.metrics import rank
 from tlsearch.records import HANDED_OUT, ModelRecord, Point, TrialRecord, TrialRole, TrialState
 from tlsearch.search import finish, refit
 from tlsearch.search.budget import Ledger
@@ -73,8 +72,10 @@ class Ending:
                 "No trial completed.",
                 hint=f"`tlsearch trials {self.study}` says why each ended as it did.",
             )
-        # Equal values are told apart by log-loss, as everywhere; the sort is stable.
-        return sorted(best, key=lambda t: rank(t.metrics, metric), reverse=True)[: search.finalists]
+        # Equal values are told apart by the task's tie breaker, as everywhere; the sort is stable.
+        return sorted(best, key=lambda t: self.prepared.task.rank(t.metrics, metric), reverse=True)[
+            : search.finalists
+        ]
 
     def confirmations(self, finalists: list[TrialRecord]) -> list[Point]:
         """What is left to run of finalists with fresh seeds."""
@@ -107,7 +108,7 @@ class Ending:
         order = ranked(
             finalists,
             self.store.trials(self.study, role=TrialRole.CONFIRM),
-            minimize=self.prepared.spec.objective.minimize,
+            minimize=self.prepared.metric.minimize,
             combined=combined,
             items=self.prepared.dataset.counts["val"],
         )
@@ -163,7 +164,9 @@ class Ending:
             winner,
             self.store.trials(self.study, role=TrialRole.REFIT),
             members=members,
-            epochs=refit.length(winner, self.store.epochs(self.study, winner.number), metric=metric),
+            epochs=refit.length(
+                winner, self.store.epochs(self.study, winner.number), task=self.prepared.task, metric=metric
+            ),
             first_number=self.store.next_number(self.study),
         )
 

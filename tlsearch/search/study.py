@@ -36,6 +36,7 @@ from tlsearch.search.steer import inherited
 from tlsearch.search.turns import Fixed, PointSource, Searching, is_heads
 from tlsearch.search.workers import allocate
 from tlsearch.spec import StudySpec
+from tlsearch.training.objective import settled
 from tlsearch.training.trial import Assignment
 
 
@@ -76,6 +77,7 @@ def run(
         WorkError: the search has no result, or the study was lost to another driver or a failing database.
     """
     place = stores.normal(artifacts)
+    spec = settled(spec)
     known = refuse_conflicts(spec, database)
     stores.check(place)
 
@@ -335,7 +337,7 @@ class _Run:
         sampler = Sampler(
             self.prepared.space,
             kind=self.spec.search.sampler,
-            minimize=self.spec.objective.minimize,
+            minimize=self.prepared.metric.minimize,
             trials=self.spec.budget.trials,
             # Resumed with the same seed it would draw again the very points that were tried already.
             seed=self.spec.seed + len(elders) + len(ended) + len(left_open),

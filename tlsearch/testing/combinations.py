@@ -16,7 +16,6 @@ from tlsearch import registry
 from tlsearch.contracts import Backbone, Combination, CombinationTask, Combined, Member, Score, State
 from tlsearch.contracts.combination import MEMBERS, STRUCTURE, combined_params, members_of
 from tlsearch.errors import PluginError, UnknownNameError
-from tlsearch.metrics import rank, score
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Params
 from tlsearch.testing import fixtures
@@ -250,7 +249,7 @@ def _holding(state: State) -> Callable[[], State]:
 
 
 def _rank(logits: Tensor, labels: Tensor) -> Score:
-    return rank(score(logits, labels), "accuracy")
+    return registry.task("classification").rank(fixtures.score(logits, labels), "accuracy")
 
 
 def _form(state: State) -> Mapping[str, tuple[object, ...]]:

@@ -32,7 +32,9 @@ from tlsearch.contracts import (
     DatasetSource,
     Pretrained,
     Samples,
+    Scores,
     Strategy,
+    TargetSpec,
     describe,
 )
 from tlsearch.contracts.images import ImageInput
@@ -296,6 +298,12 @@ def tiny_task() -> TinyTask:
     encoded = torch.from_numpy(np.stack([inputs.encode(item) for item in samples.items]))
     images, labels = inputs.to_model(encoded), torch.tensor(samples.labels)
     return TinyTask(images[:200], labels[:200], images[200:], labels[200:], CLASSES)
+
+
+def score(logits: Tensor, labels: Tensor) -> Scores:
+    """All metrics of classification: of logits (N, classes) against labels (N,)."""
+    spec = TargetSpec(tuple(str(number) for number in range(logits.shape[1])))
+    return registry.task("classification").score(logits, labels, spec)
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ from tlsearch.search import ray_cluster
 from tlsearch.search.backends.trial_backend import Dispatcher
 from tlsearch.search.workers import Workers
 from tlsearch.spec import StudySpec
+from tlsearch.training.objective import metric_of
 from tlsearch.training.trial import Assignment, Workbench
 
 GRACE_SECONDS = 3.0
@@ -338,7 +339,7 @@ class RayTuneBackend:
             GradientASHA(
                 time_attr="epoch",
                 metric="value",
-                mode="min" if self.spec.objective.minimize else "max",
+                mode="min" if metric_of(self.spec).minimize else "max",
                 max_t=epochs,
                 grace_period=grace(epochs),
                 reduction_factor=2,
