@@ -13,7 +13,7 @@ import pytest
 from tiny_bench import study
 
 import tlsearch
-from tests.one_process import verify_here, without_ray
+from tests.one_process import one_process, verify_here
 from tlsearch import registry
 from tlsearch.database.store import Store
 from tlsearch.models import bundle
@@ -40,7 +40,7 @@ class Place:
 
     def run(self, *, verify: Callable[..., Any] = verify_here, **changes: Any) -> studies.StudyResult:
         self.told.clear()
-        with without_ray(slots=1, verify=verify):
+        with one_process(verify=verify):
             return studies.run(
                 study(**{**SMALL, **changes}),
                 database=self.url,
@@ -188,7 +188,7 @@ def test_a_driver_that_was_stopped_in_the_refit_goes_on_with_it(
             stopped[-1].reason = "SIGINT"
             stopped[-1].signal = 2
 
-    with without_ray(slots=1, verify=verify_here):
+    with one_process(verify=verify_here):
         left = studies.run(
             study(**SMALL),
             database=place.url,

@@ -55,8 +55,8 @@ def run(
         bool,
         typer.Option(
             "--local",
-            envvar="TLSEARCH_LOCAL",
-            help="Run trials one after the other in this process, without Ray: for debugging a strategy.",
+            help="Run trials one after the other in this process, without Ray: for debugging a strategy. "
+            "TLSEARCH_LOCAL=1 does the same.",
         ),
     ] = False,
     insecure_no_token: Insecure = False,
@@ -130,7 +130,7 @@ def search(
             artifacts=place,
             observe=observe,
             address=address,
-            local=local,
+            local=local or None,
             again=again,
         )
     if result.interrupted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +16,7 @@ from tlsearch.records import HANDED_OUT, ModelRecord, Point, TrialRecord, TrialR
 from tlsearch.search import finish, refit
 from tlsearch.search.budget import Ledger
 from tlsearch.search.combine import Combining
-from tlsearch.search.finalists import confirmations, ranked
+from tlsearch.search.finalists import confirmations, ranked, standing
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.setup import Prepared
 
@@ -65,17 +66,20 @@ class Ending:
         Raises:
             SearchError: there is none.
         """
-        search, metric = self.prepared.spec.search, self.prepared.spec.objective.metric
+        spec = self.prepared.spec
         best = [t for t in self.store.best(self.study, limit=None) if not members_of(t.params)]
         if not best:
             raise SearchError(
                 "No trial completed.",
                 hint=f"`tlsearch trials {self.study}` says why each ended as it did.",
             )
-        # Equal values are told apart by the task's tie breaker, as everywhere; the sort is stable.
-        return sorted(best, key=lambda t: self.prepared.task.rank(t.metrics, metric), reverse=True)[
-            : search.finalists
-        ]
+
+        def order(trial: TrialRecord) -> tuple[float, float, int, int]:
+            value = trial.value if trial.value is not None else math.inf
+            size, minimize = trial.costs.total_parameters, self.prepared.metric.minimize
+            return standing(value, trial.metrics, size=size, number=trial.number, minimize=minimize)
+
+        return sorted(best, key=order)[: spec.search.finalists]
 
     def confirmations(self, finalists: list[TrialRecord]) -> list[Point]:
         """What is left to run of finalists with fresh seeds."""

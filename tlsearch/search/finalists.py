@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tlsearch.contracts.combination import members_of
@@ -62,6 +62,13 @@ class Finalist:
             return self.spread
         share = (self.mean * self.items + 1) / (self.items + 2)
         return max(self.spread, math.sqrt(max(0.0, share * (1 - share)) / (self.items + 2)))
+
+
+def standing(
+    value: float, metrics: Mapping[str, float], *, size: int, number: int, minimize: bool
+) -> tuple[float, float, int, int]:
+    """A key that is smaller for the better of two trials: by value, log-loss, parameters, then number."""
+    return value if minimize else -value, metrics.get("log_loss", math.inf), size, number
 
 
 def confirmations(

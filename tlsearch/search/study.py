@@ -58,7 +58,7 @@ def run(
     artifacts: str | Path,
     observe: Observer = silent,
     address: str | None = None,
-    local: bool = False,
+    local: bool | None = None,
     again: bool = False,
 ) -> StudyResult:
     """Run a study, or go on with it where it was left.
@@ -69,7 +69,7 @@ def run(
         artifacts: where checkpoints, weights and bundles go: a folder, or a URL such as s3://BUCKET/PREFIX.
         observe: told how it goes.
         address: of a Ray cluster; None starts Ray on this machine.
-        local: run trials in this process, without Ray.
+        local: run trials in this process, without Ray; None where TLSEARCH_LOCAL says so.
         again: this driver replaces one that died, so what was asked of that one is asked of this one.
 
     Raises:
@@ -84,7 +84,7 @@ def run(
     def checked(strategies: Mapping[str, Strategy]) -> None:
         # What remains to be done before the first trial takes seconds, and so does Ray.
         over = known is not None and known.state is StudyState.COMPLETE
-        if address is None and not local and not over and not first_heads.may_be_all(spec, strategies):
+        if address is None and not here and not over and not first_heads.may_be_all(spec, strategies):
             ray_cluster.start_early()
 
     # Before Ray starts in a thread: MLflow's import beside it keeps Ray from coming up.
@@ -109,7 +109,7 @@ def run(
             cache=cache,
             observe=observe,
             address=address,
-            local=local,
+            local=here,
             again=again,
             journal=journal,
         )
