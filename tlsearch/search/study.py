@@ -76,6 +76,7 @@ def run(
         InputError: something is wrong with the study, found before anything was written.
         WorkError: the search has no result, or the study was lost to another driver or a failing database.
     """
+    here = os.environ.get("TLSEARCH_LOCAL", "") not in ("", "0") if local is None else local
     place = stores.normal(artifacts)
     spec = settled(spec)
     known = refuse_conflicts(spec, database)
