@@ -43,7 +43,7 @@ class TrialBackend(Protocol):
     """Runs trials, each through `training.trial.Workbench.run`."""
 
     def slots(self) -> int:
-        """How many pieces of work it may run at once, now."""
+        """How many pieces of work it has room for, now; the dispatcher hands out no more than that."""
 
     def run(self, dispatcher: Dispatcher) -> None:
         """Run work until the dispatcher has none left or says stop.
