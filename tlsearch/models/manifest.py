@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,11 +77,11 @@ class Manifest:
     metrics: Mapping[str, Mapping[str, float]]
     provenance: Mapping[str, Any]
     calibration: Mapping[str, Any]
-    architecture: Mapping[str, Any]
-    members: int
-    flips: bool
-    trained_on: tuple[str, ...]
     digest: str
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    members: int = 1
+    flips: bool = False
+    trained_on: tuple[str, ...] = ("train",)
 
 
 def digest_of(document: Mapping[str, Any]) -> str:

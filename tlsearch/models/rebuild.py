@@ -7,13 +7,14 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tlsearch import registry
+from tlsearch import artifacts, registry
 from tlsearch.contracts import Backbone, Pretrained
 from tlsearch.contracts.combination import structure_of
 from tlsearch.errors import BundleError
-from tlsearch.records import Params
+from tlsearch.records import Params, TrialRecord
 
 
 def rebuild(
@@ -81,6 +82,31 @@ def packages_of(provenance: Mapping[str, Any], names: Collection[str]) -> list[s
             for plugin in (plugins if isinstance(plugins, list) else [])
             if isinstance(plugin, dict) and plugin.get("name") in names
         }
+    )
+
+
+def of_trial(trial: TrialRecord, *, weights: str, image_size: int | None, classes: int) -> Backbone:
+    """The finished model of a trial whose weights are kept.
+
+    Args:
+        trial: complete.
+        weights: what it started from.
+        image_size: as the study's data section had it.
+        classes: of the target.
+
+    Raises:
+        OSError: the weights are gone, or not what was written.
+    """
+    if trial.artifact is None:
+        raise FileNotFoundError(f"the weights of trial {trial.number} are gone")
+    return rebuild(
+        backbone=trial.backbone,
+        weights=weights,
+        image_size=image_size,
+        strategy=trial.strategy,
+        params=trial.params,
+        classes=classes,
+        state=load_file(artifacts.get(trial.artifact.uri, sha256=trial.artifact.sha256)),
     )
 
 

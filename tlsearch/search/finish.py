@@ -10,15 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from tlsearch import artifacts
 from tlsearch.contracts import Backbone
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import BundleError, SearchError, VerificationError
 from tlsearch.files import cache_folder
 from tlsearch.models import bundle
-from tlsearch.models.rebuild import rebuild
+from tlsearch.models.rebuild import of_trial
 from tlsearch.records import HANDED_OUT, Artifact, ModelRecord, TrialRecord, TrialRole, TrialState
 from tlsearch.search.finalists import Finalist
 from tlsearch.search.refit import floor
@@ -286,22 +284,16 @@ def _network(trial: TrialRecord, end: Finishing) -> Backbone:
     Raises:
         VerificationError: its weights are gone, or not what was written.
     """
-    if trial.artifact is None or trial.value is None:
-        raise VerificationError(f"the weights of trial {trial.number} are gone")
+    spec = end.prepared.spec
     try:
-        weights = artifacts.get(trial.artifact.uri, sha256=trial.artifact.sha256)
+        return of_trial(
+            trial,
+            weights=next(b.weights for b in spec.backbones if b.name == trial.backbone),
+            image_size=spec.data.image_size,
+            classes=len(end.prepared.dataset.classes),
+        )
     except OSError as error:
         raise VerificationError(str(error)) from error
-    spec = end.prepared.spec
-    return rebuild(
-        backbone=trial.backbone,
-        weights=next(b.weights for b in spec.backbones if b.name == trial.backbone),
-        image_size=spec.data.image_size,
-        strategy=trial.strategy,
-        params=trial.params,
-        classes=len(end.prepared.dataset.classes),
-        state=load_file(weights),
-    )
 
 
 def intact(model: ModelRecord) -> bool:
