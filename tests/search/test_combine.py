@@ -19,14 +19,13 @@ from tlsearch.contracts import Combination, Combined
 from tlsearch.contracts.combination import members_of, structure_of
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import SpecError, UnknownNameError
-from tlsearch.metrics import score
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import TrialRecord, TrialRole, TrialState
 from tlsearch.search import finalists, finish, setup
 from tlsearch.search.combine import Combining
 from tlsearch.search.progress import Snapshot, silent
-from tlsearch.testing import installed
+from tlsearch.testing import fixtures, installed
 from tlsearch.training.feed import Feed
 
 COMPLETE, FAILED, CANCELLED = TrialState.COMPLETE, TrialState.FAILED, TrialState.CANCELLED
@@ -203,7 +202,7 @@ def test_what_is_made_is_a_trial_that_is_rebuilt_and_scores_what_was_recorded(ki
     val = data.indices["val"]
     with torch.inference_mode():
         logits = network(network.info.inputs.to_model(torch.from_numpy(np.asarray(data.array[val]))))
-    again = score(logits, torch.from_numpy(data.labels[val]))
+    again = fixtures.score(logits, torch.from_numpy(data.labels[val]))
     assert made.metrics == pytest.approx(again, abs=1e-5)
     assert made.value == made.metrics["accuracy"] == mean.score[0]
     trunk = [name for name in load_file(Path(made.artifact.uri)) if name.startswith("trunk.blocks.0.")]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tlsearch.errors import BundleError
 from tlsearch.models.calibration import temperature_of
-from tlsearch.records import Params
+from tlsearch.records import Params, Scalar
 
 FORMAT = 3
 READ = (2, 3)
@@ -21,6 +21,8 @@ MANIFEST = "bundle.json"
 DESCRIPTION = "tlsearch.description"
 """Where the header of the weights has the checksum of `MANIFEST`."""
 MOST_MEMBERS = 1000
+LARGEST = 4096
+"""Pixels of an image side, as a study file may have it."""
 
 _KINDS: Mapping[str, Any] = {
     "classes": list,
@@ -34,12 +36,19 @@ _KINDS: Mapping[str, Any] = {
     "metrics": dict,
     "provenance": dict,
     "calibration": dict,
+    "architecture": dict,
     "members": int,
     "flips": bool,
     "trained_on": list,
 }
 """What JSON may hold in the fields of a `Manifest`."""
-_ADDED: Mapping[str, Any] = {"calibration": {}, "members": 1, "flips": False, "trained_on": ["train"]}
+_ADDED: Mapping[str, Any] = {
+    "calibration": {},
+    "architecture": {},
+    "members": 1,
+    "flips": False,
+    "trained_on": ["train"],
+}
 """Fields that earlier versions didn't write, and what they mean where they are missing."""
 
 
@@ -49,10 +58,11 @@ class Manifest:
 
     ``metrics`` maps ``val`` and ``test`` to metric names and values; ``provenance`` is for people and
     programs that ask where a model came from (study, trial, seed, data fingerprint, versions).
-    ``calibration`` is a `Calibration`'s JSON, empty where none was fitted. The model averages ``members``
-    networks and, with ``flips``, what each says of the mirrored image; all have learned from the splits
-    ``trained_on``. ``digest`` is the SHA-256 of the
-    whole description but for what it says of the weights' file.
+    ``calibration`` is a `Calibration`'s JSON, empty where none was fitted. ``architecture`` is the backbone's
+    `BackboneInfo.architecture`: what it is built by where its name is not enough. The model averages
+    ``members`` networks and, with ``flips``, what each says of the mirrored image; all have learned from the
+    splits ``trained_on``. ``digest`` is the SHA-256 of the whole description but for what it says of the
+    weights' file.
     """
 
     format: int
@@ -68,6 +78,7 @@ class Manifest:
     provenance: Mapping[str, Any]
     calibration: Mapping[str, Any]
     digest: str
+    architecture: Mapping[str, Any] = field(default_factory=dict)
     members: int = 1
     flips: bool = False
     trained_on: tuple[str, ...] = ("train",)
@@ -103,6 +114,10 @@ def read_manifest(folder: Path) -> Manifest:
         known["classes"] = tuple(str(name) for name in known["classes"])
         if not known["classes"]:
             raise ValueError("there are no classes")
+        if known["image_size"] is not None and not 1 <= known["image_size"] <= LARGEST:
+            raise ValueError(f"image_size can't be {known['image_size']}")
+        if not all(isinstance(value, Scalar) for value in known["params"].values()):
+            raise TypeError("params can only be numbers, words and truth values")
         known["inputs"] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in known["inputs"].items()

@@ -125,7 +125,7 @@ def examine(
     latency = _milliseconds(loaded.network, loaded.inputs)
     if "val" in loaded.manifest.trained_on:
         loaded = _unrefitted(loaded, winner, spec)
-    listed = sources.listing(spec.data)
+    listed = sources.listing(spec.data, task=spec.task)
     items = items or as_split(listed, record)
     chosen = located(items, listed, "val")
     raw, labels = listed.samples.items, np.asarray(listed.samples.labels)

@@ -28,13 +28,14 @@ from tlsearch.search.progress import Best, Observer, Snapshot
 from tlsearch.search.turns import PointSource
 from tlsearch.spec import StudySpec
 from tlsearch.training import checkpoints
+from tlsearch.training.objective import metric_of
 
 RETRIES = 2
 """How often a point is given to another worker whose worker died."""
 
 
 class Driver:
-    """A `Desk`: every point that it hands out ends in the database with a state and a reason."""
+    """A `Dispatcher`: every point that it hands out ends in the database with a state and a reason."""
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class Driver:
         self.store = store
         self.lease = lease
         self.spec = spec
+        self._metric = metric_of(spec)
         self.source = source
         self.ledger = ledger
         self.deadline = deadline
@@ -95,7 +97,7 @@ class Driver:
             self._count(record.point, _outcome_of(record))
         self.done = len(finished)
 
-    # The desk
+    # The dispatcher
 
     def next_turn(self) -> list[Point] | None:
         """Points for a worker; empty while all workers are busy, None when it is over."""
@@ -263,7 +265,7 @@ class Driver:
                 outcome.metrics,
                 size=outcome.costs.total_parameters,
                 number=point.number,
-                minimize=self.spec.objective.minimize,
+                minimize=self._metric.minimize,
             )
             self._kept[point.number] = (order, outcome.artifact.uri)
             if not self.heads(point.strategy):
@@ -279,7 +281,7 @@ class Driver:
             self.best = Best(point, outcome)
 
     def _better(self, value: float, other: float) -> bool:
-        return value < other if self.spec.objective.minimize else value > other
+        return value < other if self._metric.minimize else value > other
 
     def _keep_the_best(self) -> None:
         """Drop weights that can't win any more; `search.keep` best stay, the best one always.

@@ -76,7 +76,7 @@ class Ending:
 
         def order(trial: TrialRecord) -> tuple[float, float, int, int]:
             value = trial.value if trial.value is not None else math.inf
-            size, minimize = trial.costs.total_parameters, spec.objective.minimize
+            size, minimize = trial.costs.total_parameters, self.prepared.metric.minimize
             return standing(value, trial.metrics, size=size, number=trial.number, minimize=minimize)
 
         return sorted(best, key=order)[: spec.search.finalists]
@@ -112,7 +112,7 @@ class Ending:
         order = ranked(
             finalists,
             self.store.trials(self.study, role=TrialRole.CONFIRM),
-            minimize=self.prepared.spec.objective.minimize,
+            minimize=self.prepared.metric.minimize,
             combined=combined,
             items=self.prepared.dataset.counts["val"],
         )
@@ -168,7 +168,9 @@ class Ending:
             winner,
             self.store.trials(self.study, role=TrialRole.REFIT),
             members=members,
-            epochs=refit.length(winner, self.store.epochs(self.study, winner.number), metric=metric),
+            epochs=refit.length(
+                winner, self.store.epochs(self.study, winner.number), task=self.prepared.task, metric=metric
+            ),
             first_number=self.store.next_number(self.study),
         )
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tlsearch.contracts import Task
 from tlsearch.contracts.combination import structure_of
-from tlsearch.metrics import rank
 from tlsearch.records import EpochRecord, Point, TrialRecord, TrialRole, TrialState
 from tlsearch.search.finalists import again
 
@@ -19,7 +19,7 @@ NOISE = 2.0
 """Standard errors by which a refit may be worse than the winner on items that it has learned from."""
 
 
-def length(winner: TrialRecord, curve: Sequence[EpochRecord], *, metric: str) -> int | None:
+def length(winner: TrialRecord, curve: Sequence[EpochRecord], *, task: Task, metric: str) -> int | None:
     """Epochs for the winner's recipe: those that it ran, or where it stopped early, up to its best one.
 
     The learning rate falls over the whole length, so a run that is to end at an epoch must be told so.
@@ -27,6 +27,7 @@ def length(winner: TrialRecord, curve: Sequence[EpochRecord], *, metric: str) ->
     Args:
         winner: the trial; a head or a combination has no length.
         curve: its learning curve.
+        task: what is learned.
         metric: the study's.
     """
     if "stopped early" not in winner.reason or not curve:
@@ -35,7 +36,7 @@ def length(winner: TrialRecord, curve: Sequence[EpochRecord], *, metric: str) ->
     def order(epoch: EpochRecord) -> tuple[float, float]:
         told = {name: value for name, value in epoch.metrics.items() if value is not None}
         stop = {name.removeprefix("stop_"): value for name, value in told.items() if "stop_" in name}
-        return rank(stop, metric) if metric in stop and "log_loss" in stop else (-math.inf, 0.0)
+        return task.rank(stop, metric) if {metric, task.tie_breaker} <= stop.keys() else (-math.inf, 0.0)
 
     return max(curve, key=order).epoch
 

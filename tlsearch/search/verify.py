@@ -101,11 +101,6 @@ def _scores(bundle: Path, answer: Mapping[str, Any]) -> dict[str, Any]:
     return scores
 
 
-def tolerance(metric: str, count: int) -> float:
-    """How far a reproduced score may be off: rounding may turn one item, and shifts a loss a little."""
-    return 1e-3 if metric == "log_loss" else 1.5 / max(1, count)
-
-
 def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
@@ -116,7 +111,7 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     spec = parse(request["spec"])
     model = bundle.load(Path(request["bundle"]), device="cuda" if torch.cuda.is_available() else "cpu")
     try:
-        listed = sources.listing(spec.data)
+        listed = sources.listing(spec.data, task=spec.task)
     except InputError as error:
         return {"changed": f"The data can't be listed any more: {error.message}", "hint": error.hint}
     try:
@@ -126,37 +121,43 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[str, Any]) -> dict[str, Any]:
-    from tlsearch.metrics import score
     from tlsearch.models import calibration
     from tlsearch.models.ensemble import averaged
 
-    metric, least = request["metric"], request["least"]
+    task, spec = listed.task, listed.target_spec
+    metric, least = task.metric(request["metric"]), request["least"]
     mirrors = listed.mirror and model.inputs.modality == "image"
     told, labels = _looks(model, listed, items, "val", mirrored=mirrors or model.manifest.flips)
     for number, value in enumerate(request["values"]):
-        found = score(told[:, 0, number], labels)[metric]
-        if abs(found - value) > tolerance(metric, len(labels)):
+        found = task.score(told[:, 0, number], labels, spec)[metric.name]
+        if abs(found - value) > metric.tolerance(len(labels)):
             which = f" of member {number + 1}" if len(request["values"]) > 1 else ""
             return {
-                "error": f"{metric}{which} on the validation split is {found:.6g}, "
+                "error": f"{metric.name}{which} on the validation split is {found:.6g}, "
                 f"and {value:.6g} was recorded"
             }
     own = averaged(told[:, : 1 + model.manifest.flips])
-    measured: dict[str, Any] = {"val": dict(score(own, labels))}
-    if least is not None and _worse(measured["val"][metric], least, metric):
+    measured: dict[str, Any] = {"val": dict(task.score(own, labels, spec))}
+    reached = measured["val"][metric.name]
+    if least is not None and metric.signed(reached) < metric.signed(least):
         return {
-            "error": f"{metric} is {measured['val'][metric]:.6g} on validation items that it has learned "
+            "error": f"{metric.name} is {reached:.6g} on validation items that it has learned "
             f"from, and {least:.6g} is the least to be expected"
         }
     if mirrors:
-        plain = score(averaged(told[:, :1]), labels)
-        measured["flips"] = _worth_twice(score(averaged(told), labels), plain, metric)
+        plain = task.score(averaged(told[:, :1]), labels, spec)
+        flipped = task.score(averaged(told), labels, spec)
+        tie_breaker = task.metric(task.tie_breaker)
+        # Looking twice pays where it is not worse by the metric, and better by the tie breaker.
+        measured["flips"] = metric.signed(flipped[metric.name]) >= metric.signed(
+            plain[metric.name]
+        ) and tie_breaker.signed(flipped[tie_breaker.name]) > tie_breaker.signed(plain[tie_breaker.name])
     # What has learned from these items is surer of them than of others: nothing is fitted to that.
     measured["calibration"] = {} if least is not None else calibration.fit(own, labels).to_json()
     if request["test"] and items.of("test"):
         looks, labels = _looks(model, listed, items, "test", mirrored=model.manifest.flips)
         own = averaged(looks)
-        measured["test"] = dict(score(own, labels))
+        measured["test"] = dict(task.score(own, labels, spec))
         temperature = measured["calibration"].get("temperature", model.temperature)
         measured["calibration"] |= {
             "test_items": len(labels),
@@ -164,17 +165,6 @@ def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[
             "test_error_after": calibration.expected_error((own / temperature).softmax(dim=1), labels),
         }
     return {"scores": measured}
-
-
-def _worse(value: float, least: float, metric: str) -> bool:
-    from tlsearch.metrics import MINIMIZED
-
-    return value > least if metric in MINIMIZED else value < least
-
-
-def _worth_twice(flipped: Mapping[str, float], plain: Mapping[str, float], metric: str) -> bool:
-    """Whether looking twice pays: not worse by the metric, and surer of what is right."""
-    return not _worse(flipped[metric], plain[metric], metric) and flipped["log_loss"] < plain["log_loss"]
 
 
 def _looks(

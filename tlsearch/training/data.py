@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tlsearch.contracts.dataset import Samples
 from tlsearch.contracts.images import open_regular
 from tlsearch.contracts.inputs import InputSpec
+from tlsearch.contracts.task import TargetSpec, Task
 from tlsearch.errors import DataError
 from tlsearch.training.arrays import ArraySpec, ArrayStore
 from tlsearch.training.splits import Audit, IntArray, audit, split, units_of
@@ -59,6 +60,7 @@ class Data:
         audit: of the splits as they were before broken items were taken out.
         parts: ``indices`` as they were before that.
         aside: indices of the broken items.
+        task: what is learned.
         units: (N,) numbers of what must stay in one split, where another split may be drawn of the items
             outside test; None where they are many, or the data comes with a validation split of its own.
     """
@@ -74,7 +76,13 @@ class Data:
     audit: Audit
     parts: Mapping[str, IntArray]
     aside: tuple[int, ...]
+    task: Task
     units: IntArray | None = None
+
+    @property
+    def target_spec(self) -> TargetSpec:
+        """What the targets are."""
+        return TargetSpec(self.classes)
 
 
 def prepare(
@@ -82,6 +90,7 @@ def prepare(
     inputs: InputSpec,
     store: ArrayStore,
     *,
+    task: Task,
     val: float,
     test: float,
     stop: float = 0.1,
@@ -100,6 +109,7 @@ def prepare(
         samples: the listed items.
         inputs: the backbone's.
         store: where encoded items are kept.
+        task: what is learned.
         val: share of all items, see `split`; ``test`` and ``stop`` likewise.
         test: see `split`.
         stop: see `split`.
@@ -145,6 +155,7 @@ def prepare(
         mirror=mirror,
         broken=broken,
         audit=audit(samples, hashes, parts),
+        task=task,
         parts=parts,
         aside=tuple(sorted(encoded.broken)),
         units=_units(samples, hashes, kept) if val > 0 else None,

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from tlsearch.contracts import HeadPoint, HeadStrategy, HeadTask
 from tlsearch.errors import TrialError
-from tlsearch.metrics import score
 from tlsearch.records import Costs, EpochResult, Point
 from tlsearch.training.costs import count_costs
 from tlsearch.training.failures import FAILURES, failed
@@ -95,7 +94,8 @@ def _fit_together(
             task.labels,
             task.stop_features[..., columns],
             task.stop_labels,
-            classes=task.classes,
+            task=data.task,
+            spec=data.target_spec,
             recipes=recipes,
         ),
     )
@@ -108,7 +108,7 @@ def _fit_together(
             continue
         try:
             with torch.inference_mode():
-                scores = score(head.eval()(validation), labels)
+                scores = data.task.score(head.eval()(validation), labels, data.target_spec)
             model.head = head
             costs = replace(
                 count_costs(
@@ -141,7 +141,7 @@ def _fit_together(
                 attempt=point.attempt,
                 epoch=1,
                 epochs=1,
-                value=scores[spec.objective.metric],
+                value=scores[bench.metric],
                 metrics=scores,
                 seconds=costs.seconds,
                 outcome=outcome,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tlsearch.contracts.dataset import SPLITS, Samples
 from tlsearch.errors import DataError
+from tlsearch.names import alike
 
 IntArray = NDArray[np.int64]
 
@@ -271,7 +272,9 @@ def audit(samples: Samples, hashes: Sequence[str], splits: Mapping[str, IntArray
     def named(groups: Sequence[Sequence[int]]) -> tuple[tuple[str, ...], ...]:
         return tuple(tuple(samples.names[index] for index in some) for some in groups)
 
-    warnings = []
+    warnings = [
+        f'the classes "{one}" and "{other}" are written nearly alike' for one, other in alike(samples.classes)
+    ]
     if clashes:
         warnings.append(
             f"{len(clashes)} items appear under different labels, such as"

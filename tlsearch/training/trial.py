@@ -43,6 +43,7 @@ from tlsearch.training.frontier import (
 from tlsearch.training.head_trials import fit_heads
 from tlsearch.training.item_sets import items_of
 from tlsearch.training.memory import device_room, keep_freed_memory, take_share, use_threads
+from tlsearch.training.objective import metric_of
 
 WARM_BACKBONES = 4
 """Backbones that a worker keeps in memory."""
@@ -86,6 +87,7 @@ class Workbench:
     _data: dict[str, Data] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.metric = metric_of(self.assignment.spec).name
         use_threads(self.assignment.threads)
         keep_freed_memory()
         if self.assignment.cuda:
@@ -160,7 +162,7 @@ class Workbench:
             plan=plan,
             epochs=epochs,
             seed=point.seed,
-            metric=spec.objective.metric,
+            metric=self.metric,
             deadline=deadline,
             resume=resume,
         ):
@@ -190,7 +192,7 @@ class Workbench:
                     attempt=point.attempt,
                     epoch=epoch.epoch,
                     epochs=epochs,
-                    value=epoch.validation[spec.objective.metric],
+                    value=epoch.validation[self.metric],
                     metrics=metrics,
                     seconds=epoch.seconds,
                     outcome=outcome,
@@ -215,7 +217,7 @@ class Workbench:
                 "params": dict(point.params),
                 "seed": point.seed,
                 "epochs": point.epochs or spec.budget.epochs,
-                "metric": spec.objective.metric,
+                "metric": self.metric,
                 "views": spec.search.views,
             },
         )
@@ -267,7 +269,7 @@ class Workbench:
                 self._data[key] = replace(prepared, array=entry.arrays[0])
             else:  # another node than the driver's, or evicted since
                 loaded = sources.load(
-                    sources.listing(described, section=section),
+                    sources.listing(described, section=section, task=spec.task),
                     inputs,
                     self.items,
                     seed=spec.seed,
@@ -350,9 +352,9 @@ class Workbench:
             TrialError: a score is missing or not finite.
         """
         metrics = dict(scores)
-        value = metrics.get(self.assignment.spec.objective.metric)
+        value = metrics.get(self.metric)
         if value is None:
-            raise TrialError(f"there is no {self.assignment.spec.objective.metric} among {metrics}")
+            raise TrialError(f"there is no {self.metric} among {metrics}")
         if not all(math.isfinite(metric) for metric in metrics.values()):
             raise TrialError(f"a metric isn't finite: {metrics}")
         artifact = weights.save(
