@@ -21,6 +21,7 @@ from typing import Any
 from tlsearch.errors import InputError
 from tlsearch.files import cache_folder, marked, sha256_of, write_durably
 from tlsearch.records import Artifact
+from tlsearch.urls import may_hold_password, public
 
 CHUNK = 8 * 2**20
 """Bytes sent at once."""
@@ -47,6 +48,11 @@ def normal(place: str | Path) -> str:
         )
     if not is_remote(text):
         return str(Path(text).expanduser().resolve())
+    if may_hold_password(text):
+        raise InputError(
+            f"The place {public(text)} may hold a password, which would be stored with every file's place.",
+            hint="Leave it out; stores find it as their own tools do, such as in AWS_SECRET_ACCESS_KEY.",
+        )
     bucket = text.partition("://")[2].strip("/")
     if not bucket or set(bucket) & set("?#"):
         raise InputError(f'"{place}" names no place in a store.', hint="Such as s3://BUCKET/PREFIX.")

@@ -119,7 +119,7 @@ def test_two_studies_share_a_cluster_and_outlive_their_drivers(here: Place, post
 
 
 def test_a_cluster_that_cannot_run_a_study_says_which_node_and_what_to_do(here: Place) -> None:
-    study = here.study(study="greedy", resources={"gpus_per_trial": 2})
+    study = here.study(study="greedy", resources={"gpus_per_trial": 1})
     said = here.run("submit", study, "--wait", code=1).stderr
     assert "w1 has 1 CPUs and 0 GPUs; w2 has 1 CPUs and 0 GPUs" in said
     assert "gpus_per_trial" in said

@@ -21,7 +21,7 @@ import pytest
 
 from tests.database.conftest import create
 from tlsearch.database import schema
-from tlsearch.database.engine import parse
+from tlsearch.database.address import parse
 from tlsearch.database.store import Store, schema_version, upgrade
 from tlsearch.errors import DatabaseError, StudyConflictError
 
@@ -214,6 +214,27 @@ def test_upgrade_that_fails_leaves_no_trace(url: str, monkeypatch: pytest.Monkey
         "postgresql://ann:s3cret-word@host:port/studies",
         "postgresql://ann:half@s3cret-word@host/studies",
         "postgresql://ann@host:x/studies?password=s3cret-word&sslmode=no",
+        "postgresql://ann:p@ss/s3cret-word@host/studies",
+        "postgresql://ann:p@s3cret-word/x@host/studies",
+        "postgresql://ann:p/s3cret-word@x@host/studies",
+        "postgresql://ann/s3cret-word:x@host/studies",
+        "postgresql://ann:12/s3cret-word@host/studies",
+        "postgresql://ann:12#s3cret-word@p@host/studies",
+        "postgresql://ann:p@ss#s3cret-word@host/studies",
+        "postgresql://ann:p@ss?s3cret-word@host/studies",
+        "postgresql://ann:a?b@s3cret-word@host/studies",
+        "postgresql://ann:s3cret-word/x",
+        "postgresql://ann:s3cret-word#x@",
+        "postgresql:///s3cret-word@host/studies",
+        "postgresql:/ann:s3cret-word@host/studies",
+        "postgresql//ann:s3cret-word@host/studies",
+        "mysql://ann:p@ss/s3cret-word@host/studies",
+        "sqlite://ann:s3cret-word@host/studies",
+        "sqlite://ann:p@ss/s3cret-word@host/studies",
+        "host=db user=ann password=s3cret-word",
+        "postgresql://ann:p ass s3cret-word@ho st/stud@ies",
+        "postgresql ://ann:s3cret-word@host/studies",
+        "ann:p#s3cret-word",
     ],
 )
 @pytest.mark.parametrize("create_it", [False, True])

@@ -235,6 +235,8 @@ def test_a_data_section_needs_a_source(tmp_path):
         ("objective: {metric: accuracy, direction: down}", "maximize"),
         ("resources: {cpus_per_trial: 0}", "greater than or equal to 1"),
         ("resources: {gpus_per_trial: -0.5}", "greater than or equal to 0"),
+        ("resources: {gpus_per_trial: 1.5}", "a trial trains on one GPU"),
+        ("resources: {gpus_per_trial: 64}", "a trial trains on one GPU"),
         ("search: {sampler: bayes}", "tpe"),
         ("search: {keep: 0}", "greater than or equal to 1"),
     ],

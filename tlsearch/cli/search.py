@@ -177,11 +177,8 @@ def _report(result: StudyResult, url: str, *, as_json: bool) -> None:
             return
         print_leaderboard(studies.trials(name, sort="value", limit=10), result.study.metric)
         print_best(best)
-    suffix = "" if url == options.DEFAULT_DATABASE else f" --db {_without_password(url)}"
+    from tlsearch.urls import public
+
+    # Where the variable says it, it needn't be said again; and no password is repeated.
+    suffix = "" if url == options.database(None) else f" --db {public(url)}"
     output.say(f"\nTry: tlsearch predict {name} ITEM...{suffix}    tlsearch trials {name}{suffix}")
-
-
-def _without_password(url: str) -> str:
-    import re
-
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)

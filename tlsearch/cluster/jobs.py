@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import re
 import shlex
 import sys
 import tempfile
@@ -22,10 +21,12 @@ from urllib.parse import urlsplit
 
 from tlsearch import artifacts as stores
 from tlsearch.cluster import token
+from tlsearch.database.address import parse
 from tlsearch.errors import InputError, UnknownNameError, UnreachableError, WorkError
 from tlsearch.search.entry import refuse_conflicts
 from tlsearch.search.hold import who
 from tlsearch.spec import StudySpec
+from tlsearch.urls import public
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -211,10 +212,10 @@ def _client(address: str, *, insecure: bool) -> JobSubmissionClient:
         said = "refuses this machine's token"
         if not token.available():
             said = "asks for a token, and there is none here"
-        raise InputError(f"The cluster at {address} {said}.", hint=token.HINT) from None
+        raise InputError(f"The cluster at {public(address)} {said}.", hint=token.HINT) from None
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise WorkError(
-            f"No cluster answers at {address}: {_first_line(error)}",
+            f"No cluster answers at {public(address)}: {_first_line(error)}",
             hint="Start one with `ray start --head`, or give --address.",
         ) from None
 
@@ -223,7 +224,7 @@ def _host(address: str) -> str:
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError(
-            f'"{address}" is not the address of a cluster.',
+            f'"{public(address)}" is not the address of a cluster.',
             hint="It is the URL of its dashboard, such as http://127.0.0.1:8265",
         )
     return parts.hostname
@@ -253,7 +254,7 @@ def _described(details: Any) -> Job:
 def _reachable(database: str, address: str) -> str:
     """The database URL as the job is to use it."""
     host = _host(address)
-    if re.search(r"://[^/@]*:[^/@]*@", database):
+    if parse(database).has_password:
         raise InputError(
             "The database URL holds a password, which the job's description would show to all.",
             hint="Leave it out of the URL and set PGPASSWORD, or ~/.pgpass, on the cluster's nodes.",
@@ -262,7 +263,7 @@ def _reachable(database: str, address: str) -> str:
         return database
     if not token.loopback(host):
         raise InputError(
-            f"{database} is a file of this machine, which the cluster at {address} can't reach.",
+            f"{database} is a file of this machine, which the cluster at {public(address)} can't reach.",
             hint="Give a PostgreSQL database: --db postgresql://USER@HOST/NAME",
         )
     return f"sqlite:///{Path(database.removeprefix('sqlite:///')).resolve()}"

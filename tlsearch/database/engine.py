@@ -1,4 +1,4 @@
-"""Reaching a database: its address, its engine, and what a transaction means on it.
+"""Reaching a database: its engine, and what a transaction means on it.
 
 SQLite: write transactions start with ``BEGIN IMMEDIATE``. A plain ``BEGIN`` that reads before it writes
 loses inserts to locks as soon as a second process writes. The journal stays in SQLite's own default mode,
@@ -11,122 +11,23 @@ is over. Its commit may have gone through unseen, so whoever writes must tell: s
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote, quote_plus
 
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
+from tlsearch.database.address import EXAMPLES, Address
 from tlsearch.errors import DatabaseError, UnreachableError
 
 T = TypeVar("T")
 
 PATIENCE = 30.0
 """Seconds to wait for another process's lock, or for a server that went away."""
-
-_SECRET_KEYS = ("password", "sslpassword", "passfile")
-_SHOWN_KEYS = ("host", "port", "dbname")
-_DEFAULT_HINT = "Example: sqlite:///tlsearch.db or postgresql://user@host/database."
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a database is. ``str(address)`` is fit to be shown: it has no password.
-
-    ``path`` is the file of a SQLite database, None on PostgreSQL.
-    """
-
-    url: URL = field(repr=False)
-    shown: str
-    path: Path | None
-    secrets: tuple[str, ...] = field(repr=False)
-
-    def __str__(self) -> str:
-        return self.shown
-
-    def mask(self, text: str) -> str:
-        """The text without this address's passwords, as they are or percent-encoded."""
-        for secret in self.secrets:
-            for spelling in {secret, quote(secret, safe=""), quote_plus(secret)}:
-                text = text.replace(spelling, "***")
-        return text
-
-
-def parse(url: str) -> Address:
-    """Read a database URL; DatabaseError if it isn't one of a SQLite file or a PostgreSQL server."""
-    shown = _masked(url)
-    try:
-        parsed = make_url(url)
-        dialect, _, driver = parsed.drivername.partition("+")
-    except (ArgumentError, ValueError):
-        raise DatabaseError(f'"{shown}" is not a database URL.', hint=_suggest(url)) from None
-    if dialect == "sqlite" and driver in ("", "pysqlite"):
-        return _sqlite_address(parsed)
-    if dialect in ("postgresql", "postgres") and driver in ("", "psycopg"):
-        return _postgresql_address(parsed, shown)
-    raise DatabaseError(
-        f'Studies are kept in SQLite or PostgreSQL; got "{parsed.drivername}" in {shown}.',
-        hint=_DEFAULT_HINT,
-    )
-
-
-def _sqlite_address(url: URL) -> Address:
-    if not url.database or url.database == ":memory:":
-        raise DatabaseError("A SQLite database needs a file; got one in memory.", hint=_DEFAULT_HINT)
-    if url.query or url.host:
-        raise DatabaseError(
-            f"A SQLite URL is sqlite:///PATH, with no host and no options; got {_masked(str(url))}.",
-            hint=f"For an absolute path write four slashes: sqlite:////srv/{Path(url.database).name}.",
-        )
-    path = Path(url.database).expanduser().absolute()
-    return Address(url=url, shown=str(path), path=path, secrets=())
-
-
-def _postgresql_address(url: URL, shown: str) -> Address:
-    if url.host is not None and "@" in url.host:
-        # An unescaped @ in the password: its second half would be shown as the host.
-        raise DatabaseError(
-            f"{shown} has more than one @.", hint="Percent-encode special characters of a password: @ is %40."
-        )
-    url = url.set(drivername="postgresql+psycopg")
-    public = {key: value for key, value in url.query.items() if key in _SHOWN_KEYS}
-    secrets = [url.password, *(url.query.get(key) for key in _SECRET_KEYS)]
-    return Address(
-        url=url,
-        shown=url.set(drivername="postgresql", query=public).render_as_string(hide_password=True),
-        path=None,
-        # Masking one or two letters would only make the message unreadable.
-        secrets=tuple(str(secret) for secret in secrets if secret and len(str(secret)) > 2),
-    )
-
-
-def _masked(url: str) -> str:
-    """A URL, or what was meant as one, without whatever may be a password in it."""
-    url = re.sub(rf"((?:{'|'.join(_SECRET_KEYS)})=)[^&]*", r"\1***", url)
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return f"***@{url.rpartition('@')[2]}" if "@" in url else url
-    login, at, place = rest.rpartition("@")
-    if at:
-        user, colon, _ = login.partition(":")
-        return f"{scheme}://{user}{':***' if colon else ''}@{place}"
-    if scheme.startswith("sqlite"):
-        return url
-    # No @, and a port that isn't a number: somebody forgot the host.
-    return f"{scheme}://" + re.sub(r":(?!\d+(?:[/?]|$)).*", ":***", rest)
-
-
-def _suggest(url: str) -> str:
-    if "@" in url or "://" in url or not url.strip():
-        return _DEFAULT_HINT
-    return f'For a file write "sqlite:///{url}".'
 
 
 class Database:
@@ -210,7 +111,7 @@ def _sqlite_engine(path: Path, *, create: bool, patience: float) -> Engine:
     if not path.parent.is_dir():
         raise DatabaseError(f"No directory {path.parent} for the study database {path.name}.")
     if path.is_dir():
-        raise DatabaseError(f"{path} is a directory, not a study database.", hint=_DEFAULT_HINT)
+        raise DatabaseError(f"{path} is a directory, not a study database.", hint=EXAMPLES)
     # By SQLite's own URI a reader can't create the file, not even one that vanished a moment ago.
     place = f"{path.as_uri()}?mode={'rwc' if create else 'rw'}"
 

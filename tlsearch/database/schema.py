@@ -11,7 +11,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect, text
 
-from tlsearch.database.engine import Database, parse
+from tlsearch.database.address import parse
+from tlsearch.database.engine import Database
 from tlsearch.database.tables import Base
 from tlsearch.errors import DatabaseError
 

@@ -14,9 +14,12 @@ from pydantic import BaseModel, ValidationError
 
 from tlsearch.errors import SpecError, did_you_mean
 from tlsearch.spec.sections import DataSpec, StudySpec
+from tlsearch.urls import may_hold_password, public
 from tlsearch.yaml_text import read_yaml
 
 MAX_BYTES = 100_000
+TOLD = 20
+"""Mistakes that are told one by one."""
 
 
 def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> StudySpec:
@@ -71,14 +74,18 @@ def parse(
             raise SpecError(f"{name}: a study is a mapping with keys such as study, data, backbones.")
         for key, value in json.loads(json.dumps(dict(overrides or {}), default=str)).items():
             _put(plain, key, value)
+        _refuse_passwords(plain, name)
         _anchor(plain, folder or Path.cwd(), name)
         return StudySpec.model_validate(_tuples(plain))
     except (TypeError, RecursionError) as error:  # keys that aren't text; nested too deeply
         raise SpecError(f"{name}: not what a study file holds: {error}.") from None
     except ValidationError as error:
-        problems = [_sentence(problem, name, lines or {}) for problem in _own(error)]
-        if len(problems) > 1:
-            problems.insert(0, f"{len(problems)} mistakes in {name}:")
+        mistakes = _own(error)
+        problems = [_sentence(problem, name, lines or {}) for problem in mistakes[:TOLD]]
+        if len(mistakes) > 1:
+            problems.insert(0, f"{len(mistakes):,} mistakes in {name}:")
+        if len(mistakes) > TOLD:
+            problems.append(f"... and {len(mistakes) - TOLD:,} more.")
         raise SpecError("\n".join(problems)) from None
     except ValueError as error:  # a number of thousands of digits
         raise SpecError(f"{name}: not what a study file holds: {error}.") from None
@@ -123,6 +130,20 @@ def _anchor(data: dict[str, Any], folder: Path, name: str) -> None:
                 holder[key] = str(folder / Path(value).expanduser())
             except RuntimeError as error:  # ~somebody, who has no home here
                 raise SpecError(f"{name}: {path}: {error} Got {_shorten(repr(value))}.") from None
+
+
+def _refuse_passwords(value: Any, name: str, path: str = "") -> None:
+    """Study files are stored with their studies and shown: no URL in one holds a password."""
+    if isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in pairs:
+            _refuse_passwords(inner, name, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, str) and "://" in value and may_hold_password(value):
+        raise SpecError(
+            f"{name}: {path}: the URL may hold a password, which would be stored and shown with the study.",
+            hint="Leave it out, and give it as its tool wants it: MLFLOW_TRACKING_USERNAME and _PASSWORD, "
+            "PGPASSWORD, AWS_ACCESS_KEY_ID, ... .",
+        )
 
 
 def _tuples(value: Any) -> Any:
@@ -173,7 +194,8 @@ def _sentence(problem: Any, name: str, lines: Mapping[str, int]) -> str:
     else:
         message = _IN_YAML.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
         message = message[0].lower() + message[1:]
-        shown = "" if isinstance(given, dict | tuple | list) else f", got {_shorten(repr(given))}"
+        shown = public(given) if isinstance(given, str) and "://" in given else given
+        shown = "" if isinstance(given, dict | tuple | list) else f", got {_shorten(repr(shown))}"
         text = f"{message}{shown}."
     return f"{place}: {path}: {text}" if path else f"{place}: {text}"
 

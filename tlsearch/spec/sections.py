@@ -145,12 +145,21 @@ class ResourcesSpec(_Section):
 
     cpus_per_trial: Annotated[int, Field(ge=1, le=1024)] = 1
     """Threads of a trial."""
-    gpus_per_trial: Annotated[float, Field(ge=0, le=64)] | None = None
-    """Fractions share one; 1 where there are GPUs and this is left out."""
+    gpus_per_trial: Annotated[float, Field(ge=0)] | None = None
+    """At most 1; fractions share one; 1 where there are GPUs and this is left out."""
     concurrent: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Trials at once at most."""
     priority: Annotated[int, Field(ge=1, le=100)] = 1
     """Weight of the study among others on the same cluster."""
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _one_gpu(cls, given: float | None) -> float | None:
+        if given is not None and given > 1:
+            raise ValueError(
+                "must be at most 1: a trial trains on one GPU, and more GPUs run more trials at once"
+            )
+        return given
 
 
 class SearchSpec(_Section):
