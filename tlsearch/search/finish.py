@@ -15,6 +15,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from tlsearch import artifacts
+from tlsearch.contracts import InputSpec
 from tlsearch.contracts.combination import members_of
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import BundleError, SearchError, VerificationError
@@ -25,6 +26,7 @@ from tlsearch.records import ModelRecord, Point, TrialRecord, TrialRole, TrialSt
 from tlsearch.search.setup import Prepared
 from tlsearch.search.verify import verify
 from tlsearch.training import checkpoints
+from tlsearch.training.trial import data_key
 
 CANDIDATE = "candidate"
 """Folder of a bundle that is being verified."""
@@ -249,6 +251,7 @@ def _promote(
     manifest: dict[str, Any] = {
         "classes": list(prepared.dataset.classes),
         "image_size": spec.data.image_size,
+        "inputs": dict(_inputs(prepared, trial.backbone).to_json()),
         "strategy": trial.strategy,
         "params": dict(trial.params),
         "metrics": {"val": dict(trial.metrics)},
@@ -331,6 +334,12 @@ def sweep(folder: str, trials: Iterable[TrialRecord], model: ModelRecord | None 
             place = artifacts.join(folder, name)
             if name.startswith(MODEL) and place != artifacts.normal(model.uri):
                 artifacts.delete_all(place)
+
+
+def _inputs(prepared: Prepared, backbone: str) -> InputSpec:
+    """How the study encoded its data for a backbone."""
+    info = next(info for info in prepared.backbones if info.name == backbone)
+    return prepared.data[data_key("data", info.inputs)].inputs
 
 
 def _candidate(folder: str) -> Path:

@@ -266,7 +266,7 @@ class Workbench:
             else:  # another node than the driver's, or evicted since
                 self._data[key] = sources.load(
                     sources.listing(described, section=section),
-                    inputs,
+                    inputs if prepared is None else prepared.inputs,
                     self.items,
                     seed=spec.seed,
                     threads=self.assignment.threads,
