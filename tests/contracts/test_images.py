@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import socket
 import struct
@@ -13,9 +14,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torchvision.transforms.v2 import functional as reference
 
-from tlsearch.contracts import images
-from tlsearch.contracts.images import ImageInput, decode, to_rgb
+from tlsearch.contracts.images import ImageInput, decode
 from tlsearch.errors import DataError
+from tlsearch.images import augmentation, decoding
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -105,27 +106,83 @@ def test_16_bit_pgm_is_scaled():
     assert (pixels(b"P5 256 1 65535\n" + values.tobytes())[0, :, 0] == np.arange(256)).all()
 
 
+def suited(*items: object) -> ImageInput:
+    """An input as it suits a data set of these pictures."""
+    plain = ImageInput(8, HALF, HALF)
+    return plain.suited([plain.survey(item) for item in items])
+
+
 @pytest.mark.parametrize(
-    "values",
+    ("values", "kind", "ends"),
     [
-        np.linspace(0, 1, 256, dtype=np.float32),
-        np.linspace(0, 255, 256, dtype=np.float32),
-        np.linspace(0, 65535, 256, dtype=np.float32),
-        np.linspace(-3e5, 1e6, 256, dtype=np.float32),
-        np.arange(256, dtype=np.int32),
-        np.linspace(-100000, 100000, 256).astype(np.int32),
+        (np.linspace(0, 1, 256, dtype=np.float32), "float", (0, 1)),
+        (np.linspace(0, 255, 256, dtype=np.float32), "float", (0, 255)),
+        (np.linspace(0, 0.01, 256, dtype=np.float32), "float", (0, np.float32(0.01))),
+        (np.linspace(190, 330, 256, dtype=np.float32), "float", (190, 330)),
+        (np.linspace(-3e5, 1e6, 256, dtype=np.float32), "float", (-3e5, 1e6)),
+        (np.arange(256, dtype=np.int32), "int", (0, 255)),
+        (np.linspace(-100000, 100000, 256).astype(np.int32), "int", (-100000, 100000)),
+        (np.linspace(0, 4095, 256).round().astype(np.uint16), "uint16", (0, 4095)),
+        (np.linspace(30000, 31000, 256).round().astype(np.uint16), "uint16", (30000, 31000)),
     ],
 )
-def test_float_and_32_bit_keep_their_gradient(values):
-    row = pixels(saved(Image.fromarray(values[None]), "TIFF"))[0, :, 0]
-    assert np.abs(row.astype(int) - np.arange(256)).max() <= 1
+def test_deep_pixels_keep_their_gradient_in_the_range_of_the_data(values, kind, ends):
+    file = saved(Image.fromarray(values[None]), "TIFF")
+    for item in (file, values[None], np.repeat(values[None, :, None], 3, axis=2)):
+        inputs = suited(item)
+        assert inputs.ranges == {kind: ends}
+        row = np.asarray(inputs.picture(item))[0, :, 0]
+        assert np.abs(row.astype(int) - np.arange(256)).max() <= 1
+
+
+def test_the_range_is_one_for_all_files_whatever_each_holds():
+    warm = np.linspace(280, 320, 64, dtype=np.float32).reshape(8, 8)
+    cold = np.linspace(200, 240, 64, dtype=np.float32).reshape(8, 8)
+    inputs = suited(saved(Image.fromarray(warm), "TIFF"), saved(Image.fromarray(cold), "TIFF"))
+    assert inputs.ranges == {"float": (200, 320)}
+    assert inputs.encode(warm).min() > inputs.encode(cold).max()
+    assert len(np.unique(inputs.encode(cold))) > 60
+    for odd, clipped in ((-50.0, 0), (1000.0, 255)):
+        assert (
+            inputs.encode(np.full((8, 8), odd, np.float32)).tolist() == np.full((3, 8, 8), clipped).tolist()
+        )
+    assert ImageInput.from_json(json.loads(json.dumps(inputs.to_json()))) == inputs
+    assert inputs.suited([{"float": [0, 1]}]) == inputs  # what was found stays
+
+
+def test_eight_bits_have_no_range_and_keep_their_keys(photo):
+    inputs = suited(saved(photo, "JPEG"), np.zeros((4, 4), np.uint8), b"broken")
+    assert inputs == ImageInput(8, HALF, HALF)
+    assert "ranges" not in inputs.to_json()
+
+
+def test_floats_are_refused_where_no_range_is_known():
+    with pytest.raises(DataError, match="float pixels, whose range isn't known"):
+        decode(np.zeros((3, 3)))
+
+
+@pytest.mark.parametrize("ends", [(1, 0), (0, float("nan")), "ab", (0, 1, 2), 7])
+def test_impossible_ranges(ends):
+    with pytest.raises((ValueError, TypeError)):
+        ImageInput(8, HALF, HALF, ranges={"float": ends})
 
 
 def test_pixels_that_are_no_numbers():
-    values = np.array([[np.nan, 0.5, 1.0]], np.float32)
-    assert pixels(saved(Image.fromarray(values), "TIFF"))[0, :, 0].tolist() == [128, 128, 255]
+    values = np.array([[np.nan, 0.5, 1.0, 0.0, np.inf, 3e38]], np.float32)
+    file = saved(Image.fromarray(values), "TIFF")
+    inputs = suited(file)
+    assert inputs.ranges == {"float": (0, 1)}
+    assert np.asarray(inputs.picture(file))[0, :, 0].tolist() == [0, 128, 255, 0, 0, 0]
     with pytest.raises(DataError, match="finite"):
-        decode(saved(Image.fromarray(values * np.nan), "TIFF"))
+        inputs.picture(saved(Image.fromarray(values * np.nan), "TIFF"))
+
+
+def test_an_odd_exif_block_keeps_its_orientation_or_the_picture():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif.get_ifd(0x8769)[0x9204] = (-1, 0)
+    data = saved(quarters(), "JPEG", exif=exif.tobytes())
+    assert min(pixels(data).shape[:2]) == 24
 
 
 def test_cmyk_jpeg():
@@ -222,7 +279,7 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("side", [10_000, 20_000])
 @pytest.mark.parametrize("action", ["ignore", "error"])
 def test_decompression_bombs_are_refused_before_pixels_are_allocated(monkeypatch, side, action):
-    monkeypatch.setattr(images, "to_rgb", lambda image: pytest.fail("decoded"))
+    monkeypatch.setattr(decoding, "as_rgb", lambda image: pytest.fail("decoded"))
     with warnings.catch_warnings():
         warnings.simplefilter(action)
         with pytest.raises(DataError, match="pixels"):
@@ -259,7 +316,12 @@ def test_arrays():
 
 @pytest.mark.parametrize(
     "array",
-    [np.zeros((3, 3)), np.zeros((3, 3, 2), np.uint8), np.zeros(3, np.uint8), np.zeros((0, 3), np.uint8)],
+    [
+        np.zeros((3, 3), bool),
+        np.zeros((3, 3, 2), np.uint8),
+        np.zeros(3, np.uint8),
+        np.zeros((0, 3), np.uint8),
+    ],
 )
 def test_other_arrays_are_refused(array):
     with pytest.raises(DataError, match="array"):
@@ -269,7 +331,7 @@ def test_other_arrays_are_refused(array):
 def test_other_items_are_refused():
     with pytest.raises(DataError, match="str"):
         decode("a/path.jpg")  # type: ignore[arg-type]
-    assert to_rgb(Image.new("HSV", (1, 1))).mode == "RGB"
+    assert decoding.as_rgb(Image.new("HSV", (1, 1))).mode == "RGB"
 
 
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
@@ -308,8 +370,6 @@ def test_to_model():
 
 
 def test_json_round_trip():
-    import json
-
     spec = ImageInput(64, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear", 0.9)
     assert ImageInput.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
@@ -374,7 +434,7 @@ def test_flips_only_where_mirroring_is_allowed():
 
 def test_every_operation_of_randaugment(batch):
     unchanged = {"identity"}
-    for number, name in enumerate(images._OPERATIONS):
+    for number, name in enumerate(augmentation.OPERATIONS):
         row = torch.tensor([[number, 0.3, 0, 0.3, 0]])
         result = ImageInput(48, HALF, HALF).augment(batch[:1], "randaugment", row)
         assert torch.equal(result, batch[:1]) == (name in unchanged), name

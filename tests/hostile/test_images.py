@@ -13,9 +13,9 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from tests.hostile.conftest import TRIED, Damage, damages
-from tlsearch.contracts import images
 from tlsearch.contracts.images import ImageInput, decode
 from tlsearch.errors import DataError
+from tlsearch.images import decoding
 
 INPUTS = ImageInput(16, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 LIMIT = 2**18
@@ -56,7 +56,7 @@ VALID = valid_files()
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """A limit that keeps a lying header from costing a second."""
-    monkeypatch.setattr(images, "MAX_PIXELS", LIMIT)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", LIMIT)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", LIMIT)
 
 

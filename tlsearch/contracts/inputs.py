@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,6 +50,17 @@ class InputSpec(abc.ABC):
         Raises:
             DataError: the item is broken; the message says how.
         """
+
+    def survey(self, item: object) -> Mapping[str, Any]:
+        """What must be known of all items of a data set before the first is encoded, JSON-serializable.
+
+        Nothing, unless an input says otherwise. A broken item has nothing to tell and raises nothing.
+        """
+        return {}
+
+    def suited(self, surveys: Iterable[Mapping[str, Any]]) -> InputSpec:
+        """This input as it encodes the items of one data set, from the `survey` of each."""
+        return self
 
     @abc.abstractmethod
     def to_model(self, batch: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, Samples
 from tlsearch.errors import DataError
 
 _LAYOUT = (
-    "Write one by numpy.savez(path, images=uint8 of shape (N, H, W) or (N, H, W, 3), labels=of shape (N,))."
+    "Write one by numpy.savez(path, images=numbers of shape (N, H, W) or (N, H, W, 3), labels=of shape (N,))."
 )
 
 
@@ -21,8 +21,9 @@ class ArraysOptions(DatasetOptions):
     """Where the file is.
 
     Attributes:
-        path: an ``.npz`` file with ``images`` (N, H, W) or (N, H, W, 3), uint8, and ``labels`` (N,), numbers
-            or texts; ``splits`` (N,) of ``train``, ``val`` and ``test`` where there is one.
+        path: an ``.npz`` file with ``images`` (N, H, W) or (N, H, W, 3), uint8, other integers or floats, and
+            ``labels`` (N,), numbers or texts; ``splits`` (N,) of ``train``, ``val`` and ``test`` where there
+            is one.
     """
 
     path: Annotated[Path, Field(strict=False)]
@@ -50,7 +51,7 @@ class Arrays(DatasetSource[ArraysOptions]):
         if missing:
             raise DataError(f"{options.path} has no {' and no '.join(sorted(missing))}", hint=_LAYOUT)
         images, labels = found["images"], found["labels"]
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)):
+        if images.dtype.kind not in "uif" or images.ndim not in (3, 4) or images.shape[3:] not in ((), (3,)):
             raise DataError(
                 f"{options.path}: images are {images.dtype} of shape {images.shape}", hint=_LAYOUT
             )

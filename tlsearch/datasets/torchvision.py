@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, Samples
-from tlsearch.contracts.images import to_rgb
 from tlsearch.errors import DataError, did_you_mean
+from tlsearch.images.decoding import as_rgb, is_deep
 
 _SPLIT_NAMES = {
     "train": ("train", "train-standard", "trainval"),
@@ -107,7 +107,9 @@ def _array(image: Any) -> NDArray[Any]:
     if isinstance(image, np.ndarray):
         return image
     if isinstance(image, Image.Image):
-        return np.asarray(image if image.mode == "L" else to_rgb(image))
+        if image.mode == "L" or is_deep(image):  # deep pixels are scaled by the range of the whole data set
+            return np.asarray(image)
+        return np.asarray(as_rgb(image))
     raise DataError(f"is a {type(image).__name__}, not an image")
 
 

@@ -10,7 +10,6 @@ import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from tlsearch import registry
+from tlsearch.contracts import InputSpec
+from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import BundleError, DataError, TlsearchError
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import of_trial
@@ -149,7 +150,7 @@ def examine(
         bins=bins,
         calibration_error=sum(abs(b.count * b.confidence - b.right) for b in bins) / len(kept),
         shown=tuple(
-            _answer(listed, kept[row], shares_of[row], loaded.classes)
+            _answer(listed, kept[row], shares_of[row], loaded.classes, loaded.inputs)
             for row in _telling(shares_of, actual, predicted)
         ),
         broken=len(chosen) - len(kept) + sum(items.splits[at] == "val" for at in items.aside),
@@ -234,7 +235,11 @@ def _telling(
 
 
 def _answer(
-    listed: sources.Listed, index: int, shares: NDArray[np.float64], classes: tuple[str, ...]
+    listed: sources.Listed,
+    index: int,
+    shares: NDArray[np.float64],
+    classes: tuple[str, ...],
+    inputs: InputSpec,
 ) -> Answer:
     item = listed.samples.items[index]
     label = listed.samples.labels[index]
@@ -245,20 +250,16 @@ def _answer(
         predicted=classes[best],
         probability=float(shares[best]),
         probability_of_actual=float(shares[label]),
-        picture=_thumbnail(item) if listed.modality == "image" else "",
+        picture=_thumbnail(item, inputs) if isinstance(inputs, ImageInput) else "",
         text=item[:TEXT] if isinstance(item, str) and listed.modality != "image" else "",
     )
 
 
-def _thumbnail(item: object) -> str:
-    """A small JPEG as a data URL; empty for what is no picture."""
+def _thumbnail(item: object, inputs: ImageInput) -> str:
+    """A small JPEG as a data URL."""
     from PIL import Image
 
-    from tlsearch.contracts.images import decode
-
-    if not isinstance(item, Path | bytes | np.ndarray):
-        return ""
-    picture = decode(item)
+    picture = inputs.picture(item)
     if max(picture.size) <= THUMBNAIL // 2:  # pixels stay visible
         factor = THUMBNAIL // max(picture.size)
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)

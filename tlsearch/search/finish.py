@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch import artifacts
-from tlsearch.contracts import Backbone
+from tlsearch.contracts import Backbone, InputSpec
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import BundleError, SearchError, VerificationError
 from tlsearch.files import cache_folder
@@ -24,6 +24,7 @@ from tlsearch.search.setup import Prepared
 from tlsearch.search.verify import verify
 from tlsearch.spec import StudySpec
 from tlsearch.training import checkpoints
+from tlsearch.training.trial import data_key
 
 CANDIDATE = "candidate"
 """Folder of a bundle that is being verified."""
@@ -215,6 +216,7 @@ def _described(finalist: Finalist, end: Finishing, members: Sequence[TrialRecord
     return {
         "classes": list(prepared.dataset.classes),
         "image_size": prepared.spec.data.image_size,
+        "inputs": dict(_inputs(prepared, built.backbone).to_json()),
         "strategy": built.strategy,
         "params": dict(built.params),
         "metrics": {"val": dict(trial.metrics)},
@@ -332,6 +334,12 @@ def sweep(folder: str, trials: Iterable[TrialRecord], model: ModelRecord | None 
             place = artifacts.join(folder, name)
             if name.startswith(MODEL) and place != artifacts.normal(model.uri):
                 artifacts.delete_all(place)
+
+
+def _inputs(prepared: Prepared, backbone: str) -> InputSpec:
+    """How the study encoded its data for a backbone."""
+    info = next(info for info in prepared.backbones if info.name == backbone)
+    return prepared.data[data_key("data", info.inputs)].inputs
 
 
 def _candidate(folder: str) -> Path:

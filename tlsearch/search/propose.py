@@ -173,10 +173,12 @@ def _pixels(items: Sequence[Any]) -> int | None:
     """The median shorter side of some of the images; None where none can be read."""
     from PIL import Image, UnidentifiedImageError
 
+    from tlsearch.images.decoding import FORMATS
+
     sides = []
     for index in range(0, len(items), max(1, len(items) // LOOKED_AT)):
         try:
-            with Image.open(items[index]) as image:
+            with Image.open(items[index], formats=FORMATS) as image:
                 sides.append(min(image.size))
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError):
             continue  # the run sets broken ones aside and names them

@@ -28,6 +28,7 @@ Result = TypeVar("Result")
 RESHUFFLED_BELOW = 1_000
 """Items outside the test split below which repeated runs draw splits of their own: with few items one split's
 luck is greater than that of a seed (Nagler et al. 2024, arXiv:2405.15393)."""
+_SURVEY = 1  # raise it when surveys change
 _ENCODING = 1  # raise it when decoding changes: arrays that were stored before are then made anew
 
 
@@ -56,6 +57,7 @@ class Data:
         fingerprint: SHA-256 over contents and labels, whatever their order and paths.
         key: identifies ``array`` with the order of its rows; for what is stored row by row.
         mirror: whether a left-right flip leaves labels right.
+        inputs: how the items were encoded: the backbone's, as it suits this data.
         broken: ``name: reason`` of every item that was set aside.
         audit: of the splits as they were before broken items were taken out.
         parts: ``indices`` as they were before that.
@@ -72,6 +74,7 @@ class Data:
     fingerprint: str
     key: str
     mirror: bool
+    inputs: InputSpec
     broken: tuple[str, ...]
     audit: Audit
     parts: Mapping[str, IntArray]
@@ -128,6 +131,7 @@ def prepare(
     identity, hashes = hashed if hashed is not None else fingerprint(samples, threads=threads)
     if parts is None:
         parts = split(samples, hashes, val=val, test=test, stop=stop, seed=seed)
+    inputs = suited(samples, inputs, store, fingerprint=identity, hashes=hashes, threads=threads)
     encoded = encode(
         samples, inputs, store, fingerprint=identity, hashes=hashes, threads=threads, progress=progress
     )
@@ -153,6 +157,7 @@ def prepare(
         fingerprint=identity,
         key=encoded.key,
         mirror=mirror,
+        inputs=inputs,
         broken=broken,
         audit=audit(samples, hashes, parts),
         task=task,
@@ -208,6 +213,36 @@ def _hash(samples: Samples, index: int) -> str:
 def unreadable_hash(name: str) -> str:
     """What stands for the content of an item that can't be read."""
     return hashlib.sha256(json.dumps(["unreadable", name]).encode()).hexdigest()
+
+
+def suited(
+    samples: Samples,
+    inputs: InputSpec,
+    store: ArrayStore,
+    *,
+    fingerprint: str,
+    hashes: Sequence[str],
+    threads: int = 2,
+) -> InputSpec:
+    """An input as it suits a data set: what it must know of all items is found once and kept in the store."""
+    if type(inputs).survey is InputSpec.survey:
+        return inputs
+    kind = f"{type(inputs).__module__}.{type(inputs).__qualname__}"
+    identity = ["survey", _SURVEY, fingerprint, list(hashes), kind]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+    def survey_some(start: int, end: int) -> list[Mapping[str, Any]]:
+        found = []
+        for index in range(start, end):
+            with contextlib.suppress(DataError):  # a broken item: encoding will name it
+                found.append(inputs.survey(samples.items[index]))
+        return [one for one in found if one]
+
+    def fill(arrays: Sequence[NDArray[Any]]) -> Mapping[str, Any]:
+        chunks = _in_threads(survey_some, len(samples.items), threads=threads)
+        return {"found": [one for _, chunk in sorted(chunks, key=lambda pair: pair[0]) for one in chunk]}
+
+    return inputs.suited(store.get_or_build(key, [], fill).meta["found"])
 
 
 def encode(

@@ -270,7 +270,7 @@ class Workbench:
             else:  # another node than the driver's, or evicted since
                 loaded = sources.load(
                     sources.listing(described, section=section, task=spec.task),
-                    inputs,
+                    inputs if prepared is None else prepared.inputs,
                     self.items,
                     seed=spec.seed,
                     threads=self.assignment.threads,

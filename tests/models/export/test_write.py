@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -11,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from ruamel.yaml import YAML
 
 from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import ExportError, InputError, UnknownNameError
+from tlsearch.images import decoding
 from tlsearch.models import bundle
 from tlsearch.models.export import as_timm, write
 from tlsearch.models.export.card import wilson
@@ -32,7 +35,8 @@ how = json.load(open(folder + "/preprocessing.json"))
 session = onnxruntime.InferenceSession(folder + "/model.onnx")
 (given,) = session.get_inputs()
 assert (given.name, given.shape[1:]) == (how["input"]["name"], how["input"]["shape"][1:])
-assert isinstance(given.shape[0], str), given.shape  # the batch size is open
+assert given.shape[0] == "batch", given.shape
+assert all(put_out.shape[0] == "batch" for put_out in session.get_outputs())
 meta = session.get_modelmeta().custom_metadata_map
 assert json.loads(meta["classes"]) == how["classes"]
 rows = []
@@ -74,6 +78,14 @@ def run(code: str, *arguments: object, cwd: Path | None = None) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def described_of(model: bundle.Model) -> dict[str, object]:
+    """What the writer of a bundle is told of a model."""
+    known = json.loads((model.folder / bundle.MANIFEST).read_text())
+    return {
+        key: value for key, value in known.items() if key not in ("sha256", "bytes", "format", "backbone")
+    }
 
 
 @pytest.fixture(scope="session")
@@ -124,17 +136,60 @@ def test_the_script_in_the_folder_reads_any_kind_of_file(made, photos, tmp_path)
 
 def test_the_carried_preprocessing_is_that_of_training_to_the_pixel(photos, monkeypatch):
     monkeypatch.syspath_prepend(Path(as_timm.__file__).parent / "carried")
+    monkeypatch.syspath_prepend(Path(decoding.__file__).parent)
     import preprocess
 
     for crop, interpolation in ((1.0, "bicubic"), (0.875, "bilinear"), (1.0, "nearest")):
         inputs = ImageInput(24, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), interpolation, crop)
-        how = {**inputs.to_json(), "inside": False}
+        inputs = inputs.suited([inputs.survey(path) for path in photos])
+        how = {"ranges": {}, **inputs.to_json(), "inside": False}
         for path in photos:
-            pixels = preprocess.square(preprocess.open_rgb(path), how)
+            pixels = preprocess.square(preprocess.open_rgb(path, how), how)
             assert np.array_equal(pixels.transpose(2, 0, 1), inputs.encode(path)), path.name
         encoded = torch.from_numpy(np.stack([inputs.encode(path) for path in photos]))
         expected = inputs.to_model(encoded).numpy()
         np.testing.assert_allclose(preprocess.batch(photos, how), expected, atol=1e-6)
+
+
+def test_files_that_cannot_be_read_are_named_and_the_others_answered(made, photos, tmp_path):
+    write.export(made("fine_tune"), tmp_path / "out", ["torch"], items=photos[:2])
+    postscript, bomb = tmp_path / "innocent.jpg", tmp_path / "bomb.png"
+    postscript.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+    bomb.write_bytes(b"P6 20000 20000 255\n")
+    words = [sys.executable, tmp_path / "out" / "predict.py", photos[0], postscript, bomb, photos[1]]
+    done = subprocess.run([*map(str, words), "--json"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"{postscript} is no known picture format" in done.stderr
+    assert f"{bomb} has more than the" in done.stderr
+    shares = json.loads(done.stdout)["probabilities"]
+    assert shares[1:3] == [None, None]
+    expected = made("fine_tune").predict_proba([photos[0], photos[1]])
+    np.testing.assert_allclose([shares[0], shares[3]], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["torch", "huggingface"])
+def test_ranges_of_the_data_go_into_the_export_and_odd_metadata_does_not_stop_it(
+    made, form, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", next(path for path in sys.path if path.endswith("tests/tiny")))
+    model = made("knn")
+    inputs = dataclasses.replace(model.inputs, ranges={"float": (200.0, 320.0)})
+    manifest = {**described_of(model), "inputs": inputs.to_json()}
+    bundle.write(tmp_path / "bundle", network=model.network, manifest=manifest)
+    ranged = bundle.load(tmp_path / "bundle")
+    assert ranged.inputs == inputs
+    rng = np.random.default_rng(0)
+    files = [tmp_path / f"{low}.tif" for low in (180, 210, 250, 300)]
+    for low, path in zip((180, 210, 250, 300), files, strict=True):
+        Image.fromarray((low + 30 * rng.random((16, 16))).astype(np.float32)).save(path)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif.get_ifd(0x8769)[0x9204] = (-1, 0)
+    files.append(tmp_path / "odd.jpg")
+    Image.fromarray(rng.integers(0, 256, (12, 20, 3), dtype=np.uint8)).save(files[-1], exif=exif.tobytes())
+    (done,) = write.export(ranged, tmp_path / "out", [form], items=files)
+    assert done.checked.pictures == 5
+    assert done.checked.difference < 1e-4
 
 
 # ----------------------------------------------------------------------------------- torch

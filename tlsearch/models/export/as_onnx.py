@@ -57,9 +57,26 @@ def write(model: Model, folder: Path, options: Options) -> str:
                 f"{_cause(error)}",
                 hint="Another format may do: --format torch.",
             ) from error
+        _name_batch(written.model.graph)
         written.model.metadata_props.update(_metadata(model, how))
         written.save(folder / "model.onnx", external_data=model.manifest.bytes > MOST_IN_ONE_FILE)
     return carry(folder, how, "predict_onnx.py")
+
+
+def _name_batch(graph: Any) -> None:
+    """Call the open axis ``batch`` all over a graph; torch.export gives it a name such as ``s34``."""
+    (given,) = graph.inputs
+    own = given.shape[0].value
+    if not isinstance(own, str):
+        raise ExportError(
+            "The graph takes one batch size only.", hint="Another format may do: --format torch."
+        )
+    values = [*graph.inputs, *graph.outputs, *(value for node in graph.all_nodes() for value in node.outputs)]
+    for value in values:
+        if value.shape is not None:
+            for axis, length in enumerate(value.shape):
+                if getattr(length, "value", length) == own:
+                    value.shape[axis] = "batch"
 
 
 def _metadata(model: Model, how: dict[str, Any]) -> dict[str, str]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tlsearch.contracts.images import ImageInput, decode
+from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import DataError, ExportError
 from tlsearch.models.bundle import Model
 
@@ -67,7 +67,7 @@ def files(items: Sequence[object], inputs: ImageInput) -> Iterator[tuple[list[Pa
             if len(kept) == PICTURES:
                 break
             try:
-                picture = decode(item)  # type: ignore[arg-type]  # it refuses what it can't take
+                picture = inputs.picture(item)
             except DataError:
                 continue
             path = Path(folder) / f"{len(kept)}.png"

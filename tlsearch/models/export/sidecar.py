@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tlsearch.images import decoding
 from tlsearch.models.bundle import Model
 from tlsearch.models.export.whole import picture_input
 
@@ -37,12 +38,14 @@ def described(model: Model, *, inside: bool) -> dict[str, Any]:
         "interpolation": inputs.interpolation,
         "mean": list(inputs.mean),
         "std": list(inputs.std),
+        "ranges": {kind: list(ends) for kind, ends in inputs.ranges.items()},
         "inside": inside,
         "input": given,
         "outputs": ["logits", "probabilities"],
         "temperature": model.temperature,
         "steps": [
-            "first frame, upright by EXIF, RGB, transparency on white, deeper pixels scaled to 8 bits",
+            "first frame, upright by EXIF, RGB, transparency on white",
+            "deeper pixels scaled to 8 bits by the range of their kind, what lies outside clipped",
             f"resize the shorter side to size / crop by Pillow's {inputs.interpolation} (antialiased)",
             "cut out the centre, size x size",
             rest,
@@ -55,6 +58,7 @@ def carry(folder: Path, how: dict[str, Any], script: str) -> str:
     """Put the description and the scripts into a folder; returns the name of the script that predicts."""
     text = json.dumps(how, indent=2, ensure_ascii=False)
     (folder / SIDECAR).write_text(text + "\n", encoding="utf-8")
+    shutil.copyfile(decoding.__file__, folder / "decoding.py")
     shutil.copyfile(SCRIPTS / "preprocess.py", folder / "preprocess.py")
     shutil.copyfile(SCRIPTS / script, folder / CARRIED)
     return script

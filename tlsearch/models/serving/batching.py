@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tlsearch.contracts.images import FORMATS
 from tlsearch.errors import DataError
+from tlsearch.images.decoding import FORMATS
 from tlsearch.models.bundle import Model
 from tlsearch.models.serving.limits import Limits
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import decoding
 import preprocess
 from numpy.typing import NDArray
 
@@ -15,7 +16,10 @@ MODEL = bundle.load(preprocess.HERE)
 
 def probabilities(paths: Sequence[str]) -> NDArray[Any]:
     """Class probabilities (N, classes) of image files."""
-    return MODEL.predict_proba(paths)
+    _, logits, errors = MODEL.readable(paths)
+    for position, reason in errors.items():
+        raise decoding.Unreadable(f"{paths[position]} {reason}")
+    return MODEL.probabilities(logits)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ def probabilities(paths: Sequence[str]) -> NDArray[Any]:
 
 def by_timm(paths: Sequence[str]) -> NDArray[Any]:
     """The same through timm's own transform, whose resizing may round a pixel otherwise."""
-    return _shares(torch.stack([TRANSFORM(preprocess.open_rgb(path)) for path in paths]))
+    return _shares(torch.stack([TRANSFORM(preprocess.open_rgb(path, HOW)) for path in paths]))
 
 
 def _shares(batch: torch.Tensor) -> NDArray[Any]:

@@ -1,0 +1,1 @@
+"""Pictures: files and arrays as RGB, and random changes of them."""

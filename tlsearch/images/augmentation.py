@@ -1,0 +1,106 @@
+"""Random changes of pictures that leave their class as it is, drawn beforehand for all items at once."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and torchvision weigh them
+
+
+def draw_light(count: int, generator: torch.Generator, *, mirror: bool) -> Tensor:
+    """Rows of (a, b, c, d, e, f, brightness, contrast); (a..f) maps target to source coordinates -1..1.
+
+    Drawn: area 0.7..1, aspect 3/4..4/3, place, rotation of +-10 degrees, flip, brightness and contrast
+    of 0.8..1.2.
+    """
+    area, aspect, right, down, turn, brightness, contrast, flip = torch.rand(8, count, generator=generator)
+    area = 0.7 + 0.3 * area
+    aspect = torch.exp((2 * aspect - 1) * math.log(4 / 3))
+    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    angle = (2 * turn - 1) * math.radians(10)
+    sign = torch.where(flip < 0.5, -1.0, 1.0) if mirror else torch.ones(count)
+    cos, sin = angle.cos(), angle.sin()
+    columns = [
+        *(cos * width * sign, -sin * height, (2 * right - 1) * (1 - width)),
+        *(sin * width * sign, cos * height, (2 * down - 1) * (1 - height)),
+        *(0.8 + 0.4 * brightness, 0.8 + 0.4 * contrast),
+    ]
+    return torch.stack(columns, dim=1)
+
+
+def light(batch: Tensor, draws: Tensor) -> Tensor:
+    """uint8 (B, 3, S, S), each changed by its row of `draw_light`."""
+    a, b, c, d, e, f, brightness, contrast = draws.view(-1, 8, 1, 1).unbind(1)
+    size = batch.shape[-1]
+    x = (torch.arange(size, device=batch.device) * 2 + 1) / size - 1
+    y = x[:, None]
+    # Element by element, and the mean from integers: a matrix product or a float sum may round otherwise
+    # in another batch.
+    grid = torch.stack([a * x + b * y + c, d * x + e * y + f], dim=-1)
+    weights = torch.tensor(_GREY, device=batch.device) / size**2
+    sums = batch.sum(dim=(2, 3), dtype=torch.int64).float() * weights
+    grey = (sums[:, 0] + sums[:, 1] + sums[:, 2])[:, None, None, None] * brightness[:, None]
+    pixels = functional.grid_sample(
+        batch.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+    pixels.mul_((brightness * contrast)[:, None]).add_(grey * (1 - contrast[:, None]))
+    return pixels.round_().clamp_(0, 255).to(torch.uint8)
+
+
+OPERATIONS = (
+    *("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color"),
+    *("contrast", "sharpness", "posterize", "solarize", "autocontrast", "equalize"),
+)
+
+
+def draw_randaugment(count: int, generator: torch.Generator, *, mirror: bool) -> Tensor:
+    """Rows of (operation, level, operation, level, flip); a level is signed, 9 of 30 give or take a half."""
+    operations = torch.randint(len(OPERATIONS), (count, 2), generator=generator).float()
+    strengths = (9 + 0.5 * torch.randn(count, 2, generator=generator)).clamp(0, 30) / 30
+    signs = torch.randint(2, (count, 2), generator=generator) * 2 - 1
+    flips = (torch.rand(count, generator=generator) < 0.5).float() * mirror
+    levels = strengths * signs
+    return torch.stack([operations[:, 0], levels[:, 0], operations[:, 1], levels[:, 1], flips], dim=1)
+
+
+def randaugment(image: Tensor, row: list[float]) -> Tensor:
+    """RandAugment with N = 2, M = 9 (Cubuk et al. 2020, arXiv:1909.13719) over torchvision's operations."""
+    for index, level in ((row[0], row[1]), (row[2], row[3])):
+        image = _operate(image, OPERATIONS[int(index)], level)
+    return image.flip(-1) if row[4] else image
+
+
+def _operate(image: Tensor, operation: str, level: float) -> Tensor:
+    from torchvision.transforms.v2 import functional as ops
+
+    shift = level * 150 / 331 * image.shape[-1]
+    tilt = math.degrees(math.atan(0.3 * level))
+    moves: dict[str, tuple[float, float, float, float, float]] = {  # angle, right, down, shear x, shear y
+        "shear_x": (0, 0, 0, tilt, 0),
+        "shear_y": (0, 0, 0, 0, tilt),
+        "translate_x": (0, shift, 0, 0, 0),
+        "translate_y": (0, 0, shift, 0, 0),
+        "rotate": (30 * level, 0, 0, 0, 0),
+    }
+    blends = {
+        "brightness": ops.adjust_brightness,
+        "color": ops.adjust_saturation,
+        "contrast": ops.adjust_contrast,
+        "sharpness": ops.adjust_sharpness,
+    }
+    if operation in moves:
+        angle, right, down, shear_x, shear_y = moves[operation]
+        return ops.affine(
+            image, angle=angle, translate=[right, down], scale=1.0, shear=[shear_x, shear_y], fill=[128.0]
+        )
+    if operation in blends:
+        return blends[operation](image, 1 + 0.9 * level)
+    if operation == "posterize":
+        return ops.posterize(image, 8 - round(4 * abs(level)))
+    if operation == "solarize":
+        return ops.solarize(image, 255 * (1 - abs(level)))
+    return {"autocontrast": ops.autocontrast, "equalize": ops.equalize}.get(operation, torch.clone)(image)

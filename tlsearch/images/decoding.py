@@ -1,0 +1,273 @@
+"""Any picture file or array as the upright 8-bit RGB square that a model sees. Needs Pillow and NumPy alone.
+
+Exported models carry a copy of this file, so that what reads a picture is the same in tlsearch and beside an
+exported model: it must import nothing of tlsearch.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
+"""What is tried on a file's content. No EPS, WMF or PDF: those start other programs."""
+MAX_PIXELS = 89_478_485
+"""Where Pillow begins to warn of a decompression bomb; here it is the end."""
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+USUAL_TOPS = {
+    "uint16": (255, 1023, 4095, 16383, 65535),
+    "int": (255, 1023, 4095, 16383, 65535),
+    "float": (1, 255),
+}
+"""For each kind of deep pixel what usual ranges end at, which begin at 0."""
+FILLED = 0.25
+"""Share of a usual range that pixels must span for it to be taken."""
+FULL = {"uint16": (0.0, 65535.0), "int": (0.0, 65535.0)}
+"""Ranges where none was found in a data set: Pillow gives 16 bits as either kind; floats have none."""
+NO_DATA = 1e30
+"""Floats of this size and above mark pixels without a value, in geographic files for instance."""
+
+Ranges = Mapping[str, tuple[float, float]]
+"""For each kind of deep pixel (``uint16``, ``int``, ``float``) the values that become 0 and 255."""
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LAYOUTS = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, other integers or floats"
+
+
+class Unreadable(ValueError):
+    """A picture that can't be decoded; the message is a short reason and doesn't repeat the path."""
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a regular file for reading; never blocks on a FIFO or touches a device.
+
+    Raises:
+        Unreadable: it isn't a regular file, is missing or can't be read.
+    """
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise Unreadable(f"is {_kind_of_file(mode)}, not a file")
+        return path.open("rb")
+    except Unreadable:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Unreadable(f"can't be read ({reason.lower()})") from error
+
+
+def decode(source: Path | bytes | NDArray[Any], ranges: Ranges | None = None) -> Image.Image:
+    """A picture as an upright 8-bit RGB image, decoded to its last pixel.
+
+    Animations give their first frame; transparency is laid on white. Pixels deeper than 8 bits are scaled by
+    the range of their kind; what lies outside is clipped.
+
+    Args:
+        source: a file, a file's content, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+        ranges: of deep pixels, as `ranges_of` found them in a data set.
+
+    Raises:
+        Unreadable: it is broken, or its pixels are of a kind that has no range.
+    """
+    return _to_rgb(_loaded(source), ranges or {})
+
+
+def extent(source: Path | bytes | NDArray[Any]) -> dict[str, tuple[float, float]]:
+    """The kind of a picture's pixels with their least and greatest value; empty for 8 bits.
+
+    Of a file with 8 bits only the header is read.
+
+    Raises:
+        Unreadable: as `decode`.
+    """
+    loaded = _loaded(source, only_deep=True)
+    if loaded is None:
+        return {}
+    values = loaded if isinstance(loaded, np.ndarray) else np.asarray(loaded)
+    kind = _kind(values.dtype)
+    if kind is None:
+        return {}
+    known = _valued(values)
+    if not known.any():
+        return {}
+    return {kind: (float(values[known].min()), float(values[known].max()))}
+
+
+def ranges_of(extents: Iterable[Ranges]) -> dict[str, tuple[float, float]]:
+    """One range for each kind of deep pixel in a data set, from the `extent` of all its pictures.
+
+    It is the smallest usual range (of 8, 10, 12, 14 or 16 bits; 0 to 1 or 255 for floats) that holds all
+    pixels, or their own least and greatest value where they would fill less than a quarter of that.
+    """
+    seen: dict[str, tuple[float, float]] = {}
+    for one in extents:
+        for kind, (low, high) in one.items():
+            least, most = seen.get(kind, (low, high))
+            seen[kind] = (min(least, low), max(most, high))
+    return {kind: _range(kind, low, high) for kind, (low, high) in sorted(seen.items())}
+
+
+def square(image: Image.Image, *, size: int, crop: float, interpolation: str) -> NDArray[np.uint8]:
+    """Pixels (size, size, 3): the shorter side resized to size / crop (antialiased), then the centre cut out.
+
+    Both in one step: a box of the image is resized. That is equal to resizing the whole and cutting
+    afterwards, but a strip of 1 x 100000 stays small.
+    """
+    width, height = image.size
+    short = max(size, round(size / crop))
+    wide, high = max(short, int(short * width / height)), max(short, int(short * height / width))
+    left, top = round((wide - size) / 2), round((high - size) / 2)
+    box = (
+        left * width / wide,
+        top * height / high,
+        min(width, (left + size) * width / wide),
+        min(height, (top + size) * height / high),
+    )
+    method = Image.Resampling[interpolation.upper()]
+    return np.asarray(image.resize((size, size), method, box=box))
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image of Pillow has pixels deeper than 8 bits."""
+    return image.mode.startswith("I") or image.mode == "F"
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An image of Pillow with 8 bits, of any mode, as RGB; alpha is laid on white."""
+    if image.has_transparency_data:
+        picture = image.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(white, picture).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _loaded(source: Any, *, only_deep: bool = False) -> Any:
+    """An array of pixels, or an upright image of Pillow; None for 8 bits where only deep pixels matter."""
+    if isinstance(source, np.ndarray):
+        return _checked(source)
+    if isinstance(source, bytes):
+        return _read(io.BytesIO(source), only_deep=only_deep)
+    if isinstance(source, Path):
+        with open_regular(source) as file:
+            return _read(file, only_deep=only_deep)
+    raise Unreadable(f"is a {type(source).__name__}, not a path, bytes or an array")
+
+
+def _read(file: BinaryIO, *, only_deep: bool) -> Image.Image | None:
+    head = file.read(256)
+    if not head:
+        raise Unreadable("is empty (0 bytes)")
+    file.seek(0)
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
+            # Compared here as well: Pillow only warns up to twice the limit, and filters aren't thread-safe.
+            if width * height > MAX_PIXELS:
+                raise Unreadable(f"has {width} x {height} pixels; at most {MAX_PIXELS} are decoded")
+            if only_deep and not is_deep(image):
+                return None
+            image.load()
+            return _upright(image)
+    except Unreadable:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise Unreadable(f"has more than the {MAX_PIXELS} pixels that are decoded") from error
+    except UnidentifiedImageError as error:
+        markup = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+        raise Unreadable(
+            "is HTML or XML, not a picture" if markup else "is no known picture format"
+        ) from error
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged files
+        raise Unreadable(f"can't be decoded ({error or type(error).__name__})") from error
+
+
+def _to_rgb(loaded: Any, ranges: Ranges) -> Image.Image:
+    if isinstance(loaded, np.ndarray):
+        return as_rgb(Image.fromarray(np.ascontiguousarray(_to_8_bits(loaded, ranges))))
+    if is_deep(loaded):
+        return as_rgb(Image.fromarray(_to_8_bits(np.asarray(loaded), ranges)))
+    return as_rgb(loaded)
+
+
+def _checked(array: NDArray[Any]) -> NDArray[Any]:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if not fits or array.size == 0 or array.dtype.kind not in "uif":
+        raise Unreadable(f"is an array {array.shape} of {array.dtype}; right are {_LAYOUTS}")
+    return array
+
+
+def _to_8_bits(values: NDArray[Any], ranges: Ranges) -> NDArray[np.uint8]:
+    kind = _kind(values.dtype)
+    if kind is None:
+        return values
+    known = _valued(values)
+    if not known.all() and not known.any():
+        raise Unreadable("has no finite pixel")
+    low, high = ranges.get(kind) or FULL.get(kind) or (0.0, 0.0)
+    if low >= high:
+        raise Unreadable(
+            f"has {_NAMES[kind]} pixels, whose range isn't known: the data that was learned from has none"
+        )
+    pixels = np.where(known, values, low).astype(np.float64)
+    return ((pixels.clip(low, high) - low) * (255 / (high - low))).round().astype(np.uint8)
+
+
+_NAMES = {"uint16": "16-bit", "int": "32-bit", "float": "float"}
+
+
+def _kind(dtype: np.dtype[Any]) -> str | None:
+    """What deep pixels are called in `Ranges`; None for 8 bits."""
+    if dtype == np.uint8:
+        return None
+    return "float" if dtype.kind == "f" else "uint16" if dtype.newbyteorder("=") == np.uint16 else "int"
+
+
+def _valued(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which pixels have a value: all but NaN, infinity, and what stands for no value."""
+    if values.dtype.kind != "f":
+        return np.ones(values.shape, dtype=bool)
+    return np.isfinite(values) & (np.abs(values) < NO_DATA)
+
+
+def _range(kind: str, low: float, high: float) -> tuple[float, float]:
+    for top in USUAL_TOPS[kind]:
+        if low >= 0 and high <= top and (high - low) >= FILLED * top:
+            return 0.0, float(top)
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def _kind_of_file(mode: int) -> str:
+    kinds = [
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+    ]
+    return next((name for test, name in kinds if test(mode)), "something else")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # noqa: BLE001 - however it is damaged, metadata is no reason to lose the picture
+        return image
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
