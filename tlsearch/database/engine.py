@@ -59,6 +59,12 @@ class Address:
         return text
 
 
+def url_of(path: Path) -> str:
+    """The URL of a SQLite file, whatever its folders are called."""
+    # Only what would begin the options needs an escape; the path is taken as it is otherwise.
+    return URL.create("sqlite", database=str(path)).render_as_string()
+
+
 def parse(url: str) -> Address:
     """Read a database URL; DatabaseError if it isn't one of a SQLite file or a PostgreSQL server."""
     shown = _masked(url)
