@@ -81,7 +81,7 @@ def test_paths_are_searched_as_a_table(tmp_path):
     for number in range(4):
         paths.append(tmp_path / f"a b,{number}.png")
         Image.new("RGB", (8, 8), (number, 0, 0)).save(paths[-1])
-    section = TransferSearchClassifier()._data(tmp_path / "s", paths, np.array([0, 1, 0, 1]))
+    section = TransferSearchClassifier()._data(tmp_path / "s", paths, list("abab"))
     options = {key: value for key, value in section.items() if key in ("path", "root")}
     samples = Table().load(TableOptions(**options))
     assert list(samples.items) == paths
@@ -97,7 +97,11 @@ def test_unfitted_and_clones():
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((4, 9)), [0, 1, 0, 1], "Reshape your data"),
+        (np.zeros((4, 9)), [0, 1, 0, 1], "1 items and y has 4"),
+        (["gone.png"] * 8, [0, 1] * 4, r"8 of 8 files: item 0 \(gone.png\) is not there"),
+        ({"a", "b"}, [0, 1], "order says nothing"),
+        (np.zeros((40, 8, 8)), ["a", " a"] * 20, 'several labels that are written "a"'),
+        (np.zeros((40, 8, 8)), ["a", None] * 20, "20 labels of y are missing, such as that of item 1"),
         (np.zeros((4, 8, 8)), [0, 1, 0], "4 items and y has 3"),
         (np.zeros((40, 8, 8)), [0] * 40, "1 class"),
         (np.zeros((4, 8, 8)), [0, 1, 0, 1], "too few"),
@@ -105,12 +109,39 @@ def test_unfitted_and_clones():
         (np.zeros((40, 8, 8)), np.linspace(0, 1, 40), "Unknown label type"),
         (pd.DataFrame({"a": ["x"], "b": ["y"]}), [0], "one column"),
         ([], [], "X is empty"),
-        ([1, 2], [0, 1], "right are paths"),
+        ([1, 2], [0, 1], "Right are paths"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_searched(images, labels, message):
     with pytest.raises(ValueError, match=message):
         TransferSearchClassifier().fit(images, labels)
+
+
+def test_odd_folders_types_and_labels_make_a_model_that_knows_its_classes(digits, tmp_path):
+    """A Series, NumPy's numbers, a lone name, a folder that a URL would cut, numbers that sort otherwise."""
+    from tests.one_process import verify_here, without_ray
+    from tlsearch import open as studies
+
+    images, names, _, _ = digits
+    labels = pd.Series(np.where(names == "one", 10, 9), index=range(240)[::-1])
+    search = TransferSearchClassifier(
+        trials=np.int64(1),
+        epochs=1,
+        strategies="linear_probe",
+        backbones="efficientnet_lite/lite0",
+        image_size=32,
+        random_state=None,
+        directory=tmp_path / "a?b %20#~",
+    )
+    pictures = pd.Series(list(images[:60]), index=range(60)[::-1])
+    with without_ray(slots=1, verify=verify_here), pytest.warns(UserWarning, match="under different labels"):
+        search.fit([*pictures, images[0]], [*labels[:60], 19 - labels.iloc[0]])
+    assert search.classes_.tolist() == [9, 10]
+    assert search.model_.classes == ("10", "9")
+    with studies(search.database_) as known:
+        assert known.best(search.study_).model is not None
+    assert (search.predict(images[:60]) == labels[:60]).mean() > 0.6
+    assert len(search.predict(images[0])) == 1
 
 
 def test_a_wrong_setting_is_named(tmp_path):

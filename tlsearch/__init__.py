@@ -47,23 +47,27 @@ def run(
         study: a study file's path, its content as a mapping, or a `StudySpec`.
         db: URL of the study database; made if it isn't there.
         artifacts: where weights and models go: a folder, or a URL such as s3://BUCKET/PREFIX.
-        observe: called with a `tlsearch.search.progress.Snapshot` whenever something happened.
+        observe: called with a `tlsearch.search.progress.Snapshot` whenever something happened; without it,
+            what the data gives to worry about becomes a Python warning.
 
     Raises:
         tlsearch.errors.InputError: something is wrong with the study, found before anything was written.
         tlsearch.errors.WorkError: the search has no result.
     """
     from tlsearch import spec
+    from tlsearch.errors import SpecError
     from tlsearch.search import study as studies
-    from tlsearch.search.progress import silent
+    from tlsearch.search.progress import warn
 
     if isinstance(study, str | Path):
-        parsed = spec.load(Path(study))
+        parsed = spec.load(Path(study).expanduser())
     elif isinstance(study, Mapping):
         parsed = spec.parse(study)
-    else:
+    elif isinstance(study, spec.StudySpec):
         parsed = study
-    return studies.run(parsed, database=db, artifacts=artifacts, observe=observe or silent)
+    else:
+        raise SpecError(f"A study is a file's path, a mapping or a StudySpec, not a {type(study).__name__}.")
+    return studies.run(parsed, database=db, artifacts=artifacts, observe=observe or warn)
 
 
 def open(db: str = "sqlite:///tlsearch.db") -> Studies:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import csv
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
+
+from tlsearch.contracts.images import decode
+from tlsearch.errors import DataError
+from tlsearch.items import Items, items_of, missing
+from tlsearch.names import class_name
 
 SMALLEST = 4
 """Items below which no part of the data would hold one of each class."""
@@ -31,7 +39,8 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
         metric: accuracy, balanced_accuracy, macro_f1 or log_loss, on items held out of ``X``.
         image_size: pixels of a side; the backbone's own where it is None.
         validation: share of ``X`` that trials are compared on.
-        random_state: the same number gives the same split and, with one worker, the same search.
+        random_state: the same number gives the same split and, with one worker, the same search; None draws
+            one, as does a random state of NumPy's.
         directory: where study database, weights and models go; a temporary folder where it is None, which
             lives as long as the estimator.
 
@@ -49,12 +58,12 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
         *,
         trials: int = 60,
         epochs: int = 10,
-        backbones: Sequence[str] = ("efficientnet_lite/lite0",),
-        strategies: Sequence[str] | None = None,
+        backbones: str | Sequence[str] = ("efficientnet_lite/lite0",),
+        strategies: str | Sequence[str] | None = None,
         metric: str = "accuracy",
         image_size: int | None = None,
         validation: float = 0.2,
-        random_state: int = 0,
+        random_state: Any = 0,
         directory: str | Path | None = None,
     ) -> None:
         self.budget = budget
@@ -72,18 +81,24 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
         """Search.
 
         Args:
-            X: paths of images (N,), a DataFrame with one column of them, or pixels (N, H, W) or
-                (N, H, W, 3): uint8, or floats from 0 to 1.
+            X: paths of images, PIL images or arrays, in a list, a Series by position, a DataFrame with one
+                column, or a generator; or pixels (N, H, W) or (N, H, W, 3): uint8, or floats from 0 to 1.
             y: labels (N,).
+
+        Warns:
+            UserWarning: of items that were set aside, and whatever else the data gives to worry about.
 
         Raises:
             ValueError: X and y don't fit, or X isn't images.
             tlsearch.errors.TlsearchError: the search has no result.
         """
         import tlsearch
+        from tlsearch.database.address import url_of
 
-        images = _images(X)
-        labels = np.asarray(y).ravel()
+        images = _images(X).values
+        labels = np.asarray(list(y) if not hasattr(y, "__array__") else y).ravel()
+        if lacking := [n for n, label in enumerate(labels) if label is None or label != label]:
+            raise ValueError(f"{len(lacking)} labels of y are missing, such as that of item {lacking[0]}.")
         check_classification_targets(labels)
         if len(images) != len(labels):
             raise ValueError(f"X has {len(images)} items and y has {len(labels)}.")
@@ -94,18 +109,19 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"{len(images)} items of {len(classes)} classes are too few to compare models on."
             )
+        names = _names(classes)
         folder = self._folder()
         self.study_ = f"fit-{uuid.uuid4().hex[:12]}"
-        self.database_ = f"sqlite:///{folder / 'tlsearch.db'}"
+        self.database_ = url_of(folder / "tlsearch.db")
         result = tlsearch.run(
             {
                 "study": self.study_,
-                "data": self._data(folder / self.study_, images, indices),
-                "backbones": list(self.backbones),
-                **({} if self.strategies is None else {"strategies": list(self.strategies)}),
+                "data": self._data(folder / self.study_, images, [names[i] for i in indices]),
+                "backbones": self.backbones,
+                **({} if self.strategies is None else {"strategies": self.strategies}),
                 "objective": {"metric": self.metric},
                 "budget": {"minutes": float(self.budget), "trials": self.trials, "epochs": self.epochs},
-                "seed": self.random_state,
+                "seed": self._seed(),
             },
             db=self.database_,
             artifacts=folder / "artifacts",
@@ -115,6 +131,8 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
         winner, _ = tlsearch.open(self.database_).trial(self.study_, result.model.trial)
         self.classes_ = classes
         self.model_ = tlsearch.load(result.model.uri)
+        # The study sorts classes as texts, scikit-learn labels as what they are.
+        self._columns = [self.model_.classes.index(name) for name in names]
         self.best_strategy_ = winner.strategy
         self.best_backbone_ = winner.backbone
         self.best_params_ = dict(winner.params)
@@ -128,12 +146,13 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
             tlsearch.errors.DataError: an image is broken.
         """
         check_is_fitted(self, "model_")
-        return self.model_.predict_proba(_images(X))
+        shares: NDArray[np.float32] = self.model_.predict_proba(_images(X))[:, self._columns]
+        return shares
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable label of each image (N,)."""
         check_is_fitted(self, "model_")
-        found: NDArray[Any] = self.classes_[self.model_.logits(_images(X)).argmax(axis=1)]
+        found: NDArray[Any] = self.classes_[self.model_.logits(_images(X))[:, self._columns].argmax(axis=1)]
         return found
 
     def __sklearn_tags__(self) -> Any:
@@ -147,48 +166,81 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
 
     def _folder(self) -> Path:
         if self.directory is not None:
-            folder = Path(self.directory)
+            folder = Path(self.directory).expanduser().absolute()
             folder.mkdir(parents=True, exist_ok=True)
             return folder
         self._temporary = tempfile.TemporaryDirectory(prefix="tlsearch-fit-")
         return Path(self._temporary.name)
 
-    def _data(self, place: Path, images: Sequence[Any], indices: NDArray[np.int64]) -> dict[str, Any]:
-        """The items as a data set, and the section of a study file that names it; classes sort as numbers."""
-        names = [f"{index:06d}" for index in indices]
-        if isinstance(images[0], Path):
-            path, source = place.with_suffix(".csv"), {"source": "table", "root": images[0].anchor}
+    def _seed(self) -> int:
+        """The random state as a number, as scikit-learn takes it: None draws one."""
+        if self.random_state is None or not isinstance(self.random_state, Integral):
+            return int(check_random_state(self.random_state).randint(2**31 - 1))
+        return int(self.random_state)
+
+    def _data(self, place: Path, images: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
+        """The items as a data set, and the section of a study file that names it."""
+        kinds = {
+            (image.shape, image.dtype.str) if isinstance(image, np.ndarray) else None for image in images
+        }
+        if len(kinds) == 1 and isinstance(images[0], np.ndarray) and images[0].dtype == np.uint8:
+            path, source = place.with_suffix(".npz"), {"source": "arrays"}
+            np.savez(path, images=_stacked(images), labels=np.array(names))
+        else:
+            files = [_file(image, place / f"{number:06d}.png") for number, image in enumerate(images)]
+            path, source = place.with_suffix(".csv"), {"source": "table", "root": files[0].anchor}
             with path.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(["image", "label"])
-                writer.writerows(zip(images, names, strict=True))
-        else:
-            path, source = place.with_suffix(".npz"), {"source": "arrays"}
-            np.savez(path, images=np.stack(images), labels=np.array(names))
+                writer.writerows(zip(files, names, strict=True))
         section = {**source, "path": str(path), "split": {"val": self.validation, "test": 0.0}}
         return section if self.image_size is None else {**section, "image_size": self.image_size}
 
 
-def _images(given: Any) -> Sequence[Any]:
-    """What people hand in as paths, or as uint8 images."""
-    if hasattr(given, "columns"):
-        if len(given.columns) != 1:
-            raise ValueError(f"X has the columns {list(given.columns)}; one column of image paths is right.")
-        given = given.iloc[:, 0]
-    array = np.asarray(given)
-    if not len(array):
+def _stacked(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Images of one shape as (N, H, W) or (N, H, W, 3)."""
+    if images[0].ndim == 3 and images[0].shape[2] != 3:
+        return np.stack([np.asarray(decode(image)) for image in images])
+    return np.stack(images)
+
+
+def _file(image: Any, place: Path) -> Path:
+    """A path as it is, absolute; another image as a file at ``place``."""
+    if isinstance(image, Path):
+        return image.absolute()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    decode(image).save(place)
+    return place
+
+
+def _images(given: Any) -> Items:
+    """What people hand in as items.
+
+    Raises:
+        ValueError: they aren't images, or files that aren't there.
+    """
+    try:
+        found = items_of(given)
+    except DataError as error:
+        raise ValueError(str(error)) from error
+    if not found.values:
         raise ValueError("X is empty.")
-    if array.dtype.kind in "US" or (array.dtype == object and array.ndim == 1):
-        if not all(isinstance(item, str | Path) for item in array):
-            raise ValueError("X must be paths of images, or pixels of shape (N, H, W) or (N, H, W, 3).")
-        return [Path(str(item)).resolve() for item in array]
-    if array.ndim not in (3, 4) or array.shape[3:] not in ((), (3,)):
+    if lacking := missing(found):
+        more = f"; and {len(lacking) - 5} more" if len(lacking) > 5 else ""
+        raise ValueError(f"{len(lacking)} of {len(found.values)} files: {'; '.join(lacking[:5])}{more}.")
+    return found
+
+
+def _names(classes: NDArray[Any]) -> list[str]:
+    """The labels as names of classes.
+
+    Raises:
+        ValueError: two would have the same, or one has none.
+    """
+    names = [class_name(str(label)) for label in classes]
+    doubled = [name for name, count in Counter(names).items() if count > 1]
+    if doubled or "" in names:
         raise ValueError(
-            f"X has shape {array.shape}: right are paths, or pixels (N, H, W) or (N, H, W, 3). "
-            "Reshape your data if its rows are flattened images."
+            f'y has several labels that are written "{doubled[0]}".' if doubled else "y has an empty label."
         )
-    if array.dtype == np.uint8:
-        return list(array)
-    if array.dtype.kind == "f" and array.min() >= 0.0 and array.max() <= 1.0:
-        return list(np.rint(array * 255).astype(np.uint8))
-    raise ValueError(f"Pixels must be uint8, or floats from 0 to 1; these are {array.dtype}.")
+    return names

@@ -129,17 +129,19 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
         raise DataError(f"folder {folder} can't be read ({error.strerror})") from error
 
 
-def folders(place: Path, root: Path) -> dict[str, Path]:
+def folders(place: Path, root: Path, *, peek: bool = False) -> dict[str, Path]:
     """The folders right in a place, by name, but for those that systems keep.
 
     Raises:
-        DataError: one is a link out of the root.
+        DataError: one is a link out of the root; with ``peek`` it only isn't counted.
     """
     found = {}
     for entry in entries(place):
-        if not entry.is_dir() or kept_by_systems(entry.name):
+        if not os.path.isdir(entry.path) or kept_by_systems(entry.name):
             continue
         if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
+            if peek:
+                continue
             raise DataError(
                 f"{entry.path} is a link that leaves {root}", hint="Put the folder itself in its place."
             )
@@ -208,7 +210,7 @@ def _walk(
     for entry in entries(folder):
         path = Path(entry.path)
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-        directory = entry.is_dir()
+        directory = os.path.isdir(entry.path)  # False for a loop of links
         if directory and kept_by_systems(entry.name):
             count = 0 if entry.is_symlink() else count_files(path)
             left.add(f"in folders called {entry.name}", name, count)

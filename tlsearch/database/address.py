@@ -118,3 +118,9 @@ def _suggest(url: str) -> str:
     if "://" in url or not url.strip() or public(url) == NOT_SHOWN:
         return f"{ESCAPES} {EXAMPLES}" if url.strip() else EXAMPLES
     return f'For a file write "sqlite:///{url}".'
+
+
+def url_of(path: Path) -> str:
+    """The URL of a SQLite file, whatever its folders are called."""
+    # Only what would begin the options needs an escape; the path is taken as it is otherwise.
+    return URL.create("sqlite", database=str(path)).render_as_string()

@@ -86,7 +86,7 @@ class _Found:
     def count_strays(self, place: Path) -> None:
         """Files right in a place where folders are expected."""
         for entry in walk.entries(place):
-            if not entry.is_dir():
+            if not os.path.isdir(entry.path):
                 name = Path(entry.path).relative_to(self.root).as_posix()
                 self.left.add(walk.beside(entry.name) or "beside the class folders", name)
 
@@ -206,7 +206,9 @@ def _refuse_unclear(root: Path, named: list[str], others: list[str]) -> None:
 
 def _no_splits_inside(root: Path, folders: Mapping[str, Path]) -> None:
     """Refuse splits that stand below the classes: mixed, a score on them would be of what was trained on."""
-    inside = [{split_of(inner) for inner in walk.folders(folder, root)} for folder in folders.values()]
+    inside = [
+        {split_of(inner) for inner in walk.folders(folder, root, peek=True)} for folder in folders.values()
+    ]
     if len(inside) > 1 and all("train" in splits and splits & {"val", "test"} for splits in inside):
         raise DataError(
             f"{root}: its class folders hold splits of their own, which would be mixed",
@@ -219,7 +221,7 @@ def _inner(folders: Mapping[str, Path], root: Path) -> str | None:
     if len(folders) != 1:
         return None
     (only,) = folders.values()
-    inside = walk.folders(only, root)
+    inside = walk.folders(only, root, peek=True)
     return f"Did you mean {only}? It holds {_counted(list(inside))}." if len(inside) > 1 else None
 
 

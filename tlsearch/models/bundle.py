@@ -28,6 +28,7 @@ from tlsearch.contracts import Backbone, InputSpec, TargetSpec, Task
 from tlsearch.contracts.combination import structure_of
 from tlsearch.errors import BundleError, DataError, TlsearchError, UnknownNameError
 from tlsearch.files import flush_folder, sha256_of, write_durably
+from tlsearch.items import items_of, missing
 from tlsearch.models import stored
 from tlsearch.models.calibration import temperature_of
 from tlsearch.models.ensemble import Ensemble, joined, separated
@@ -111,23 +112,30 @@ class Model:
         scaled = torch.from_numpy(logits) / self.temperature
         return np.asarray(scaled.softmax(dim=1).numpy(), dtype=np.float32)
 
-    def logits(self, items: Sequence[object]) -> NDArray[np.float32]:
+    def logits(self, items: Any) -> NDArray[np.float32]:
         """Logits (N, classes) of raw items, as the network gives them: not divided by the temperature.
 
-        Raises:
-            DataError: an item is broken.
-        """
-        parts = [np.zeros((0, len(self.classes)), np.float32)]
-        for _, batch in _batches(items):
-            parts.append(self.forward(np.stack([self.encode(item) for item in batch])))
-        return np.concatenate(parts)
+        Args:
+            items: one or many, of any type that `tlsearch.items.items_of` takes.
 
-    def predict_proba(self, items: Sequence[object]) -> NDArray[np.float32]:
-        """Class probabilities (N, classes) of raw items, calibrated where the bundle is."""
+        Raises:
+            DataError: items are broken, which are named, or aren't items.
+        """
+        found = items_of(items, modality=self.inputs.modality)
+        if lacking := missing(found):
+            raise DataError(_of(lacking, len(found.values)))
+        _, logits, errors = self.readable(found.values)
+        if errors:
+            told = [f"{found.names[position]}: {why}" for position, why in errors.items()]
+            raise DataError(_of(told, len(found.values)))
+        return logits
+
+    def predict_proba(self, items: Any) -> NDArray[np.float32]:
+        """Class probabilities (N, classes) of raw items, as `logits` takes them; calibrated where the bundle is."""
         return self.probabilities(self.logits(items))
 
-    def predict(self, items: Sequence[object]) -> list[str]:
-        """The most probable class of each raw item."""
+    def predict(self, items: Any) -> list[str]:
+        """The most probable class of each raw item, as `logits` takes them; a list also of one."""
         return [self.classes[index] for index in self.logits(items).argmax(axis=1)]
 
     def readable(
@@ -153,19 +161,19 @@ class Model:
         nothing = np.zeros((0, len(self.classes)), np.float32)
         return kept, np.concatenate(parts) if parts else nothing, errors
 
-    def describe(self, items: Sequence[object], names: Sequence[str] | None = None) -> Iterator[Prediction]:
+    def describe(self, items: Any, names: Sequence[str] | None = None) -> Iterator[Prediction]:
         """A `Prediction` for each item, in order; a broken one gets its error and ends nothing.
 
         Items are called by ``names``; without these a path or text by itself, another by its number.
         """
+        if names is None:
+            found = items_of(items, modality=self.inputs.modality)
+            items, names = found.values, found.names
         for start, batch in _batches(items):
             kept, logits, errors = self.readable(batch)
             shares = dict(zip(kept, self.probabilities(logits).tolist(), strict=True))
-            for position, item in enumerate(batch):
-                if names is not None:
-                    name = names[start + position]
-                else:
-                    name = str(item) if isinstance(item, Path | str) else f"item {start + position}"
+            for position in range(len(batch)):
+                name = names[start + position]
                 if position in errors:
                     yield Prediction(name, None, None, {}, errors[position])
                     continue
@@ -309,7 +317,12 @@ def _here(place: str | Path) -> Path:
     """The bundle's folder on this machine; one of a store is fetched first."""
     if artifacts.is_remote(str(place)):
         return stored.fetched(str(place), weights=WEIGHTS, manifest=MANIFEST)
-    return Path(place)
+    return Path(place).expanduser()
+
+
+def _of(told: Sequence[str], count: int) -> str:
+    more = f"; and {len(told) - 5} more" if len(told) > 5 else ""
+    return f"{len(told)} of {count} items can't be read: {'; '.join(told[:5])}{more}"
 
 
 def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> Network:

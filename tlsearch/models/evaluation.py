@@ -35,7 +35,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Model, path: Path, *, split: str | None = None, options: Mapping[str, str] | None = None
+    model: Model, path: str | Path, *, split: str | None = None, options: Mapping[str, str] | None = None
 ) -> Evaluation:
     """Score a model on a folder of class folders, or on a table of items (such as image paths) and labels.
 
@@ -48,6 +48,7 @@ def evaluate(
     Raises:
         DataError: nothing usable is there, its classes are not the model's, or options that it can't have.
     """
+    path = Path(path).expanduser()
     if not os.path.exists(path):  # which takes names that can't be for files that aren't there
         raise DataError(f"There is no {path} to evaluate on.")
     if options and path.is_dir():

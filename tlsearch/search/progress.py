@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -48,6 +49,12 @@ class Snapshot:
 
 
 Observer = Callable[[Snapshot], None]
+
+
+def warn(snapshot: Snapshot) -> None:
+    """The observer of Python callers: what the data or a model gives to worry about becomes a warning."""
+    if snapshot.note and snapshot.phase in ("check", "verify the winner"):
+        warnings.warn(snapshot.note, UserWarning, stacklevel=2)
 
 
 def silent(snapshot: Snapshot) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
+import os
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +72,10 @@ def parse(
         SpecError: the message names every mistake.
     """
     try:
-        plain = json.loads(json.dumps(data, default=str))
+        plain = json.loads(json.dumps(data, default=_plain))
         if not isinstance(plain, dict):
             raise SpecError(f"{name}: a study is a mapping with keys such as study, data, backbones.")
-        for key, value in json.loads(json.dumps(dict(overrides or {}), default=str)).items():
+        for key, value in json.loads(json.dumps(dict(overrides or {}), default=_plain)).items():
             _put(plain, key, value)
         _refuse_passwords(plain, name)
         _anchor(plain, folder or Path.cwd(), name)
@@ -89,6 +92,19 @@ def parse(
         raise SpecError("\n".join(problems)) from None
     except ValueError as error:  # a number of thousands of digits
         raise SpecError(f"{name}: not what a study file holds: {error}.") from None
+
+
+def _plain(value: Any) -> Any:
+    """What Python callers pass beside plain data: NumPy's numbers and arrays, paths, other collections."""
+    if callable(number := getattr(value, "tolist", None)):
+        return number()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Set):
+        return sorted(value, key=str)
+    if isinstance(value, Decimal | Fraction):
+        return float(value)
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, os.PathLike) else str(value)
 
 
 def _put(data: dict[str, Any], key: str, value: Any) -> None:

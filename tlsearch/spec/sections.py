@@ -223,6 +223,8 @@ class StudySpec(_Section):
     @field_validator("backbones", mode="before")
     @classmethod
     def _backbone_names(cls, given: Any) -> Any:
+        if isinstance(given, str):
+            given = (given,)
         if isinstance(given, list | tuple):
             return tuple({"name": item} if isinstance(item, str) else item for item in given)
         return given
@@ -230,7 +232,7 @@ class StudySpec(_Section):
     @field_validator("strategies", mode="before")
     @classmethod
     def _strategy_names(cls, given: Any) -> Any:
-        return tuple(given) if isinstance(given, list) else given
+        return (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list) else given
 
     @model_validator(mode="after")
     def _no_doubles(self) -> StudySpec:

@@ -1,0 +1,103 @@
+"""What people pass in Python: one or many, of any type, by position."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from tlsearch.errors import DataError
+from tlsearch.items import items_of, missing
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (5, 9, 10, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "a.png",
+        Path("a.png"),
+        ["a.png"],
+        pd.Series(["a.png"], index=[7]),
+        np.array(["a.png"]),
+        np.str_("a.png"),
+        pd.DataFrame({"image": ["a.png"]}),
+        (name for name in ["a.png"]),
+    ],
+)
+def test_a_path_however_it_is_written(given):
+    assert items_of(given).values == [Path("a.png")]
+    assert items_of("~/a.png").values == [Path.home() / "a.png"]
+
+
+def test_a_series_is_taken_by_position():
+    shuffled = pd.Series(["a", "b", "c"], index=[2, 0, 1])
+    assert items_of(shuffled).names == ["a", "b", "c"]
+    assert items_of(deque(["c", "a"])).names == ["c", "a"]
+    assert items_of(pd.Index(["x", "y"])).names == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [
+        (PICTURES[0], 1),
+        (PICTURES[0, :, :, 0], 1),
+        (PICTURES[0, :, :, :1], 1),
+        (PICTURES, 5),
+        (PICTURES[..., 0], 5),
+        (list(PICTURES), 5),
+        (pd.Series(list(PICTURES), index=[4, 3, 2, 1, 0]), 5),
+        (PICTURES / 255, 5),
+        (PICTURES.transpose(0, 3, 1, 2), 5),
+        (torch.from_numpy(PICTURES[0]).permute(2, 0, 1), 1),
+        (torch.from_numpy(PICTURES).permute(0, 3, 1, 2) / 255, 5),
+        (Image.fromarray(PICTURES[0]), 1),
+        ((Image.fromarray(picture) for picture in PICTURES), 5),
+        ([torch.from_numpy(PICTURES[0]).permute(2, 0, 1)], 1),
+    ],
+)
+def test_pixels_one_or_many(given, count):
+    found = items_of(given)
+    assert len(found.values) == count
+    for value, picture in zip(found.values, PICTURES, strict=False):
+        grey = value.ndim == 2 or value.shape[2] == 1
+        assert (value.reshape(9, 10) == picture[..., 0]).all() if grey else (value == picture).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"a.png", "b.png"}, "its order says nothing"),
+        ({"a.png": 1}, "its order says nothing"),
+        (3, "a int"),
+        (None, "a NoneType"),
+        (["a.png", None], "Item 1 is a NoneType"),
+        (pd.Series(["a.png", float("nan")]), "Item 1 is a float"),
+        ([["a.png"]], "Item 0 is a list"),
+        (PICTURES * 1.0, "floats from 0 to 1; these are float64 from 0 to 255"),
+        (np.zeros((4, 9, 9, 7, 3)), "shape"),
+        (pd.DataFrame({"a": ["x"], "b": ["y"]}), "one column"),
+    ],
+)
+def test_what_is_no_item_is_named(given, message):
+    with pytest.raises(DataError, match=message):
+        items_of(given)
+
+
+def test_one_missing_file_of_a_hundred(tmp_path):
+    paths = [tmp_path / f"{number}.png" for number in range(100)]
+    for path in paths:
+        path.touch()
+    paths[42].unlink()
+    assert missing(items_of(paths)) == [f"item 42 ({paths[42]}) is not there"]
+    assert "is a folder" in missing(items_of(tmp_path))[0]
+
+
+def test_texts_stay_texts():
+    assert items_of("a text", modality="text").values == ["a text"]
+    assert items_of(pd.Series(["b", "a"], index=[1, 0]), modality="text").values == ["b", "a"]

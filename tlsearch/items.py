@@ -1,0 +1,142 @@
+"""What people pass in Python, one item or many of almost any type, as a list of named items."""
+
+from __future__ import annotations
+
+import os
+import reprlib
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlsearch.contracts.images import to_rgb
+from tlsearch.errors import DataError
+
+_CHANNELS = (1, 3, 4)
+_RIGHT = (
+    "Right are paths, bytes, PIL images, or pixels (H, W), (H, W, C), (N, H, W) or (N, H, W, C) of uint8, or"
+    " of floats from 0 to 1; one or many."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """Items in the order in which they were given.
+
+    Attributes:
+        values: what an `InputSpec` encodes: paths, arrays, bytes; texts where the modality is text.
+        names: how to call each: a path by itself, another item by its number.
+    """
+
+    values: list[Any]
+    names: list[str]
+
+
+def items_of(given: Any, *, modality: str = "image") -> Items:
+    """One item or many, by position and in order.
+
+    Strings are paths where the modality is image. A pandas Series or Index is taken by position, a DataFrame
+    if it has one column. An array of 2 dimensions, or of 3 with 1, 3 or 4 channels at its end, is one image;
+    one of 3 or 4 dimensions otherwise many. A torch tensor has its channels first.
+
+    Raises:
+        DataError: no items, or of no order (a set) or of another kind; the message names the first.
+    """
+    if isinstance(given, Items):
+        return given
+    values: list[Any]
+    if _is_one(given):
+        values = [given]
+    elif isinstance(given, Set | Mapping):
+        raise DataError(
+            f"A {type(given).__name__} isn't taken as items: its order says nothing.", hint="Pass a list."
+        )
+    elif hasattr(given, "columns") and hasattr(given, "iloc"):
+        if len(given.columns) != 1:
+            raise DataError(f"X has the columns {list(given.columns)}; one column of image paths is right.")
+        values = list(given.iloc[:, 0])
+    elif hasattr(given, "detach"):
+        values = _images_of(_channels_last(given.detach().cpu().numpy()))
+    elif isinstance(given, np.ndarray) and given.dtype.kind in "biuf":
+        values = _images_of(given)
+    elif isinstance(given, Iterable):
+        values = list(given)
+    else:
+        raise DataError(f"{_shown(given)} is no item and holds none.", hint=_RIGHT)
+    found = [_item(value, position, modality) for position, value in enumerate(values)]
+    names = [str(value) if isinstance(value, Path | str) else f"item {n}" for n, value in enumerate(found)]
+    return Items(found, names)
+
+
+def missing(items: Items) -> list[str]:
+    """Sentences on the paths that no file is at."""
+    return [
+        f"item {number} ({name}) {'is a folder' if os.path.isdir(value) else 'is not there'}"
+        for number, (value, name) in enumerate(zip(items.values, items.names, strict=True))
+        if isinstance(value, Path) and not os.path.isfile(value)
+    ]
+
+
+def _is_one(given: Any) -> bool:
+    return isinstance(given, str | bytes | bytearray | os.PathLike) or hasattr(given, "getexif")
+
+
+def _item(value: Any, position: int, modality: str) -> Any:
+    if modality != "image":
+        return str(value) if isinstance(value, str) else value
+    if isinstance(value, str | os.PathLike):
+        return Path(os.fsdecode(value)).expanduser()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if hasattr(value, "getexif"):  # a PIL image
+        return np.asarray(to_rgb(value))
+    if hasattr(value, "detach"):
+        value = _channels_last(value.detach().cpu().numpy())
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        if value.ndim == 2 or (value.ndim == 3 and value.shape[2] in _CHANNELS):
+            return _pixels(value)
+        raise DataError(f"Item {position} has shape {value.shape}.", hint=_RIGHT)
+    raise DataError(f"Item {position} is {_shown(value)}.", hint=_RIGHT)
+
+
+def _images_of(array: NDArray[Any]) -> list[Any]:
+    """The images of an array of one or of many."""
+    if array.size == 0 and array.ndim:
+        return []
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in _CHANNELS):
+        return [_pixels(array)]
+    if array.ndim == 4 and array.shape[3] not in _CHANNELS:
+        array = _channels_last(array)
+    if array.ndim != 3 and not (array.ndim == 4 and array.shape[3] in _CHANNELS):
+        raise DataError(
+            f"Pixels have shape {array.shape}.", hint=f"{_RIGHT} Reshape your data if its rows are flattened."
+        )
+    return list(_pixels(array))  # of all at once: one range for all
+
+
+def _channels_last(array: NDArray[Any]) -> NDArray[Any]:
+    """An array whose channels stand before height and width, as torch has them, with channels at its end."""
+    if array.ndim >= 3 and array.shape[-3] in _CHANNELS and array.shape[-1] not in _CHANNELS:
+        return np.moveaxis(array, -3, -1)
+    return array
+
+
+def _pixels(array: NDArray[Any]) -> NDArray[Any]:
+    if array.dtype in (np.uint8, np.uint16):
+        return array
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype.kind == "f" and array.min() >= 0.0 and array.max() <= 1.0:
+        scaled: NDArray[Any] = np.rint(array * 255).astype(np.uint8)
+        return scaled
+    raise DataError(
+        f"Pixels must be uint8, or floats from 0 to 1; these are {array.dtype}"
+        f" from {array.min():g} to {array.max():g}."
+    )
+
+
+def _shown(value: Any) -> str:
+    return f"a {type(value).__name__} ({reprlib.repr(value)})"
