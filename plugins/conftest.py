@@ -16,7 +16,7 @@ from tlsearch.contracts import Backbone
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import EpochResult, Outcome, Point, TrialState
 from tlsearch.spec import parse
-from tlsearch.testing import fixtures
+from tlsearch.testing import classes, fixtures
 from tlsearch.training.trial import Assignment, Workbench
 
 CNN, VIT = "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"
@@ -63,7 +63,7 @@ class Bench(Workbench):
         assert last.outcome.metrics["accuracy"] > 0.25
         again = self.rebuilt(point, last.outcome)
         assert self.log_loss(again) == pytest.approx(last.outcome.metrics["log_loss"], abs=1e-4)
-        plain = Backbone(self.backbone(point.backbone), classes=10)
+        plain = Backbone(self.backbone(point.backbone), *classes(10))
         assert list(again.state_dict()) == list(plain.state_dict())
 
     def rebuilt(self, point: Point, outcome: Outcome) -> Backbone:

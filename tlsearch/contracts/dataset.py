@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from tlsearch.contracts.task import EARLIEST
+
 SPLITS = ("train", "val", "test")
 
 
@@ -55,7 +57,7 @@ class DatasetSource(abc.ABC, Generic[Options]):
 
     api_version: ClassVar[int] = 1
     modality: ClassVar[str] = "image"
-    task: ClassVar[str] = "classification"
+    task: ClassVar[str] = EARLIEST
     """What its targets are for, where a study file doesn't say."""
     options: ClassVar[type[DatasetOptions]] = NoOptions
     mirror: ClassVar[bool] = True

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from tlsearch.contracts.recipe import API_VERSION, LinearRecipe, Recipe
 from tlsearch.errors import SpecError, did_you_mean
 
+EARLIEST = "classification"
+"""The task of data sets, studies, audits and bundles that name none: once there was no other."""
+
 Scores = Mapping[str, float]
 """Values by the names of a task's metrics."""
 
@@ -159,6 +162,14 @@ class Task(abc.ABC):
         """Mean losses (H,) of H models at once, not regularized: outputs (N, C, H), targets (N, ...)."""
         recipe = LinearRecipe(learning_rate=0.0)
         return torch.stack([self.loss(each, targets, recipe) for each in outputs.unbind(dim=2)])
+
+    def columns(self, targets: Tensor, spec: TargetSpec) -> Tensor:
+        """Targets as numbers (N, K), float64, to which a ridge regression can be fitted."""
+        return targets.double().reshape(len(targets), -1)
+
+    def moved(self, before: Tensor, after: Tensor) -> float:
+        """How far outputs (N, K) moved, by their standard deviation; inf where another thing is predicted."""
+        return float((before - after).abs().max() / before.std())
 
     def output_gradient(self, outputs: Tensor, targets: Tensor, recipes: Sequence[LinearRecipe]) -> Tensor:
         """The gradient of the losses of H heads at their outputs (B, C, H), of the same shape.

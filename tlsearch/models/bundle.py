@@ -27,6 +27,7 @@ from torch import Tensor
 from tlsearch import artifacts, registry
 from tlsearch.contracts import Backbone, InputSpec, TargetSpec, Task
 from tlsearch.contracts.combination import structure_of
+from tlsearch.contracts.task import EARLIEST
 from tlsearch.errors import BundleError, DataError, TlsearchError, UnknownNameError
 from tlsearch.files import flush_folder, sha256_of, write_durably
 from tlsearch.models import stored
@@ -39,8 +40,6 @@ WEIGHTS = "model.safetensors"
 MANIFEST = "bundle.json"
 DESCRIPTION = "tlsearch.description"
 """Where the header of the weights has the checksum of `MANIFEST`."""
-TASK = "classification"
-"""Of bundles that name none."""
 BATCH = 64
 
 _KINDS: Mapping[str, Any] = {
@@ -117,7 +116,7 @@ class Model:
     @property
     def task(self) -> Task:
         """What it was trained for."""
-        return registry.task(TASK)
+        return registry.task(EARLIEST)
 
     @property
     def target_spec(self) -> TargetSpec:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from tlsearch import registry
-from tlsearch.contracts import Backbone
+from tlsearch.contracts import Backbone, TargetSpec
 from tlsearch.contracts.combination import structure_of
+from tlsearch.contracts.task import EARLIEST
 from tlsearch.errors import BundleError
 from tlsearch.records import Params
 
@@ -45,7 +46,7 @@ def rebuild(
     strategy, params = structure_of(strategy, params)
     plugin = registry.strategy(strategy)
     pretrained = registry.backbone(backbone, weights=weights, image_size=image_size)
-    model = Backbone(pretrained, classes=classes)
+    model = Backbone(pretrained, registry.task(EARLIEST), TargetSpec(tuple(map(str, range(classes)))))
     plugin.restore(model, params)
     model.release_source()
     fill(model, state, complete=complete)

@@ -158,6 +158,16 @@ class Classification(Task):
         expanded = targets.unsqueeze(1).expand(-1, outputs.shape[2])
         return functional.cross_entropy(outputs, expanded, reduction="none").mean(dim=0)
 
+    def columns(self, targets: Tensor, spec: TargetSpec) -> Tensor:
+        """One-hot rows (N, classes)."""
+        return functional.one_hot(targets.long(), len(spec.names)).double()
+
+    def moved(self, before: Tensor, after: Tensor) -> float:
+        """How far logits moved; inf where that changes a predicted class."""
+        if bool((before.argmax(dim=1) != after.argmax(dim=1)).any()):
+            return float("inf")
+        return super().moved(before, after)
+
     def output_gradient(self, outputs: Tensor, targets: Tensor, recipes: Sequence[LinearRecipe]) -> Tensor:
         """Softmax minus smoothed targets, divided by B: written over the logits (B, classes, H)."""
         count, classes, _ = outputs.shape

@@ -34,6 +34,7 @@ from tlsearch.contracts import (
     Scores,
     Strategy,
     TargetSpec,
+    Task,
     describe,
 )
 from tlsearch.contracts.images import ImageInput
@@ -270,8 +271,13 @@ def tiny_task() -> TinyTask:
 
 def score(logits: Tensor, labels: Tensor) -> Scores:
     """All metrics of classification: of logits (N, classes) against labels (N,)."""
-    spec = TargetSpec(tuple(str(number) for number in range(logits.shape[1])))
-    return registry.task("classification").score(logits, labels, spec)
+    task, spec = classes(logits.shape[1])
+    return task.score(logits, labels, spec)
+
+
+def classes(count: int) -> tuple[Task, TargetSpec]:
+    """The task of telling apart as many classes, and what its targets are: ``Backbone(one, *classes(3))``."""
+    return registry.task("classification"), TargetSpec(tuple(str(number) for number in range(count)))
 
 
 @contextlib.contextmanager

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tlsearch.contracts.dataset import Samples
 from tlsearch.contracts.images import open_regular
@@ -77,6 +79,14 @@ class Data:
     def target_spec(self) -> TargetSpec:
         """What the targets are."""
         return TargetSpec(self.classes)
+
+    def plain(self, index: int) -> Any:
+        """An item's target as people read it."""
+        return self.task.plain(self.labels[index], self.target_spec)
+
+    def columns(self, index: IntArray) -> Tensor:
+        """Targets of items as numbers (n, K)."""
+        return self.task.columns(torch.from_numpy(self.labels[index]), self.target_spec)
 
 
 def prepare(
