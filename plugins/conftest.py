@@ -90,7 +90,7 @@ class Bench(Workbench):
         val = data.indices["val"]
         with torch.inference_mode():
             logits = model(inputs.to_model(torch.from_numpy(np.asarray(data.array[val]))))
-        return fixtures.score(logits, torch.from_numpy(data.labels[val]))["log_loss"]
+        return fixtures.score(logits, torch.from_numpy(data.targets[val]))["log_loss"]
 
 
 MakeBench = Callable[..., Bench]

@@ -79,6 +79,8 @@ class Strata:
         one: what a kind is called, such as ``class``.
         many: what several are called.
         required: whether every kind must stand in train and in each split that is cut.
+
+    Every item is of one kind at least.
     """
 
     of: Sequence[tuple[int, ...]]
@@ -112,12 +114,16 @@ class Task(abc.ABC):
     # What targets are
 
     @abc.abstractmethod
-    def describe(self, targets: Sequence[Any]) -> TargetSpec:
+    def describe(self, targets: Sequence[Any] | NDArray[Any]) -> TargetSpec:
         """What raw targets are, where their data set doesn't say."""
 
     @abc.abstractmethod
-    def encode(self, targets: Sequence[Any], spec: TargetSpec) -> NDArray[Any]:
-        """Targets as an array (N, ...): what batches are made of."""
+    def encode(self, targets: Sequence[Any] | NDArray[Any], spec: TargetSpec) -> NDArray[Any]:
+        """Targets, raw, encoded or as `plain` gives them, as an array (N, ...): what batches are made of.
+
+        Raises:
+            DataError: one isn't what ``spec`` says.
+        """
 
     @abc.abstractmethod
     def plain(self, target: Any, spec: TargetSpec) -> Any:

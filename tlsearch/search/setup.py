@@ -121,7 +121,7 @@ def prepare(
         dataset=DatasetRecord(
             fingerprint=target.fingerprint,
             source=spec.data.source,
-            classes=target.classes,
+            classes=target.target_spec.names,
             counts={name: len(indices) for name, indices in target.indices.items()},
             broken=target.broken,
         ),

@@ -142,7 +142,7 @@ def _measured(
 
 
 def _outputs(model: Model, listed: Listed, items: StudyItems, split: str) -> tuple[Tensor, Tensor]:
-    """Logits (N, classes) and labels (N,) of exactly the items of a split.
+    """Outputs (N, ...) and targets (N, ...) of exactly the items of a split.
 
     Raises:
         StudyConflictError: some aren't there as they were, or can't be read.
@@ -160,8 +160,8 @@ def _outputs(model: Model, listed: Listed, items: StudyItems, split: str) -> tup
         unreadable += [str(listed.samples.names[chunk[at]]) for at in sorted(errors)]
     if unreadable:
         raise changed([("unreadable", unreadable)])
-    class_of = {name: label for label, name in enumerate(model.classes)}
-    return torch.cat(logits), torch.tensor([class_of[items.labels[at]] for at in items.of(split)])
+    targets = model.task.encode([listed.plain(index) for index in indices], model.target_spec)
+    return torch.cat(logits), torch.from_numpy(targets)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from tlsearch.contracts import (
     TargetSpec,
     Task,
 )
+from tlsearch.errors import DataError
 
 ACCURACY, BALANCED, MACRO_F1, LOG_LOSS = "accuracy", "balanced_accuracy", "macro_f1", "log_loss"
 IMBALANCED = 3.0
@@ -78,13 +79,24 @@ class Classification(Task):
     )
     tie_breaker = LOG_LOSS
 
-    def describe(self, targets: Sequence[Any]) -> TargetSpec:
+    def describe(self, targets: Sequence[Any] | NDArray[Any]) -> TargetSpec:
         """The class names that occur, sorted."""
         return TargetSpec(tuple(sorted({str(target) for target in targets})))
 
-    def encode(self, targets: Sequence[Any], spec: TargetSpec) -> NDArray[Any]:
-        """Class indices (N,), int64; names become indices, and indices stay."""
+    def encode(self, targets: Sequence[Any] | NDArray[Any], spec: TargetSpec) -> NDArray[Any]:
+        """Class indices (N,), int64; names become indices, and indices stay.
+
+        Raises:
+            DataError: a name that isn't among the classes.
+        """
         index_of = {name: index for index, name in enumerate(spec.names)}
+        unknown = sorted({one for one in targets if isinstance(one, str)} - set(index_of))
+        if unknown:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            raise DataError(
+                f"The model doesn't know the class {unknown[0]!r}{more}.",
+                hint=f"It knows: {', '.join(spec.names[:20])}",
+            )
         found = [index_of[one] if isinstance(one, str) else one for one in targets]
         return np.asarray(found, dtype=np.int64)
 

@@ -118,9 +118,7 @@ def _near_duplicates(
         "count": len(pairs),
         "items": len({index for index, *_ in pairs}),
         "between": between,
-        "other_label": sum(
-            bool(np.any(data.labels[one] != data.labels[other])) for one, _, other, *_ in pairs
-        ),
+        "other_label": sum(data.plain(one) != data.plain(other) for one, _, other, *_ in pairs),
         "compared": notes["compared"],
         "limit": round(notes["limit"], 4),
         "examples": [
