@@ -6,14 +6,15 @@ import warnings
 from collections.abc import Mapping
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tlsearch import registry
+from tlsearch import artifacts, registry
 from tlsearch.contracts import Backbone, TargetSpec
 from tlsearch.contracts.combination import structure_of
 from tlsearch.contracts.task import EARLIEST
 from tlsearch.errors import BundleError
-from tlsearch.records import Params
+from tlsearch.records import Params, TrialRecord
 
 
 def rebuild(
@@ -51,6 +52,31 @@ def rebuild(
     model.release_source()
     fill(model, state, complete=complete)
     return model.eval().requires_grad_(False)
+
+
+def of_trial(trial: TrialRecord, *, weights: str, image_size: int | None, classes: int) -> Backbone:
+    """The finished model of a trial whose weights are kept.
+
+    Args:
+        trial: complete.
+        weights: what it started from.
+        image_size: as the study's data section had it.
+        classes: of the target.
+
+    Raises:
+        OSError: the weights are gone, or not what was written.
+    """
+    if trial.artifact is None:
+        raise FileNotFoundError(f"the weights of trial {trial.number} are gone")
+    return rebuild(
+        backbone=trial.backbone,
+        weights=weights,
+        image_size=image_size,
+        strategy=trial.strategy,
+        params=trial.params,
+        classes=classes,
+        state=load_file(artifacts.get(trial.artifact.uri, sha256=trial.artifact.sha256)),
+    )
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], *, complete: bool) -> None:

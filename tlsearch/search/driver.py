@@ -18,9 +18,11 @@ from tlsearch.records import (
     Outcome,
     Point,
     TrialRecord,
+    TrialRole,
     TrialState,
 )
 from tlsearch.search.budget import Ledger
+from tlsearch.search.finalists import standing
 from tlsearch.search.loggers import Journal
 from tlsearch.search.progress import Best, Observer, Snapshot
 from tlsearch.search.turns import PointSource
@@ -87,7 +89,7 @@ class Driver:
         self._open: dict[int, Point] = {}
         self._turn_of: dict[int, int] = {}
         self._last: dict[int, EpochResult] = {}
-        self._kept: dict[int, tuple[tuple[float, int, int], str]] = {}
+        self._kept: dict[int, tuple[tuple[float, float, int, int], str]] = {}
         self._trained: set[int] = set()
         self._deaths: dict[int, int] = {}
         self._waiting: deque[list[Point]] = deque()
@@ -254,12 +256,16 @@ class Driver:
         value = outcome.value
         if outcome.state is not TrialState.COMPLETE or value is None or not math.isfinite(value):
             return
+        if point.role is TrialRole.REFIT:  # scored on what it has learned from; all of its members stay
+            return
         if outcome.artifact is not None:
-            # In the order of `Store.best`, whose first are the finalists.
-            order = (
-                value if self._metric.minimize else -value,
-                outcome.costs.trainable_parameters,
-                point.number,
+            # In the order of the finalists, whose weights must be there.
+            order = standing(
+                value,
+                outcome.metrics,
+                size=outcome.costs.total_parameters,
+                number=point.number,
+                minimize=self._metric.minimize,
             )
             self._kept[point.number] = (order, outcome.artifact.uri)
             if not self.heads(point.strategy):

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,29 +43,34 @@ def verify(
     spec: Mapping[str, Any],
     items: StudyItems,
     metric: str,
-    value: float,
+    values: Sequence[float | None],
+    test: bool,
+    least: float | None = None,
     stopping: Callable[[], str] = str,
-) -> dict[str, dict[str, float]]:
-    """Scores of a bundle on the validation and test splits, measured in a fresh process.
+) -> dict[str, Any]:
+    """Scores of a bundle on the validation split, and on the test split if asked, from a fresh process.
 
     Args:
         bundle: its folder.
         spec: the study, as `StudySpec.to_json` gives it.
         items: of the study's data, as `Prepared.items` and `Store.items` have them.
         metric: the study's.
-        value: what was recorded for the validation split.
+        values: what was recorded of each member for the validation split.
+        test: whether to open the test split, after all else was found to be right.
+        least: the metric that the whole model must reach on the validation split.
         stopping: why it is to be broken off, or empty.
 
     Returns:
-        ``val`` and, where the data has one, ``test``: metric names to values. ``calibration``: what the
-        bundle's description is to say of it.
+        ``val`` and, where it was opened, ``test``: metric names to values. ``calibration``: what the bundle's
+        description is to say of it. ``flips``: whether mirrored images besides make it better.
 
     Raises:
-        VerificationError: the recorded value isn't reproduced, the model doesn't load, or it was broken off.
+        VerificationError: a recorded value isn't reproduced or the least one isn't reached, and the test
+            split is closed; or the model doesn't load, or it was broken off.
         SearchError: the items aren't there as they were, so that no model can be verified.
     """
-    question = {"bundle": str(bundle), "spec": spec, "metric": metric, "value": value}
-    request = json.dumps({**question, "items": items.to_json()})
+    question = {"metric": metric, "values": list(values), "test": test, "least": least}
+    request = json.dumps({"bundle": str(bundle), "spec": spec, **question, "items": items.to_json()})
     command = [sys.executable, "-m", "tlsearch.search.verify"]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
@@ -85,13 +91,13 @@ def verify(
     return _scores(bundle, answer)
 
 
-def _scores(bundle: Path, answer: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def _scores(bundle: Path, answer: Mapping[str, Any]) -> dict[str, Any]:
     """What `_answer` told, for the process that asked."""
     if "changed" in answer:
         raise SearchError(f"The model can't be verified. {answer['changed']}", hint=answer["hint"])
     if "error" in answer:
         raise VerificationError(f"The model of {bundle} can't be verified: {answer['error']}")
-    scores: dict[str, dict[str, float]] = answer["scores"]
+    scores: dict[str, Any] = answer["scores"]
     return scores
 
 
@@ -108,54 +114,80 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
         listed = sources.listing(spec.data, task=spec.task)
     except InputError as error:
         return {"changed": f"The data can't be listed any more: {error.message}", "hint": error.hint}
-    items = StudyItems.from_json(request["items"])
     try:
-        return _measured(model, listed, items, metric=request["metric"], value=request["value"])
+        return _measured(model, listed, StudyItems.from_json(request["items"]), request)
     except StudyConflictError as error:
         return {"changed": error.message, "hint": error.hint}
 
 
-def _measured(
-    model: Model, listed: Listed, items: StudyItems, *, metric: str, value: float
-) -> dict[str, Any]:
+def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[str, Any]) -> dict[str, Any]:
     from tlsearch.models import calibration
+    from tlsearch.models.ensemble import averaged
 
     task, spec = listed.task, listed.target_spec
-    told = _outputs(model, listed, items, "val")
-    measured = {"val": dict(task.score(*told, spec))}
-    found = measured["val"][metric]
-    if abs(found - value) > task.metric(metric).tolerance(len(told[1])):
-        return {"error": f"{metric} on the validation split is {found:.6g}, and {value:.6g} was recorded"}
-    fitted = calibration.fit(*told)
-    measured["calibration"] = fitted.to_json()
-    if items.of("test"):
-        logits, labels = _outputs(model, listed, items, "test")
-        measured["test"] = dict(task.score(logits, labels, spec))
+    metric, least = task.metric(request["metric"]), request["least"]
+    mirrors = listed.mirror and model.inputs.modality == "image"
+    told, labels = _looks(model, listed, items, "val", mirrored=mirrors or model.manifest.flips)
+    for number, value in enumerate(request["values"]):
+        found = task.score(told[:, 0, number], labels, spec)[metric.name]
+        if abs(found - value) > metric.tolerance(len(labels)):
+            which = f" of member {number + 1}" if len(request["values"]) > 1 else ""
+            return {
+                "error": f"{metric.name}{which} on the validation split is {found:.6g}, "
+                f"and {value:.6g} was recorded"
+            }
+    own = averaged(told[:, : 1 + model.manifest.flips])
+    measured: dict[str, Any] = {"val": dict(task.score(own, labels, spec))}
+    if least is not None and metric.signed(measured["val"][metric.name]) < metric.signed(least):
+        return {
+            "error": f"{metric.name} is {measured['val'][metric.name]:.6g} on validation items that it has"
+            f" learned from, and {least:.6g} is the least to be expected"
+        }
+    if mirrors:
+        plain = task.score(averaged(told[:, :1]), labels, spec)
+        flipped = task.score(averaged(told), labels, spec)
+        measured["flips"] = _worth_twice(task.rank(flipped, metric.name), task.rank(plain, metric.name))
+    # What has learned from these items is surer of them than of others: nothing is fitted to that.
+    measured["calibration"] = {} if least is not None else calibration.fit(own, labels).to_json()
+    if request["test"] and items.of("test"):
+        looks, labels = _looks(model, listed, items, "test", mirrored=model.manifest.flips)
+        own = averaged(looks)
+        measured["test"] = dict(task.score(own, labels, spec))
+        temperature = measured["calibration"].get("temperature", model.temperature)
         measured["calibration"] |= {
             "test_items": len(labels),
-            "test_error_before": calibration.expected_error(logits.softmax(dim=1), labels),
-            "test_error_after": calibration.expected_error(
-                (logits / fitted.temperature).softmax(dim=1), labels
-            ),
+            "test_error_before": calibration.expected_error(own.softmax(dim=1), labels),
+            "test_error_after": calibration.expected_error((own / temperature).softmax(dim=1), labels),
         }
     return {"scores": measured}
 
 
-def _outputs(model: Model, listed: Listed, items: StudyItems, split: str) -> tuple[Tensor, Tensor]:
-    """Outputs (N, ...) and targets (N, ...) of exactly the items of a split.
+def _worth_twice(flipped: tuple[float, float], plain: tuple[float, float]) -> bool:
+    """Whether looking twice pays, by two ranks: not worse by the metric, and better where ties are broken."""
+    return flipped[0] >= plain[0] and flipped[1] > plain[1]
+
+
+def _looks(
+    model: Model, listed: Listed, items: StudyItems, split: str, *, mirrored: bool
+) -> tuple[Tensor, Tensor]:
+    """Logits (N, looks, members, classes) and labels (N,) of exactly the items of a split.
 
     Raises:
         StudyConflictError: some aren't there as they were, or can't be read.
     """
     import torch
 
+    from tlsearch.models.ensemble import Ensemble
     from tlsearch.training.items import changed, located
 
+    network = model.network if isinstance(model.network, Ensemble) else Ensemble([model.network])
     indices = located(items, listed, split)
     logits, unreadable = [], []
     for start in range(0, len(indices), CHUNK):
         chunk = indices[start : start + CHUNK]
-        _, values, errors = model.readable([listed.samples.items[index] for index in chunk])
+        _, values, errors = model.readable(
+            [listed.samples.items[index] for index in chunk], partial(network.looks, mirrored=mirrored)
+        )
         logits.append(torch.from_numpy(values))
         unreadable += [str(listed.samples.names[chunk[at]]) for at in sorted(errors)]
     if unreadable:

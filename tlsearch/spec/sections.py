@@ -168,6 +168,10 @@ class SearchSpec(_Section):
     """Best trials that are run again with fresh seeds."""
     confirm_seeds: Annotated[int, Field(ge=0, le=20)] = 2
     """Fresh seeds for each of them."""
+    refit: bool = True
+    """Whether the winner's recipe is trained once more, on all items but the test split's."""
+    members: Annotated[int, Field(ge=1, le=20)] = 3
+    """Seeds of a refit, whose probabilities are averaged; 1 averages nothing."""
     keep: Annotated[int, Field(ge=1, le=10_000)] = 5
     """Best trials whose weights are kept."""
 

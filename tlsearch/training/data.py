@@ -19,14 +19,17 @@ from torch import Tensor
 from tlsearch.contracts.dataset import Samples
 from tlsearch.contracts.images import open_regular
 from tlsearch.contracts.inputs import InputSpec
-from tlsearch.contracts.task import TargetSpec, Task
+from tlsearch.contracts.task import Strata, TargetSpec, Task
 from tlsearch.errors import DataError
 from tlsearch.training.arrays import ArraySpec, ArrayStore
-from tlsearch.training.splits import Audit, IntArray, audit, split
+from tlsearch.training.splits import Audit, IntArray, audit, split, units_of
 
 Progress = Callable[[int, int], None]
 Result = TypeVar("Result")
 
+RESHUFFLED_BELOW = 1_000
+"""Items outside the test split below which repeated runs draw splits of their own: with few items one split's
+luck is greater than that of a seed (Nagler et al. 2024, arXiv:2405.15393)."""
 _ENCODING = 1  # raise it when decoding changes: arrays that were stored before are then made anew
 
 
@@ -60,6 +63,8 @@ class Data:
         parts: ``indices`` as they were before that.
         aside: indices of the broken items.
         task: what is learned.
+        units: (N,) numbers of what must stay in one split, where another split may be drawn of the items
+            outside test; None where they are many, or the data comes with a validation split of its own.
     """
 
     array: NDArray[Any]
@@ -74,6 +79,7 @@ class Data:
     parts: Mapping[str, IntArray]
     aside: tuple[int, ...]
     task: Task
+    units: IntArray | None = None
 
     def plain(self, index: int) -> Any:
         """An item's target as people read it."""
@@ -82,6 +88,11 @@ class Data:
     def columns(self, index: IntArray) -> Tensor:
         """Targets of items as numbers (n, K)."""
         return self.task.columns(torch.from_numpy(self.targets[index]), self.target_spec)
+
+    @property
+    def strata(self) -> Strata:
+        """Kinds of items by which they are split."""
+        return self.task.strata(self.targets, self.target_spec)
 
 
 def prepare(
@@ -161,7 +172,17 @@ def prepare(
         task=task,
         parts=parts,
         aside=tuple(sorted(encoded.broken)),
+        units=_units(samples, hashes, strata, kept) if val > 0 else None,
     )
+
+
+def _units(
+    samples: Samples, hashes: Sequence[str], strata: Strata, kept: Mapping[str, IntArray]
+) -> IntArray | None:
+    pool = np.sort(np.concatenate([kept[name] for name in ("train", "stop", "val")]))
+    if len(pool) >= RESHUFFLED_BELOW or "val" in (samples.splits or ()):
+        return None
+    return units_of(samples, hashes, strata, pool)
 
 
 def fingerprint(samples: Samples, task: Task, *, threads: int = 2) -> tuple[str, list[str]]:

@@ -296,7 +296,7 @@ class Feed:
         """Items of a view that are stored, ascending."""
         # Test items are not touched before the winner is known; augmented views serve training alone.
         splits = ("train",) if view else tuple(name for name in self.data.indices if name != "test")
-        return np.sort(np.concatenate([self.data.indices[name] for name in splits]))
+        return np.unique(np.concatenate([self.data.indices[name] for name in splits]))
 
     def _items(self, store: ArrayStore, index: Indices, view: int, dtype: str) -> Items:
         # A feed that held itself would keep its files mapped until the collector comes by, trials later.

@@ -20,6 +20,7 @@ from tlsearch.training.failures import FAILURES, failed
 from tlsearch.training.feed import Counts, Feed
 from tlsearch.training.frontier import find_frontier
 from tlsearch.training.heads import train_linear
+from tlsearch.training.item_sets import items_of, key_of
 
 if TYPE_CHECKING:
     from tlsearch.training.trial import Workbench
@@ -32,15 +33,16 @@ def fit_heads(
 
     What goes wrong with a point is its result.
     """
-    # Points that need other views, or other layers, need other features; the rest is fitted together.
-    by_features: dict[tuple[str, int], list[Point]] = defaultdict(list)
+    # Points that need other views, layers or items need other features; the rest is fitted together.
+    data = bench.data("data", bench.backbone(points[0].backbone).info.inputs)
+    by_features: dict[tuple[str, int, object], list[Point]] = defaultdict(list)
     for point in points:
         try:
             policy = strategy.recipe(point.params).augmentation
-            by_features[policy, strategy.layer_cells(point.params)].append(point)
+            by_features[policy, strategy.layer_cells(point.params), key_of(data, point)].append(point)
         except FAILURES as error:  # one point's failure is its own
             yield [failed(point, error)]
-    for (policy, _), together in by_features.items():
+    for (policy, _, _), together in by_features.items():
         yield from _fit_or_tell(bench, strategy, policy, together)
 
 
@@ -67,7 +69,7 @@ def _fit_together(
     spec = bench.assignment.spec
     began = time.perf_counter()
     pretrained = bench.backbone(points[0].backbone)
-    data = bench.data("data", pretrained.info.inputs)
+    data = items_of(bench.data("data", pretrained.info.inputs), points[0], heads=True)
     model = bench.build(strategy, points[0], pretrained, data, None)
     # Only the head is to stay behind the frontier, whatever kind of head it is.
     model.head = _Open().to(bench.device)

@@ -86,16 +86,64 @@ def split(
         name: share for name, share in (("test", test), ("val", val)) if share > 0 and len(parts[name]) == 0
     }
     units = _units(samples, hashes, strata, parts["train"], seed=seed)
+    parts |= _cut(units, shares, strata, stop=stop)
+    return {name: parts[name] for name in ("train", "stop", "val", "test")}
+
+
+def _cut(
+    units: Sequence[_Unit], shares: Mapping[str, float], strata: Strata, *, stop: float
+) -> dict[str, IntArray]:
+    """Indices of ``train``, ``stop`` and every share."""
     places = _assign(units, shares, strata)
-    for name in shares:
-        parts[name] = _members(units, places, name)
+    parts = {name: _members(units, places, name) for name in shares}
     left = [unit for unit, place in zip(units, places, strict=True) if place == "train"]
     places = ["train"] * len(left)
     for smallest in (_STOP_FROM, 2) if stop > 0 else ():
         if "stop" not in places:
             places = _assign(left, {"stop": stop}, strata, smallest=smallest)
-    train, held_out = _members(left, places, "train"), _members(left, places, "stop")
-    return {"train": train, "stop": held_out, "val": parts["val"], "test": parts["test"]}
+    return {"train": _members(left, places, "train"), "stop": _members(left, places, "stop"), **parts}
+
+
+def units_of(samples: Samples, hashes: Sequence[str], strata: Strata, indices: IntArray) -> IntArray:
+    """For every item (N,) the number of the unit that it moves with, by content; -1 outside ``indices``."""
+    numbers = np.full(len(samples.items), -1, dtype=np.int64)
+    for number, unit in enumerate(_units(samples, hashes, strata, indices, seed=0)):
+        numbers[list(unit.items)] = number
+    return numbers
+
+
+def reshuffled(
+    units: IntArray,
+    strata: Strata,
+    pool: IntArray,
+    *,
+    val: float,
+    stop: float,
+    seed: int,
+) -> dict[str, IntArray]:
+    """Another ``train``, ``stop`` and ``val`` of the same items, stratified as in `split`.
+
+    Args:
+        units: as `units_of` numbers them.
+        strata: kinds of all items.
+        pool: ascending indices of the items to split.
+        val: share of them.
+        stop: share of what is left for train.
+        seed: salt.
+    """
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    for index in pool.tolist():
+        members[int(units[index])].append(index)
+    drawn = [
+        _Unit(
+            hashlib.sha256(f"again {seed} {number}".encode()).hexdigest(),
+            tuple(items),
+            Counter(kind for index in items for kind in strata.of[index]),
+        )
+        for number, items in members.items()
+    ]
+    drawn.sort(key=lambda unit: unit.key)
+    return _cut(drawn, {"val": val}, strata, stop=stop)
 
 
 @dataclass(frozen=True, slots=True)

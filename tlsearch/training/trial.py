@@ -41,6 +41,7 @@ from tlsearch.training.frontier import (
     trainable_names,
 )
 from tlsearch.training.head_trials import fit_heads
+from tlsearch.training.item_sets import items_of
 from tlsearch.training.memory import device_room, keep_freed_memory, take_share, use_threads
 from tlsearch.training.objective import metric_of
 
@@ -123,10 +124,11 @@ class Workbench:
         spec = self.assignment.spec
         began = time.perf_counter()
         pretrained = self.backbone(point.backbone)
-        data = self.data("data", pretrained.info.inputs)
+        data = items_of(self.data("data", pretrained.info.inputs), point, heads=False)
+        epochs = point.epochs or spec.budget.epochs
         source = self.data("source_data", pretrained.info.inputs) if strategy.requires_source else None
         recipe = strategy.recipe(point.params)
-        grace = max(0, int(strategy.grace(spec.budget.epochs, point.params)))
+        grace = max(0, int(strategy.grace(epochs, point.params)))
         model = self.build(strategy, point, pretrained, data, source)
         resume = checkpoints.latest()
         before = Costs(**resume.facts["costs"]) if resume is not None else Costs()
@@ -158,7 +160,7 @@ class Workbench:
             strategy=strategy,
             params=point.params,
             plan=plan,
-            epochs=spec.budget.epochs,
+            epochs=epochs,
             seed=point.seed,
             metric=self.metric,
             deadline=deadline,
@@ -189,7 +191,7 @@ class Workbench:
                     number=point.number,
                     attempt=point.attempt,
                     epoch=epoch.epoch,
-                    epochs=spec.budget.epochs,
+                    epochs=epochs,
                     value=epoch.validation[self.metric],
                     metrics=metrics,
                     seconds=epoch.seconds,
@@ -214,7 +216,7 @@ class Workbench:
                 "strategy": point.strategy,
                 "params": dict(point.params),
                 "seed": point.seed,
-                "epochs": spec.budget.epochs,
+                "epochs": point.epochs or spec.budget.epochs,
                 "metric": self.metric,
                 "views": spec.search.views,
             },
