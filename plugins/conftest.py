@@ -75,7 +75,7 @@ class Bench(Workbench):
             image_size=32,
             strategy=point.strategy,
             params=point.params,
-            classes=10,
+            **fixtures.learned(10),
             state={**self.pretrained(point), **load_file(Path(outcome.artifact.uri))},
         )
 

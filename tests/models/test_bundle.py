@@ -27,6 +27,7 @@ from tlsearch.files import sha256_of
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Point
+from tlsearch.testing import fixtures
 
 CLASSES = ["ant", "bee", "cat"]
 POINTS = {
@@ -83,7 +84,7 @@ def trained(tmp_path_factory) -> Callable[[str], Made]:
                 image_size=None,
                 strategy=item.strategy,
                 params=item.params,
-                classes=3,
+                **fixtures.learned(3),
                 state=load_file(Path(outcome.artifact.uri)),
             )
             made[kind] = write(folder / kind, network, item), network
@@ -164,7 +165,7 @@ def test_preprocessing_is_the_bundles_and_not_the_plugins(trained, tmp_path):
         image_size=None,
         strategy="fine_tune",
         params=POINTS["fine_tune"].params,
-        classes=3,
+        **fixtures.learned(3),
         state=network.state_dict(),
         complete=True,
     )

@@ -194,7 +194,7 @@ def test_what_is_made_is_a_trial_that_is_rebuilt_and_scores_what_was_recorded(ki
         image_size=None,
         strategy="mean",  # installed nowhere: a combined model needs its members' strategy alone
         params=made.params,
-        classes=3,
+        **fixtures.learned(3),
         state=load_file(Path(made.artifact.uri)),
     )
     worker = bench(kitchen.folder, SPEC)

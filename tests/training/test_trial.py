@@ -55,7 +55,7 @@ def reloaded_scores(worker: Workbench, item: Point, outcome: Outcome, weights: s
         image_size=spec.data.image_size,
         strategy=item.strategy,
         params=item.params,
-        classes=len(data.target_spec.names),
+        **fixtures.learned(len(data.target_spec.names)),
         state=load_file(Path(outcome.artifact.uri)),
     )
     val = data.indices["val"]

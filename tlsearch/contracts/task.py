@@ -162,7 +162,9 @@ class Task(abc.ABC):
         Raises:
             ValueError: such targets can't be blended.
         """
-        raise ValueError(f"mixup blends targets, which {type(self).__name__} can't")
+        if not targets.is_floating_point():
+            raise ValueError(f"mixup blends targets, which {type(self).__name__} can't")
+        return targets.lerp(partners, 1 - share)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean losses (H,) of H models at once, not regularized: outputs (N, C, H), targets (N, ...)."""
@@ -201,6 +203,15 @@ class Task(abc.ABC):
         evaluator.update(outputs, targets)
         return evaluator.compute()
 
+    def evaluate(
+        self, outputs: Tensor, targets: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> tuple[Scores, Scores]:
+        """What a user is told of a finished model: its metrics, calibrated ones too, and one by name.
+
+        The second is for each of the spec's names that occurs, such as a class's recall.
+        """
+        return self.score(outputs, targets, spec), {}
+
     def metric(self, name: str) -> Metric:
         """The metric of that name; the default where it is empty.
 
@@ -219,3 +230,43 @@ class Task(abc.ABC):
         """A key that is larger for the better of two models; ties are told apart by ``tie_breaker``."""
         first, second = self.metric(metric), self.metric(self.tie_breaker)
         return first.signed(scores[first.name]), second.signed(scores[second.name])
+
+    # How it is used
+
+    unreadable: ClassVar[Mapping[str, Any]] = {}
+    """What `predict` tells of an item that can't be read, beside the reason."""
+
+    def average(self, outputs: Tensor) -> Tensor:
+        """One prediction (B, ...) of several (B, n, ...) of the same items: networks, or views."""
+        return outputs.mean(dim=1)
+
+    def calibrate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Any]:
+        """What a model is to remember so that its predictions mean what they say, as JSON holds it.
+
+        Args:
+            outputs: (N, ...) of held-out items.
+            targets: theirs.
+        """
+        return {}
+
+    def check_calibration(
+        self, outputs: Tensor, targets: Tensor, calibration: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """What calibration does on items that it wasn't fitted on, to stand beside it."""
+        return {}
+
+    def decode(self, outputs: Tensor, calibration: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Calibrated outputs, and what they mean in the user's terms (probabilities); exports trace this."""
+        return outputs, outputs
+
+    @abc.abstractmethod
+    def predict(self, decoded: NDArray[Any], spec: TargetSpec) -> Mapping[str, Any]:
+        """A prediction as JSON holds it, of one item's second part of `decode`."""
+
+    @abc.abstractmethod
+    def say(self, prediction: Mapping[str, Any], *, top: int) -> str:
+        """A prediction in a few words: at most the ``top`` likeliest answers, where there are several."""
+
+    @abc.abstractmethod
+    def cells(self, prediction: Mapping[str, Any], spec: TargetSpec) -> list[tuple[str, Any]]:
+        """A prediction as columns of a table: headings, the same for each item, and values."""

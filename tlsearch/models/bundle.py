@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,9 @@ from torch import Tensor
 from tlsearch import artifacts, registry
 from tlsearch.contracts import Backbone, InputSpec, TargetSpec, Task
 from tlsearch.contracts.combination import structure_of
-from tlsearch.contracts.task import EARLIEST
 from tlsearch.errors import BundleError, DataError, TlsearchError, UnknownNameError
 from tlsearch.files import flush_folder, sha256_of, write_durably
 from tlsearch.models import stored
-from tlsearch.models.calibration import temperature_of
 from tlsearch.models.ensemble import Ensemble, joined, separated
 from tlsearch.models.manifest import (
     DESCRIPTION,
@@ -40,6 +38,7 @@ from tlsearch.models.manifest import (
     Manifest,
     digest_of,
     read_manifest,
+    temperature_of,
 )
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Artifact
@@ -62,15 +61,32 @@ BATCH = 64
 Network = Backbone | Ensemble
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a model says of one item: classes by falling probability, or why it couldn't be read."""
+class Prediction(Mapping[str, Any]):
+    """What a model says of one item, as JSON holds it; its keys are attributes as well.
 
-    item: str
-    label: str | None
-    probability: float | None
-    probabilities: Mapping[str, float]
-    error: str | None = None
+    ``item`` is how the item is called, ``error`` why it couldn't be read, or None. The rest is the task's:
+    for classes ``label``, its ``probability``, and ``probabilities`` by class, falling.
+    """
+
+    def __init__(self, told: Mapping[str, Any]) -> None:
+        self._told = dict(told)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._told[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._told)
+
+    def __len__(self) -> int:
+        return len(self._told)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._told:
+            raise AttributeError(f"a prediction has no {name!r}")
+        return self._told[name]
+
+    def __repr__(self) -> str:
+        return f"Prediction({', '.join(f'{key}={value!r}' for key, value in self._told.items())})"
 
 
 class Model:
@@ -93,12 +109,12 @@ class Model:
     @property
     def task(self) -> Task:
         """What it was trained for."""
-        return registry.task(EARLIEST)
+        return registry.task(self.manifest.task)
 
     @property
     def target_spec(self) -> TargetSpec:
         """What it puts out."""
-        return TargetSpec(self.classes)
+        return self.manifest.target_spec
 
     @property
     def temperature(self) -> float:
@@ -107,8 +123,8 @@ class Model:
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Calibrated class probabilities (N, classes) of the network's logits."""
-        scaled = torch.from_numpy(logits) / self.temperature
-        return np.asarray(scaled.softmax(dim=1).numpy(), dtype=np.float32)
+        _, told = self.task.decode(torch.from_numpy(logits), self.manifest.calibration)
+        return np.asarray(told.numpy(), dtype=np.float32)
 
     def logits(self, items: Sequence[object]) -> NDArray[np.float32]:
         """Logits (N, classes) of raw items, as the network gives them: not divided by the temperature.
@@ -159,19 +175,17 @@ class Model:
         """
         for start, batch in _batches(items):
             kept, logits, errors = self.readable(batch)
-            shares = dict(zip(kept, self.probabilities(logits).tolist(), strict=True))
+            decoded = dict(zip(kept, self.probabilities(logits), strict=True))
             for position, item in enumerate(batch):
                 if names is not None:
                     name = names[start + position]
                 else:
                     name = str(item) if isinstance(item, Path | str) else f"item {start + position}"
                 if position in errors:
-                    yield Prediction(name, None, None, {}, errors[position])
+                    yield Prediction({"item": name, **self.task.unreadable, "error": errors[position]})
                     continue
-                named = dict(zip(self.classes, shares[position], strict=True))
-                ordered = dict(sorted(named.items(), key=lambda pair: -pair[1]))
-                label = next(iter(ordered))
-                yield Prediction(name, label, ordered[label], ordered)
+                told = self.task.predict(decoded[position], self.target_spec)
+                yield Prediction({"item": name, **told, "error": None})
 
     def encode(self, item: object) -> NDArray[Any]:
         """One raw item as the array that `forward` takes a stack of.
@@ -317,7 +331,8 @@ def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> N
                 image_size=manifest.image_size,
                 strategy=manifest.strategy,
                 params=manifest.params,
-                classes=len(manifest.classes),
+                task=registry.task(manifest.task),
+                spec=manifest.target_spec,
                 state=own,
                 complete=True,
             )

@@ -10,9 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tlsearch import artifacts, registry
-from tlsearch.contracts import Backbone, TargetSpec
+from tlsearch.contracts import Backbone, TargetSpec, Task
 from tlsearch.contracts.combination import structure_of
-from tlsearch.contracts.task import EARLIEST
 from tlsearch.errors import BundleError
 from tlsearch.records import Params, TrialRecord
 
@@ -24,7 +23,8 @@ def rebuild(
     image_size: int | None,
     strategy: str,
     params: Params,
-    classes: int,
+    task: Task,
+    spec: TargetSpec,
     state: Mapping[str, Tensor],
     complete: bool = False,
 ) -> Backbone:
@@ -36,7 +36,8 @@ def rebuild(
         image_size: as the study's data section had it.
         strategy: name of the strategy that prepared it, or of the combination that it came from.
         params: the trial's.
-        classes: of the target.
+        task: what it was trained for.
+        spec: what the targets are.
         state: tensors by name; those of the trunk may be missing where training left them as they were.
         complete: whether none may be missing.
 
@@ -47,21 +48,24 @@ def rebuild(
     strategy, params = structure_of(strategy, params)
     plugin = registry.strategy(strategy)
     pretrained = registry.backbone(backbone, weights=weights, image_size=image_size)
-    model = Backbone(pretrained, registry.task(EARLIEST), TargetSpec(tuple(map(str, range(classes)))))
+    model = Backbone(pretrained, task, spec)
     plugin.restore(model, params)
     model.release_source()
     fill(model, state, complete=complete)
     return model.eval().requires_grad_(False)
 
 
-def of_trial(trial: TrialRecord, *, weights: str, image_size: int | None, classes: int) -> Backbone:
+def of_trial(
+    trial: TrialRecord, *, weights: str, image_size: int | None, task: Task, spec: TargetSpec
+) -> Backbone:
     """The finished model of a trial whose weights are kept.
 
     Args:
         trial: complete.
         weights: what it started from.
         image_size: as the study's data section had it.
-        classes: of the target.
+        task: the study's.
+        spec: what the targets are.
 
     Raises:
         OSError: the weights are gone, or not what was written.
@@ -74,7 +78,8 @@ def of_trial(trial: TrialRecord, *, weights: str, image_size: int | None, classe
         image_size=image_size,
         strategy=trial.strategy,
         params=trial.params,
-        classes=classes,
+        task=task,
+        spec=spec,
         state=load_file(artifacts.get(trial.artifact.uri, sha256=trial.artifact.sha256)),
     )
 

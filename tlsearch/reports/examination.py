@@ -166,7 +166,8 @@ def _unrefitted(model: bundle.Model, winner: TrialRecord | None, spec: StudySpec
             winner,
             weights=next(b.weights for b in spec.backbones if b.name == winner.backbone),
             image_size=spec.data.image_size,
-            classes=len(model.classes),
+            task=model.task,
+            spec=model.target_spec,
         )
     except OSError as error:
         raise DataError(

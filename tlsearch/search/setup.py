@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tlsearch import registry
-from tlsearch.contracts import BackboneInfo, Combination, InputSpec, Metric, Strategy, Task
+from tlsearch.contracts import BackboneInfo, Combination, InputSpec, Metric, Strategy, TargetSpec, Task
 from tlsearch.errors import PluginError, SpecError
 from tlsearch.files import cache_folder
 from tlsearch.records import DatasetRecord, PluginVersion, StudyItems
@@ -25,7 +25,7 @@ from tlsearch.spec import StudySpec
 from tlsearch.training import audit, items, sources
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.data import Data
-from tlsearch.training.objective import settled, task_of
+from tlsearch.training.objective import name_of, settled, task_of
 from tlsearch.training.sources import Listed
 from tlsearch.training.splits import IntArray
 from tlsearch.training.trial import Assignment, data_key
@@ -57,6 +57,16 @@ class Prepared:
     plugins: tuple[PluginVersion, ...]
     versions: Mapping[str, str]
     warnings: tuple[str, ...]
+
+    @property
+    def task_name(self) -> str:
+        """What the task goes by."""
+        return name_of(self.spec)
+
+    @property
+    def target_spec(self) -> TargetSpec:
+        """What the target data's targets are."""
+        return next(data.target_spec for key, data in self.data.items() if key.startswith("data|"))
 
     @property
     def metric(self) -> Metric:
@@ -366,7 +376,7 @@ def _plugins(
         for described in (spec.data, spec.source_data)
         if described is not None
     ]
-    used.append((registry.TASKS, spec.task or registry.dataset(spec.data.source).task))
+    used.append((registry.TASKS, name_of(spec)))
     return tuple(registry.version_of(group, name) for group, name in dict.fromkeys(used))
 
 

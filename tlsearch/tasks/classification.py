@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from tlsearch.contracts import (
     Task,
 )
 from tlsearch.errors import DataError
+from tlsearch.tasks import temperature
 
 ACCURACY, BALANCED, MACRO_F1, LOG_LOSS = "accuracy", "balanced_accuracy", "macro_f1", "log_loss"
 IMBALANCED = 3.0
@@ -195,3 +197,67 @@ class Classification(Task):
     def evaluator(self, spec: TargetSpec) -> ClassEvaluator:
         """Of accuracy, balanced accuracy, macro F1 and log-loss."""
         return ClassEvaluator()
+
+    def evaluate(
+        self, outputs: Tensor, targets: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> tuple[Scores, Scores]:
+        """The metrics, log-loss and calibration error of calibrated probabilities, and classes' recalls."""
+        right = outputs.argmax(dim=1) == targets
+        calibrated, told = self.decode(outputs, calibration)
+        metrics = {
+            **self.score(outputs, targets, spec),
+            "calibrated_log_loss": self.score(calibrated, targets, spec)[LOG_LOSS],
+            "calibration_error": temperature.expected_error(told, targets),
+        }
+        recalls = {
+            name: float(right[targets == index].float().mean())
+            for index, name in enumerate(spec.names)
+            if bool((targets == index).any())
+        }
+        return metrics, recalls
+
+    unreadable = {"label": None, "probability": None, "probabilities": {}}
+
+    def average(self, outputs: Tensor) -> Tensor:
+        """Logits (B, classes) whose softmax is the mean of that of logits (B, n, classes)."""
+        if outputs.shape[1] == 1:
+            return outputs[:, 0]
+        return outputs.log_softmax(dim=2).logsumexp(dim=1) - math.log(outputs.shape[1])
+
+    def calibrate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Any]:
+        """A temperature, and what it does."""
+        return temperature.fit(outputs, targets).to_json()
+
+    def check_calibration(
+        self, outputs: Tensor, targets: Tensor, calibration: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Expected calibration errors with and without the temperature."""
+        _, told = self.decode(outputs, calibration)
+        return {
+            "test_items": len(targets),
+            "test_error_before": temperature.expected_error(outputs.softmax(dim=1), targets),
+            "test_error_after": temperature.expected_error(told, targets),
+        }
+
+    def decode(self, outputs: Tensor, calibration: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Logits divided by the temperature, and class probabilities; both (N, classes)."""
+        scaled = outputs / float(calibration.get("temperature", 1.0))
+        return scaled, scaled.softmax(dim=1)
+
+    def predict(self, decoded: NDArray[Any], spec: TargetSpec) -> Mapping[str, Any]:
+        """The likeliest class, its probability, and all probabilities from the largest on."""
+        named = dict(zip(spec.names, decoded.tolist(), strict=True))
+        ordered = dict(sorted(named.items(), key=lambda pair: -pair[1]))
+        label = next(iter(ordered))
+        return {"label": label, "probability": ordered[label], "probabilities": ordered}
+
+    def say(self, prediction: Mapping[str, Any], *, top: int) -> str:
+        """Classes and their probabilities."""
+        likely = list(prediction["probabilities"].items())[:top]
+        return ", ".join(f"{name} {share:.4f}" for name, share in likely)
+
+    def cells(self, prediction: Mapping[str, Any], spec: TargetSpec) -> list[tuple[str, Any]]:
+        """The likeliest class, its probability, and the probability of every class."""
+        shares = prediction["probabilities"]
+        first = [("label", prediction["label"]), ("probability", prediction["probability"])]
+        return [*first, *((name, shares.get(name)) for name in spec.names)]

@@ -145,7 +145,7 @@ class CombinationContract(Contract):
                 image_size=None,
                 strategy=self._name,
                 params=params,
-                classes=fixtures.CLASSES,
+                **fixtures.learned(fixtures.CLASSES),
                 state=combined.state,
                 complete=True,
             )
@@ -212,7 +212,7 @@ def _scored(backbone: str, params: Params, state: State) -> Score:
         image_size=None,
         strategy=TRAINED_BY,
         params=params,
-        classes=fixtures.CLASSES,
+        **fixtures.learned(fixtures.CLASSES),
         state=state,
         complete=True,
     )

@@ -280,6 +280,12 @@ def classes(count: int) -> tuple[Task, TargetSpec]:
     return registry.task("classification"), TargetSpec(tuple(str(number) for number in range(count)))
 
 
+def learned(count: int) -> dict[str, Any]:
+    """The same by keyword, as `rebuild` takes them."""
+    task, spec = classes(count)
+    return {"task": task, "spec": spec}
+
+
 @contextlib.contextmanager
 def installed(
     *,
@@ -287,6 +293,7 @@ def installed(
     backbones: Mapping[str, type[BackboneFamily]] | None = None,
     datasets: Mapping[str, type[DatasetSource[Any]]] | None = None,
     combinations: Mapping[str, type[Combination]] | None = None,
+    tasks: Mapping[str, type[Task]] | None = None,
 ) -> Iterator[Path]:
     """Inside, ``testing/cnn``, ``testing/vit`` and ``testing_digits`` are installed, as any plugin is.
 
@@ -295,6 +302,7 @@ def installed(
         backbones: likewise.
         datasets: likewise.
         combinations: likewise.
+        tasks: likewise.
 
     Yields:
         The folder that is on the path, and must be on that of other processes.
@@ -305,6 +313,7 @@ def installed(
         "backbones": backbones or {},
         "datasets": datasets or {},
         "combinations": combinations or {},
+        "tasks": tasks or {},
     }
     with tempfile.TemporaryDirectory(prefix="tlsearch-testing-") as folder:
         # Two packages, since one of a name stands only once on the path and the first may be there already.

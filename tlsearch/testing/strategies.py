@@ -141,7 +141,7 @@ class StrategyContract(Contract):
                 image_size=None,
                 strategy=self._laboratory.name,
                 params=run.point.params,
-                classes=fixtures.CLASSES,
+                **fixtures.learned(fixtures.CLASSES),
                 state=load_file(_saved(run)),
             )
             with torch.inference_mode():

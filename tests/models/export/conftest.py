@@ -16,7 +16,7 @@ from tlsearch import registry
 from tlsearch.contracts import Backbone
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import rebuild
-from tlsearch.testing import classes
+from tlsearch.testing import classes, fixtures
 
 CLASSES = ["ant", "bee", "cat"]
 POINTS = {
@@ -62,7 +62,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bundle.Mod
                 image_size=None,
                 strategy=item.strategy,
                 params=item.params,
-                classes=3,
+                **fixtures.learned(3),
                 state=load_file(Path(outcome.artifact.uri)),
             )
             if hasattr(network.head, "linear"):  # one epoch leaves a head that says the same of everything
