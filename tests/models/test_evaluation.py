@@ -24,26 +24,7 @@ def model() -> bundle.Model:
     torch.manual_seed(0)
     network = Backbone(registry.backbone("tiny/net", weights="pretrained", image_size=None), *classes(3))
     torch.nn.init.normal_(network.head.linear.weight)
-    manifest = bundle.Manifest(
-        2,
-        CLASSES,
-        "tiny/net",
-        None,
-        {},
-        "fine_tune",
-        {},
-        "",
-        0,
-        {},
-        {},
-        {},
-        1,
-        False,
-        ("train",),
-        "classification",
-        {},
-        "",
-    )
+    manifest = bundle.Manifest(2, CLASSES, "tiny/net", None, {}, "fine_tune", {}, "", 0, {}, {}, {}, "")
     return bundle.Model(network.eval(), network.info.inputs, manifest, Path())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,16 @@ class Place:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     monkeypatch.setenv("TLSEARCH_CACHE", str(tmp_path / "cache"))
     return Place(tmp_path)
+
+
+@pytest.fixture
+def commands(tmp_path: Path, images: Path, environment: dict[str, str]) -> Iterator[Any]:
+    """A working directory where commands run as processes."""
+    from tests.conftest import Place as Commands
+
+    here = Commands(tmp_path / "work", images, environment)
+    yield here
+    here.end_all()
 
 
 def test_the_winners_recipe_is_refitted_and_its_members_averaged(place: Place) -> None:
@@ -277,7 +287,24 @@ def test_the_length_is_that_of_the_winner_or_its_best_epoch() -> None:
     assert refit.length(record(reason="all 4 epochs"), curve, task=TASK, metric="accuracy") == 4
     early = record(reason="stopped early: no better epoch on the stop split since epoch 2")
     assert refit.length(early, curve, task=TASK, metric="accuracy") == 2
-    assert (
-        refit.length(record(reason="fitted on stored features"), curve[:1], task=TASK, metric="accuracy")
-        is None
-    )
+    fitted = record(reason="fitted on stored features")
+    assert refit.length(fitted, curve[:1], task=TASK, metric="accuracy") is None
+
+
+@pytest.mark.slow
+def test_workers_refit_and_the_commands_tell_of_it(commands: Any) -> None:
+    """Through Ray: the same workers search, confirm and refit."""
+    here = commands
+    here.run("run", here.study(search={"refit": True, "members": 2}, budget={"trials": 4}))
+    trials = here.ask("trials", "tiny")
+    refits = [trial for trial in trials if trial["role"] == "refit"]
+    assert [trial["state"] for trial in refits] == ["COMPLETE", "COMPLETE"]
+    best = here.ask("best", "tiny")
+    assert best["metrics"][HANDED_OUT]["members"] == 2
+    assert best["trial"] == refits[0]["confirms"]
+    told = here.run("best", "tiny").stdout
+    assert "2 networks averaged, trained anew on all items but the test split's" in told
+    assert "test set opened once" in told
+    picture = next(here.images.rglob("*.png"))
+    (answer,) = here.ask("predict", "tiny", picture)
+    assert answer["label"] in ("disc", "frame", "stripes")

@@ -38,7 +38,7 @@ def document(pictures: Path, **changes: Any) -> dict[str, Any]:
         "backbones": [BACKBONE],
         "strategies": ["linear_probe", "fine_tune"],
         "budget": {"trials": 5, "epochs": 1},
-        "search": {"views": 2, "finalists": 1, "confirm_seeds": 0},
+        "search": {"views": 2, "finalists": 1, "confirm_seeds": 0, "refit": False},
         "resources": {"concurrent": 1},
     }
     for key, value in changes.items():

@@ -440,7 +440,7 @@ def test_load_data_from_a_study_file(photos, tmp_path):
         {"source": "folder", "path": str(photos), "split": {"val": 0.3}, "horizontal_flip": False}
     )
     result = sources.load(sources.listing(described), INPUTS, ArrayStore(tmp_path / "store"), seed=0)
-    assert result.classes == ("china", "flower")
+    assert result.target_spec.names == ("china", "flower")
     assert len(result.indices["val"]) == 18
     assert not result.mirror
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +78,12 @@ class Manifest:
     metrics: Mapping[str, Mapping[str, float]]
     provenance: Mapping[str, Any]
     calibration: Mapping[str, Any]
-    members: int
-    flips: bool
-    trained_on: tuple[str, ...]
-    task: str
-    facts: Mapping[str, Any]
     digest: str
+    members: int = 1
+    flips: bool = False
+    trained_on: tuple[str, ...] = ("train",)
+    task: str = EARLIEST
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def target_spec(self) -> TargetSpec:
