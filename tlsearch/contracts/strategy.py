@@ -52,6 +52,8 @@ class Strategy(abc.ABC):
     api_version: ClassVar[int] = API_VERSION
     requires_source: ClassVar[bool] = False
     """Whether it trains on the study's ``source_data`` too; offered only where that is given."""
+    tasks: ClassVar[tuple[str, ...]] = ()
+    """Names of the tasks that it can do; any, where it names none."""
     precedence: ClassVar[int] = 50
     """Where a study names no strategies, those of a lower number are tried first, equal ones by name."""
 

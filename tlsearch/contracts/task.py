@@ -233,8 +233,10 @@ class Task(abc.ABC):
 
     # How it is used
 
+    probabilities: ClassVar[bool] = False
+    """Whether `decode` gives probabilities of the spec's names: reports show their confusion."""
     unreadable: ClassVar[Mapping[str, Any]] = {}
-    """What `predict` tells of an item that can't be read, beside the reason."""
+    """What `predict` tells, by name, of an item that can't be read."""
 
     def average(self, outputs: Tensor) -> Tensor:
         """One prediction (B, ...) of several (B, n, ...) of the same items: networks, or views."""
@@ -263,10 +265,14 @@ class Task(abc.ABC):
     def predict(self, decoded: NDArray[Any], spec: TargetSpec) -> Mapping[str, Any]:
         """A prediction as JSON holds it, of one item's second part of `decode`."""
 
-    @abc.abstractmethod
     def say(self, prediction: Mapping[str, Any], *, top: int) -> str:
         """A prediction in a few words: at most the ``top`` likeliest answers, where there are several."""
+        told = {name: prediction[name] for name in self.unreadable}
+        return ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in told.items()
+        )
 
-    @abc.abstractmethod
     def cells(self, prediction: Mapping[str, Any], spec: TargetSpec) -> list[tuple[str, Any]]:
         """A prediction as columns of a table: headings, the same for each item, and values."""
+        return [(name, prediction[name]) for name in self.unreadable]

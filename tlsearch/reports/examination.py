@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from tlsearch import registry
-from tlsearch.errors import BundleError, DataError, TlsearchError
+from tlsearch.errors import BundleError, DataError, InputError, TlsearchError
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import of_trial
 from tlsearch.records import ModelRecord, StudyItems, StudyRecord, TrialRecord
@@ -122,6 +122,8 @@ def examine(
     loaded = bundle.load(model.uri)
     if loaded.manifest.sha256 != model.sha256:
         raise BundleError(f"{model.uri} holds another model than the one recorded.")
+    if not loaded.task.probabilities:
+        raise InputError(f"models of the task {loaded.manifest.task} are not looked at yet")
     latency = _milliseconds(loaded.network, loaded.inputs)
     if "val" in loaded.manifest.trained_on:
         loaded = _unrefitted(loaded, winner, spec)

@@ -283,6 +283,7 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
         UnknownNameError, PluginError: a strategy that the study names can't be had.
         SpecError: one needs source data that the study doesn't have, or none is left.
     """
+    task = name_of(spec)
     if spec.strategies is not None:
         named = {name: registry.strategy(name) for name in spec.strategies if not _combines(name)}
         if not named:
@@ -296,6 +297,11 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
                     f'strategies: "{name}" trains on source data too, and the study has no source_data.',
                     hint="Add a source_data section, described like data, or leave the strategy out.",
                 )
+            if strategy.tasks and task not in strategy.tasks:
+                raise SpecError(
+                    f'strategies: "{name}" learns {" and ".join(strategy.tasks)} alone, not {task}.',
+                    hint="Leave the strategy out.",
+                )
         return named, []
     found: dict[str, Strategy] = {}
     skipped = []
@@ -307,6 +313,8 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
             skipped.append(f"left out: {error.message}")
             continue
         if strategy.requires_source and spec.source_data is None:
+            continue
+        if strategy.tasks and task not in strategy.tasks:
             continue
         found[name] = strategy
     if not found:

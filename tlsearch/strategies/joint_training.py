@@ -43,6 +43,8 @@ class JointTraining(FineTuning):
     Saenko 2016 (Deep CORAL, arXiv:1607.01719, equation 1).
     """
 
+    tasks = ("classification",)
+
     precedence = 15
     requires_source: ClassVar[bool] = True
 

@@ -80,6 +80,7 @@ class Classification(Task):
         Metric(LOG_LOSS, minimize=True, unit="nats", needs_probabilities=True, tolerance=lambda items: 1e-3),
     )
     tie_breaker = LOG_LOSS
+    probabilities = True
 
     def describe(self, targets: Sequence[Any] | NDArray[Any]) -> TargetSpec:
         """The class names that occur, sorted."""

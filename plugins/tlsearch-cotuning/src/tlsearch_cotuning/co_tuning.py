@@ -49,6 +49,8 @@ class CoTuning(Taught):
     network's predictions for training items of class y_t (NeurIPS 2020, the direct approach).
     """
 
+    tasks = ("classification",)
+
     precedence = 40
 
     def space(self, backbone: BackboneInfo) -> Space:
