@@ -24,7 +24,7 @@ import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -141,6 +141,17 @@ def backbone(name: str, *, weights: str, image_size: int | None) -> Pretrained:
     """
     family, _, variant = name.partition("/")
     return backbone_family(family).load(variant, weights=weights, image_size=image_size)
+
+
+def structure(name: str, *, image_size: int | None, architecture: Mapping[str, Any]) -> Pretrained:
+    """A backbone for a saved model's weights, by its whole name; asks no network and opens no named file.
+
+    Raises:
+        UnknownNameError: no such family or variant.
+        PluginError: the plugin can't be used.
+    """
+    family, _, variant = name.partition("/")
+    return backbone_family(family).structure(variant, image_size=image_size, architecture=architecture)
 
 
 def problem(group: str, name: str) -> str | None:

@@ -19,8 +19,8 @@ from tlsearch.search import space as spaces
 from tlsearch.search.budget import Ledger
 from tlsearch.search.driver import Driver
 from tlsearch.search.loggers import Journal
+from tlsearch.search.phase_sequence import PhaseSequence
 from tlsearch.search.progress import Snapshot
-from tlsearch.search.relay import Relay
 from tlsearch.search.sampler import Sampler
 from tlsearch.search.turns import Fixed, Searching, group_turns
 from tlsearch.spec import parse
@@ -265,7 +265,7 @@ def test_the_next_driver_begins_when_all_of_the_one_before_is_recorded(world):
             yield world.drive(source=Fixed(points, heads=HEADS.__getitem__, at_once=1))
             order.append(f"after {number}: {len(world.store.trials('s'))} trials")
 
-    relay = Relay(drivers())
+    relay = PhaseSequence(drivers())
     first, second = relay.next_turn(), relay.next_turn()
     assert [turn[0].number for turn in (first, second)] == [10, 11]
     for point in (*first, *second):
@@ -293,7 +293,7 @@ def test_trials_past_the_deadline_end_before_the_next_driver_begins(world):
             )
         )
 
-    relay = Relay(drivers())
+    relay = PhaseSequence(drivers())
     (point,) = relay.next_turn() or []
     early = relay.deadline
     time.sleep(0.3)

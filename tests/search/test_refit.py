@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from tiny_bench import study
 
 import tlsearch
-from tests.one_process import verify_here, without_ray
+from tests.one_process import one_process, verify_here
+from tlsearch import registry
 from tlsearch.database.store import Store
 from tlsearch.models import bundle
 from tlsearch.records import HANDED_OUT, StudyState, TrialRecord, TrialRole, TrialState
@@ -41,7 +43,7 @@ class Place:
 
     def run(self, *, verify: Callable[..., Any] = verify_here, **changes: Any) -> studies.StudyResult:
         self.told.clear()
-        with without_ray(slots=1, verify=verify):
+        with one_process(verify=verify):
             return studies.run(
                 study(**{**SMALL, **changes}),
                 database=self.url,
@@ -199,7 +201,7 @@ def test_a_driver_that_was_stopped_in_the_refit_goes_on_with_it(
             stopped[-1].reason = "SIGINT"
             stopped[-1].signal = 2
 
-    with without_ray(slots=1, verify=verify_here):
+    with one_process(verify=verify_here):
         left = studies.run(
             study(**SMALL),
             database=place.url,
@@ -283,12 +285,12 @@ def test_the_length_is_that_of_the_winner_or_its_best_epoch() -> None:
     def epoch(number: int, stop: float) -> EpochRecord:
         return EpochRecord(number, 0.9, {"stop_accuracy": stop, "stop_log_loss": 1.0}, 1.0)
 
+    length = partial(refit.length, task=registry.task("classification"), metric="accuracy")
     curve = [epoch(1, 0.5), epoch(2, 0.8), epoch(3, 0.7), epoch(4, 0.7)]
-    assert refit.length(record(reason="all 4 epochs"), curve, task=TASK, metric="accuracy") == 4
+    assert length(record(reason="all 4 epochs"), curve) == 4
     early = record(reason="stopped early: no better epoch on the stop split since epoch 2")
-    assert refit.length(early, curve, task=TASK, metric="accuracy") == 2
-    fitted = record(reason="fitted on stored features")
-    assert refit.length(fitted, curve[:1], task=TASK, metric="accuracy") is None
+    assert length(early, curve) == 2
+    assert length(record(reason="fitted on stored features"), curve[:1]) is None
 
 
 @pytest.mark.slow

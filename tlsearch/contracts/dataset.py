@@ -45,6 +45,7 @@ class Samples:
             items are split by content.
         groups: items of one group (a patient, a scene) never stand in two splits; None where there are none.
         broken: names of items that can't even be listed, with the reason.
+        notes: sentences on how the data was understood and what of it was left out, for the user.
     """
 
     items: Sequence[Any]
@@ -54,6 +55,7 @@ class Samples:
     splits: Sequence[str] | None = None
     groups: Sequence[str] | None = None
     broken: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class Samples:
         splits: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
         broken: tuple[str, ...] = (),
+        notes: tuple[str, ...] = (),
         *,
         labels: Sequence[int] | None = None,
         classes: Sequence[str] | None = None,
@@ -80,6 +83,7 @@ class Samples:
             "splits": splits,
             "groups": groups,
             "broken": broken,
+            "notes": notes,
         }
         for name, value in given.items():
             object.__setattr__(self, name, value)

@@ -11,7 +11,7 @@ import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from tlsearch.models.manifest import (
     read_manifest,
     temperature_of,
 )
-from tlsearch.models.rebuild import rebuild
+from tlsearch.models.rebuild import packages_of, restored
 from tlsearch.records import Artifact
 
 __all__ = [
@@ -241,6 +241,7 @@ def write(
             "format": FORMAT,
             "backbone": info.name,
             "inputs": dict(info.inputs.to_json()),
+            "architecture": dict(info.architecture),
             "members": len(members),
             **manifest,
         }
@@ -262,6 +263,8 @@ def write(
 
 def load(place: str | Path, *, device: str = "cpu") -> Model:
     """Load a bundle after checking that it is what was written.
+
+    Its two files are all that is read, and no hub is asked: a description may be anybody's.
 
     Raises:
         BundleError: something is missing, changed, or not a bundle.
@@ -324,20 +327,22 @@ def _here(place: str | Path) -> Path:
 
 def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> Network:
     try:
-        members = [
-            rebuild(
-                backbone=manifest.backbone,
-                weights="random",
-                image_size=manifest.image_size,
-                strategy=manifest.strategy,
-                params=manifest.params,
-                task=registry.task(manifest.task),
-                spec=manifest.target_spec,
-                state=own,
-                complete=True,
+        members = []
+        for own in separated(state, manifest.members) if manifest.members > 1 else [state]:
+            pretrained = registry.structure(
+                manifest.backbone, image_size=manifest.image_size, architecture=manifest.architecture
             )
-            for own in (separated(state, manifest.members) if manifest.members > 1 else [state])
-        ]
+            members.append(
+                restored(
+                    pretrained,
+                    strategy=manifest.strategy,
+                    params=manifest.params,
+                    task=registry.task(manifest.task),
+                    spec=manifest.target_spec,
+                    state=own,
+                    complete=True,
+                )
+            )
         if len(members) == 1 and not manifest.flips:
             return members[0]
         return Ensemble(members, flips=manifest.flips)
@@ -346,7 +351,7 @@ def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> N
         structure, _ = structure_of(manifest.strategy, manifest.params)
         needed = {structure: registry.STRATEGIES, family: registry.BACKBONES}
         missing = [name for name, group in needed.items() if name not in registry.installed(group)]
-        packages = _packages(manifest.provenance, missing or needed)
+        packages = packages_of(manifest.provenance, missing or needed)
         hint = f"{folder} was made with {', '.join(packages)}: install it." if packages else error.hint
         raise UnknownNameError(error.message, hint=hint) from None
     except TlsearchError:
@@ -356,18 +361,6 @@ def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> N
             f"The model of {folder} can't be rebuilt: {type(error).__name__}: {error}",
             hint=f"{MANIFEST} may be damaged, or a plugin may have changed since.",
         ) from error
-
-
-def _packages(provenance: Mapping[str, Any], names: Collection[str]) -> list[str]:
-    """Distributions, with versions, that the plugins of these names came from when the model was made."""
-    plugins = provenance.get("plugins")
-    return sorted(
-        {
-            f"{plugin.get('distribution')} {plugin.get('version')}"
-            for plugin in (plugins if isinstance(plugins, list) else [])
-            if isinstance(plugin, dict) and plugin.get("name") in names
-        }
-    )
 
 
 def _batches(items: Sequence[object]) -> Iterator[tuple[int, list[object]]]:

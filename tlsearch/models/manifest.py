@@ -12,7 +12,7 @@ from typing import Any
 
 from tlsearch.contracts.task import EARLIEST, TargetSpec
 from tlsearch.errors import BundleError
-from tlsearch.records import Params
+from tlsearch.records import Params, Scalar
 
 FORMAT = 3
 READ = (2, 3)
@@ -22,6 +22,8 @@ MANIFEST = "bundle.json"
 DESCRIPTION = "tlsearch.description"
 """Where the header of the weights has the checksum of `MANIFEST`."""
 MOST_MEMBERS = 1000
+LARGEST = 4096
+"""Pixels of an image side, as a study file may have it."""
 
 _KINDS: Mapping[str, Any] = {
     "classes": list,
@@ -35,6 +37,7 @@ _KINDS: Mapping[str, Any] = {
     "metrics": dict,
     "provenance": dict,
     "calibration": dict,
+    "architecture": dict,
     "members": int,
     "flips": bool,
     "trained_on": list,
@@ -44,6 +47,7 @@ _KINDS: Mapping[str, Any] = {
 """What JSON may hold in the fields of a `Manifest`."""
 _ADDED: Mapping[str, Any] = {
     "calibration": {},
+    "architecture": {},
     "members": 1,
     "flips": False,
     "trained_on": ["train"],
@@ -60,10 +64,11 @@ class Manifest:
     ``metrics`` maps ``val`` and ``test`` to metric names and values; ``provenance`` is for people and
     programs that ask where a model came from (study, trial, seed, data fingerprint, versions).
     ``calibration`` is what the ``task`` fitted, as JSON, empty where it fitted nothing; ``facts`` are the
-    targets', beside their names. The model averages ``members``
-    networks and, with ``flips``, what each says of the mirrored image; all have learned from the splits
-    ``trained_on``. ``digest`` is the SHA-256 of the
-    whole description but for what it says of the weights' file.
+    targets', beside their names. ``architecture`` is the backbone's
+    `BackboneInfo.architecture`: what it is built by where its name is not enough. The model averages
+    ``members`` networks and, with ``flips``, what each says of the mirrored image; all have learned from the
+    splits ``trained_on``. ``digest`` is the SHA-256 of the whole description but for what it says of the
+    weights' file.
     """
 
     format: int
@@ -79,6 +84,7 @@ class Manifest:
     provenance: Mapping[str, Any]
     calibration: Mapping[str, Any]
     digest: str
+    architecture: Mapping[str, Any] = field(default_factory=dict)
     members: int = 1
     flips: bool = False
     trained_on: tuple[str, ...] = ("train",)
@@ -121,6 +127,10 @@ def read_manifest(folder: Path) -> Manifest:
         known["classes"] = tuple(str(name) for name in known["classes"])
         if not known["classes"]:
             raise ValueError("there are no classes")
+        if known["image_size"] is not None and not 1 <= known["image_size"] <= LARGEST:
+            raise ValueError(f"image_size can't be {known['image_size']}")
+        if not all(isinstance(value, Scalar) for value in known["params"].values()):
+            raise TypeError("params can only be numbers, words and truth values")
         known["inputs"] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in known["inputs"].items()

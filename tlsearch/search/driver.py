@@ -35,7 +35,7 @@ RETRIES = 2
 
 
 class Driver:
-    """A `Desk`: every point that it hands out ends in the database with a state and a reason."""
+    """A `Dispatcher`: every point that it hands out ends in the database with a state and a reason."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Driver:
             self._count(record.point, _outcome_of(record))
         self.done = len(finished)
 
-    # The desk
+    # The dispatcher
 
     def next_turn(self) -> list[Point] | None:
         """Points for a worker; empty while all workers are busy, None when it is over."""

@@ -27,7 +27,7 @@ def length(winner: TrialRecord, curve: Sequence[EpochRecord], *, task: Task, met
     Args:
         winner: the trial; a head or a combination has no length.
         curve: its learning curve.
-        task: the study's.
+        task: what is learned.
         metric: the study's.
     """
     if "stopped early" not in winner.reason or not curve:
@@ -35,7 +35,7 @@ def length(winner: TrialRecord, curve: Sequence[EpochRecord], *, task: Task, met
 
     def order(epoch: EpochRecord) -> tuple[float, float]:
         stop = {name.removeprefix("stop_"): value for name, value in epoch.metrics.items() if "stop_" in name}
-        return task.rank(stop, metric) if {metric, task.tie_breaker} <= set(stop) else (-math.inf, 0.0)
+        return task.rank(stop, metric) if {metric, task.tie_breaker} <= stop.keys() else (-math.inf, 0.0)
 
     return max(curve, key=order).epoch
 

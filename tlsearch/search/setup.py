@@ -140,7 +140,7 @@ def prepare(
         audit=found,
         plugins=_plugins(spec, strategies, combinations),
         versions=_versions(),
-        warnings=(*skipped, *_data_warnings(data), *audit.sentences(found)),
+        warnings=(*skipped, *_notes(listed), *_data_warnings(data), *audit.sentences(found)),
     )
 
 
@@ -175,7 +175,7 @@ def examine(spec: StudySpec, *, observe: Observer) -> dict[str, Any]:
         "data", listed["data"], info.inputs, store, seed=spec.seed, threads=threads, observe=observe
     )
     found = _examined(spec, listed, data, store, threads=threads, observe=observe)
-    return {**found, "warnings": [*_data_warnings({"data": data}), *audit.sentences(found)]}
+    return {**found, "warnings": [*_notes(listed), *_data_warnings({"data": data}), *audit.sentences(found)]}
 
 
 def _listed(spec: StudySpec, *, threads: int) -> dict[str, Listed]:
@@ -397,6 +397,15 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return versions
+
+
+def _notes(listed: Mapping[str, Listed]) -> list[str]:
+    """How the data was understood, and what of it was left out."""
+    return [
+        note if section == "data" else f"{section}: {note}"
+        for section, items in listed.items()
+        for note in items.samples.notes
+    ]
 
 
 def _data_warnings(data: Mapping[str, Data]) -> list[str]:

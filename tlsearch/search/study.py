@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -18,23 +18,26 @@ from tlsearch.database.store import Lease, Store
 from tlsearch.errors import DatabaseError, SearchError, StudyConflictError, WorkError
 from tlsearch.files import cache_folder
 from tlsearch.records import ModelRecord, Point, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
-from tlsearch.search import finish, first_heads, hold, ray_cluster, ray_tune, refit
+from tlsearch.search import finish, first_heads, hold, ray_cluster, refit
+from tlsearch.search.backends.local import LocalBackend
+from tlsearch.search.backends.trial_backend import TrialBackend
 from tlsearch.search.budget import Ledger
-from tlsearch.search.crew import Crew, gather
 from tlsearch.search.driver import Driver
 from tlsearch.search.ending import CONFIRM, REFIT, Ending
 from tlsearch.search.entry import begun_with, enter, refuse_conflicts
 from tlsearch.search.finalists import again
 from tlsearch.search.hold import Interruption
 from tlsearch.search.loggers import Journal, open_journal
+from tlsearch.search.phase_sequence import PhaseSequence
 from tlsearch.search.progress import Observer, Snapshot, silent
-from tlsearch.search.relay import Relay
 from tlsearch.search.sampler import Sampler
 from tlsearch.search.setup import Prepared, assign, prepare
 from tlsearch.search.steer import inherited
 from tlsearch.search.turns import Fixed, PointSource, Searching, is_heads
+from tlsearch.search.workers import allocate
 from tlsearch.spec import StudySpec
 from tlsearch.training.objective import settled
+from tlsearch.training.trial import Assignment
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ def run(
     artifacts: str | Path,
     observe: Observer = silent,
     address: str | None = None,
+    local: bool | None = None,
     again: bool = False,
 ) -> StudyResult:
     """Run a study, or go on with it where it was left.
@@ -65,12 +69,14 @@ def run(
         artifacts: where checkpoints, weights and bundles go: a folder, or a URL such as s3://BUCKET/PREFIX.
         observe: told how it goes.
         address: of a Ray cluster; None starts Ray on this machine.
+        local: run trials in this process, without Ray; None where TLSEARCH_LOCAL says so.
         again: this driver replaces one that died, so what was asked of that one is asked of this one.
 
     Raises:
         InputError: something is wrong with the study, found before anything was written.
         WorkError: the search has no result, or the study was lost to another driver or a failing database.
     """
+    here = os.environ.get("TLSEARCH_LOCAL", "") not in ("", "0") if local is None else local
     place = stores.normal(artifacts)
     spec = settled(spec)
     known = refuse_conflicts(spec, database)
@@ -79,7 +85,7 @@ def run(
     def checked(strategies: Mapping[str, Strategy]) -> None:
         # What remains to be done before the first trial takes seconds, and so does Ray.
         over = known is not None and known.state is StudyState.COMPLETE
-        if address is None and not over and not first_heads.may_be_all(spec, strategies):
+        if address is None and not here and not over and not first_heads.may_be_all(spec, strategies):
             ray_cluster.start_early()
 
     # Before Ray starts in a thread: MLflow's import beside it keeps Ray from coming up.
@@ -104,6 +110,7 @@ def run(
             cache=cache,
             observe=observe,
             address=address,
+            local=here,
             again=again,
             journal=journal,
         )
@@ -120,6 +127,7 @@ def _run_prepared(
     cache: Path,
     observe: Observer,
     address: str | None,
+    local: bool,
     again: bool,
     journal: Journal,
 ) -> StudyResult:
@@ -154,6 +162,7 @@ def _run_prepared(
                         interruption=interruption,
                         observe=observe,
                         address=address,
+                        local=local,
                         journal=journal,
                     ).to_the_end()
                 state, reason = (
@@ -197,6 +206,7 @@ class _Run:
     interruption: Interruption
     observe: Observer
     address: str | None
+    local: bool
     journal: Journal
     spec: StudySpec = field(init=False)
     ledger: Ledger = field(init=False)
@@ -307,7 +317,7 @@ class _Run:
     @property
     def _slots(self) -> int:
         """Trials at once; where no worker was needed so far, none is started to find out."""
-        return self._crew.slots if "_crew" in self.__dict__ else 1
+        return self._backend.slots() if "_backend" in self.__dict__ else 1
 
     @cached_property
     def _ending(self) -> Ending:
@@ -368,7 +378,7 @@ class _Run:
             source=source,
             ledger=self.ledger,
             deadline=deadline,
-            slots=lambda: self._crew.share(),
+            slots=lambda: self._backend.slots(),
             groups={info.name: len(info.groups) for info in self.prepared.backbones},
             heads=is_heads(self.prepared.strategies),
             phase=phase,
@@ -383,45 +393,43 @@ class _Run:
         )
 
     @cached_property
-    def _crew(self) -> Crew:
-        """Ray is started, or joined, when the first trial is due."""
-        return gather(
-            self.prepared,
-            store=self.store,
-            lease=self.lease,
-            address=self.address,
-            observe=self.observe,
-        )
-
-    def _drive(self, drivers: Iterator[Driver]) -> None:
-        """Have workers run one driver's points after another's, until there are no more, or time is up."""
-        relay = Relay(drivers)
-        assignment = assign(
+    def _assignment(self) -> Assignment:
+        return assign(
             self.prepared,
             cache=self.cache,
             artifacts=self.folder,
             threads=self.spec.resources.cpus_per_trial,
             cuda=False,
         )
+
+    @cached_property
+    def _backend(self) -> TrialBackend:
+        """What runs the trials; Ray is started, or joined, when the first one is due."""
+        if self.local:
+            return LocalBackend(self._assignment, at_once=self.spec.resources.concurrent or 1)
+        # Here, while Ray starts: its import takes seconds, which a local run has no use for.
+        from tlsearch.search.backends.ray_tune import RayTuneBackend
+
+        workers = allocate(
+            self.prepared, store=self.store, lease=self.lease, address=self.address, observe=self.observe
+        )
+        return RayTuneBackend(workers, self._assignment, self.spec, alone=self.address is None)
+
+    def _drive(self, drivers: Iterator[Driver]) -> None:
+        """Have a backend run one phase's points after another's, until there are no more, or time is up."""
+        phases = PhaseSequence(drivers)
+        first = None
+        if self.address is None and not self.local:
+            first = first_heads.backend(self.prepared, self._assignment)
         try:
-            if self.address is None:
-                first_heads.take(relay, prepared=self.prepared, assignment=assignment)
-            while not relay.over and not self._stopping():
-                ray_tune.run(
-                    relay,
-                    assignment=replace(assignment, cuda=self._crew.gpus > 0, gpu_share=self._crew.gpus),
-                    cpus_per_trial=self.spec.resources.cpus_per_trial,
-                    gpus_per_trial=self._crew.gpus,
-                    slots=self._crew.slots,
-                    epochs=self.spec.budget.epochs,
-                    minimize=self.prepared.metric.minimize,
-                    on_cpus=self._crew.on_cpus,
-                    alone=self.address is None,
-                )
+            if first is not None:
+                first.run(phases)
+            while not phases.over and not self._stopping():
+                self._backend.run(phases)
                 if not self._stopping():
-                    relay.leave()  # its workers were ended, or it is over
+                    phases.leave()  # its workers were ended, or it is over
         except WorkError:
             if not self._stopping():  # whoever stops us may have stopped Ray's processes as well
                 raise
         finally:
-            relay.close()
+            phases.close()

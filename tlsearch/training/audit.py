@@ -51,6 +51,7 @@ def examine(
     found = data.task.findings(counts, metric)
     return {
         "items": sum(len(indices) for indices in data.parts.values()),
+        "notes": list(samples.notes),
         "counts": counts,
         "broken": _counted(list(data.broken)),
         "clashes": _counted([list(names) for names in audit.clashes]),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tlsearch.contracts.dataset import SPLITS, Samples
 from tlsearch.contracts.task import Strata
 from tlsearch.errors import DataError
+from tlsearch.names import alike
 
 IntArray = NDArray[np.int64]
 
@@ -284,7 +285,10 @@ def audit(
     def named(groups: Sequence[Sequence[int]]) -> tuple[tuple[str, ...], ...]:
         return tuple(tuple(samples.names[index] for index in some) for some in groups)
 
-    warnings = []
+    warnings = [
+        f'the {strata.many} "{one}" and "{other}" are written nearly alike'
+        for one, other in alike(strata.names)
+    ]
     if clashes:
         warnings.append(
             f"{len(clashes)} items appear under different labels, such as"
