@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import tlsearch
-from tests.one_process import verify_here, without_ray
+from tests.one_process import one_process, verify_here
 from tlsearch import registry
 from tlsearch.errors import SpecError
 from tlsearch.models.export.write import export
@@ -35,7 +35,7 @@ def searched(tmp_path_factory):
     registry.forget()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TLSEARCH_CACHE", str(folder / "cache"))
-        with without_ray(slots=1, verify=verify_here):
+        with one_process(verify=verify_here):
             result = tlsearch.run(STUDY, db=f"sqlite:///{folder}/s.db", artifacts=folder / "artifacts")
         yield folder, result
     for path in added:
