@@ -16,7 +16,7 @@ from tlsearch.contracts import Backbone
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import EpochResult, Outcome, Point, TrialState
 from tlsearch.spec import parse
-from tlsearch.testing import fixtures
+from tlsearch.testing import classes, fixtures
 from tlsearch.training.trial import Assignment, Workbench
 
 CNN, VIT = "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"
@@ -63,7 +63,7 @@ class Bench(Workbench):
         assert last.outcome.metrics["accuracy"] > 0.25
         again = self.rebuilt(point, last.outcome)
         assert self.log_loss(again) == pytest.approx(last.outcome.metrics["log_loss"], abs=1e-4)
-        plain = Backbone(self.backbone(point.backbone), classes=10)
+        plain = Backbone(self.backbone(point.backbone), *classes(10))
         assert list(again.state_dict()) == list(plain.state_dict())
 
     def rebuilt(self, point: Point, outcome: Outcome) -> Backbone:
@@ -75,7 +75,7 @@ class Bench(Workbench):
             image_size=32,
             strategy=point.strategy,
             params=point.params,
-            classes=10,
+            **fixtures.learned(10),
             state={**self.pretrained(point), **load_file(Path(outcome.artifact.uri))},
         )
 
@@ -90,7 +90,7 @@ class Bench(Workbench):
         val = data.indices["val"]
         with torch.inference_mode():
             logits = model(inputs.to_model(torch.from_numpy(np.asarray(data.array[val]))))
-        return fixtures.score(logits, torch.from_numpy(data.labels[val]))["log_loss"]
+        return fixtures.score(logits, torch.from_numpy(data.targets[val]))["log_loss"]
 
 
 MakeBench = Callable[..., Bench]

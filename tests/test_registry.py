@@ -114,7 +114,7 @@ def test_what_a_plugin_prints_stays_out_of_stdout(install, capsys):
         ("class Plugin:\n    pass\n", "is not a subclass of Strategy"),
         ("from tlsearch.contracts import NoOptions as Plugin\n", "is not a subclass of Strategy"),
         (
-            GOOD + "    api_version = 2\n",
+            GOOD + "    api_version = 3\n",
             "was written for version 2 of the plugin contract; this tlsearch speaks",
         ),
         (GOOD + "    api_version = None\n", "was written for version None"),

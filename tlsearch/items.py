@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlsearch.contracts.images import to_rgb
 from tlsearch.errors import DataError
+from tlsearch.images.decoding import as_rgb, is_deep
 
 _CHANNELS = (1, 3, 4)
 _RIGHT = (
@@ -92,7 +92,7 @@ def _item(value: Any, position: int, modality: str) -> Any:
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if hasattr(value, "getexif"):  # a PIL image
-        return np.asarray(to_rgb(value))
+        return np.asarray(value if is_deep(value) else as_rgb(value))
     if hasattr(value, "detach"):
         value = _channels_last(value.detach().cpu().numpy())
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":

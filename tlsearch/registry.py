@@ -240,7 +240,7 @@ def _load(group: str, name: str) -> object:
         if not (inspect.isclass(kind) and issubclass(kind, base)):
             raise _broken(plugin, f"({plugin.target}) is not a subclass of {base.__name__}")
         version = getattr(kind, "api_version", None)
-        if version != contracts.API_VERSION:
+        if version not in contracts.SPOKEN:
             raise _broken(
                 plugin,
                 f"was written for version {version} of the plugin contract; this tlsearch speaks "

@@ -195,7 +195,7 @@ def _images(data: dict[str, object], seed: int) -> peers.Images:
     parts = {
         name: (
             np.ascontiguousarray(made.data.array[made.data.indices[name]]),
-            made.data.labels[made.data.indices[name]],
+            made.data.targets[made.data.indices[name]],
         )
         for name in ("train", "stop", "val")
     }
@@ -205,5 +205,5 @@ def _images(data: dict[str, object], seed: int) -> peers.Images:
         train=(train[0], train[1]),
         val=parts["val"],
         size=made.data.array.shape[-1],
-        classes=len(made.data.classes),
+        classes=len(made.data.target_spec.names),
     )

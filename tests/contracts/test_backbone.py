@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tlsearch.contracts import Backbone, opaque
+from tlsearch.testing import classes
 from tlsearch.testing.fixtures import tiny_cnn
 from tlsearch.training.frontier import find_frontier
 
@@ -20,7 +21,7 @@ class Both(nn.Module):
 
 def test_the_trunk_is_a_copy_and_the_reference_is_not():
     pretrained = tiny_cnn()
-    model = Backbone(pretrained, classes=3)
+    model = Backbone(pretrained, *classes(3))
     with torch.no_grad():
         for parameter in model.trunk.parameters():
             parameter.add_(1)
@@ -34,7 +35,7 @@ def test_the_trunk_is_a_copy_and_the_reference_is_not():
 
 
 def test_the_source_runs_beside_the_trunk_and_belongs_to_the_frozen_prefix():
-    model = Backbone(tiny_cnn(), classes=3)
+    model = Backbone(tiny_cnn(), *classes(3))
     model.keep_source()
     model.head = Both()
     own, source = model.eval()(IMAGES).chunk(2, dim=1)
@@ -53,7 +54,7 @@ def test_the_source_runs_beside_the_trunk_and_belongs_to_the_frozen_prefix():
 
 
 def test_a_finished_model_looks_back_no_more():
-    model = Backbone(tiny_cnn(), classes=3)
+    model = Backbone(tiny_cnn(), *classes(3))
     assert model.source_head is not None
     model.release_source()
     assert model.source_head is None
@@ -74,7 +75,7 @@ class Branching(nn.Module):
 
 
 def test_an_opaque_module_is_one_operation_behind_the_frontier():
-    model = Backbone(tiny_cnn(), classes=3)
+    model = Backbone(tiny_cnn(), *classes(3))
     model.freeze(1.0)
     model.head = Branching()
     assert "TraceError" in find_frontier(model, IMAGES).reason

@@ -11,12 +11,12 @@ from torch import nn
 
 from tlsearch.contracts import Backbone
 from tlsearch.contracts.layers import LayerPool, layers_of
-from tlsearch.testing import tiny_cnn, tiny_vit
+from tlsearch.testing import classes, tiny_cnn, tiny_vit
 from tlsearch.training.frontier import find_frontier
 
 
 def tapped(make=tiny_cnn, cells: int = 1) -> Backbone:
-    model = Backbone(make(), classes=3)
+    model = Backbone(make(), *classes(3))
     model.tap(cells)
     model.head = nn.Identity()
     return model.eval()
@@ -43,7 +43,7 @@ def test_the_features_are_the_layers_outputs_averaged_and_the_trunks(make):
 
 def test_a_trunk_is_none_the_wiser():
     pretrained = tiny_cnn()
-    plain, model = Backbone(pretrained, classes=3).eval(), tapped()
+    plain, model = Backbone(pretrained, *classes(3)).eval(), tapped()
     assert list(model.trunk.state_dict()) == list(plain.trunk.state_dict())
     assert torch.equal(model.trunk(images()), plain.trunk(images()))
     assert not any(module.training for module in model.modules())
@@ -66,7 +66,7 @@ def test_a_trace_gives_the_same(make, cells):
 
 
 def test_a_tapped_leaf_is_seen_in_a_trace():
-    model = Backbone(tiny_cnn(), classes=3)
+    model = Backbone(tiny_cnn(), *classes(3))
     leaves = layers_of(nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), [["0.weight", "0.bias"]])
     assert leaves == ["0"]
     trunk = nn.Sequential(nn.Conv2d(3, model.info.width, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -135,4 +135,4 @@ def test_layers_are_tapped_once():
     with pytest.raises(ValueError, match="pooled once"):
         model.tap(1)
     with pytest.raises(ValueError, match="not 0"):
-        Backbone(tiny_cnn(), classes=3).tap(0)
+        Backbone(tiny_cnn(), *classes(3)).tap(0)

@@ -113,7 +113,7 @@ def _predictions() -> list[dict[str, Any]]:
     rng = np.random.default_rng(5)
     items = [rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(6)]
     model = bundle.load(OLD_BUNDLE)
-    told = [dataclasses.asdict(one) for one in model.describe(items)]
+    told = [dict(one) for one in model.describe(items)]
     logits = model.logits(items)
     return [{**one, "logits": row.tolist()} for one, row in zip(told, logits, strict=True)]
 

@@ -25,6 +25,7 @@ from tlsearch.contracts import Backbone
 from tlsearch.errors import BundleError, UnknownNameError, WeightsError
 from tlsearch.files import sha256_of
 from tlsearch.models import bundle
+from tlsearch.testing import classes
 
 BACKBONE = "tiny/net"
 
@@ -35,7 +36,7 @@ def made(tmp_path_factory) -> Path:
     pretrained = registry.backbone(BACKBONE, weights="pretrained", image_size=None)
     strategy = registry.strategy("fine_tune")
     params = dict(strategy.default(pretrained.info))
-    network = Backbone(pretrained, classes=3)
+    network = Backbone(pretrained, *classes(3))
     strategy.restore(network, params)
     folder = tmp_path_factory.mktemp("made") / "bundle"
     bundle.write(

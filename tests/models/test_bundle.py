@@ -27,6 +27,7 @@ from tlsearch.files import sha256_of
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Point
+from tlsearch.testing import fixtures
 from tlsearch.testing.attempts import watched
 
 CLASSES = ["ant", "bee", "cat"]
@@ -84,7 +85,7 @@ def trained(tmp_path_factory) -> Callable[[str], Made]:
                 image_size=None,
                 strategy=item.strategy,
                 params=item.params,
-                classes=3,
+                **fixtures.learned(3),
                 state=load_file(Path(outcome.artifact.uri)),
             )
             made[kind] = write(folder / kind, network, item), network
@@ -165,7 +166,7 @@ def test_preprocessing_is_the_bundles_and_not_the_plugins(trained, tmp_path):
         image_size=None,
         strategy="fine_tune",
         params=POINTS["fine_tune"].params,
-        classes=3,
+        **fixtures.learned(3),
         state=network.state_dict(),
         complete=True,
     )
@@ -517,7 +518,7 @@ def from_a_folder(tmp_path) -> Path:
     whole = timm.create_model("test_resnet", num_classes=3, global_pool="max")
     timm.models.save_for_hf(whole, str(folder), safe_serialization=True)
     pretrained = registry.backbone(f"timm/local-dir:{folder}", weights="pretrained", image_size=32)
-    network = Backbone(pretrained, classes=3)
+    network = Backbone(pretrained, *fixtures.classes(3))
     registry.strategy("linear_probe").restore(network, {})
     made = write(tmp_path / "bundle", network.eval(), point("linear_probe"), image_size=32)
     shutil.rmtree(folder)

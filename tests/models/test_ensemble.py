@@ -18,6 +18,7 @@ from tlsearch.errors import BundleError, InputError
 from tlsearch.models import bundle
 from tlsearch.models.ensemble import Ensemble, share_frozen
 from tlsearch.models.export.write import export
+from tlsearch.testing import classes
 
 
 def members(backbone: str = "tiny/net", *, count: int = 3, frozen: int = 2) -> list[Backbone]:
@@ -26,7 +27,7 @@ def members(backbone: str = "tiny/net", *, count: int = 3, frozen: int = 2) -> l
     made = []
     for seed in range(count):
         torch.manual_seed(seed)  # of the head
-        network = Backbone(pretrained, classes=3)
+        network = Backbone(pretrained, *classes(3))
         free = {name for group in pretrained.info.groups[frozen:] for name in group}
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in network.named_parameters():

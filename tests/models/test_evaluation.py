@@ -13,6 +13,7 @@ from tlsearch.contracts import Backbone, Samples
 from tlsearch.errors import DataError
 from tlsearch.models import bundle
 from tlsearch.models.evaluation import evaluate, score_samples
+from tlsearch.testing import classes
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -21,7 +22,7 @@ CLASSES = ("ant", "bee", "cat")
 def model() -> bundle.Model:
     """Untrained, but the same every time."""
     torch.manual_seed(0)
-    network = Backbone(registry.backbone("tiny/net", weights="pretrained", image_size=None), classes=3)
+    network = Backbone(registry.backbone("tiny/net", weights="pretrained", image_size=None), *classes(3))
     torch.nn.init.normal_(network.head.linear.weight)
     manifest = bundle.Manifest(2, CLASSES, "tiny/net", None, {}, "fine_tune", {}, "", 0, {}, {}, {}, "")
     return bundle.Model(network.eval(), network.info.inputs, manifest, Path())

@@ -194,7 +194,7 @@ def test_what_is_made_is_a_trial_that_is_rebuilt_and_scores_what_was_recorded(ki
         image_size=None,
         strategy="mean",  # installed nowhere: a combined model needs its members' strategy alone
         params=made.params,
-        classes=3,
+        **fixtures.learned(3),
         state=load_file(Path(made.artifact.uri)),
     )
     worker = bench(kitchen.folder, SPEC)
@@ -202,7 +202,7 @@ def test_what_is_made_is_a_trial_that_is_rebuilt_and_scores_what_was_recorded(ki
     val = data.indices["val"]
     with torch.inference_mode():
         logits = network(network.info.inputs.to_model(torch.from_numpy(np.asarray(data.array[val]))))
-    again = fixtures.score(logits, torch.from_numpy(data.labels[val]))
+    again = fixtures.score(logits, torch.from_numpy(data.targets[val]))
     assert made.metrics == pytest.approx(again, abs=1e-5)
     assert made.value == made.metrics["accuracy"] == mean.score[0]
     trunk = [name for name in load_file(Path(made.artifact.uri)) if name.startswith("trunk.blocks.0.")]

@@ -21,6 +21,9 @@ from tlsearch.records import HANDED_OUT, StudyState, TrialRecord, TrialRole, Tri
 from tlsearch.search import refit
 from tlsearch.search import study as studies
 from tlsearch.search.progress import Snapshot
+from tlsearch.tasks.classification import Classification
+
+TASK = Classification()
 
 SMALL: dict[str, Any] = {
     "data": {"source": "tiny_colours", "count": 120, "noise": 60.0},

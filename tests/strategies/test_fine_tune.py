@@ -5,11 +5,12 @@ import torch
 
 from tlsearch import registry
 from tlsearch.contracts import Backbone, Recipe
+from tlsearch.testing import classes
 
 
 def prepared(**changes: object) -> tuple[Backbone, dict[str, object]]:
     strategy = registry.strategy("fine_tune")
-    model = Backbone(registry.backbone("tiny/net", weights="pretrained", image_size=None), classes=4)
+    model = Backbone(registry.backbone("tiny/net", weights="pretrained", image_size=None), *classes(4))
     params = {**strategy.default(model.info), **changes}
     strategy.prepare(model, params)
     return model, params

@@ -8,6 +8,7 @@ from torch.nn import functional
 from tlsearch import registry
 from tlsearch.contracts import Backbone, Batch
 from tlsearch.strategies.joint_training import coral
+from tlsearch.testing import classes
 
 TASK = registry.task("classification")
 
@@ -16,7 +17,7 @@ def prepared(**changes: object) -> tuple[Backbone, dict[str, object]]:
     strategy = registry.strategy("joint_training")
     torch.manual_seed(0)
     pretrained = registry.backbone("tiny/net", weights="pretrained", image_size=None)
-    model = Backbone(pretrained, classes=3, source_classes=5)
+    model = Backbone(pretrained, *classes(3), classes(5)[1])
     params = {**strategy.default(model.info), "dropout": 0.0, **changes}
     strategy.prepare(model, params)
     return model.eval(), params
@@ -75,7 +76,7 @@ def test_a_model_is_rebuilt_where_no_source_is_described():
     strategy = registry.strategy("joint_training")
     model, params = prepared()
     strategy.finish(model, params)
-    other = Backbone(registry.backbone("tiny/net", weights="pretrained", image_size=None), classes=3)
+    other = Backbone(registry.backbone("tiny/net", weights="pretrained", image_size=None), *classes(3))
     strategy.prepare(other, params)
     strategy.finish(other, params)
     other.load_state_dict(model.state_dict())

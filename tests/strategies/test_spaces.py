@@ -12,6 +12,7 @@ from optuna.distributions import CategoricalDistribution
 from tlsearch import registry
 from tlsearch.contracts import Backbone, BackboneInfo, HeadStrategy, InputSpec, Pretrained, Recipe
 from tlsearch.search import space as spaces
+from tlsearch.testing import classes
 
 BUILT_INS = ["linear_probe", "fine_tune", "joint_training", "feature_copy"]
 
@@ -81,7 +82,7 @@ def test_the_prepared_model_gives_logits_and_depends_on_its_arguments_alone(name
 
     def built() -> Backbone:
         torch.manual_seed(3)
-        model = Backbone(registry.backbone("tiny/net", weights="pretrained", image_size=None), classes=4)
+        model = Backbone(registry.backbone("tiny/net", weights="pretrained", image_size=None), *classes(4))
         strategy.prepare(model, params)
         return model.eval()
 

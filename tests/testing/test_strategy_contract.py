@@ -283,7 +283,7 @@ def test_a_name_that_is_not_installed():
 
 def test_a_strategy_that_does_not_load_fails_one_check():
     class Newer(FineTuning):
-        api_version = 2
+        api_version = 3
 
     with fixtures.installed(strategies={"newer": Newer}):
         (result,) = check_strategy("newer")

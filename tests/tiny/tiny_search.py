@@ -25,6 +25,7 @@ from tlsearch.search.progress import Snapshot, silent
 from tlsearch.search.setup import Prepared, prepare
 from tlsearch.search.turns import Fixed, is_heads
 from tlsearch.spec import StudySpec
+from tlsearch.testing import fixtures
 
 CLASSES = ("plain", "<b>bold & <i>brash", "<img src=x onerror=alert(1)>")
 """Names that a page must not take for HTML."""
@@ -172,7 +173,7 @@ def _pin(store: Store, lease: Lease, prepared: Prepared, trial: TrialRecord, fol
         image_size=None,
         strategy=trial.strategy,
         params=trial.params,
-        classes=len(prepared.dataset.classes),
+        **fixtures.learned(len(prepared.dataset.classes)),
         state=load_file(trial.artifact.uri),
     )
     trials = store.trials(lease.study)

@@ -32,7 +32,7 @@ def samples_of(items: list[np.ndarray], labels: list[int], splits: list[str] | N
 def look(tmp_path: Path):
     def run(samples: Samples, *, metric: str = "accuracy", **more: Any) -> dict[str, Any]:
         store = ArrayStore(tmp_path / "items")
-        hashed = data.fingerprint(samples)
+        hashed = data.fingerprint(samples, Classification())
         encoded = data.prepare(
             samples,
             INPUTS,
@@ -127,7 +127,7 @@ def test_tiny_classes_plain_pictures_and_clashes(look):
 def test_test_items_that_stand_in_the_source_data(look):
     items = noise(40)
     samples = samples_of(items, [0, 1] * 20, ["train"] * 30 + ["val"] * 5 + ["test"] * 5)
-    _, hashes = data.fingerprint(samples)
+    _, hashes = data.fingerprint(samples, Classification())
     source = {hashes[0]: ["trained on"], hashes[38]: ["big/1.png", "big/2.png"]}
     found = look(samples, source=source)
     assert found["source_copies"] == {"count": 1, "examples": [["38.png", "big/1.png"]]}

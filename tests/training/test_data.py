@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from tlsearch.contracts import Strata
 from tlsearch.contracts.dataset import NoOptions, Samples
 from tlsearch.contracts.images import ImageInput
 from tlsearch.datasets.digits import Digits
@@ -26,6 +27,17 @@ HALF = (0.5, 0.5, 0.5)
 INPUTS = ImageInput(16, HALF, HALF)
 
 
+TASK = Classification()
+
+
+def strata_of(samples: Samples) -> Strata:
+    return TASK.strata(np.asarray(samples.targets), samples.spec)
+
+
+def fingerprint(samples: Samples, **more: int) -> tuple[str, list[str]]:
+    return data.fingerprint(samples, TASK, **more)
+
+
 def listed(labels, *, contents=None, classes=None, **more) -> tuple[Samples, list[str]]:
     """Samples of text, and their hashes; contents are unique unless given."""
     contents = contents if contents is not None else [f"item {index}" for index in range(len(labels))]
@@ -36,11 +48,11 @@ def listed(labels, *, contents=None, classes=None, **more) -> tuple[Samples, lis
         names=[f"name {index}" for index in range(len(labels))],
         **more,
     )
-    return samples, data.fingerprint(samples)[1]
+    return samples, fingerprint(samples)[1]
 
 
 def cut(samples, hashes, *, val=0.2, test=0.2, stop=0.1, seed=0):
-    return data.split(samples, hashes, val=val, test=test, stop=stop, seed=seed)
+    return data.split(samples, hashes, strata_of(samples), val=val, test=test, stop=stop, seed=seed)
 
 
 def permuted(samples: Samples, order: list[int]) -> Samples:
@@ -60,18 +72,18 @@ def permuted(samples: Samples, order: list[int]) -> Samples:
 def test_fingerprint_is_of_content_and_label_not_of_order_or_path(tmp_path):
     labels = [0, 1, 1, 0, 2] * 40
     samples, hashes = listed(labels)
-    whole, _ = data.fingerprint(samples)
+    whole, _ = fingerprint(samples)
     order = list(range(200))
     random.Random(0).shuffle(order)
-    moved, moved_hashes = data.fingerprint(permuted(samples, order), threads=4)
+    moved, moved_hashes = fingerprint(permuted(samples, order), threads=4)
     assert moved == whole
     assert moved_hashes == [hashes[index] for index in order]
-    assert data.fingerprint(replace(samples, names=["x"] * 200))[0] == whole
-    assert data.fingerprint(replace(samples, labels=[1, *labels[1:]]))[0] != whole
-    assert data.fingerprint(replace(samples, items=["other", *samples.items[1:]]))[0] != whole
+    assert fingerprint(replace(samples, names=["x"] * 200))[0] == whole
+    assert fingerprint(replace(samples, labels=[1, *labels[1:]]))[0] != whole
+    assert fingerprint(replace(samples, items=["other", *samples.items[1:]]))[0] != whole
     # Class indices may differ where the names are the same.
     renamed = replace(samples, labels=[2 - label for label in labels], classes=samples.classes[::-1])
-    assert data.fingerprint(renamed)[0] == whole
+    assert fingerprint(renamed)[0] == whole
 
 
 def test_item_hashes(tmp_path):
@@ -83,12 +95,12 @@ def test_item_hashes(tmp_path):
         *(array.reshape(2, 3).copy(order="F"), tmp_path / "fifo", tmp_path / "none"),
     ]
     samples = Samples(items=items, labels=[0] * 9, classes=("x",), names=[str(i) for i in range(9)])
-    _, hashes = data.fingerprint(samples)
+    _, hashes = fingerprint(samples)
     assert hashes[0] == hashes[1] == hashes[2]
     assert hashes[3] == hashes[6]
     assert len(set(hashes)) == 6
     with pytest.raises(DataError, match="8 is a float"):
-        data.fingerprint(replace(samples, items=[*items[:8], 1.5]))
+        fingerprint(replace(samples, items=[*items[:8], 1.5]))
 
 
 @st.composite
@@ -254,12 +266,19 @@ def test_high_shares_leave_every_class_an_item_in_train():
     }
 
 
+def audited(samples: Samples, hashes: list[str]) -> data.Audit:
+    strata, spec = strata_of(samples), samples.spec
+    return data.audit(
+        samples, hashes, cut(samples, hashes), strata, lambda index: TASK.plain(samples.targets[index], spec)
+    )
+
+
 def test_audit():
     labels = [0] * 40 + [1] * 4 + [0, 1, 0]
     contents = [*range(44), "clash", "clash", 0]
     splits = ["train"] * 46 + ["test"]
     samples, hashes = listed(labels, contents=contents, splits=splits, classes=("many", "few"))
-    audit = data.audit(samples, hashes, cut(samples, hashes))
+    audit = audited(samples, hashes)
     assert sum(sum(count.values()) for count in audit.counts.values()) == 47
     assert audit.counts["test"] == {"many": 1, "few": 0}
     assert audit.clashes == (("name 44", "name 45"),)
@@ -270,7 +289,7 @@ def test_audit():
     assert "name 0 and name 46" in text
     assert 'test has no item of 1 classes, such as "few"' in text
     even, hashes = listed([0, 1] * 20)
-    assert data.audit(even, hashes, cut(even, hashes)).warnings == ()
+    assert audited(even, hashes).warnings == ()
 
 
 @pytest.fixture
@@ -300,7 +319,7 @@ def test_prepare_photographs(photos, tmp_path):
     assert result.array.dtype == np.uint8
     assert not result.array.flags.writeable
     assert all((result.array[index] == INPUTS.encode(samples.items[index])).all() for index in (0, 31, 59))
-    assert result.labels.tolist() == [0] * 30 + [1] * 30
+    assert result.targets.tolist() == [0] * 30 + [1] * 30
     assert {name: len(indices) for name, indices in result.indices.items()} == {
         "train": 32,
         "stop": 4,
@@ -421,7 +440,7 @@ def test_load_data_from_a_study_file(photos, tmp_path):
         {"source": "folder", "path": str(photos), "split": {"val": 0.3}, "horizontal_flip": False}
     )
     result = sources.load(sources.listing(described), INPUTS, ArrayStore(tmp_path / "store"), seed=0)
-    assert result.classes == ("china", "flower")
+    assert result.target_spec.names == ("china", "flower")
     assert len(result.indices["val"]) == 18
     assert not result.mirror
 

@@ -70,7 +70,7 @@ def test_an_epoch_shows_every_training_item_once(make):
     rows = torch.cat([inputs[0] for inputs, _ in told])
     nearest = torch.cdist(rows, features).argmin(dim=1)
     assert sorted(nearest.tolist()) == list(range(len(train)))
-    labels = torch.from_numpy(feed.data.labels[train])
+    labels = torch.from_numpy(feed.data.targets[train])
     assert torch.equal(torch.cat([targets for _, targets in told]), labels[nearest])
 
 
@@ -181,7 +181,7 @@ def test_held_out_items_are_never_augmented(make):
     images = feed.inputs.to_model(torch.from_numpy(np.asarray(feed.data.array[val])))
     with torch.inference_mode():
         torch.testing.assert_close(logits, model(images), atol=1e-5, rtol=1e-5)
-    assert torch.equal(labels, torch.from_numpy(feed.data.labels[val]))
+    assert torch.equal(labels, torch.from_numpy(feed.data.targets[val]))
     assert feed.counts.evaluated == len(val)
 
 
@@ -250,7 +250,7 @@ def test_mixup_blends_inputs_and_labels_alike(make):
                 continue
             blended += 1
             share, other = target.max(), target.max(dim=0).indices
-            labels = torch.from_numpy(feed.data.labels[items])
+            labels = torch.from_numpy(feed.data.targets[items])
             best = min(
                 float((share * images[i] + (1 - share) * images[j] - row).abs().max())
                 for i in torch.nonzero(labels == other).flatten()

@@ -11,6 +11,7 @@ from tiny_bench import bench, outcomes, point, results, study
 
 from tlsearch import registry
 from tlsearch.records import Point, TrialRole, TrialState
+from tlsearch.tasks.classification import Classification
 from tlsearch.training.data import Data, prepare
 from tlsearch.training.item_sets import NOT_TEST, items_of, key_of, reshuffles
 
@@ -36,7 +37,7 @@ def test_a_repeated_run_draws_its_own_split_of_the_same_items(data: Data) -> Non
         assert np.array_equal(one.indices["test"], data.indices["test"])
         sizes = {name: len(one.indices[name]) - len(data.indices[name]) for name in NOT_TEST}
         assert all(abs(size) <= 2 for size in sizes.values()), sizes
-        counts = np.bincount(data.labels[one.indices["val"]], minlength=3)
+        counts = np.bincount(data.targets[one.indices["val"]], minlength=3)
         assert counts.max() - counts.min() <= 1
     assert not np.array_equal(drawn[1].indices["val"], drawn[2].indices["val"])
     again = items_of(data, as_role(point(), TrialRole.CONFIRM, 1), heads=False)
@@ -63,7 +64,9 @@ def made(tmp_path: Path, count: int, **changes: object) -> Data:
 
     samples = replace(Colours().load(ColoursOptions(count=count)), **changes)
     inputs = registry.backbone("tiny/net", weights="random", image_size=None).info.inputs
-    return prepare(samples, inputs, ArrayStore(tmp_path), val=0.2, test=0.2, seed=0, mirror=True)
+    return prepare(
+        samples, inputs, ArrayStore(tmp_path), task=Classification(), val=0.2, test=0.2, seed=0, mirror=True
+    )
 
 
 def test_groups_stay_together_in_a_split_that_is_drawn_again(tmp_path: Path) -> None:

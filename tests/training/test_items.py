@@ -33,7 +33,7 @@ def listed(folder: Path) -> Listed:
 
 
 def fixed(found: Listed, *, aside: tuple[int, ...] = ()) -> StudyItems:
-    parts = split(found.samples, found.hashes, val=0.2, test=0.2, stop=0.1, seed=0)
+    parts = split(found.samples, found.hashes, found.strata, val=0.2, test=0.2, stop=0.1, seed=0)
     return StudyItems.from_json(items.fix(found, parts, aside, None).to_json())
 
 
@@ -116,7 +116,7 @@ def test_splits_of_the_data_that_were_changed_are_refused(tmp_path: Path) -> Non
 
 def test_source_data_is_fixed_too(tmp_path: Path) -> None:
     found, source = listed(draw(tmp_path / "d")), listed(draw(tmp_path / "s", each=3))
-    parts = split(found.samples, found.hashes, val=0.2, test=0.2, stop=0.1, seed=0)
+    parts = split(found.samples, found.hashes, found.strata, val=0.2, test=0.2, stop=0.1, seed=0)
     known = items.fix(found, parts, (), source)
     items.carried(known, found, source)
     for other in (None, found):

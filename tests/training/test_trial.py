@@ -55,13 +55,13 @@ def reloaded_scores(worker: Workbench, item: Point, outcome: Outcome, weights: s
         image_size=spec.data.image_size,
         strategy=item.strategy,
         params=item.params,
-        classes=len(data.classes),
+        **fixtures.learned(len(data.target_spec.names)),
         state=load_file(Path(outcome.artifact.uri)),
     )
     val = data.indices["val"]
     images = model.info.inputs.to_model(torch.from_numpy(np.asarray(data.array[val])))
     with torch.inference_mode():
-        return dict(fixtures.score(model(images), torch.from_numpy(data.labels[val])))
+        return dict(fixtures.score(model(images), torch.from_numpy(data.targets[val])))
 
 
 @pytest.mark.parametrize("item", EVERY_STRATEGY, ids=tell)

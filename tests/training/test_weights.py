@@ -11,12 +11,13 @@ from tlsearch import registry
 from tlsearch.contracts import Backbone
 from tlsearch.files import sha256_of
 from tlsearch.models.rebuild import fill
+from tlsearch.testing import classes
 from tlsearch.training import weights
 
 
 def model() -> Backbone:
     torch.manual_seed(0)
-    return Backbone(registry.backbone("tiny/net", weights="pretrained", image_size=None), classes=3)
+    return Backbone(registry.backbone("tiny/net", weights="pretrained", image_size=None), *classes(3))
 
 
 def test_only_what_differs_from_the_pretrained_trunk_is_saved():

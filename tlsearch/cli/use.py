@@ -45,6 +45,7 @@ def predict(
     Probabilities are calibrated on the study's validation split.
     """
     model = model_of(study, db)
+    task = model.task
     found = [named for item in items for named in model.inputs.find(item)]
     for item in items:
         if model.inputs.modality == "image" and os.path.isdir(item):
@@ -54,18 +55,18 @@ def predict(
     if json:
         output.print_json(predictions)
     elif csv:
+        rows = [task.cells(one, model.target_spec) for one in predictions]
         output.print_csv(
-            ["item", "label", "probability", *model.classes, "error"],
+            ["item", *(heading for heading, _ in task.cells(task.unreadable, model.target_spec)), "error"],
             [
-                [p.item, p.label, p.probability, *(p.probabilities.get(c) for c in model.classes), p.error]
-                for p in predictions
+                [one.item, *(value for _, value in row), one.error]
+                for one, row in zip(predictions, rows, strict=True)
             ],
         )
     else:
         for prediction in predictions:
-            likely = list(prediction.probabilities.items())[:top]
-            told = ", ".join(f"{name} {share:.4f}" for name, share in likely)
-            print(f"{prediction.item}: {told or 'unreadable: ' + str(prediction.error)}")
+            told = f"unreadable: {prediction.error}" if prediction.error else task.say(prediction, top=top)
+            print(f"{prediction.item}: {told}")
     if any(prediction.error for prediction in predictions):
         raise typer.Exit(2)
 

@@ -88,22 +88,26 @@ def try_batch(spec: StudySpec, name: str, cuda: bool) -> tuple[int, int]:
         TrialError: not even one fits.
     """
     import torch
-    from torch.nn.functional import cross_entropy
 
-    from tlsearch.contracts import Backbone
+    from tlsearch.contracts import Backbone, TargetSpec
     from tlsearch.errors import TrialError
+    from tlsearch.training.objective import task_of
 
     weights = next(backbone.weights for backbone in spec.backbones if backbone.name == name)
     pretrained = registry.backbone(name, weights=weights, image_size=spec.data.image_size)
     device = torch.device("cuda" if cuda else "cpu")
-    model = Backbone(pretrained, classes=2).requires_grad_(True).to(device).train()
+    model = (
+        Backbone(pretrained, task_of(spec), TargetSpec(("one", "other")))
+        .requires_grad_(True)
+        .to(device)
+        .train()
+    )
     inputs = pretrained.info.inputs
     asked = fits = _largest_batch(spec)
     while True:
         try:
             batch = inputs.to_model(inputs.example(fits)).to(device)
-            labels = torch.zeros(fits, dtype=torch.long, device=device)
-            torch.autograd.backward(cross_entropy(model(batch), labels))
+            torch.autograd.backward(model(batch).float().square().mean())
             return asked, fits
         except torch.OutOfMemoryError:
             if fits == 2:  # batch normalization has no statistics of a single item

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tlsearch.contracts.inputs import InputSpec
 from tlsearch.contracts.layers import LayerPool, Tap, collecting, layers_of
+from tlsearch.contracts.task import TargetSpec, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,55 +63,69 @@ class Pretrained:
 
 
 class LinearHead(nn.Module):
-    """Dropout, then one linear layer: features (B, width) to logits (B, classes).
+    """Dropout, then one linear layer: features (B, width) to outputs (B, outputs).
 
     Starts at small weights and zero bias, so that the first steps don't shake the trunk.
     """
 
-    def __init__(self, width: int, classes: int, *, dropout: float = 0.0) -> None:
+    def __init__(self, width: int, outputs: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(width, classes)
+        self.linear = nn.Linear(width, outputs)
         nn.init.normal_(self.linear.weight, std=0.01)
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits (B, classes) of features (B, width)."""
-        logits: Tensor = self.linear(self.dropout(features))
-        return logits
+        """Outputs (B, outputs) of features (B, width)."""
+        outputs: Tensor = self.linear(self.dropout(features))
+        return outputs
 
 
 class Backbone(nn.Module):
-    """A pretrained trunk with a new head for the target's classes: what a strategy prepares.
+    """A pretrained trunk with a new head for a task's targets: what a strategy prepares.
 
-    ``forward`` maps a batch of inputs to logits (B, classes). The trunk is a copy: ``pretrained`` is never
-    trained, and strategies look back at it through `reference`, `keep_source` and `source_head`.
+    ``forward`` maps a batch of inputs to the task's outputs, such as logits (B, classes). The trunk is a
+    copy: ``pretrained`` is never trained, and strategies look back at it through `reference`, `keep_source`
+    and `source_head`.
 
     Attributes:
         info: of the backbone.
-        classes: of the target.
-        source_classes: of the study's source data, or None where there is none.
+        task: what is learned.
+        target_spec: what its targets are.
+        source_spec: what those of the study's source data are, or None where there is none.
         trunk: inputs to features (B, width).
         source_trunk: None, or after `keep_source` the pretrained trunk.
-        head: features (B, width) to logits; after `keep_source` it is given the source features as well.
+        head: features (B, width) to outputs; after `keep_source` it is given the source features as well.
         width: features per item that the head is given: the trunk's own, after `tap` those of all layers.
         layers: names of the trunk's modules that are tapped; none before `tap`.
     """
 
-    def __init__(self, pretrained: Pretrained, *, classes: int, source_classes: int | None = None) -> None:
+    def __init__(
+        self, pretrained: Pretrained, task: Task, spec: TargetSpec, source: TargetSpec | None = None
+    ) -> None:
         super().__init__()
         self.info = pretrained.info
-        self.classes = classes
-        self.source_classes = source_classes
+        self.task = task
+        self.target_spec = spec
+        self.source_spec = source
         self.trunk = copy.deepcopy(pretrained.trunk)
         self.source_trunk: nn.Module | None = None
         self.width = pretrained.info.width
         self.layers: tuple[str, ...] = ()
         self.pool: LayerPool | None = None
-        self.head: nn.Module = LinearHead(pretrained.info.width, classes)
+        self.head: nn.Module = self.new_head()
         # Outside the module tree on purpose: it is a teacher, not a part of the model.
         self._pretrained: Pretrained | None = pretrained
         self._reference: Mapping[str, Tensor] = {}
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a vector head puts out: one for each class, say."""
+        return len(self.target_spec.names)
+
+    def new_head(self, *, dropout: float = 0.0) -> nn.Module:
+        """A fresh head, as the task makes it, for the trunk's features."""
+        return self.task.head(self.info.width, self.target_spec, dropout=dropout)
 
     @property
     def source_head(self) -> nn.Module | None:
@@ -170,12 +185,12 @@ class Backbone(nn.Module):
         self._pretrained, self._reference = None, {}
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits (B, classes) of a batch of inputs."""
+        """Outputs of a batch of inputs."""
         features = [self._features(inputs)]
         if self.source_trunk is not None:
             features.append(self.source_trunk(inputs))
-        logits: Tensor = self.head(*features)
-        return logits
+        outputs: Tensor = self.head(*features)
+        return outputs
 
     def _features(self, inputs: Tensor) -> Tensor:
         if self.pool is None:

@@ -1,4 +1,4 @@
-"""What a data set plugin implements: list the items, say their labels."""
+"""What a data set plugin implements: list the items, say their targets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+
+from tlsearch.contracts.recipe import API_VERSION
+from tlsearch.contracts.task import EARLIEST, TargetSpec
 
 SPLITS = ("train", "val", "test")
 
@@ -25,15 +29,17 @@ class NoOptions(DatasetOptions):
 Options = TypeVar("Options", bound=DatasetOptions)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Samples:
-    """Labelled items, not yet decoded. All sequences are as long as ``items``.
+    """Items and their targets, not yet decoded. All sequences are as long as ``items``.
 
     Attributes:
         items: what the backbone's `InputSpec` encodes: a ``Path``, a uint8 array (H, W) or (H, W, 3),
             a string. May be lazy: only ``len`` and indexing are used, each item at least twice.
-        labels: index into ``classes`` of every item.
-        classes: names, in the order of their indices.
+        targets: one of every item: raw, as `Task.describe` takes them, or encoded by ``spec`` (the index of a
+            class).
+        spec: what the targets are, such as the class names in the order of their indices; None where the
+            task is to find out.
         names: how to call an item when it is broken, such as its path inside the data set.
         splits: ``train``, ``val`` or ``test`` of every item, where the data says so; else None, and
             items are split by content.
@@ -43,21 +49,62 @@ class Samples:
     """
 
     items: Sequence[Any]
-    labels: Sequence[int]
-    classes: tuple[str, ...]
+    targets: Sequence[Any] | NDArray[Any]
+    spec: TargetSpec | None
     names: Sequence[str]
     splits: Sequence[str] | None = None
     groups: Sequence[str] | None = None
     broken: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def __init__(
+        self,
+        items: Sequence[Any],
+        targets: Sequence[Any] | NDArray[Any] = (),
+        spec: TargetSpec | Sequence[str] | None = None,
+        names: Sequence[str] = (),
+        splits: Sequence[str] | None = None,
+        groups: Sequence[str] | None = None,
+        broken: tuple[str, ...] = (),
+        notes: tuple[str, ...] = (),
+        *,
+        labels: Sequence[int] | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        """``labels`` and ``classes``: class targets and their names, as version 1 called them."""
+        described = classes if classes is not None else spec
+        if described is not None and not isinstance(described, TargetSpec):
+            described = TargetSpec(tuple(described))
+        given = {
+            "items": items,
+            "targets": labels if labels is not None else targets,
+            "spec": described,
+            "names": names,
+            "splits": splits,
+            "groups": groups,
+            "broken": broken,
+            "notes": notes,
+        }
+        for name, value in given.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def labels(self) -> Sequence[Any] | NDArray[Any]:
+        """Class targets, as version 1 of the contract called them."""
+        return self.targets
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, or of what else the spec names; none where nobody knows yet."""
+        return self.spec.names if self.spec is not None else ()
+
 
 class DatasetSource(abc.ABC, Generic[Options]):
     """A plugin that lists labelled items. Its entry point's name is the study file's ``source``."""
 
-    api_version: ClassVar[int] = 1
+    api_version: ClassVar[int] = API_VERSION
     modality: ClassVar[str] = "image"
-    task: ClassVar[str] = "classification"
+    task: ClassVar[str] = EARLIEST
     """What its targets are for, where a study file doesn't say."""
     options: ClassVar[type[DatasetOptions]] = NoOptions
     mirror: ClassVar[bool] = True

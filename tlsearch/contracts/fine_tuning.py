@@ -10,7 +10,7 @@ from typing import Any
 
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from tlsearch.contracts.backbone import Backbone, BackboneInfo, LinearHead
+from tlsearch.contracts.backbone import Backbone, BackboneInfo
 from tlsearch.contracts.strategy import Space, Strategy, split_decay
 from tlsearch.records import Params
 
@@ -76,9 +76,9 @@ class FineTuning(Strategy):
         ]
 
     def prepare(self, model: Backbone, params: Params) -> None:
-        """Freeze the first groups and put a fresh linear head on."""
+        """Freeze the first groups and put a fresh head on."""
         model.freeze(number(params, "freeze_depth"))
-        model.head = LinearHead(model.info.width, model.classes, dropout=number(params, "dropout"))
+        model.head = model.new_head(dropout=number(params, "dropout"))
 
     def param_groups(self, model: Backbone, params: Params) -> list[dict[str, Any]]:
         """One learning rate per group: the head's, then each group's smaller the nearer to the input."""

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from tlsearch.records import Params
 
-API_VERSION = 1
-"""Version of these contracts; a plugin written for another one is refused with a sentence."""
+API_VERSION = 2
+"""Version of these contracts; a plugin written for one that isn't in `SPOKEN` is refused with a sentence."""
+SPOKEN = (1, 2)
+"""Version 1 knew classes alone: its data sets list ``labels`` and ``classes``, which are read as targets."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ class Strategy(abc.ABC):
     api_version: ClassVar[int] = API_VERSION
     requires_source: ClassVar[bool] = False
     """Whether it trains on the study's ``source_data`` too; offered only where that is given."""
+    tasks: ClassVar[tuple[str, ...]] = ()
+    """Names of the tasks that it can do; any, where it names none."""
     precedence: ClassVar[int] = 50
     """Where a study names no strategies, those of a lower number are tried first, equal ones by name."""
 
@@ -173,19 +175,19 @@ class HeadStrategy(Strategy):
         """
         return 0
 
-    def head(self, width: int, classes: int, params: Params) -> nn.Module:
+    def head(self, width: int, outputs: int, params: Params) -> nn.Module:
         """An unfitted head of the same kind, to load saved weights into; linear by default.
 
         Buffers may have any size: they take the size they were saved with.
         """
-        return nn.Linear(width, classes)
+        return nn.Linear(width, outputs)
 
     def prepare(self, model: Backbone, params: Params) -> None:
         """Freeze the whole trunk and put an unfitted head on it."""
         model.freeze(1.0)
         if cells := self.layer_cells(params):
             model.tap(cells)
-        model.head = self.head(model.width, model.classes, params)
+        model.head = self.head(model.width, model.outputs, params)
 
 
 def split_decay(

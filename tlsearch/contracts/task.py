@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from tlsearch.contracts.recipe import API_VERSION, LinearRecipe, Recipe
 from tlsearch.errors import SpecError, did_you_mean
 
+EARLIEST = "classification"
+"""The task of data sets, studies, audits and bundles that name none: once there was no other."""
+
 Scores = Mapping[str, float]
 """Values by the names of a task's metrics."""
 
@@ -76,6 +79,8 @@ class Strata:
         one: what a kind is called, such as ``class``.
         many: what several are called.
         required: whether every kind must stand in train and in each split that is cut.
+
+    Every item is of one kind at least.
     """
 
     of: Sequence[tuple[int, ...]]
@@ -109,12 +114,16 @@ class Task(abc.ABC):
     # What targets are
 
     @abc.abstractmethod
-    def describe(self, targets: Sequence[Any]) -> TargetSpec:
+    def describe(self, targets: Sequence[Any] | NDArray[Any]) -> TargetSpec:
         """What raw targets are, where their data set doesn't say."""
 
     @abc.abstractmethod
-    def encode(self, targets: Sequence[Any], spec: TargetSpec) -> NDArray[Any]:
-        """Targets as an array (N, ...): what batches are made of."""
+    def encode(self, targets: Sequence[Any] | NDArray[Any], spec: TargetSpec) -> NDArray[Any]:
+        """Targets, raw, encoded or as `plain` gives them, as an array (N, ...): what batches are made of.
+
+        Raises:
+            DataError: one isn't what ``spec`` says.
+        """
 
     @abc.abstractmethod
     def plain(self, target: Any, spec: TargetSpec) -> Any:
@@ -153,12 +162,22 @@ class Task(abc.ABC):
         Raises:
             ValueError: such targets can't be blended.
         """
-        raise ValueError(f"mixup blends targets, which {type(self).__name__} can't")
+        if not targets.is_floating_point():
+            raise ValueError(f"mixup blends targets, which {type(self).__name__} can't")
+        return targets.lerp(partners, 1 - share)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean losses (H,) of H models at once, not regularized: outputs (N, C, H), targets (N, ...)."""
         recipe = LinearRecipe(learning_rate=0.0)
         return torch.stack([self.loss(each, targets, recipe) for each in outputs.unbind(dim=2)])
+
+    def columns(self, targets: Tensor, spec: TargetSpec) -> Tensor:
+        """Targets as numbers (N, K), float64, to which a ridge regression can be fitted."""
+        return targets.double().reshape(len(targets), -1)
+
+    def moved(self, before: Tensor, after: Tensor) -> float:
+        """How far outputs (N, K) moved, by their standard deviation; inf where another thing is predicted."""
+        return float((before - after).abs().max() / before.std())
 
     def output_gradient(self, outputs: Tensor, targets: Tensor, recipes: Sequence[LinearRecipe]) -> Tensor:
         """The gradient of the losses of H heads at their outputs (B, C, H), of the same shape.
@@ -184,6 +203,15 @@ class Task(abc.ABC):
         evaluator.update(outputs, targets)
         return evaluator.compute()
 
+    def evaluate(
+        self, outputs: Tensor, targets: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> tuple[Scores, Scores]:
+        """What a user is told of a finished model: its metrics, calibrated ones too, and one by name.
+
+        The second is for each of the spec's names that occurs, such as a class's recall.
+        """
+        return self.score(outputs, targets, spec), {}
+
     def metric(self, name: str) -> Metric:
         """The metric of that name; the default where it is empty.
 
@@ -202,3 +230,49 @@ class Task(abc.ABC):
         """A key that is larger for the better of two models; ties are told apart by ``tie_breaker``."""
         first, second = self.metric(metric), self.metric(self.tie_breaker)
         return first.signed(scores[first.name]), second.signed(scores[second.name])
+
+    # How it is used
+
+    probabilities: ClassVar[bool] = False
+    """Whether `decode` gives probabilities of the spec's names: reports show their confusion."""
+    unreadable: ClassVar[Mapping[str, Any]] = {}
+    """What `predict` tells, by name, of an item that can't be read."""
+
+    def average(self, outputs: Tensor) -> Tensor:
+        """One prediction (B, ...) of several (B, n, ...) of the same items: networks, or views."""
+        return outputs.mean(dim=1)
+
+    def calibrate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Any]:
+        """What a model is to remember so that its predictions mean what they say, as JSON holds it.
+
+        Args:
+            outputs: (N, ...) of held-out items.
+            targets: theirs.
+        """
+        return {}
+
+    def check_calibration(
+        self, outputs: Tensor, targets: Tensor, calibration: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """What calibration does on items that it wasn't fitted on, to stand beside it."""
+        return {}
+
+    def decode(self, outputs: Tensor, calibration: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Calibrated outputs, and what they mean in the user's terms (probabilities); exports trace this."""
+        return outputs, outputs
+
+    @abc.abstractmethod
+    def predict(self, decoded: NDArray[Any], spec: TargetSpec) -> Mapping[str, Any]:
+        """A prediction as JSON holds it, of one item's second part of `decode`."""
+
+    def say(self, prediction: Mapping[str, Any], *, top: int) -> str:
+        """A prediction in a few words: at most the ``top`` likeliest answers, where there are several."""
+        told = {name: prediction[name] for name in self.unreadable}
+        return ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in told.items()
+        )
+
+    def cells(self, prediction: Mapping[str, Any], spec: TargetSpec) -> list[tuple[str, Any]]:
+        """A prediction as columns of a table: headings, the same for each item, and values."""
+        return [(name, prediction[name]) for name in self.unreadable]

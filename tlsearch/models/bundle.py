@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ from tlsearch.errors import BundleError, DataError, TlsearchError, UnknownNameEr
 from tlsearch.files import flush_folder, sha256_of, write_durably
 from tlsearch.items import items_of, missing
 from tlsearch.models import stored
-from tlsearch.models.calibration import temperature_of
 from tlsearch.models.ensemble import Ensemble, joined, separated
 from tlsearch.models.manifest import (
     DESCRIPTION,
@@ -40,6 +39,7 @@ from tlsearch.models.manifest import (
     Manifest,
     digest_of,
     read_manifest,
+    temperature_of,
 )
 from tlsearch.models.rebuild import packages_of, restored
 from tlsearch.records import Artifact
@@ -58,21 +58,36 @@ __all__ = [
     "write",
 ]
 
-TASK = "classification"
-"""Of bundles that name none."""
 BATCH = 64
 Network = Backbone | Ensemble
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What a model says of one item: classes by falling probability, or why it couldn't be read."""
+class Prediction(Mapping[str, Any]):
+    """What a model says of one item, as JSON holds it; its keys are attributes as well.
 
-    item: str
-    label: str | None
-    probability: float | None
-    probabilities: Mapping[str, float]
-    error: str | None = None
+    ``item`` is how the item is called, ``error`` why it couldn't be read, or None. The rest is the task's:
+    for classes ``label``, its ``probability``, and ``probabilities`` by class, falling.
+    """
+
+    def __init__(self, told: Mapping[str, Any]) -> None:
+        self._told = dict(told)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._told[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._told)
+
+    def __len__(self) -> int:
+        return len(self._told)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name not in self._told:
+            raise AttributeError(f"a prediction has no {name!r}")
+        return self._told[name]
+
+    def __repr__(self) -> str:
+        return f"Prediction({', '.join(f'{key}={value!r}' for key, value in self._told.items())})"
 
 
 class Model:
@@ -95,12 +110,12 @@ class Model:
     @property
     def task(self) -> Task:
         """What it was trained for."""
-        return registry.task(TASK)
+        return registry.task(self.manifest.task)
 
     @property
     def target_spec(self) -> TargetSpec:
         """What it puts out."""
-        return TargetSpec(self.classes)
+        return self.manifest.target_spec
 
     @property
     def temperature(self) -> float:
@@ -109,8 +124,8 @@ class Model:
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Calibrated class probabilities (N, classes) of the network's logits."""
-        scaled = torch.from_numpy(logits) / self.temperature
-        return np.asarray(scaled.softmax(dim=1).numpy(), dtype=np.float32)
+        _, told = self.task.decode(torch.from_numpy(logits), self.manifest.calibration)
+        return np.asarray(told.numpy(), dtype=np.float32)
 
     def logits(self, items: Any) -> NDArray[np.float32]:
         """Logits (N, classes) of raw items, as the network gives them: not divided by the temperature.
@@ -131,7 +146,7 @@ class Model:
         return logits
 
     def predict_proba(self, items: Any) -> NDArray[np.float32]:
-        """Class probabilities (N, classes) of raw items, as `logits` takes them; calibrated where the bundle is."""
+        """Class probabilities (N, classes) of raw items, as `logits` takes them, calibrated where it is."""
         return self.probabilities(self.logits(items))
 
     def predict(self, items: Any) -> list[str]:
@@ -171,16 +186,14 @@ class Model:
             items, names = found.values, found.names
         for start, batch in _batches(items):
             kept, logits, errors = self.readable(batch)
-            shares = dict(zip(kept, self.probabilities(logits).tolist(), strict=True))
+            decoded = dict(zip(kept, self.probabilities(logits), strict=True))
             for position in range(len(batch)):
                 name = names[start + position]
                 if position in errors:
-                    yield Prediction(name, None, None, {}, errors[position])
+                    yield Prediction({"item": name, **self.task.unreadable, "error": errors[position]})
                     continue
-                named = dict(zip(self.classes, shares[position], strict=True))
-                ordered = dict(sorted(named.items(), key=lambda pair: -pair[1]))
-                label = next(iter(ordered))
-                yield Prediction(name, label, ordered[label], ordered)
+                told = self.task.predict(decoded[position], self.target_spec)
+                yield Prediction({"item": name, **told, "error": None})
 
     def encode(self, item: object) -> NDArray[Any]:
         """One raw item as the array that `forward` takes a stack of.
@@ -337,7 +350,8 @@ def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> N
                     pretrained,
                     strategy=manifest.strategy,
                     params=manifest.params,
-                    classes=len(manifest.classes),
+                    task=registry.task(manifest.task),
+                    spec=manifest.target_spec,
                     state=own,
                     complete=True,
                 )

@@ -1,4 +1,4 @@
-"""Several finished networks of one structure as one module: their probabilities are averaged.
+"""Several finished networks of one structure as one module: their predictions are averaged.
 
 Averages of networks that were trained from several seeds are right more often than each of them
 (Lakshminarayanan et al. 2017, arXiv:1612.01474). What all members compute alike, because they froze the same
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from collections.abc import Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from tlsearch.contracts import Backbone, BackboneInfo
+from tlsearch.contracts import Backbone, BackboneInfo, Task
 
 _outputs: ContextVar[dict[int, Tensor]] = ContextVar("_outputs")
 """What the first member's frozen layers put out in this pass; each thread has its own."""
@@ -27,13 +26,12 @@ SHARED, MEMBER = "shared.", "members."
 
 
 class Ensemble(nn.Module):
-    """Inputs to the logarithm of the members' mean class probabilities (B, classes).
-
-    Those are logits as any network's: their softmax is the mean.
+    """Inputs to one prediction, as the task averages its members': classes by their mean probabilities.
 
     Attributes:
         info: of the members' backbone.
-        classes: how many.
+        outputs: how many.
+        task: what is learned.
         members: the networks; frozen layers that all have alike stand in the first one only.
         flips: whether each member also looks at the mirrored image, with the same weight.
         reused: how many layers of each further member are the first one's.
@@ -42,32 +40,26 @@ class Ensemble(nn.Module):
     def __init__(self, members: Sequence[Backbone], *, flips: bool = False) -> None:
         super().__init__()
         self.info: BackboneInfo = members[0].info
-        self.classes = members[0].classes
+        self.outputs = members[0].outputs
+        self.task = members[0].task
         self.flips = flips
         self.members = nn.ModuleList(members)
         inputs = self.info.inputs
         self.reused = share_frozen(self.members, inputs.to_model(inputs.example(2)))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits (B, classes) of a batch of inputs."""
-        return averaged(self.looks(inputs, mirrored=self.flips))
+        """Outputs (B, ...) of a batch of inputs."""
+        return averaged(self.looks(inputs, mirrored=self.flips), self.task)
 
     def looks(self, inputs: Tensor, *, mirrored: bool) -> Tensor:
-        """Each member's own logits (B, looks, members, classes) of the inputs as they are, then mirrored."""
+        """Each member's own outputs (B, looks, members, ...) of the inputs as they are, then mirrored."""
         views = [inputs, inputs.flip(-1)] if mirrored else [inputs]
         return torch.stack([torch.stack(_run(self.members, view), dim=1) for view in views], dim=1)
 
 
-def averaged(looks: Tensor) -> Tensor:
-    """Logits (B, classes) whose softmax is the mean over looks and members.
-
-    Args:
-        looks: logits (B, looks, members, classes).
-    """
-    logits = looks.flatten(1, 2)
-    if logits.shape[1] == 1:
-        return logits[:, 0]
-    return logits.log_softmax(dim=2).logsumexp(dim=1) - math.log(logits.shape[1])
+def averaged(looks: Tensor, task: Task) -> Tensor:
+    """Outputs (B, ...) for looks (B, looks, members, ...) of the same items."""
+    return task.average(looks.flatten(1, 2))
 
 
 def _run(members: nn.ModuleList, inputs: Tensor) -> list[Tensor]:

@@ -14,7 +14,6 @@ from tlsearch import registry
 from tlsearch.contracts import DatasetSource, Samples
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.models.bundle import Model
-from tlsearch.models.calibration import expected_error
 
 CHUNK = 1024
 """Items held in memory at once."""
@@ -107,14 +106,10 @@ def score_samples(model: Model, samples: Samples, *, split: str | None = None) -
     Raises:
         DataError: a class that the model doesn't know, or no readable item.
     """
-    unknown = sorted(set(samples.classes) - set(model.classes))
-    if unknown:
-        raise DataError(
-            f"The model doesn't know the class {unknown[0]!r}"
-            + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
-            + ".",
-            hint=f"It knows: {', '.join(model.classes[:20])}",
-        )
+    task = model.task
+    described = samples.spec or task.describe(samples.targets)
+    encoded = task.encode(samples.targets, described)
+    targets = task.encode([task.plain(target, described) for target in encoded], model.target_spec)
     chosen = [
         index
         for index in range(len(samples.items))
@@ -126,34 +121,18 @@ def score_samples(model: Model, samples: Samples, *, split: str | None = None) -
             f'No item is in the split "{split}".',
             hint=f"There are: {', '.join(names)}." if names else "The data names no splits.",
         )
-    index_of = {name: index for index, name in enumerate(model.classes)}
-    labels: list[int] = []
-    logits = []
+    rows: list[int] = []
+    outputs = []
     broken = list(samples.broken)
     for start in range(0, len(chosen), CHUNK):
         chunk = chosen[start : start + CHUNK]
         kept, values, errors = model.readable([samples.items[index] for index in chunk])
-        labels += [index_of[samples.classes[samples.labels[chunk[position]]]] for position in kept]
-        logits.append(torch.from_numpy(values))
+        rows += [chunk[position] for position in kept]
+        outputs.append(torch.from_numpy(values))
         broken += [f"{samples.names[chunk[position]]}: {why}" for position, why in errors.items()]
-    if not labels:
+    if not rows:
         raise DataError("No item can be read.", hint="; ".join(broken[:3]) or None)
-    predicted, actual = torch.cat(logits), torch.tensor(labels)
-    right = predicted.argmax(dim=1) == actual
-    told = torch.from_numpy(model.probabilities(predicted.numpy()))
-    return Evaluation(
-        items=len(labels),
-        metrics={
-            **model.task.score(predicted, actual, model.target_spec),
-            "calibrated_log_loss": model.task.score(predicted / model.temperature, actual, model.target_spec)[
-                "log_loss"
-            ],
-            "calibration_error": expected_error(told, actual),
-        },
-        per_class={
-            name: float(right[actual == index].float().mean())
-            for name, index in index_of.items()
-            if bool((actual == index).any())
-        },
-        broken=tuple(broken),
+    metrics, per_name = task.evaluate(
+        torch.cat(outputs), torch.from_numpy(targets[rows]), model.target_spec, model.manifest.calibration
     )
+    return Evaluation(len(rows), metrics, per_name, tuple(broken))

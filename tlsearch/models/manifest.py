@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tlsearch.contracts.task import EARLIEST, TargetSpec
 from tlsearch.errors import BundleError
-from tlsearch.models.calibration import temperature_of
 from tlsearch.records import Params, Scalar
 
 FORMAT = 3
@@ -40,6 +41,8 @@ _KINDS: Mapping[str, Any] = {
     "members": int,
     "flips": bool,
     "trained_on": list,
+    "task": str,
+    "facts": dict,
 }
 """What JSON may hold in the fields of a `Manifest`."""
 _ADDED: Mapping[str, Any] = {
@@ -48,6 +51,8 @@ _ADDED: Mapping[str, Any] = {
     "members": 1,
     "flips": False,
     "trained_on": ["train"],
+    "task": EARLIEST,
+    "facts": {},
 }
 """Fields that earlier versions didn't write, and what they mean where they are missing."""
 
@@ -58,7 +63,8 @@ class Manifest:
 
     ``metrics`` maps ``val`` and ``test`` to metric names and values; ``provenance`` is for people and
     programs that ask where a model came from (study, trial, seed, data fingerprint, versions).
-    ``calibration`` is a `Calibration`'s JSON, empty where none was fitted. ``architecture`` is the backbone's
+    ``calibration`` is what the ``task`` fitted, as JSON, empty where it fitted nothing; ``facts`` are the
+    targets', beside their names. ``architecture`` is the backbone's
     `BackboneInfo.architecture`: what it is built by where its name is not enough. The model averages
     ``members`` networks and, with ``flips``, what each says of the mirrored image; all have learned from the
     splits ``trained_on``. ``digest`` is the SHA-256 of the whole description but for what it says of the
@@ -82,6 +88,13 @@ class Manifest:
     members: int = 1
     flips: bool = False
     trained_on: tuple[str, ...] = ("train",)
+    task: str = EARLIEST
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def target_spec(self) -> TargetSpec:
+        """What the model puts out: names, and the facts that go with them."""
+        return TargetSpec(self.classes, self.facts)
 
 
 def digest_of(document: Mapping[str, Any]) -> str:
@@ -134,3 +147,15 @@ def read_manifest(folder: Path) -> Manifest:
         ) from None
     except (KeyError, TypeError, AttributeError, ValueError, OSError, RecursionError) as error:
         raise BundleError(f"{path} is not a bundle's description: {error!r}") from None
+
+
+def temperature_of(calibration: Mapping[str, Any]) -> float:
+    """The temperature in a bundle's description; 1 where there is none.
+
+    Raises:
+        ValueError: it isn't a finite number above 0.
+    """
+    value = calibration.get("temperature", 1.0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"temperature can't be {value!r}")
+    return float(value)

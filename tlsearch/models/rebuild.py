@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tlsearch import artifacts, registry
-from tlsearch.contracts import Backbone, Pretrained
+from tlsearch.contracts import Backbone, Pretrained, TargetSpec, Task
 from tlsearch.contracts.combination import structure_of
 from tlsearch.errors import BundleError
 from tlsearch.records import Params, TrialRecord
@@ -24,7 +24,8 @@ def rebuild(
     image_size: int | None,
     strategy: str,
     params: Params,
-    classes: int,
+    task: Task,
+    spec: TargetSpec,
     state: Mapping[str, Tensor],
     complete: bool = False,
 ) -> Backbone:
@@ -36,7 +37,8 @@ def rebuild(
         image_size: as the study's data section had it.
         strategy: name of the strategy that prepared it, or of the combination that it came from.
         params: the trial's.
-        classes: of the target.
+        task: what it was trained for.
+        spec: what the targets are.
         state: tensors by name; those of the trunk may be missing where training left them as they were.
         complete: whether none may be missing.
 
@@ -47,7 +49,7 @@ def rebuild(
     """
     pretrained = registry.backbone(backbone, weights=weights, image_size=image_size)
     return restored(
-        pretrained, strategy=strategy, params=params, classes=classes, state=state, complete=complete
+        pretrained, strategy=strategy, params=params, task=task, spec=spec, state=state, complete=complete
     )
 
 
@@ -56,7 +58,8 @@ def restored(
     *,
     strategy: str,
     params: Params,
-    classes: int,
+    task: Task,
+    spec: TargetSpec,
     state: Mapping[str, Tensor],
     complete: bool,
 ) -> Backbone:
@@ -66,7 +69,7 @@ def restored(
     """
     strategy, params = structure_of(strategy, params)
     plugin = registry.strategy(strategy)
-    model = Backbone(pretrained, classes=classes)
+    model = Backbone(pretrained, task, spec)
     plugin.restore(model, params)
     model.release_source()
     fill(model, state, complete=complete)
@@ -85,14 +88,17 @@ def packages_of(provenance: Mapping[str, Any], names: Collection[str]) -> list[s
     )
 
 
-def of_trial(trial: TrialRecord, *, weights: str, image_size: int | None, classes: int) -> Backbone:
+def of_trial(
+    trial: TrialRecord, *, weights: str, image_size: int | None, task: Task, spec: TargetSpec
+) -> Backbone:
     """The finished model of a trial whose weights are kept.
 
     Args:
         trial: complete.
         weights: what it started from.
         image_size: as the study's data section had it.
-        classes: of the target.
+        task: the study's.
+        spec: what the targets are.
 
     Raises:
         OSError: the weights are gone, or not what was written.
@@ -105,7 +111,8 @@ def of_trial(trial: TrialRecord, *, weights: str, image_size: int | None, classe
         image_size=image_size,
         strategy=trial.strategy,
         params=trial.params,
-        classes=classes,
+        task=task,
+        spec=spec,
         state=load_file(artifacts.get(trial.artifact.uri, sha256=trial.artifact.sha256)),
     )
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tlsearch import registry
 from tlsearch.contracts import InputSpec
 from tlsearch.contracts.images import ImageInput
-from tlsearch.errors import BundleError, DataError, TlsearchError
+from tlsearch.errors import BundleError, DataError, InputError, TlsearchError
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import of_trial
 from tlsearch.records import ModelRecord, StudyItems, StudyRecord, TrialRecord
@@ -123,6 +123,8 @@ def examine(
     loaded = bundle.load(model.uri)
     if loaded.manifest.sha256 != model.sha256:
         raise BundleError(f"{model.uri} holds another model than the one recorded.")
+    if not loaded.task.probabilities:
+        raise InputError(f"models of the task {loaded.manifest.task} are not looked at yet")
     latency = _milliseconds(loaded.network, loaded.inputs)
     if "val" in loaded.manifest.trained_on:
         loaded = _unrefitted(loaded, winner, spec)
@@ -167,7 +169,8 @@ def _unrefitted(model: bundle.Model, winner: TrialRecord | None, spec: StudySpec
             winner,
             weights=next(b.weights for b in spec.backbones if b.name == winner.backbone),
             image_size=spec.data.image_size,
-            classes=len(model.classes),
+            task=model.task,
+            spec=model.target_spec,
         )
     except OSError as error:
         raise DataError(

@@ -214,7 +214,9 @@ def _described(finalist: Finalist, end: Finishing, members: Sequence[TrialRecord
     built = members[0] if members else trial
     refitted = built.role is TrialRole.REFIT
     return {
-        "classes": list(prepared.dataset.classes),
+        "task": prepared.task_name,
+        "classes": list(prepared.target_spec.names),
+        "facts": dict(prepared.target_spec.facts),
         "image_size": prepared.spec.data.image_size,
         "inputs": dict(_inputs(prepared, built.backbone).to_json()),
         "strategy": built.strategy,
@@ -292,7 +294,8 @@ def _network(trial: TrialRecord, end: Finishing) -> Backbone:
             trial,
             weights=next(b.weights for b in spec.backbones if b.name == trial.backbone),
             image_size=spec.data.image_size,
-            classes=len(end.prepared.dataset.classes),
+            task=end.prepared.task,
+            spec=end.prepared.target_spec,
         )
     except OSError as error:
         raise VerificationError(str(error)) from error

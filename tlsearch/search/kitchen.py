@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tlsearch import artifacts, registry
-from tlsearch.contracts import Backbone, Pretrained, State
+from tlsearch.contracts import Backbone, State
 from tlsearch.errors import TrialError
 from tlsearch.models.rebuild import fill
 from tlsearch.records import Artifact, Costs, TrialRecord
@@ -42,7 +42,7 @@ class Kitchen:
         data = replace(data, indices={"val": data.indices["val"]})
         self.source: State = {f"trunk.{n}": t for n, t in self.pretrained.trunk.state_dict().items()}
         first = kin.trials[0]
-        self.model = _finished(first, self.pretrained, len(data.classes), self.source)
+        self.model = _finished(first, Backbone(self.pretrained, data.task, data.target_spec), self.source)
         self.model.to(device=bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.changing = {name for trial in kin.trials for name in saved(trial)}
         _mark(self.model, self.changing)
@@ -135,8 +135,7 @@ def saved(trial: TrialRecord) -> dict[str, Tensor]:
     return load_file(artifacts.get(trial.artifact.uri, sha256=trial.artifact.sha256))
 
 
-def _finished(trial: TrialRecord, pretrained: Pretrained, classes: int, source: State) -> Backbone:
-    model = Backbone(pretrained, classes=classes)
+def _finished(trial: TrialRecord, model: Backbone, source: State) -> Backbone:
     registry.strategy(trial.strategy).restore(model, trial.params)
     model.release_source()
     fill(model, {**source, **saved(trial)}, complete=True)

@@ -69,7 +69,7 @@ def propose(data: Path, *, name: str | None, beside: Path) -> Proposal:
     spec = parse({"study": study, "data": section, "backbones": [PREFERRED[0]]}, folder=beside)
     listed = sources.listing(spec.data, threads=max(1, len(os.sched_getaffinity(0))))
     samples = listed.samples
-    counts = Counter(samples.classes[label] for label in samples.labels)
+    counts = Counter(listed.identity(index) for index in range(len(samples.items)))
     pixels = _pixels(samples.items)
     size = _image_size(pixels, len(samples.items))
     unequal = max(counts.values()) >= UNEQUAL * min(counts.values())

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tlsearch import registry
-from tlsearch.contracts import BackboneInfo, Combination, InputSpec, Metric, Strategy, Task
+from tlsearch.contracts import BackboneInfo, Combination, InputSpec, Metric, Strategy, TargetSpec, Task
 from tlsearch.errors import PluginError, SpecError
 from tlsearch.files import cache_folder
 from tlsearch.records import DatasetRecord, PluginVersion, StudyItems
@@ -25,7 +25,7 @@ from tlsearch.spec import StudySpec
 from tlsearch.training import audit, items, sources
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.data import Data
-from tlsearch.training.objective import settled, task_of
+from tlsearch.training.objective import name_of, settled, task_of
 from tlsearch.training.sources import Listed
 from tlsearch.training.splits import IntArray
 from tlsearch.training.trial import Assignment, data_key
@@ -57,6 +57,16 @@ class Prepared:
     plugins: tuple[PluginVersion, ...]
     versions: Mapping[str, str]
     warnings: tuple[str, ...]
+
+    @property
+    def task_name(self) -> str:
+        """What the task goes by."""
+        return name_of(self.spec)
+
+    @property
+    def target_spec(self) -> TargetSpec:
+        """What the target data's targets are."""
+        return next(data.target_spec for key, data in self.data.items() if key.startswith("data|"))
 
     @property
     def metric(self) -> Metric:
@@ -121,7 +131,7 @@ def prepare(
         dataset=DatasetRecord(
             fingerprint=target.fingerprint,
             source=spec.data.source,
-            classes=target.classes,
+            classes=target.target_spec.names,
             counts={name: len(indices) for name, indices in target.indices.items()},
             broken=target.broken,
         ),
@@ -273,6 +283,7 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
         UnknownNameError, PluginError: a strategy that the study names can't be had.
         SpecError: one needs source data that the study doesn't have, or none is left.
     """
+    task = name_of(spec)
     if spec.strategies is not None:
         named = {name: registry.strategy(name) for name in spec.strategies if not _combines(name)}
         if not named:
@@ -286,6 +297,11 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
                     f'strategies: "{name}" trains on source data too, and the study has no source_data.',
                     hint="Add a source_data section, described like data, or leave the strategy out.",
                 )
+            if strategy.tasks and task not in strategy.tasks:
+                raise SpecError(
+                    f'strategies: "{name}" learns {" and ".join(strategy.tasks)} alone, not {task}.',
+                    hint="Leave the strategy out.",
+                )
         return named, []
     found: dict[str, Strategy] = {}
     skipped = []
@@ -297,6 +313,8 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
             skipped.append(f"left out: {error.message}")
             continue
         if strategy.requires_source and spec.source_data is None:
+            continue
+        if strategy.tasks and task not in strategy.tasks:
             continue
         found[name] = strategy
     if not found:
@@ -366,7 +384,7 @@ def _plugins(
         for described in (spec.data, spec.source_data)
         if described is not None
     ]
-    used.append((registry.TASKS, spec.task or registry.dataset(spec.data.source).task))
+    used.append((registry.TASKS, name_of(spec)))
     return tuple(registry.version_of(group, name) for group, name in dict.fromkeys(used))
 
 

@@ -121,7 +121,6 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[str, Any]) -> dict[str, Any]:
-    from tlsearch.models import calibration
     from tlsearch.models.ensemble import averaged
 
     task, spec = listed.task, listed.target_spec
@@ -136,41 +135,37 @@ def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[
                 "error": f"{metric.name}{which} on the validation split is {found:.6g}, "
                 f"and {value:.6g} was recorded"
             }
-    own = averaged(told[:, : 1 + model.manifest.flips])
+    own = averaged(told[:, : 1 + model.manifest.flips], task)
     measured: dict[str, Any] = {"val": dict(task.score(own, labels, spec))}
-    reached = measured["val"][metric.name]
-    if least is not None and metric.signed(reached) < metric.signed(least):
+    if least is not None and metric.signed(measured["val"][metric.name]) < metric.signed(least):
         return {
-            "error": f"{metric.name} is {reached:.6g} on validation items that it has learned "
-            f"from, and {least:.6g} is the least to be expected"
+            "error": f"{metric.name} is {measured['val'][metric.name]:.6g} on validation items that it has"
+            f" learned from, and {least:.6g} is the least to be expected"
         }
     if mirrors:
-        plain = task.score(averaged(told[:, :1]), labels, spec)
-        flipped = task.score(averaged(told), labels, spec)
-        tie_breaker = task.metric(task.tie_breaker)
-        # Looking twice pays where it is not worse by the metric, and better by the tie breaker.
-        measured["flips"] = metric.signed(flipped[metric.name]) >= metric.signed(
-            plain[metric.name]
-        ) and tie_breaker.signed(flipped[tie_breaker.name]) > tie_breaker.signed(plain[tie_breaker.name])
+        plain = task.score(averaged(told[:, :1], task), labels, spec)
+        flipped = task.score(averaged(told, task), labels, spec)
+        measured["flips"] = _worth_twice(task.rank(flipped, metric.name), task.rank(plain, metric.name))
     # What has learned from these items is surer of them than of others: nothing is fitted to that.
-    measured["calibration"] = {} if least is not None else calibration.fit(own, labels).to_json()
+    measured["calibration"] = {} if least is not None else dict(task.calibrate(own, labels))
     if request["test"] and items.of("test"):
         looks, labels = _looks(model, listed, items, "test", mirrored=model.manifest.flips)
-        own = averaged(looks)
+        own = averaged(looks, task)
         measured["test"] = dict(task.score(own, labels, spec))
-        temperature = measured["calibration"].get("temperature", model.temperature)
-        measured["calibration"] |= {
-            "test_items": len(labels),
-            "test_error_before": calibration.expected_error(own.softmax(dim=1), labels),
-            "test_error_after": calibration.expected_error((own / temperature).softmax(dim=1), labels),
-        }
+        known = {**model.manifest.calibration, **measured["calibration"]}
+        measured["calibration"] |= task.check_calibration(own, labels, known)
     return {"scores": measured}
+
+
+def _worth_twice(flipped: tuple[float, float], plain: tuple[float, float]) -> bool:
+    """Whether looking twice pays, by two ranks: not worse by the metric, and better where ties are broken."""
+    return flipped[0] >= plain[0] and flipped[1] > plain[1]
 
 
 def _looks(
     model: Model, listed: Listed, items: StudyItems, split: str, *, mirrored: bool
 ) -> tuple[Tensor, Tensor]:
-    """Logits (N, looks, members, classes) and labels (N,) of exactly the items of a split.
+    """Outputs (N, looks, members, ...) and targets (N, ...) of exactly the items of a split.
 
     Raises:
         StudyConflictError: some aren't there as they were, or can't be read.
@@ -192,8 +187,8 @@ def _looks(
         unreadable += [str(listed.samples.names[chunk[at]]) for at in sorted(errors)]
     if unreadable:
         raise changed([("unreadable", unreadable)])
-    class_of = {name: label for label, name in enumerate(model.classes)}
-    return torch.cat(logits), torch.tensor([class_of[items.labels[at]] for at in items.of(split)])
+    targets = model.task.encode([listed.plain(index) for index in indices], model.target_spec)
+    return torch.cat(logits), torch.from_numpy(targets)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,8 @@ class FeatureCopy(HeadStrategy):
     Ridge chooses its strength by leave-one-out error over a whole path, from one decomposition.
     """
 
+    tasks = ("classification",)
+
     precedence = 5
 
     def space(self, backbone: BackboneInfo) -> Space:

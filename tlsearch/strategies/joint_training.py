@@ -43,6 +43,8 @@ class JointTraining(FineTuning):
     Saenko 2016 (Deep CORAL, arXiv:1607.01719, equation 1).
     """
 
+    tasks = ("classification",)
+
     precedence = 15
     requires_source: ClassVar[bool] = True
 
@@ -72,7 +74,8 @@ class JointTraining(FineTuning):
         """Fine-tuning's model with a second head for the source's classes."""
         super().prepare(model, params)
         # A saved model is rebuilt where no source data is described; its source head is dropped anyway.
-        source = LinearHead(model.info.width, model.source_classes or 1, dropout=number(params, "dropout"))
+        outputs = len(model.source_spec.names) if model.source_spec else 1
+        source = LinearHead(model.info.width, outputs, dropout=number(params, "dropout"))
         model.head = TwoHeads(model.head, source)
 
     def loss(self, model: Forward, batch: Batch, params: Params) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from tlsearch.contracts import (
     TargetSpec,
     Task,
 )
+from tlsearch.errors import DataError
+from tlsearch.tasks import temperature
 
 ACCURACY, BALANCED, MACRO_F1, LOG_LOSS = "accuracy", "balanced_accuracy", "macro_f1", "log_loss"
 IMBALANCED = 3.0
@@ -77,14 +80,26 @@ class Classification(Task):
         Metric(LOG_LOSS, minimize=True, unit="nats", needs_probabilities=True, tolerance=lambda items: 1e-3),
     )
     tie_breaker = LOG_LOSS
+    probabilities = True
 
-    def describe(self, targets: Sequence[Any]) -> TargetSpec:
+    def describe(self, targets: Sequence[Any] | NDArray[Any]) -> TargetSpec:
         """The class names that occur, sorted."""
         return TargetSpec(tuple(sorted({str(target) for target in targets})))
 
-    def encode(self, targets: Sequence[Any], spec: TargetSpec) -> NDArray[Any]:
-        """Class indices (N,), int64; names become indices, and indices stay."""
+    def encode(self, targets: Sequence[Any] | NDArray[Any], spec: TargetSpec) -> NDArray[Any]:
+        """Class indices (N,), int64; names become indices, and indices stay.
+
+        Raises:
+            DataError: a name that isn't among the classes.
+        """
         index_of = {name: index for index, name in enumerate(spec.names)}
+        unknown = sorted({one for one in targets if isinstance(one, str)} - set(index_of))
+        if unknown:
+            more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+            raise DataError(
+                f"The model doesn't know the class {unknown[0]!r}{more}.",
+                hint=f"It knows: {', '.join(spec.names[:20])}",
+            )
         found = [index_of[one] if isinstance(one, str) else one for one in targets]
         return np.asarray(found, dtype=np.int64)
 
@@ -158,6 +173,16 @@ class Classification(Task):
         expanded = targets.unsqueeze(1).expand(-1, outputs.shape[2])
         return functional.cross_entropy(outputs, expanded, reduction="none").mean(dim=0)
 
+    def columns(self, targets: Tensor, spec: TargetSpec) -> Tensor:
+        """One-hot rows (N, classes)."""
+        return functional.one_hot(targets.long(), len(spec.names)).double()
+
+    def moved(self, before: Tensor, after: Tensor) -> float:
+        """How far logits moved; inf where that changes a predicted class."""
+        if bool((before.argmax(dim=1) != after.argmax(dim=1)).any()):
+            return float("inf")
+        return super().moved(before, after)
+
     def output_gradient(self, outputs: Tensor, targets: Tensor, recipes: Sequence[LinearRecipe]) -> Tensor:
         """Softmax minus smoothed targets, divided by B: written over the logits (B, classes, H)."""
         count, classes, _ = outputs.shape
@@ -173,3 +198,67 @@ class Classification(Task):
     def evaluator(self, spec: TargetSpec) -> ClassEvaluator:
         """Of accuracy, balanced accuracy, macro F1 and log-loss."""
         return ClassEvaluator()
+
+    def evaluate(
+        self, outputs: Tensor, targets: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> tuple[Scores, Scores]:
+        """The metrics, log-loss and calibration error of calibrated probabilities, and classes' recalls."""
+        right = outputs.argmax(dim=1) == targets
+        calibrated, told = self.decode(outputs, calibration)
+        metrics = {
+            **self.score(outputs, targets, spec),
+            "calibrated_log_loss": self.score(calibrated, targets, spec)[LOG_LOSS],
+            "calibration_error": temperature.expected_error(told, targets),
+        }
+        recalls = {
+            name: float(right[targets == index].float().mean())
+            for index, name in enumerate(spec.names)
+            if bool((targets == index).any())
+        }
+        return metrics, recalls
+
+    unreadable = {"label": None, "probability": None, "probabilities": {}}
+
+    def average(self, outputs: Tensor) -> Tensor:
+        """Logits (B, classes) whose softmax is the mean of that of logits (B, n, classes)."""
+        if outputs.shape[1] == 1:
+            return outputs[:, 0]
+        return outputs.log_softmax(dim=2).logsumexp(dim=1) - math.log(outputs.shape[1])
+
+    def calibrate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Any]:
+        """A temperature, and what it does."""
+        return temperature.fit(outputs, targets).to_json()
+
+    def check_calibration(
+        self, outputs: Tensor, targets: Tensor, calibration: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Expected calibration errors with and without the temperature."""
+        _, told = self.decode(outputs, calibration)
+        return {
+            "test_items": len(targets),
+            "test_error_before": temperature.expected_error(outputs.softmax(dim=1), targets),
+            "test_error_after": temperature.expected_error(told, targets),
+        }
+
+    def decode(self, outputs: Tensor, calibration: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Logits divided by the temperature, and class probabilities; both (N, classes)."""
+        scaled = outputs / float(calibration.get("temperature", 1.0))
+        return scaled, scaled.softmax(dim=1)
+
+    def predict(self, decoded: NDArray[Any], spec: TargetSpec) -> Mapping[str, Any]:
+        """The likeliest class, its probability, and all probabilities from the largest on."""
+        named = dict(zip(spec.names, decoded.tolist(), strict=True))
+        ordered = dict(sorted(named.items(), key=lambda pair: -pair[1]))
+        label = next(iter(ordered))
+        return {"label": label, "probability": ordered[label], "probabilities": ordered}
+
+    def say(self, prediction: Mapping[str, Any], *, top: int) -> str:
+        """Classes and their probabilities."""
+        likely = list(prediction["probabilities"].items())[:top]
+        return ", ".join(f"{name} {share:.4f}" for name, share in likely)
+
+    def cells(self, prediction: Mapping[str, Any], spec: TargetSpec) -> list[tuple[str, Any]]:
+        """The likeliest class, its probability, and the probability of every class."""
+        shares = prediction["probabilities"]
+        first = [("label", prediction["label"]), ("probability", prediction["probability"])]
+        return [*first, *((name, shares.get(name)) for name in spec.names)]

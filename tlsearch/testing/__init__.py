@@ -14,7 +14,7 @@ from tlsearch.testing.backbones import BackboneContract, check_backbone
 from tlsearch.testing.combinations import CombinationContract, check_combination
 from tlsearch.testing.contract import CheckResult
 from tlsearch.testing.datasets import DatasetContract, check_dataset
-from tlsearch.testing.fixtures import TinyTask, installed, tiny_cnn, tiny_task, tiny_vit
+from tlsearch.testing.fixtures import TinyTask, classes, installed, tiny_cnn, tiny_task, tiny_vit
 from tlsearch.testing.strategies import StrategyContract, check_strategy
 from tlsearch.testing.trial_backends import TrialBackendContract
 
@@ -30,6 +30,7 @@ __all__ = [
     "check_combination",
     "check_dataset",
     "check_strategy",
+    "classes",
     "installed",
     "tiny_cnn",
     "tiny_task",

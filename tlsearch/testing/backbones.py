@@ -16,6 +16,7 @@ from tlsearch import registry
 from tlsearch.contracts import Backbone, BackboneFamily, InputSpec, Pretrained, frozen_groups
 from tlsearch.contracts.backbone import hash_tensors
 from tlsearch.errors import PluginError, UnknownNameError, WeightsError
+from tlsearch.testing import fixtures
 from tlsearch.testing.attempts import watched
 from tlsearch.testing.contract import CheckResult, Contract, demand, in_fresh_process, results, skip
 from tlsearch.training.frontier import find_frontier
@@ -157,7 +158,7 @@ class BackboneContract(Contract):
         """k of n groups freeze, and every parameter that is left to train gets a gradient."""
         count = len(self._loaded.info.groups)
         for depth in (0.0, 0.5, 1.0):
-            model = Backbone(self._loaded, classes=CLASSES)
+            model = Backbone(self._loaded, *fixtures.classes(CLASSES))
             frozen = model.freeze(depth)
             demand(frozen == frozen_groups(depth, count), f"freeze({depth}) froze {frozen} of {count} groups")
             model(self._batch(2)).square().sum().backward()
@@ -170,7 +171,7 @@ class BackboneContract(Contract):
 
     def test_frozen_prefix(self) -> None:
         """Its frozen layers can be computed once and stored; where not, it says why and is slower."""
-        model = Backbone(self._loaded, classes=CLASSES)
+        model = Backbone(self._loaded, *fixtures.classes(CLASSES))
         model.freeze(0.5)
         frontier = find_frontier(model, self._batch(2))
         model.eval()  # it leaves the model ready to train
@@ -185,7 +186,7 @@ class BackboneContract(Contract):
     def test_learns(self) -> None:
         """A few steps on eight items lower their loss."""
         torch.manual_seed(0)
-        model = Backbone(self._loaded, classes=CLASSES)
+        model = Backbone(self._loaded, *fixtures.classes(CLASSES))
         model.freeze(0.0)
         model.train()
         batch, labels = self._batch(8), torch.arange(8) % CLASSES

@@ -147,7 +147,7 @@ class CombinationContract(Contract):
                 image_size=None,
                 strategy=self._name,
                 params=params,
-                classes=fixtures.CLASSES,
+                **fixtures.learned(fixtures.CLASSES),
                 state=combined.state,
                 complete=True,
             )
@@ -168,7 +168,7 @@ class CombinationContract(Contract):
             members = []
             for number in range(2):
                 torch.manual_seed(number)
-                model = Backbone(self._laboratory.pretrained(fixtures.CNN), classes=classes)
+                model = Backbone(self._laboratory.pretrained(fixtures.CNN), *fixtures.classes(classes))
                 self._laboratory.strategy.restore(model, default)
                 state = model.state_dict()
                 value = _scored(fixtures.CNN, default, state, classes)
@@ -235,7 +235,7 @@ def _scored(backbone: str, params: Params, state: State, classes: int = fixtures
         image_size=None,
         strategy=TRAINED_BY,
         params=params,
-        classes=classes,
+        **fixtures.learned(classes),
         state=state,
         complete=True,
     )

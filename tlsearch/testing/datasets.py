@@ -111,7 +111,7 @@ class DatasetContract(Contract):
     def test_splits(self) -> None:
         """It can be split into train, stop, val and test, and none is empty."""
         listed = self._found
-        parts = split(listed.samples, listed.hashes, val=0.15, test=0.15, stop=0.1, seed=0)
+        parts = split(listed.samples, listed.hashes, listed.strata, val=0.15, test=0.15, stop=0.1, seed=0)
         sizes = {name: len(indices) for name, indices in parts.items()}
         demand(all(sizes.values()), f"a split is empty: {sizes}")
         self.note(", ".join(f"{size} {name}" for name, size in sizes.items()))

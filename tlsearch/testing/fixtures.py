@@ -35,6 +35,7 @@ from tlsearch.contracts import (
     Scores,
     Strategy,
     TargetSpec,
+    Task,
     describe,
 )
 from tlsearch.contracts.images import ImageInput
@@ -302,8 +303,19 @@ def tiny_task() -> TinyTask:
 
 def score(logits: Tensor, labels: Tensor) -> Scores:
     """All metrics of classification: of logits (N, classes) against labels (N,)."""
-    spec = TargetSpec(tuple(str(number) for number in range(logits.shape[1])))
-    return registry.task("classification").score(logits, labels, spec)
+    task, spec = classes(logits.shape[1])
+    return task.score(logits, labels, spec)
+
+
+def classes(count: int) -> tuple[Task, TargetSpec]:
+    """The task of telling apart as many classes, and what its targets are: ``Backbone(one, *classes(3))``."""
+    return registry.task("classification"), TargetSpec(tuple(str(number) for number in range(count)))
+
+
+def learned(count: int) -> dict[str, Any]:
+    """The same by keyword, as `rebuild` takes them."""
+    task, spec = classes(count)
+    return {"task": task, "spec": spec}
 
 
 @contextlib.contextmanager
@@ -313,6 +325,7 @@ def installed(
     backbones: Mapping[str, type[BackboneFamily]] | None = None,
     datasets: Mapping[str, type[DatasetSource[Any]]] | None = None,
     combinations: Mapping[str, type[Combination]] | None = None,
+    tasks: Mapping[str, type[Task]] | None = None,
 ) -> Iterator[Path]:
     """Inside, ``testing/cnn``, ``testing/vit`` and ``testing_digits`` are installed, as any plugin is.
 
@@ -321,6 +334,7 @@ def installed(
         backbones: likewise.
         datasets: likewise.
         combinations: likewise.
+        tasks: likewise.
 
     Yields:
         The folder that is on the path, and must be on that of other processes.
@@ -331,6 +345,7 @@ def installed(
         "backbones": backbones or {},
         "datasets": datasets or {},
         "combinations": combinations or {},
+        "tasks": tasks or {},
     }
     with tempfile.TemporaryDirectory(prefix="tlsearch-testing-") as folder:
         # Two packages, since one of a name stands only once on the path and the first may be there already.

@@ -39,7 +39,7 @@ def _strategy(request: Mapping[str, Any]) -> dict[str, Any]:
             image_size=None,
             strategy=name,
             params=saved["params"],
-            classes=fixtures.CLASSES,
+            **fixtures.learned(fixtures.CLASSES),
             state=load_file(Path(saved["path"])),
         )
         with torch.inference_mode():

@@ -261,9 +261,9 @@ class StrategyContract(Contract):
 
     def _prepared(self, strategy: Strategy, backbone: str, params: Params) -> Backbone:
         pretrained = self._laboratory.pretrained(backbone)
-        sources = fixtures.CLASSES if strategy.requires_source else None
+        sources = fixtures.classes(fixtures.CLASSES)[1] if strategy.requires_source else None
         torch.manual_seed(3)
-        model = Backbone(pretrained, classes=fixtures.CLASSES, source_classes=sources)
+        model = Backbone(pretrained, *fixtures.classes(fixtures.CLASSES), sources)
         before = dict(params)
         strategy.prepare(model, params)
         demand(dict(params) == before, "prepare() changes the params that it is given")
@@ -295,7 +295,7 @@ class StrategyContract(Contract):
             image_size=None,
             strategy=self._laboratory.name,
             params=run.point.params,
-            classes=classes,
+            **fixtures.learned(classes),
             state=load_file(_saved(run)),
         )
         return torch.inference_mode()(model)

@@ -9,18 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from tlsearch import registry
 from tlsearch.contracts.dataset import Samples
+from tlsearch.contracts.task import EARLIEST
 from tlsearch.training import duplicates
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.data import Data
 
-IMBALANCED = 3.0
-"""Times that the largest class has as many items as the smallest: from here on, accuracy hides the latter."""
-TINY = 10
-"""Items below which what is measured on a class says little."""
 EXAMPLES = 100
 """Items of a kind that are named in the document; all are counted."""
-BALANCED = "balanced_accuracy"
 _ORDER = ("train", "stop", "val", "test")
 _VERSION = 1  # raise it when duplicates are found otherwise: what was stored before is then made anew
 
@@ -51,30 +48,18 @@ def examine(
     """
     audit = data.audit
     counts = {name: dict(audit.counts[name]) for name in _ORDER}
-    totals = {label: sum(counts[name][label] for name in _ORDER) for label in data.classes}
-    items = sum(totals.values())
-    largest, smallest = max(totals, key=lambda name: totals[name]), min(totals, key=lambda name: totals[name])
-    majority = totals[largest] / max(1, items)
-    uneven = audit.imbalance >= IMBALANCED
+    found = data.task.findings(counts, metric)
     return {
-        "items": items,
+        "items": sum(len(indices) for indices in data.parts.values()),
         "notes": list(samples.notes),
-        "classes": len(data.classes),
         "counts": counts,
         "broken": _counted(list(data.broken)),
         "clashes": _counted([list(names) for names in audit.clashes]),
         "overlaps": _counted([list(names) for names in audit.overlaps]),
         "near_duplicates": _near_duplicates(samples, data, store, threads=threads),
         "source_copies": _counted(_source_copies(samples, data, hashes, source or {})),
-        "imbalance": {
-            "ratio": round(audit.imbalance, 2),
-            "largest": largest,
-            "smallest": smallest,
-            "majority": round(majority, 4),
-            "metric": metric,
-            "proposed_metric": BALANCED if uneven and metric not in (BALANCED, "macro_f1") else None,
-        },
-        "tiny_classes": _counted([[label, count] for label, count in totals.items() if count < TINY]),
+        **found,
+        "remarks": data.task.remarks(found),
     }
 
 
@@ -100,21 +85,8 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
             f"{copies['count']} items of val and test stand in source_data too, such as {item} ({other}):"
             " scores will look better than they are"
         )
-    uneven = found["imbalance"]
-    if uneven["proposed_metric"]:
-        lines.append(
-            f'"{uneven["largest"]}" has {uneven["ratio"]:g} times the items of "{uneven["smallest"]}", and'
-            f" always saying it scores an accuracy of {uneven['majority']:.2f}: objective:"
-            f" {{metric: {uneven['proposed_metric']}}} counts every class alike"
-        )
-    tiny = found["tiny_classes"]
-    if tiny["count"]:
-        label, count = tiny["examples"][0]
-        which = "1 class has" if tiny["count"] == 1 else f"{tiny['count']} classes have"
-        lines.append(
-            f'{which} fewer than {TINY} items, such as "{label}" ({count}): scores on them say little'
-        )
-    return lines
+    remarks = found["remarks"] if "remarks" in found else registry.task(EARLIEST).remarks(found)
+    return [*lines, *remarks]
 
 
 def _near_duplicates(
@@ -147,17 +119,17 @@ def _near_duplicates(
         "count": len(pairs),
         "items": len({index for index, *_ in pairs}),
         "between": between,
-        "other_label": sum(bool(data.labels[one] != data.labels[other]) for one, _, other, *_ in pairs),
+        "other_label": sum(data.plain(one) != data.plain(other) for one, _, other, *_ in pairs),
         "compared": notes["compared"],
         "limit": round(notes["limit"], 4),
         "examples": [
             {
                 "item": samples.names[one],
                 "split": split,
-                "label": data.classes[data.labels[one]],
+                "label": data.plain(one),
                 "other": samples.names[other],
                 "other_split": other_split,
-                "other_label": data.classes[data.labels[other]],
+                "other_label": data.plain(other),
                 "distance": round(distance, 4),
             }
             for one, split, other, other_split, distance in pairs[:EXAMPLES]

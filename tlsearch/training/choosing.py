@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tlsearch.training.activations import Items, size_text
@@ -25,6 +26,12 @@ SAMPLE = 256
 """Items that the check of float16 looks at."""
 TOLERANCE = 1e-2
 """How far float16 may move a logit, by the logits' standard deviation."""
+
+
+Columns = Callable[[NDArray[np.int64]], Tensor]
+"""Targets of the items at some positions, as numbers (n, K) that a ridge regression is fitted to."""
+Moved = Callable[[Tensor, Tensor], float]
+"""How far outputs (n, K) moved: `Task.moved`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +88,8 @@ def choices(
     *,
     find: Callable[[], Depths],
     items: Items,
-    labels: Array,
+    columns: Columns,
+    moved: Moved,
     rows: int,
     limit_bytes: int,
     count: Callable[[int, float], None],
@@ -94,7 +102,8 @@ def choices(
         frontier: where what trains begins.
         find: finds frontiers of the same model; called only where this one doesn't fit.
         items: not augmented, of training, as they are read.
-        labels: of the items.
+        columns: of the items at some positions.
+        moved: how far outputs moved.
         rows: to be stored: all items, in all their views.
         limit_bytes: for all rows.
         count: is told of items that pass frozen layers to be checked, and of the operations for one.
@@ -118,16 +127,22 @@ def choices(
         half = replace(items, dtype="float16")
         if _bytes(chosen, rows, half) > limit_bytes:
             continue
-        moved = float16_moves(chosen, depths, items=half, labels=labels, count=count)
-        if moved is not None and moved <= TOLERANCE:
-            yield Choice(chosen, way, "float16", f"{place} in float16 (logits within {_up(moved)}){why}")
+        far = float16_moves(chosen, depths, items=half, columns=columns, moved=moved, count=count)
+        if far is not None and far <= TOLERANCE:
+            yield Choice(chosen, way, "float16", f"{place} in float16 (logits within {_up(far)}){why}")
         elif way is None:
-            refused = ", and in float16 scores move" if moved is not None else ""
+            refused = ", and in float16 scores move" if far is not None else ""
     yield f"activations {over}{refused}"
 
 
 def float16_moves(
-    frontier: Frontier, depths: Depths, *, items: Items, labels: Array, count: Callable[[int, float], None]
+    frontier: Frontier,
+    depths: Depths,
+    *,
+    items: Items,
+    columns: Columns,
+    moved: Moved,
+    count: Callable[[int, float], None],
 ) -> float | None:
     """How far float16 moves logits, by their standard deviation; inf where it moves a predicted class.
 
@@ -149,7 +164,7 @@ def float16_moves(
 
     def fill(arrays: Sequence[Array]) -> Mapping[str, Any]:
         count(min(SAMPLE, items.count), frontier.prefix_flops + (2 * way.flops if way else 0.0))
-        arrays[0][:] = _moves(frontier, way, items, labels)
+        arrays[0][:] = _moves(frontier, way, items, columns, moved)
         return {"frontier": frontier.key, "data": items.data_key}
 
     key = hashlib.sha256(f"float16|{items.key(frontier)}".encode()).hexdigest()
@@ -159,7 +174,7 @@ def float16_moves(
         return None
 
 
-def _moves(frontier: Frontier, way: Bridge | None, items: Items, labels: Array) -> float:
+def _moves(frontier: Frontier, way: Bridge | None, items: Items, columns: Columns, moved: Moved) -> float:
     sample = np.sort(np.random.default_rng(0).permutation(items.count)[:SAMPLE])
     exact, rounded = [], []
     for start in range(0, len(sample), items.batch):
@@ -171,11 +186,8 @@ def _moves(frontier: Frontier, way: Bridge | None, items: Items, labels: Array) 
         exact.append(_flat(way(tuple(tensor.clone() for tensor in boundary)) if way else boundary))
         rounded.append(_flat(way(halved) if way else halved))
     one, two = torch.cat(exact), torch.cat(rounded)
-    logits = _ridge(one[::2], torch.from_numpy(np.asarray(labels[sample]))[::2].long())
-    before, after = logits(one), logits(two)
-    if bool((before.argmax(dim=1) != after.argmax(dim=1)).any()):
-        return float("inf")
-    return float((before - after).abs().max() / before.std())
+    outputs = _ridge(one[::2], columns(sample)[::2])
+    return moved(outputs(one), outputs(two))
 
 
 def _as_float16(tensor: Tensor) -> Tensor:
@@ -187,11 +199,10 @@ def _flat(boundary: tuple[Tensor, ...]) -> Tensor:
     return torch.cat([tensor.flatten(1).cpu().double() for tensor in boundary], dim=1)
 
 
-def _ridge(features: Tensor, labels: Tensor) -> Any:
+def _ridge(features: Tensor, targets: Tensor) -> Any:
     """A head in closed form, by its dual: there are fewer items than features."""
     mean = features.mean(dim=0)
     centred = features - mean
-    targets = torch.nn.functional.one_hot(labels).double()
     gram = centred @ centred.T
     strength = 1e-2 * gram.diagonal().mean().clamp(min=1e-12)
     weights = centred.T @ torch.linalg.solve(gram + strength * torch.eye(len(gram)).double(), targets)

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tlsearch.contracts.dataset import Samples
 from tlsearch.contracts.images import open_regular
 from tlsearch.contracts.inputs import InputSpec
-from tlsearch.contracts.task import TargetSpec, Task
+from tlsearch.contracts.task import Strata, TargetSpec, Task
 from tlsearch.errors import DataError
 from tlsearch.training.arrays import ArraySpec, ArrayStore
 from tlsearch.training.splits import Audit, IntArray, audit, split, units_of
@@ -51,12 +53,12 @@ class Data:
 
     Attributes:
         array: encoded items (N, *shape), memory-mapped; a broken item's row is zero.
-        labels: (N,) indices into ``classes``.
-        classes: names.
+        targets: (N, ...), as the task encodes them: class indices (N,), say.
+        target_spec: what they are.
         indices: ascending, of ``train``, ``stop``, ``val`` and ``test``, without broken items.
-        fingerprint: SHA-256 over contents and labels, whatever their order and paths.
+        fingerprint: SHA-256 over contents and targets, whatever their order and paths.
         key: identifies ``array`` with the order of its rows; for what is stored row by row.
-        mirror: whether a left-right flip leaves labels right.
+        mirror: whether a left-right flip leaves targets right.
         inputs: how the items were encoded: the backbone's, as it suits this data.
         broken: ``name: reason`` of every item that was set aside.
         audit: of the splits as they were before broken items were taken out.
@@ -68,8 +70,8 @@ class Data:
     """
 
     array: NDArray[Any]
-    labels: IntArray
-    classes: tuple[str, ...]
+    targets: NDArray[Any]
+    target_spec: TargetSpec
     indices: Mapping[str, IntArray]
     fingerprint: str
     key: str
@@ -82,10 +84,18 @@ class Data:
     task: Task
     units: IntArray | None = None
 
+    def plain(self, index: int) -> Any:
+        """An item's target as people read it."""
+        return self.task.plain(self.targets[index], self.target_spec)
+
+    def columns(self, index: IntArray) -> Tensor:
+        """Targets of items as numbers (n, K)."""
+        return self.task.columns(torch.from_numpy(self.targets[index]), self.target_spec)
+
     @property
-    def target_spec(self) -> TargetSpec:
-        """What the targets are."""
-        return TargetSpec(self.classes)
+    def strata(self) -> Strata:
+        """Kinds of items by which they are split."""
+        return self.task.strata(self.targets, self.target_spec)
 
 
 def prepare(
@@ -128,16 +138,18 @@ def prepare(
     Raises:
         DataError: too many broken or copied items, a class or split that has none left, or see `split`.
     """
-    identity, hashes = hashed if hashed is not None else fingerprint(samples, threads=threads)
+    identity, hashes = hashed if hashed is not None else fingerprint(samples, task, threads=threads)
+    spec = samples.spec or task.describe(samples.targets)
+    targets = task.encode(samples.targets, spec)
+    strata = task.strata(targets, spec)
     if parts is None:
-        parts = split(samples, hashes, val=val, test=test, stop=stop, seed=seed)
+        parts = split(samples, hashes, strata, val=val, test=test, stop=stop, seed=seed)
     inputs = suited(samples, inputs, store, fingerprint=identity, hashes=hashes, threads=threads)
     encoded = encode(
         samples, inputs, store, fingerprint=identity, hashes=hashes, threads=threads, progress=progress
     )
     broken = (*samples.broken, *(f"{samples.names[index]}: {why}" for index, why in encoded.broken.items()))
     _check_broken(broken, len(samples.items) + len(samples.broken), limit=max_broken)
-    labels = np.asarray(samples.labels, dtype=np.int64)
     aside = np.array(sorted(encoded.broken), dtype=np.int64)
     kept = {name: np.setdiff1d(indices, aside) for name, indices in parts.items()}
     wanted = {"train": 1.0, "stop": stop, "val": val, "test": test}
@@ -145,37 +157,41 @@ def prepare(
         if len(indices) == 0 and (wanted[name] > 0 or len(parts[name]) > 0):
             raise DataError(f"no usable item is left in {name}", hint=_first(broken) or None)
     _check_overlap(samples, hashes, kept, limit=max_overlap)
-    if missing := sorted(set(range(len(samples.classes))) - set(labels[kept["train"]].tolist())):
+    trained = {stratum for index in kept["train"].tolist() for stratum in strata.of[index]}
+    if strata.required and (missing := sorted(set(range(len(strata.names))) - trained)):
         raise DataError(
-            f'class "{samples.classes[missing[0]]}" has no usable item in train', hint=_first(broken) or None
+            f'{strata.one} "{strata.names[missing[0]]}" has no usable item in train',
+            hint=_first(broken) or None,
         )
     return Data(
         array=encoded.array,
-        labels=labels,
-        classes=samples.classes,
+        targets=targets,
+        target_spec=spec,
         indices=kept,
         fingerprint=identity,
         key=encoded.key,
         mirror=mirror,
         inputs=inputs,
         broken=broken,
-        audit=audit(samples, hashes, parts),
+        audit=audit(samples, hashes, parts, strata, lambda index: task.plain(targets[index], spec)),
         task=task,
         parts=parts,
         aside=tuple(sorted(encoded.broken)),
-        units=_units(samples, hashes, kept) if val > 0 else None,
+        units=_units(samples, hashes, strata, kept) if val > 0 else None,
     )
 
 
-def _units(samples: Samples, hashes: Sequence[str], kept: Mapping[str, IntArray]) -> IntArray | None:
+def _units(
+    samples: Samples, hashes: Sequence[str], strata: Strata, kept: Mapping[str, IntArray]
+) -> IntArray | None:
     pool = np.sort(np.concatenate([kept[name] for name in ("train", "stop", "val")]))
     if len(pool) >= RESHUFFLED_BELOW or "val" in (samples.splits or ()):
         return None
-    return units_of(samples, hashes, pool)
+    return units_of(samples, hashes, strata, pool)
 
 
-def fingerprint(samples: Samples, *, threads: int = 2) -> tuple[str, list[str]]:
-    """SHA-256 over all contents and class names, and the SHA-256 of each item's content in their order.
+def fingerprint(samples: Samples, task: Task, *, threads: int = 2) -> tuple[str, list[str]]:
+    """SHA-256 over all contents and targets, and the SHA-256 of each item's content in their order.
 
     The first doesn't depend on the order or the paths of the items. An item that can't be read counts by
     its name; decoding will set it aside.
@@ -186,8 +202,12 @@ def fingerprint(samples: Samples, *, threads: int = 2) -> tuple[str, list[str]]:
 
     chunks = _in_threads(hash_some, len(samples.items), threads=threads)
     hashes = [digest for _, chunk in sorted(chunks) for digest in chunk]
-    pairs = zip(hashes, (samples.classes[label] for label in samples.labels), strict=True)
-    lines = sorted(json.dumps(pair) for pair in pairs)
+    spec = samples.spec or task.describe(samples.targets)
+    targets = task.encode(samples.targets, spec)
+    lines = sorted(
+        json.dumps([content, task.plain(target, spec)])
+        for content, target in zip(hashes, targets, strict=True)
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest(), hashes
 
 

@@ -61,7 +61,7 @@ class Feed:
     """What serves a training loop.
 
     Attributes:
-        data: encoded items, labels and splits.
+        data: encoded items, targets and splits.
         inputs: how encoded items become model input.
         frontier: where the frozen prefix ends.
         store: for prefix outputs; None runs the prefix for every batch.
@@ -120,7 +120,7 @@ class Feed:
         stored = None if mixup else self._stored_view(view)
         loads = [partial(self._load, index, stored) for index in batches[skip:]]
         for index, loaded in zip(batches[skip:], ahead(loads, self.ahead), strict=True):
-            targets = self.labels(index)
+            targets = self.targets(index)
             self.counts.trained += len(index)
             if mixup:
                 yield self._mixed(self._to_model(loaded, index, 0), targets, mixing)
@@ -155,7 +155,7 @@ class Feed:
                 if not out_of_memory(error) or self._evaluated_at_once == 1:
                     raise
             else:
-                yield outputs, torch.from_numpy(self.data.labels[index])
+                yield outputs, torch.from_numpy(self.data.targets[index])
                 done += len(index)
                 continue
             # Only now has the error let go of the tensors that it was raised among.
@@ -179,9 +179,9 @@ class Feed:
         turns = self.store is not None and self.frontier.frozen
         return 1 + (epoch - 1) % self.views if turns else epoch
 
-    def labels(self, index: Indices) -> Tensor:
-        """Labels (B,) of items, on the device."""
-        return torch.from_numpy(self.data.labels[index]).to(self.device)
+    def targets(self, index: Indices) -> Tensor:
+        """Targets (B, ...) of items, on the device."""
+        return torch.from_numpy(self.data.targets[index]).to(self.device)
 
     def fetch(self, index: Indices, view: int) -> tuple[Tensor, ...]:
         """Boundary tensors of items, each with as many rows."""
@@ -280,7 +280,8 @@ class Feed:
             self.frontier,
             find=lambda: me._others(),
             items=self._items(store, train, 0, "float32"),
-            labels=self.data.labels[train],
+            columns=lambda positions: me.data.columns(train[positions]),
+            moved=self.data.task.moved,
             rows=len(self._kept(0)) + augmented * len(train),
             limit_bytes=min(limits),
             count=lambda items, flops: me._passed(items, flops),

@@ -84,10 +84,10 @@ def _fit_together(
 
     task = HeadTask(
         features=torch.stack([features("train", view) for view in views]),
-        labels=feed.labels(data.indices["train"]),
+        labels=feed.targets(data.indices["train"]),
         stop_features=features("stop", 0),
-        stop_labels=feed.labels(data.indices["stop"]),
-        classes=len(data.classes),
+        stop_labels=feed.targets(data.indices["stop"]),
+        classes=len(data.target_spec.names),
         epochs=spec.budget.epochs,
         train_linear=lambda recipes, columns=slice(None): train_linear(
             task.features[..., columns],
@@ -100,7 +100,7 @@ def _fit_together(
         ),
     )
     validation = features("val", 0)
-    labels = torch.from_numpy(data.labels[data.indices["val"]])
+    targets = torch.from_numpy(data.targets[data.indices["val"]])
     results = []
     for point, head in zip(points, _fit_each(strategy, task, points), strict=True):
         if isinstance(head, BaseException):
@@ -108,7 +108,7 @@ def _fit_together(
             continue
         try:
             with torch.inference_mode():
-                scores = data.task.score(head.eval()(validation), labels, data.target_spec)
+                scores = data.task.score(head.eval()(validation), targets, data.target_spec)
             model.head = head
             costs = replace(
                 count_costs(

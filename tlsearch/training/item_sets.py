@@ -52,11 +52,10 @@ def _drawn(data: Data, seed: int) -> dict[str, IntArray]:
     pool = np.sort(np.concatenate([data.indices[name] for name in NOT_TEST]))
     parts = reshuffled(
         data.units,
-        data.labels,
+        data.strata,
         pool,
         val=len(data.indices["val"]) / len(pool),
         stop=len(data.indices["stop"]) / max(1, len(pool) - len(data.indices["val"])),
-        classes=data.classes,
         seed=seed,
     )
     return {**data.indices, **parts}

@@ -51,7 +51,7 @@ def fix(
     return StudyItems(
         names=tuple(str(name) for name in samples.names),
         hashes=tuple(listed.hashes),
-        labels=tuple(samples.classes[label] for label in samples.labels),
+        labels=tuple(listed.identity(index) for index in range(len(samples.items))),
         splits=tuple(splits),
         aside=tuple(sorted(aside)),
         source=source.fingerprint if source is not None else "",
@@ -61,7 +61,7 @@ def fix(
 def located(items: StudyItems, listed: Listed, *splits: str) -> list[int]:
     """Indices, among what is listed now, of a study's usable items of some splits, in the study's order.
 
-    Items go by content and class, whatever they are called now; of copies the one of the same name is taken.
+    Items go by content and target, whatever they are called now; of copies the one of the same name is taken.
 
     Raises:
         StudyConflictError: some aren't there as they were; it says how many, and names a few.
@@ -81,7 +81,7 @@ def as_split(listed: Listed, study: StudyRecord) -> StudyItems:
     samples, hashes = listed.samples, listed.hashes
     return fix(
         listed,
-        split(samples, hashes, val=shares.val, test=shares.test, stop=shares.stop, seed=seed),
+        split(samples, hashes, listed.strata, val=shares.val, test=shares.test, stop=shares.stop, seed=seed),
         aside=(),
         source=None,
     )
@@ -146,7 +146,7 @@ def _located(items: StudyItems, listed: Listed, wanted: Sequence[int], *, added:
     by_name: defaultdict[tuple[str, str, str], list[int]] = defaultdict(list)
     by_content: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for index in range(len(samples.items) - 1, -1, -1):  # so that the first is popped first
-        content = listed.hashes[index], samples.classes[samples.labels[index]]
+        content = listed.hashes[index], listed.identity(index)
         by_name[(*content, str(samples.names[index]))].append(index)
         by_content[content].append(index)
     found: dict[int, int] = {}

@@ -8,13 +8,22 @@ from tlsearch.errors import SpecError
 from tlsearch.spec import StudySpec
 
 
+def name_of(spec: StudySpec) -> str:
+    """Name of the task that a study names, or else of the one that its data's source is for.
+
+    Raises:
+        UnknownNameError, PluginError: the source can't be had.
+    """
+    return spec.task or registry.dataset(spec.data.source).task
+
+
 def task_of(spec: StudySpec) -> Task:
     """The task that a study names, or else the one that its data's source is for.
 
     Raises:
         UnknownNameError, PluginError: it can't be had.
     """
-    return registry.task(spec.task or registry.dataset(spec.data.source).task)
+    return registry.task(name_of(spec))
 
 
 def metric_of(spec: StudySpec) -> Metric:

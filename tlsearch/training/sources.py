@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from tlsearch import artifacts, registry
-from tlsearch.contracts import InputSpec, Samples, TargetSpec, Task
+from tlsearch.contracts import InputSpec, Samples, Strata, TargetSpec, Task
 from tlsearch.errors import DataError, SpecError
 from tlsearch.spec import DataSpec, unknown_option
 from tlsearch.training import fetching
@@ -35,7 +38,23 @@ class Listed:
     @property
     def target_spec(self) -> TargetSpec:
         """What the targets are."""
-        return TargetSpec(self.samples.classes)
+        if self.samples.spec is None:
+            raise ValueError("the targets weren't described")
+        return self.samples.spec
+
+    @property
+    def strata(self) -> Strata:
+        """Kinds of items by which they are split."""
+        return self.task.strata(np.asarray(self.samples.targets), self.target_spec)
+
+    def plain(self, index: int) -> Any:
+        """An item's target as people read it."""
+        return self.task.plain(self.samples.targets[index], self.target_spec)
+
+    def identity(self, index: int) -> str:
+        """An item's target as text, equal for equal targets."""
+        plain = self.plain(index)
+        return plain if isinstance(plain, str) else json.dumps(plain)
 
 
 def listing(
@@ -76,8 +95,10 @@ def listing(
             problems.append(f"{section}.{name}: {text}")
         raise SpecError("\n".join(problems)) from None
     samples = source.load(options)
+    spec = samples.spec or learned.describe(samples.targets)
+    samples = replace(samples, targets=learned.encode(samples.targets, spec), spec=spec)
     mirror = source.mirror if described.horizontal_flip is None else described.horizontal_flip
-    identity, hashes = fingerprint(samples, threads=threads)
+    identity, hashes = fingerprint(samples, learned, threads=threads)
     return Listed(described, samples, source.modality, mirror, identity, hashes, learned)
 
 

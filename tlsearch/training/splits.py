@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlsearch.contracts.dataset import SPLITS, Samples
+from tlsearch.contracts.task import Strata
 from tlsearch.errors import DataError
 from tlsearch.names import alike
 
@@ -21,12 +24,12 @@ _STOP_FROM = 5  # training items that a class needs before one of them is held o
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What the labels and splits look like.
+    """What the targets and splits look like.
 
     Attributes:
-        counts: items per split (``train``, ``stop``, ``val``, ``test``) and class name.
-        imbalance: items of the largest class over items of the smallest.
-        clashes: names of identical items that carry different labels, one tuple for each content.
+        counts: items per split (``train``, ``stop``, ``val``, ``test``) and kind, such as a class.
+        imbalance: items of the largest kind over items of the smallest.
+        clashes: names of identical items that carry different targets, one tuple for each content.
         overlaps: names of identical items that stand in different splits, because the data says so.
         warnings: sentences for the user.
     """
@@ -39,28 +42,36 @@ class Audit:
 
 
 def split(
-    samples: Samples, hashes: Sequence[str], *, val: float, test: float, stop: float, seed: int
+    samples: Samples,
+    hashes: Sequence[str],
+    strata: Strata,
+    *,
+    val: float,
+    test: float,
+    stop: float,
+    seed: int,
 ) -> dict[str, IntArray]:
     """Ascending indices of ``train``, ``stop``, ``val``, ``test``; the same files always fall the same way.
 
     Splits that the data comes with are kept, and only missing ones are cut from its train. What is cut is
-    stratified: classes are served from the rarest on, each by the salted hash of its contents. Items of one
-    content or group move together. ``stop`` decides when to stop training; cut from what is left for
-    train, it is never what models are selected by.
+    stratified: kinds of items (classes, say) are served from the rarest on, each by the salted hash of its
+    contents. Items of one content or group move together. ``stop`` decides when to stop training; cut from
+    what is left for train, it is never what models are selected by.
 
-    Tiny classes: each gives at least one item, or group, to every split that is cut and keeps one in train.
-    A class gives to ``stop`` from 5 training items on; only if no class has so many, from 2.
+    Tiny kinds: each gives at least one item, or group, to every split that is cut and keeps one in train.
+    A kind gives to ``stop`` from 5 training items on; only if no class has so many, from 2.
 
     Args:
         samples: the items; an empty group is none.
         hashes: of their contents.
+        strata: the kinds.
         val: share of the data's train, or of all items where it has no splits; 0 cuts none.
         test: likewise.
         stop: share of what is then left for train.
         seed: salt; another one gives other splits.
 
     Raises:
-        DataError: impossible shares, no train, or a class too small to stand in train and every split cut.
+        DataError: impossible shares, no train, or a kind too small to stand in train and every split cut.
     """
     if min(val, test, stop) < 0 or val + test >= 1 or stop >= 1:
         raise DataError(
@@ -75,52 +86,50 @@ def split(
     shares = {
         name: share for name, share in (("test", test), ("val", val)) if share > 0 and len(parts[name]) == 0
     }
-    units = _units(samples, hashes, parts["train"], seed=seed)
-    parts |= _cut(units, shares, stop=stop, classes=samples.classes)
+    units = _units(samples, hashes, strata, parts["train"], seed=seed)
+    parts |= _cut(units, shares, strata, stop=stop)
     return {name: parts[name] for name in ("train", "stop", "val", "test")}
 
 
 def _cut(
-    units: Sequence[_Unit], shares: Mapping[str, float], *, stop: float, classes: Sequence[str]
+    units: Sequence[_Unit], shares: Mapping[str, float], strata: Strata, *, stop: float
 ) -> dict[str, IntArray]:
     """Indices of ``train``, ``stop`` and every share."""
-    places = _assign(units, shares, classes)
+    places = _assign(units, shares, strata)
     parts = {name: _members(units, places, name) for name in shares}
     left = [unit for unit, place in zip(units, places, strict=True) if place == "train"]
     places = ["train"] * len(left)
     for smallest in (_STOP_FROM, 2) if stop > 0 else ():
         if "stop" not in places:
-            places = _assign(left, {"stop": stop}, classes, smallest=smallest)
+            places = _assign(left, {"stop": stop}, strata, smallest=smallest)
     return {"train": _members(left, places, "train"), "stop": _members(left, places, "stop"), **parts}
 
 
-def units_of(samples: Samples, hashes: Sequence[str], indices: IntArray) -> IntArray:
+def units_of(samples: Samples, hashes: Sequence[str], strata: Strata, indices: IntArray) -> IntArray:
     """For every item (N,) the number of the unit that it moves with, by content; -1 outside ``indices``."""
     numbers = np.full(len(samples.items), -1, dtype=np.int64)
-    for number, unit in enumerate(_units(samples, hashes, indices, seed=0)):
+    for number, unit in enumerate(_units(samples, hashes, strata, indices, seed=0)):
         numbers[list(unit.items)] = number
     return numbers
 
 
 def reshuffled(
     units: IntArray,
-    labels: IntArray,
+    strata: Strata,
     pool: IntArray,
     *,
     val: float,
     stop: float,
-    classes: Sequence[str],
     seed: int,
 ) -> dict[str, IntArray]:
     """Another ``train``, ``stop`` and ``val`` of the same items, stratified as in `split`.
 
     Args:
         units: as `units_of` numbers them.
-        labels: (N,) of all items.
+        strata: kinds of all items.
         pool: ascending indices of the items to split.
         val: share of them.
         stop: share of what is left for train.
-        classes: names.
         seed: salt.
     """
     members: defaultdict[int, list[int]] = defaultdict(list)
@@ -130,24 +139,26 @@ def reshuffled(
         _Unit(
             hashlib.sha256(f"again {seed} {number}".encode()).hexdigest(),
             tuple(items),
-            Counter(int(labels[index]) for index in items),
+            Counter(kind for index in items for kind in strata.of[index]),
         )
         for number, items in members.items()
     ]
     drawn.sort(key=lambda unit: unit.key)
-    return _cut(drawn, {"val": val}, stop=stop, classes=classes)
+    return _cut(drawn, {"val": val}, strata, stop=stop)
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """Items that must stay together; ``counts`` are per label."""
+    """Items that must stay together; ``counts`` are per kind."""
 
     key: str
     items: tuple[int, ...]
     counts: Mapping[int, int]
 
 
-def _units(samples: Samples, hashes: Sequence[str], pool: IntArray, *, seed: int) -> list[_Unit]:
+def _units(
+    samples: Samples, hashes: Sequence[str], strata: Strata, pool: IntArray, *, seed: int
+) -> list[_Unit]:
     """Units of the items in a pool, ordered by salted content."""
     parent: dict[str, str] = {}  # contents and groups are the nodes of a forest, items its edges
 
@@ -170,17 +181,17 @@ def _units(samples: Samples, hashes: Sequence[str], pool: IntArray, *, seed: int
     for items in members.values():
         first = min(hashes[index] for index in items)
         key = hashlib.sha256(f"{seed} {first}".encode()).hexdigest()
-        units.append(_Unit(key, tuple(items), Counter(int(samples.labels[index]) for index in items)))
+        units.append(_Unit(key, tuple(items), Counter(kind for index in items for kind in strata.of[index])))
     return sorted(units, key=lambda unit: unit.key)
 
 
 def _assign(
-    units: Sequence[_Unit], shares: Mapping[str, float], classes: Sequence[str], *, smallest: int = 0
+    units: Sequence[_Unit], shares: Mapping[str, float], strata: Strata, *, smallest: int = 0
 ) -> list[str]:
     """A split for every unit: one of ``shares``, or train.
 
-    Iterative stratification (Sechidis et al. 2011): the rarest class is served first, so that groups of
-    several classes can't use it up. With ``smallest``, classes of fewer items needn't stand in a share.
+    Iterative stratification (Sechidis et al. 2011): the rarest kind is served first, so that groups of
+    several kinds can't use it up. With ``smallest``, kinds of fewer items needn't stand in a share.
     """
     holders: defaultdict[int, list[int]] = defaultdict(list)
     for number, unit in enumerate(units):
@@ -195,11 +206,11 @@ def _assign(
             have[name, label] += count
 
     for label, holding in sorted(holders.items(), key=lambda pair: (len(pair[1]), pair[0])):
-        if not smallest and len(holding) <= len(shares):
+        if strata.required and not smallest and len(holding) <= len(shares):
             raise DataError(
-                f'class "{classes[label]}" has {len(holding)} distinct items or groups to be split, and'
-                f" {len(shares) + 1} are needed: one each for {', '.join(('train', *shares))}",
-                hint="Add items, remove the class, or bring splits of your own.",
+                f'{strata.one} "{strata.names[label]}" has {len(holding)} distinct items or groups to be'
+                f" split, and {len(shares) + 1} are needed: one each for {', '.join(('train', *shares))}",
+                hint=f"Add items, remove the {strata.one}, or bring splits of your own.",
             )
         pool = [number for number in holding if not places[number]]
         total = sum(units[number].counts[label] for number in holding)
@@ -213,12 +224,12 @@ def _assign(
             pool = [number for number in pool if not places[number]]
         for number in pool:
             place(number, "train")
-    for label in holders if not smallest else ():
+    for label in holders if strata.required and not smallest else ():
         if lacking := [name for name in (*shares, "train") if not have[name, label]]:
             raise DataError(
-                f'class "{classes[label]}" can\'t stand in {lacking[0]}: it shares all its groups or contents'
-                " with other classes",
-                hint="Bring splits of your own, or groups that hold one class each.",
+                f'{strata.one} "{strata.names[label]}" can\'t stand in {lacking[0]}: it shares all its groups'
+                f" or contents with other {strata.many}",
+                hint=f"Bring splits of your own, or groups that hold one {strata.one} each.",
             )
     return places
 
@@ -240,29 +251,31 @@ def _members(units: Sequence[_Unit], places: Sequence[str], name: str) -> IntArr
     return np.array(sorted(index for items in chosen for index in items), dtype=np.int64)
 
 
-def audit(samples: Samples, hashes: Sequence[str], splits: Mapping[str, IntArray]) -> Audit:
-    """Count, and look for identical items under different labels or in different splits."""
+def audit(
+    samples: Samples,
+    hashes: Sequence[str],
+    splits: Mapping[str, IntArray],
+    strata: Strata,
+    plain: Callable[[int], Any],
+) -> Audit:
+    """Count, and look for identical items of different targets or in different splits.
+
+    ``plain`` gives an item's target as JSON holds it.
+    """
     where = {index: name for name, indices in splits.items() for index in indices.tolist()}
     copies: defaultdict[str, list[int]] = defaultdict(list)
     for index, content in enumerate(hashes):
         copies[content].append(index)
     repeated = [indices for indices in copies.values() if len(indices) > 1]
-    clashes = [some for some in repeated if len({samples.labels[index] for index in some}) > 1]
+    clashes = [some for some in repeated if len({json.dumps(plain(index)) for index in some}) > 1]
     # stop is a part of train, and cut so that nothing stands in both
     sides = {index: "train" if name == "stop" else name for index, name in where.items()}
     overlaps = [some for some in repeated if len({sides[index] for index in some if index in sides}) > 1]
-    counts = {
-        name: {
-            label: int(count)
-            for label, count in zip(
-                samples.classes,
-                np.bincount(np.asarray(samples.labels)[indices], minlength=len(samples.classes)),
-                strict=True,
-            )
-        }
-        for name, indices in splits.items()
-    }
-    totals = {label: sum(count[label] for count in counts.values()) for label in samples.classes}
+    counts: dict[str, dict[str, int]] = {}
+    for name, indices in splits.items():
+        found = Counter(kind for index in indices.tolist() for kind in strata.of[index])
+        counts[name] = {label: found[kind] for kind, label in enumerate(strata.names)}
+    totals = {label: sum(count[label] for count in counts.values()) for label in strata.names}
     largest, smallest = (
         max(totals, key=lambda label: totals[label]),
         min(totals, key=lambda label: totals[label]),
@@ -273,7 +286,8 @@ def audit(samples: Samples, hashes: Sequence[str], splits: Mapping[str, IntArray
         return tuple(tuple(samples.names[index] for index in some) for some in groups)
 
     warnings = [
-        f'the classes "{one}" and "{other}" are written nearly alike' for one, other in alike(samples.classes)
+        f'the {strata.many} "{one}" and "{other}" are written nearly alike'
+        for one, other in alike(strata.names)
     ]
     if clashes:
         warnings.append(
@@ -288,5 +302,5 @@ def audit(samples: Samples, hashes: Sequence[str], splits: Mapping[str, IntArray
     for name in ("val", "test"):
         lacking = [label for label, count in counts.get(name, {}).items() if count == 0]
         if lacking and len(splits[name]):
-            warnings.append(f'{name} has no item of {len(lacking)} classes, such as "{lacking[0]}"')
+            warnings.append(f'{name} has no item of {len(lacking)} {strata.many}, such as "{lacking[0]}"')
     return Audit(counts, imbalance, named(clashes), named(overlaps), tuple(warnings))

@@ -234,8 +234,9 @@ class Workbench:
         torch.manual_seed(point.seed)
         backbone = Backbone(
             pretrained,
-            classes=len(data.classes),
-            source_classes=len(source.classes) if source is not None else None,
+            data.task,
+            data.target_spec,
+            source.target_spec if source is not None else None,
         )
         strategy.prepare(backbone, point.params)
         # Convolutions on channels-last tensors are 1.5-2.4 times faster, on CPUs too.

@@ -10,7 +10,7 @@ from torch.nn import functional
 from tlsearch import registry
 from tlsearch.contracts import Backbone, Batch, FineTuning
 from tlsearch.errors import TrialError
-from tlsearch.testing import StrategyContract, tiny_cnn, tiny_task, tiny_vit
+from tlsearch.testing import StrategyContract, classes, tiny_cnn, tiny_task, tiny_vit
 from tlsearch.training.frontier import find_frontier
 
 
@@ -25,7 +25,7 @@ class TestDistillation(StrategyContract):
 
 def prepared(strategy, pretrained=None, **changes):
     torch.manual_seed(0)
-    model = Backbone(pretrained or tiny_cnn(), classes=10)
+    model = Backbone(pretrained or tiny_cnn(), *classes(10))
     params = {**strategy.default(model.info), "dropout": 0.0, "label_smoothing": 0.0, **changes}
     strategy.prepare(model, params)
     return model.eval(), params

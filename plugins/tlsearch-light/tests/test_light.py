@@ -9,7 +9,7 @@ from tlsearch_light.ranpac import STRENGTHS
 from torch import nn
 
 from tlsearch.contracts import Backbone, HeadPoint, HeadTask, Pretrained, describe
-from tlsearch.testing import StrategyContract, tiny_cnn, tiny_vit
+from tlsearch.testing import StrategyContract, classes, tiny_cnn, tiny_vit
 from tlsearch.training.frontier import set_modes
 
 
@@ -32,7 +32,7 @@ class TestHead2Toe(StrategyContract):
 
 def trained(strategy, pretrained, **changes):
     """Names of the trunk's parameters that train."""
-    model = Backbone(pretrained, classes=10)
+    model = Backbone(pretrained, *classes(10))
     strategy.prepare(model, {**strategy.default(model.info), **changes})
     assert all(parameter.requires_grad for parameter in model.head.parameters())
     return {name for name, parameter in model.trunk.named_parameters() if parameter.requires_grad}
@@ -72,7 +72,7 @@ def test_norm_tuning_knows_norms_that_others_have_written():
 @pytest.mark.parametrize("strategy", [BitFit(), NormTuning()])
 def test_whose_statistics_batch_norm_uses(strategy, statistics):
     pretrained = batch_norms()
-    model = Backbone(pretrained, classes=10)
+    model = Backbone(pretrained, *classes(10))
     params = {**strategy.default(model.info), "dropout": 0.0, "statistics": statistics}
     strategy.prepare(model, params)
     set_modes(model)
@@ -197,7 +197,7 @@ def test_head2toe_is_given_every_layer_pooled_and_the_features(make):
     images = torch.randn(5, 3, 16, 16)
     widths = []
     for cells in (1, 4):
-        model = Backbone(pretrained, classes=10).eval()
+        model = Backbone(pretrained, *classes(10)).eval()
         strategy.prepare(model, {**strategy.default(model.info), "cells": cells})
         assert len(model.layers) >= len(model.info.groups)
         model.head = nn.Identity()

@@ -9,6 +9,7 @@ from torch import nn
 
 from tlsearch import registry
 from tlsearch.contracts import Backbone
+from tlsearch.testing import classes
 
 CNN, VIT = "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"
 NAMES = ["lora", "dora"]
@@ -23,7 +24,7 @@ def test_it_learns_and_the_saved_model_is_the_trained_one(bench, name):
 def prepared(strategy, backbone, size=32, **changes):
     torch.manual_seed(0)
     pretrained = registry.backbone(backbone, weights="random", image_size=size)
-    model = Backbone(pretrained, classes=10)
+    model = Backbone(pretrained, *classes(10))
     params = {**strategy.default(model.info), "rank": 4, **changes}
     strategy.prepare(model, params)
     return model.eval(), params
@@ -54,7 +55,7 @@ def test_the_merged_model_is_the_trained_one(kind, backbone, size):
     strategy = kind()
     model, params = prepared(strategy, backbone, size)
     images = torch.randn(3, *model.info.inputs.shape)
-    plain = Backbone(registry.backbone(backbone, weights="random", image_size=size), classes=10)
+    plain = Backbone(registry.backbone(backbone, weights="random", image_size=size), *classes(10))
     plain.trunk.load_state_dict(model.reference)
     with torch.no_grad():
         start = plain.eval().trunk(images)

@@ -10,6 +10,7 @@ from tlsearch_regularized import BSS, DELTA, L2SP
 
 from tlsearch import registry
 from tlsearch.contracts import Backbone, Batch
+from tlsearch.testing import classes
 
 CNN, VIT = "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"
 NAMES = ["l2_sp", "bss", "delta"]
@@ -49,7 +50,7 @@ def test_a_strength_changes_what_is_learned(bench, name):
 def model_of(bench, strategy, **changes):
     torch.manual_seed(0)
     pretrained = bench().backbone(CNN)
-    model = Backbone(pretrained, classes=10)
+    model = Backbone(pretrained, *classes(10))
     params = {**strategy.default(model.info), "dropout": 0.0, "label_smoothing": 0.0, **changes}
     strategy.prepare(model, params)
     return model.eval(), params

@@ -7,6 +7,7 @@ from tlsearch_staged.surgical import BLOCKS
 from torch import nn
 
 from tlsearch.contracts import Backbone
+from tlsearch.testing import classes
 
 CNN, VIT = "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"
 NAMES = ["lp_ft", "gradual_unfreezing", "surgical"]
@@ -61,7 +62,7 @@ def test_lp_fts_probe_costs_one_pass(bench):
 
 
 def test_lp_ft_has_a_rate_for_each_stage(bench):
-    strategy, model = LPFT(), Backbone(bench().backbone(CNN), classes=10)
+    strategy, model = LPFT(), Backbone(bench().backbone(CNN), *classes(10))
     params = {**strategy.default(model.info), "layer_decay": 1.0, "head_multiplier": 2.0}
     strategy.prepare(model, params)
     rates = []
@@ -72,7 +73,7 @@ def test_lp_ft_has_a_rate_for_each_stage(bench):
 
 
 def test_batch_norm_may_train_too(bench):
-    strategy, model = LPFT(), Backbone(bench().backbone(CNN), classes=10)
+    strategy, model = LPFT(), Backbone(bench().backbone(CNN), *classes(10))
     for choice, trains in (("frozen", False), ("trained", True)):
         params = {**strategy.default(model.info), "batch_norm": choice}
         strategy.prepare(model, params)
@@ -100,7 +101,7 @@ def test_gradual_unfreezing_adds_groups_from_the_top(bench, share, depth, lowest
 @pytest.mark.parametrize("epochs", [1, 2, 3, 10, 50])
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
 def test_all_groups_train_in_time_whatever_the_epochs(bench, epochs, share):
-    strategy, model = GradualUnfreezing(), Backbone(bench().backbone(VIT), classes=10)
+    strategy, model = GradualUnfreezing(), Backbone(bench().backbone(VIT), *classes(10))
     params = {**strategy.default(model.info), "thawed_after": share}
     strategy.prepare(model, params)
     counts = []
@@ -118,7 +119,7 @@ def test_all_groups_train_in_time_whatever_the_epochs(bench, epochs, share):
     ("epochs", "probe", "fitted"), [(10, 2, 2), (10, 3, 3), (3, 3, 2), (2, 2, 1), (1, 2, 1)]
 )
 def test_lp_ft_keeps_an_epoch_for_all_and_asks_not_to_be_judged_before(bench, epochs, probe, fitted):
-    strategy, model = LPFT(), Backbone(bench().backbone(VIT), classes=10)
+    strategy, model = LPFT(), Backbone(bench().backbone(VIT), *classes(10))
     params = {**strategy.default(model.info), "head_epochs": probe}
     strategy.prepare(model, params)
     heads_alone = 0
@@ -130,7 +131,7 @@ def test_lp_ft_keeps_an_epoch_for_all_and_asks_not_to_be_judged_before(bench, ep
 
 
 def test_every_group_learns_slower_than_the_one_above_it(bench):
-    strategy, model = GradualUnfreezing(), Backbone(bench().backbone(VIT), classes=10)
+    strategy, model = GradualUnfreezing(), Backbone(bench().backbone(VIT), *classes(10))
     params = {**strategy.default(model.info), "learning_rate": 1e-3}
     strategy.prepare(model, params)
     strategy.on_epoch(model, 10, 10, params)
@@ -144,7 +145,7 @@ def test_every_group_learns_slower_than_the_one_above_it(bench):
 
 @pytest.mark.parametrize("backbone", [CNN, VIT])
 def test_surgery_trains_one_block_and_each_group_is_in_one(bench, backbone):
-    strategy, model = Surgical(), Backbone(bench().backbone(backbone), classes=10)
+    strategy, model = Surgical(), Backbone(bench().backbone(backbone), *classes(10))
     params = strategy.default(model.info)
     blocks = []
     for block in range(1, BLOCKS + 1):

@@ -21,7 +21,7 @@ from tlsearch_text.table import TextTableOptions
 
 from tlsearch.contracts import Backbone
 from tlsearch.errors import DataError, InputError, UnknownNameError, WeightsError
-from tlsearch.testing import BackboneContract, DatasetContract
+from tlsearch.testing import BackboneContract, DatasetContract, classes
 from tlsearch.training.frontier import find_frontier
 
 LABELLED = {"email": "email.message email.utils mailbox", "math": "math cmath statistics random"}
@@ -101,7 +101,7 @@ def test_every_freeze_depth_has_a_prefix_that_is_exact(texts):
     inputs = backbone.info.inputs
     batch = inputs.to_model(torch.from_numpy(np.stack([inputs.encode(text) for text in texts])))
     for count in range(1, 8):
-        model = Backbone(backbone, classes=2)
+        model = Backbone(backbone, *classes(2))
         assert model.freeze(count / 7) == count
         frontier = find_frontier(model, inputs.to_model(inputs.example(2)))
         assert frontier.frozen, frontier.reason

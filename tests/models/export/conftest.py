@@ -16,6 +16,7 @@ from tlsearch import registry
 from tlsearch.contracts import Backbone
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import rebuild
+from tlsearch.testing import classes, fixtures
 
 CLASSES = ["ant", "bee", "cat"]
 POINTS = {
@@ -61,7 +62,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bundle.Mod
                 image_size=None,
                 strategy=item.strategy,
                 params=item.params,
-                classes=3,
+                **fixtures.learned(3),
                 state=load_file(Path(outcome.artifact.uri)),
             )
             if hasattr(network.head, "linear"):  # one epoch leaves a head that says the same of everything
@@ -78,7 +79,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bundle.Mod
 def lite0(tmp_path_factory: pytest.TempPathFactory) -> bundle.Model:
     """ImageNet weights at 64 pixels under a head that tells pictures apart."""
     pretrained = registry.backbone("efficientnet_lite/lite0", weights="pretrained", image_size=64)
-    network = Backbone(pretrained, classes=3)
+    network = Backbone(pretrained, *classes(3))
     plugin = registry.strategy("fine_tune")
     params = plugin.default(pretrained.info)
     plugin.restore(network, params)

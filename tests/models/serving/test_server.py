@@ -29,6 +29,7 @@ from tlsearch.errors import InputError
 from tlsearch.models import bundle
 from tlsearch.models.serving.limits import Limits, check_host
 from tlsearch.models.serving.server import create_app
+from tlsearch.testing import classes
 
 CLASSES = ["ant", "bee", "cat"]
 
@@ -36,7 +37,7 @@ CLASSES = ["ant", "bee", "cat"]
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> bundle.Model:
     pretrained = registry.backbone(BACKBONE, weights="pretrained", image_size=None)
-    network = Backbone(pretrained, classes=3)
+    network = Backbone(pretrained, *classes(3))
     plugin = registry.strategy("feature_copy")
     params = {"learner": "lda"}
     plugin.restore(network, params)

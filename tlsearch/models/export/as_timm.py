@@ -54,7 +54,7 @@ def merged(model: Model) -> nn.Module:
     whole: Any = copy.deepcopy(found).cpu().float()
     whole.to(memory_format=torch.contiguous_format)
     try:
-        whole.reset_classifier(network.classes)
+        whole.reset_classifier(network.outputs)
         classifier = whole.get_classifier()
         with torch.no_grad():
             classifier.weight.copy_((weight / model.temperature).reshape(classifier.weight.shape))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ class Whole(nn.Module):
         inputs = picture_input(model)
         self.network = copy.deepcopy(model.network).cpu().float().eval()
         self.network.to(memory_format=torch.contiguous_format)
-        self.temperature = model.temperature
+        self.decode = partial(model.task.decode, calibration=dict(model.manifest.calibration))
         self.inside = inside
         self.register_buffer("mean", torch.tensor(inputs.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(inputs.std).view(1, 3, 1, 1))
@@ -63,8 +64,7 @@ class Whole(nn.Module):
         """Logits and probabilities."""
         if self.inside:
             images = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-        logits = self.network(images) / self.temperature
-        return logits, logits.softmax(dim=1)
+        return self.decode(self.network(images))
 
 
 def picture_input(model: Model) -> ImageInput:

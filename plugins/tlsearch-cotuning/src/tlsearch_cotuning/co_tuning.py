@@ -49,6 +49,8 @@ class CoTuning(Taught):
     network's predictions for training items of class y_t (NeurIPS 2020, the direct approach).
     """
 
+    tasks = ("classification",)
+
     precedence = 40
 
     def space(self, backbone: BackboneInfo) -> Space:
@@ -68,7 +70,7 @@ class CoTuning(Taught):
     def taught_head(self, model: Backbone, params: Params) -> nn.Module:
         """Looked at as a whole: what trains in it keeps the relation out of the stored prefix."""
         source, judge = classifier(model, trains=True), classifier(model, trains=False)
-        return opaque(TwoHeads(model.head, source, judge, model.info.width, model.classes))
+        return opaque(TwoHeads(model.head, source, judge, model.info.width, model.outputs))
 
     def term(self, outputs: Sequence[Tensor], batch: Batch, params: Params) -> Tensor:
         """Cross-entropy to the source labels; the batch's own predictions count from now on."""

@@ -36,6 +36,8 @@ class Distillation(Taught):
     arXiv:1412.6550, normalized as in Zagoruyko and Komodakis 2017, arXiv:1612.03928).
     """
 
+    tasks = ("classification",)
+
     def space(self, backbone: BackboneInfo) -> Space:
         """Fine-tuning's knobs, what is distilled and how much; only features where there's no classifier."""
         teachers = ["features", "logits"] if has_classifier(backbone) else ["features"]

@@ -40,6 +40,8 @@ class Head2Toe(HeadStrategy):
     Relevance is the norm of a feature's weights in softmax regression with a group lasso over features.
     """
 
+    tasks = ("classification",)
+
     def space(self, backbone: BackboneInfo) -> Space:
         """The share kept, the lasso's strength, how finely layers are pooled, and the last head's knobs."""
         augmented = ["light"] if "light" in backbone.inputs.policies else []

@@ -49,6 +49,8 @@ class RandomRidge(nn.Module):
 class RanPAC(HeadStrategy):
     """Ridge on relu(x P), P random normal (McDonnell et al. 2023, arXiv:2307.02251)."""
 
+    tasks = ("classification",)
+
     def space(self, backbone: BackboneInfo) -> Space:
         """Size of the projection, and whether features are standardized before it."""
         return {

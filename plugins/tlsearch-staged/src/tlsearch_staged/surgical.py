@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.distributions import IntDistribution
 
-from tlsearch.contracts import Backbone, BackboneInfo, FineTuning, LinearHead, Space, number
+from tlsearch.contracts import Backbone, BackboneInfo, FineTuning, Space, number
 from tlsearch.records import Params
 
 BLOCKS = 4
@@ -45,7 +45,7 @@ class Surgical(FineTuning):
         parameters = dict(model.trunk.named_parameters())
         for name in (name for group in groups[first:end] for name in group):
             parameters[name].requires_grad_(True)
-        model.head = LinearHead(model.info.width, model.classes, dropout=number(params, "dropout"))
+        model.head = model.new_head(dropout=number(params, "dropout"))
 
     def param_groups(self, model: Backbone, params: Params) -> list[dict[str, Any]]:
         """One rate for the block, another for the head."""

@@ -7,7 +7,6 @@ The most probable class stays the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -92,15 +91,3 @@ def expected_error(probabilities: Tensor, labels: Tensor) -> float:
     bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
     gaps = torch.zeros(BINS, dtype=torch.float64).index_add(0, bins, right - confidence)
     return float(gaps.abs().sum() / len(labels))
-
-
-def temperature_of(calibration: Mapping[str, Any]) -> float:
-    """The temperature in a bundle's description; 1 where there is none.
-
-    Raises:
-        ValueError: it isn't a finite number above 0.
-    """
-    value = calibration.get("temperature", 1.0)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"temperature can't be {value!r}")
-    return float(value)

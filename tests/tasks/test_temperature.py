@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from tlsearch.models.calibration import expected_error, fit, temperature_of
+from tlsearch.models.manifest import temperature_of
+from tlsearch.tasks.temperature import expected_error, fit
 
 
 def drawn(count: int = 4000, classes: int = 5, sharpness: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
