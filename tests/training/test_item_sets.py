@@ -11,7 +11,6 @@ from tiny_bench import bench, outcomes, point, results, study
 
 from tlsearch import registry
 from tlsearch.records import Point, TrialRole, TrialState
-from tlsearch.tasks.classification import Classification
 from tlsearch.training.data import Data, prepare
 from tlsearch.training.item_sets import NOT_TEST, items_of, key_of, reshuffles
 
@@ -64,9 +63,8 @@ def made(tmp_path: Path, count: int, **changes: object) -> Data:
 
     samples = replace(Colours().load(ColoursOptions(count=count)), **changes)
     inputs = registry.backbone("tiny/net", weights="random", image_size=None).info.inputs
-    return prepare(
-        samples, inputs, ArrayStore(tmp_path), task=Classification(), val=0.2, test=0.2, seed=0, mirror=True
-    )
+    store, task = ArrayStore(tmp_path), registry.task("classification")
+    return prepare(samples, inputs, store, task=task, val=0.2, test=0.2, seed=0, mirror=True)
 
 
 def test_groups_stay_together_in_a_split_that_is_drawn_again(tmp_path: Path) -> None:
