@@ -14,6 +14,6 @@ from tlsearch.testing import contract
 
 @pytest.fixture(scope="session", autouse=True)
 def fork_server() -> Iterator[None]:
-    """Contract tests get their fresh processes cheaply; ``tlsearch plugins check`` is tested with real ones."""
+    """Contract tests fork their fresh processes; ``tlsearch plugins check`` is tested with real ones."""
     with mock.patch.object(contract, "subprocess", SimpleNamespace(DEVNULL=-3, run=forked.run)):
         yield
