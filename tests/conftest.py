@@ -34,7 +34,7 @@ STUDY = {
     "backbones": ["efficientnet_lite/lite0"],
     "strategies": ["linear_probe", "feature_copy", "fine_tune"],
     "budget": {"trials": 6, "epochs": 2},
-    "search": {"finalists": 2, "confirm_seeds": 1},
+    "search": {"finalists": 2, "confirm_seeds": 1, "refit": False},
     "resources": {"concurrent": 1},  # a second worker would cost more to start than it does
 }
 

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from tests.one_process import verify_here, without_ray
+from tests.one_process import one_process, verify_here
 from tlsearch import TransferSearchClassifier
 from tlsearch.errors import InputError
 
@@ -40,7 +40,7 @@ def fitted(digits, tmp_path_factory):
         image_size=32,
         directory=tmp_path_factory.mktemp("fit"),
     )
-    with without_ray(slots=1, verify=verify_here):
+    with one_process(verify=verify_here):
         return search.fit(images, names)
 
 
