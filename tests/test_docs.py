@@ -124,7 +124,13 @@ def walked(reader: Reader) -> dict[str, str]:
     """The tutorial's commands, each with what it printed."""
     page = ROOT / "docs" / "tutorial.md"
     (images,) = blocks(page, "python")
-    reader.run(sys.executable, "-c", images)
+    exec(
+        compile(images.replace('Path("photos")', f"Path({str(reader.folder / 'photos')!r})"), page, "exec"),
+        {},
+    )
+    for kind in (reader.folder / "photos").iterdir():  # a third of them is enough to learn from
+        for picture in sorted(kind.iterdir(), key=lambda path: int(path.stem))[60:]:
+            picture.unlink()
     told = {line: reader.run(*shlex.split(line)) for line in commands(page)}
     (reader.folder / "new.jpg").write_bytes((reader.folder / "photos" / "3" / "3.png").read_bytes())
     return told

@@ -222,6 +222,7 @@ def create_together(url: str, fault: Fault) -> None:
         assert store.studies() == []
 
 
+@pytest.mark.long  # tests/database/test_open.py does it once
 @pytest.mark.fault("8 processes create a SQLite database together", times=20)
 def test_eight_processes_create_a_file(scene: Scene, fault: Fault, repetition: int) -> None:
     create_together(scene.url, fault)
@@ -231,6 +232,7 @@ def test_eight_processes_create_a_file(scene: Scene, fault: Fault, repetition: i
     assert versions.fetchone() == (1,)
 
 
+@pytest.mark.long
 @pytest.mark.fault("8 processes create a PostgreSQL database together", times=20)
 def test_eight_processes_create_on_a_server(server: Any, fault: Fault, repetition: int) -> None:
     create_together(server.get_uri(), fault)

@@ -84,14 +84,13 @@ def one_thread() -> Iterator[None]:
 ARCHITECTURES = [
     "tf_efficientnet_lite0",
     "resnet18",
-    "resnetv2_50",
-    "convnext_atto",
     "vit_tiny_patch16_224",
-    "densenet121",
-    "mobilevit_xxs",
-    "levit_128s",
     "torchvision/alexnet",
     "torchvision/resnet18",
+    *(
+        pytest.param(name, marks=pytest.mark.long)
+        for name in ("resnetv2_50", "convnext_atto", "densenet121", "mobilevit_xxs", "levit_128s")
+    ),
 ]
 
 
@@ -116,7 +115,7 @@ def test_the_split_model_computes_what_the_whole_one_does(name: str) -> None:
     assert len(frontier.shapes[0]) == 1
 
 
-@pytest.mark.parametrize("name", [*ARCHITECTURES[:8], "torchvision/resnet18"])
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "torchvision/alexnet"])
 def test_training_the_suffix_trains_the_model(name: str) -> None:
     model, groups, images = build(name)
     freeze(model, groups, 0.6)
