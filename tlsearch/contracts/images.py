@@ -187,7 +187,7 @@ class ImageInput(InputSpec):
     crop: float = 1.0
 
     modality: ClassVar[str] = "image"
-    policies: ClassVar[tuple[str, ...]] = ("none", "light", "randaugment")
+    policies: ClassVar[tuple[str, ...]] = ("none", "flip", "light", "trivialaugment", "randaugment")
     blendable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -248,8 +248,12 @@ class ImageInput(InputSpec):
     def draw(self, policy: str, count: int, *, seed: int, mirror: bool) -> Tensor | None:
         """Random parameters (count, P) float32, P depending on the policy; None for ``none``."""
         generator = torch.Generator().manual_seed(seed)
+        if policy == "flip":
+            return ((torch.rand(count, 1, generator=generator) < 0.5) & mirror).float()
         if policy == "light":
             return _draw_light(count, generator, mirror=mirror)
+        if policy == "trivialaugment":
+            return _draw_trivialaugment(count, generator, mirror=mirror)
         if policy == "randaugment":
             return _draw_randaugment(count, generator, mirror=mirror)
         return super().draw(policy, count, seed=seed, mirror=mirror)
@@ -261,9 +265,11 @@ class ImageInput(InputSpec):
             count = max(1, 200_000 // self.size**2) if batch.device.type == "cpu" else len(batch)
             pieces = torch.split(batch, count), torch.split(draws.to(batch.device), count)
             return torch.cat([_light(*pair) for pair in zip(*pieces, strict=True)])
-        if policy == "randaugment":
+        if policy == "flip":
+            return torch.where(draws.to(batch.device).bool()[:, :, None, None], batch.flip(-1), batch)
+        if policy in ("trivialaugment", "randaugment"):
             rows = zip(batch, draws.tolist(), strict=True)
-            return torch.stack([_randaugment(image, row) for image, row in rows])
+            return torch.stack([_operate_all(image, row) for image, row in rows])
         return super().augment(batch, policy, draws)
 
 
@@ -322,11 +328,26 @@ def _draw_randaugment(count: int, generator: torch.Generator, *, mirror: bool) -
     return torch.stack([operations[:, 0], levels[:, 0], operations[:, 1], levels[:, 1], flips], dim=1)
 
 
-def _randaugment(image: Tensor, row: list[float]) -> Tensor:
-    """RandAugment with N = 2, M = 9 (Cubuk et al. 2020, arXiv:1909.13719) over torchvision's operations."""
-    for index, level in ((row[0], row[1]), (row[2], row[3])):
+def _draw_trivialaugment(count: int, generator: torch.Generator, *, mirror: bool) -> Tensor:
+    """Rows of (operation, level, flip): one operation, at any strength (Mueller and Hutter 2021).
+
+    arXiv:2103.10158; the strengths are those of RandAugment's range, not of their "wide" one.
+    """
+    operations = torch.randint(len(_OPERATIONS), (count,), generator=generator).float()
+    levels = 2 * torch.rand(count, generator=generator) - 1
+    flips = (torch.rand(count, generator=generator) < 0.5).float() * mirror
+    return torch.stack([operations, levels, flips], dim=1)
+
+
+def _operate_all(image: Tensor, row: list[float]) -> Tensor:
+    """Pairs of an operation and its level, then whether to flip.
+
+    Two operations make RandAugment with N = 2, M = 9 (Cubuk et al. 2020, arXiv:1909.13719).
+    """
+    *pairs, flip = row
+    for index, level in zip(pairs[::2], pairs[1::2], strict=True):
         image = _operate(image, _OPERATIONS[int(index)], level)
-    return image.flip(-1) if row[4] else image
+    return image.flip(-1) if flip else image
 
 
 def _operate(image: Tensor, operation: str, level: float) -> Tensor:

@@ -90,7 +90,8 @@ def prepare(
     if spec.strategies is None:
         strategies, unusable = _usable(strategies, infos)
         skipped += unusable
-    space = build(strategies, infos, spec.space)
+    # Where the study says how many epochs a trial has, its length is no longer searched.
+    space = build(strategies, infos, spec.space, fixed={"length": 1.0} if spec.budget.epochs else {})
     store = ArrayStore(cache / "items")
     data: dict[str, Data] = {}
     found: dict[str, Any] = {}

@@ -414,7 +414,7 @@ class _Run:
                     cpus_per_trial=self.spec.resources.cpus_per_trial,
                     gpus_per_trial=self._crew.gpus,
                     slots=self._crew.slots,
-                    epochs=self.spec.budget.epochs,
+                    epochs=self.spec.budget.rounds,
                     minimize=self.spec.objective.minimize,
                     on_cpus=self._crew.on_cpus,
                     alone=self.address is None,

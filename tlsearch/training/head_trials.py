@@ -87,7 +87,7 @@ def _fit_together(
         stop_features=features("stop", 0),
         stop_labels=feed.labels(data.indices["stop"]),
         classes=len(data.classes),
-        epochs=spec.budget.epochs,
+        epochs=spec.budget.rounds,
         train_linear=lambda recipes, columns=slice(None): train_linear(
             task.features[..., columns],
             task.labels,

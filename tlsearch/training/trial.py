@@ -41,6 +41,7 @@ from tlsearch.training.frontier import (
     trainable_names,
 )
 from tlsearch.training.head_trials import fit_heads
+from tlsearch.training.length import count_updates
 from tlsearch.training.memory import device_room, keep_freed_memory, take_share, use_threads
 
 WARM_BACKBONES = 4
@@ -124,7 +125,7 @@ class Workbench:
         data = self.data("data", pretrained.info.inputs)
         source = self.data("source_data", pretrained.info.inputs) if strategy.requires_source else None
         recipe = strategy.recipe(point.params)
-        grace = max(0, int(strategy.grace(spec.budget.epochs, point.params)))
+        grace = max(0, int(strategy.grace(spec.budget.rounds, point.params)))
         model = self.build(strategy, point, pretrained, data, source)
         resume = checkpoints.latest()
         before = Costs(**resume.facts["costs"]) if resume is not None else Costs()
@@ -156,7 +157,8 @@ class Workbench:
             strategy=strategy,
             params=point.params,
             plan=plan,
-            epochs=spec.budget.epochs,
+            epochs=spec.budget.rounds,
+            updates=partial(count_updates, spec.budget, recipe.length, spec.budget.rounds),
             seed=point.seed,
             metric=spec.objective.metric,
             deadline=deadline,
@@ -168,6 +170,7 @@ class Workbench:
                 **{f"stop_{name}": value for name, value in epoch.stop.items()},
                 "train_loss": epoch.train_loss,
                 "learning_rate": epoch.learning_rate,
+                "updates": float(epoch.updates),
             }
             outcome = None
             trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -187,7 +190,7 @@ class Workbench:
                     number=point.number,
                     attempt=point.attempt,
                     epoch=epoch.epoch,
-                    epochs=spec.budget.epochs,
+                    epochs=spec.budget.rounds,
                     value=epoch.validation[spec.objective.metric],
                     metrics=metrics,
                     seconds=epoch.seconds,
@@ -208,11 +211,12 @@ class Workbench:
             point.number,
             point.attempt,
             identity={
+                "fit": 2,  # batches are cut otherwise than in earlier versions
                 "backbone": point.backbone,
                 "strategy": point.strategy,
                 "params": dict(point.params),
                 "seed": point.seed,
-                "epochs": spec.budget.epochs,
+                "epochs": spec.budget.rounds,
                 "metric": spec.objective.metric,
                 "views": spec.search.views,
             },
