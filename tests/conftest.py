@@ -146,9 +146,9 @@ class Place:
         assert "Traceback" not in done.stderr, done.stderr
         return done
 
-    def refused(self, *arguments: object, code: int = 2) -> str:
+    def refused(self, *arguments: object, code: int = 2, **env: str) -> str:
         """What a command says that is to be refused."""
-        return self.here(*arguments, code=code).stderr
+        return self.here(*arguments, code=code, **env).stderr
 
     def ask(self, *arguments: object) -> Any:
         """What a command prints with --json."""
@@ -224,7 +224,7 @@ class Place:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: handed out last, they would keep one process busy at the end."""
-    marks = ("slow", "chaos")
+    marks = ("slow", "long", "chaos")
     slow = {item.path for item in items if any(map(item.get_closest_marker, marks))}
     items.sort(key=lambda item: item.path not in slow)  # stable: within a file nothing moves
 

@@ -12,7 +12,7 @@ import pytest
 from tlsearch.database import schema
 from tlsearch.database.store import Store, schema_version, upgrade
 from tlsearch.errors import DatabaseError
-from tlsearch.records import StudyState, TrialRole, TrialState
+from tlsearch.records import StudyItems, StudyState, TrialRole, TrialState
 
 SCHEMAS = Path(__file__).parent / "schemas"
 
@@ -58,6 +58,13 @@ def test_all_that_a_0001_database_holds_is_there_after_the_upgrade(url: str) -> 
         birds = store.study("birds")
         assert (birds.audit, birds.priority, birds.job) == ({"leaks": []}, 3, "tlsearch-birds-1")
         assert birds.counts[TrialState.CANCELLED] == 1
+        assert store.items("birds") is None
+        items = StudyItems(
+            ("a/1.png", "\udcff"), ("0" * 64, "1" * 64), ("a", "b"), ("train", "val"), (1,), "f"
+        )
+        store.fix_items(lease, items)
+        store.fix_items(lease, StudyItems((), (), (), ()))  # those that it has stay
+        assert (store.items("birds"), store.items("flowers")) == (items, None)
 
 
 def test_a_driver_upgrades_an_older_database_as_it_opens_it(url: str) -> None:

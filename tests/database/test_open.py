@@ -165,17 +165,17 @@ def test_older_schema_asks_for_an_upgrade(url: str, monkeypatch: pytest.MonkeyPa
     Store.open(url, create=True).close()
     with monkeypatch.context() as patch:
         patch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "9999"))
-        with pytest.raises(DatabaseError, match='"0002", older than "9999"') as caught:
+        with pytest.raises(DatabaseError, match='"0003", older than "9999"') as caught:
             Store.open(url)
         assert "tlsearch db upgrade" in str(caught.value.hint)
-    assert upgrade(url) == ("0002", "0002")
+    assert upgrade(url) == ("0003", "0003")
 
 
 @pytest.mark.parametrize("create_it", [False, True])
 def test_newer_schema_is_refused_untouched(url: str, create_it: bool) -> None:
     Store.open(url, create=True).close()
     execute(url, f"UPDATE {schema.VERSION_TABLE} SET version_num = '0999'")
-    with pytest.raises(DatabaseError, match=r'schema "0999".*knows "0002"'):
+    with pytest.raises(DatabaseError, match=r'schema "0999".*knows "0003"'):
         Store.open(url, create=create_it)
     with pytest.raises(DatabaseError, match="0999"):
         upgrade(url)

@@ -1,4 +1,4 @@
-"""What must stay as it is while the structure changes: identities exactly, scores and predictions but for rounding.
+"""What must stay while the structure changes: identities exactly, scores and predictions but for rounding.
 
 Another fingerprint or key makes every stored study and cache entry foreign; another split or score makes old
 studies impossible to go on with. Whoever changes one of these on purpose writes the values anew:

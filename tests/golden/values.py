@@ -1,4 +1,4 @@
-"""The values that `test_golden` compares, computed: of the tiny data set, backbone and a handful of points."""
+"""The values that `test_golden` compares, computed: of the tiny data, backbone and a few points."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tlsearch.models import bundle
 from tlsearch.records import Point
 from tlsearch.spec import parse
 from tlsearch.training import sources
+from tlsearch.training.objective import settled
 from tlsearch.training.trial import Assignment, Workbench
 
 TINY = str(Path(__file__).parents[1] / "tiny")
@@ -74,7 +75,7 @@ def found(folder: Path) -> dict[str, Any]:
                 if result.outcome is not None:
                     assert result.outcome.metrics, result.outcome.reason
                     scores[f"{name} {result.number}"] = dict(result.outcome.metrics)
-    document = parse({key: STUDY[key] for key in ("study", "data", "backbones")}).to_json()
+    document = settled(parse({key: STUDY[key] for key in ("study", "data", "backbones")})).to_json()
     return {
         "identities": {**_identities(bench), "activations": _entries(folder / "cache" / "activations")},
         "scores": scores,

@@ -156,9 +156,18 @@ def test_says_what_cannot_be_shown(searched, tmp_path):
 def test_data_that_changed_is_not_measured(searched):
     with searched.store as store:
         evidence = gather(store, searched.name)
-    changed = dataclasses.replace(evidence, study=dataclasses.replace(evidence.study, fingerprint="other"))
-    looked = html.look(changed, say=lambda _: None)
-    assert (looked.found, looked.why) == (None, "the data has changed since the search")
+    assert evidence.items is not None
+    one = evidence.items.of("val")[0]
+    hashes = [*evidence.items.hashes[:one], "other", *evidence.items.hashes[one + 1 :]]
+    items = dataclasses.replace(evidence.items, hashes=tuple(hashes))
+    looked = html.look(dataclasses.replace(evidence, items=items), say=lambda _: None)
+    assert looked.found is None
+    name = evidence.items.names[one]
+    assert looked.why == f"The data has changed since the study was begun: 1 item changed ({name})."
+    older = dataclasses.replace(
+        evidence, items=None, study=dataclasses.replace(evidence.study, fingerprint="other")
+    )
+    assert html.look(older, say=lambda _: None).why == "The data has changed since the study was begun."
 
 
 def test_study_without_a_finished_trial_has_a_report(tmp_path, browser):

@@ -87,19 +87,20 @@ def search(
         spec = study(data=data)
     url = f"sqlite:///{folder}/studies.db"
     prepared = prepare(spec, cache=folder / "cache", threads=1, observe=silent)
-    told: list[Snapshot] = []
+    spec, told = prepared.spec, list[Snapshot]()
     with Store.open(url, create=True) as store:
         store.create_study(
             name=spec.study,
             spec=spec.to_json(),
-            metric=spec.objective.metric,
-            direction="minimize" if spec.objective.minimize else "maximize",
+            metric=prepared.metric.name,
+            direction=prepared.metric.direction,
             dataset=prepared.dataset,
             plugins=prepared.plugins,
             versions=prepared.versions,
         )
         lease = store.acquire(spec.study, owner="somebody@somewhere", seconds=600)
         store.update_study(lease, audit=prepared.audit)
+        store.fix_items(lease, prepared.items)
         run = _Run(store, lease, spec, prepared, folder, told, journal or Journal({}))
         run.drive(list(tried) if tried is not None else points(), pruned=13 if tried is None else None)
         best = store.best(spec.study, limit=2)

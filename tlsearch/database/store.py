@@ -23,6 +23,7 @@ from tlsearch.records import (
     Outcome,
     PluginVersion,
     Point,
+    StudyItems,
     StudyRecord,
     StudyRequest,
     StudyState,
@@ -115,6 +116,16 @@ class Store:
     def dataset(self, fingerprint: str) -> DatasetRecord:
         """The data set of that fingerprint; UnknownNameError if no study used it."""
         return self._database.read(partial(studies.dataset, fingerprint=fingerprint))
+
+    def fix_items(self, lease: Lease, items: StudyItems) -> None:
+        """Store the items of a study's data with their splits; those that it has already stay."""
+        leases.fenced(
+            self._database, lease, lambda connection, row: studies.fix_items(connection, row.id, items)
+        )
+
+    def items(self, study: str) -> StudyItems | None:
+        """The items of a study's data with their splits; None where an older version prepared it."""
+        return self._database.read(partial(studies.items, study=study))
 
     def study_ids(self) -> dict[str, int]:
         """A number for each study's name, oldest first, that stays its own while the study is there."""
@@ -314,7 +325,7 @@ class Store:
     ) -> list[TrialRecord]:
         """The COMPLETE trials with the best finite values by the study's metric and direction.
 
-        Of equal values the one with fewer trainable parameters comes first, then the lower number.
+        Of equal values the smaller model comes first, then the lower number.
         """
         return self._database.read(
             partial(
@@ -360,6 +371,16 @@ class Store:
             studies.pin_model(connection, row.id, model)
 
         leases.fenced(self._database, lease, body)
+
+    def count_opening(self, lease: Lease, *, by: int = 1) -> int:
+        """Note that the test set is opened now; answers how often it has been, with this time.
+
+        Noted before it is done, so that a driver that dies in the midst of it has counted it. ``by=-1`` takes
+        it back where it stayed closed after all.
+        """
+        return leases.fenced(
+            self._database, lease, lambda connection, row: studies.count_opening(connection, row.id, by)
+        )
 
     def model(self, study: str) -> ModelRecord | None:
         """The study's model, or None while it has none."""

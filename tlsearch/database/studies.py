@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
@@ -21,9 +23,16 @@ from tlsearch.database.rows import (
     now,
     plugin_values,
 )
-from tlsearch.database.tables import DATASETS, MODELS, STUDIES
+from tlsearch.database.tables import DATASETS, ITEMS, MODELS, STUDIES
 from tlsearch.errors import StudyConflictError, UnknownNameError
-from tlsearch.records import DatasetRecord, ModelRecord, PluginVersion, StudyRecord, StudyState
+from tlsearch.records import (
+    DatasetRecord,
+    ModelRecord,
+    PluginVersion,
+    StudyItems,
+    StudyRecord,
+    StudyState,
+)
 
 
 def new(
@@ -58,6 +67,7 @@ def new(
         "job": "",
         "cluster": "",
         "audit": {},
+        "test_openings": 0,
         **changes(spec=spec, plugins=plugins, versions=versions, priority=priority),
     }
 
@@ -136,6 +146,28 @@ def pin_model(connection: Connection, study_id: int, model: ModelRecord) -> None
     values = model_values(model)
     statement = upsert(connection, MODELS).values(study_id=study_id, **values)
     connection.execute(statement.on_conflict_do_update(index_elements=[MODELS.c.study_id], set_=values))
+
+
+def count_opening(connection: Connection, study_id: int, by: int) -> int:
+    """Add to a study's openings of its test set; answers the sum."""
+    counted = STUDIES.c.test_openings + by
+    connection.execute(update(STUDIES).where(STUDIES.c.id == study_id).values(test_openings=counted))
+    query = select(STUDIES.c.test_openings).where(STUDIES.c.id == study_id)
+    return int(connection.execute(query).scalar_one())
+
+
+def fix_items(connection: Connection, study_id: int, found: StudyItems) -> None:
+    """Store a study's items, unless it has some."""
+    content = zlib.compress(json.dumps(found.to_json()).encode())
+    statement = upsert(connection, ITEMS).values(study_id=study_id, content=content)
+    connection.execute(statement.on_conflict_do_nothing(index_elements=[ITEMS.c.study_id]))
+
+
+def items(connection: Connection, study: str) -> StudyItems | None:
+    """A study's items, or None where an older version prepared it, or nobody yet."""
+    found = study_row(connection, study)
+    row = connection.execute(select(ITEMS.c.content).where(ITEMS.c.study_id == found.id)).first()
+    return None if row is None else StudyItems.from_json(json.loads(zlib.decompress(row.content)))
 
 
 def model(connection: Connection, study: str) -> ModelRecord | None:

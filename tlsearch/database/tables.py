@@ -122,7 +122,8 @@ class StudyRow(Base):
     when the first try did commit.
 
     ``request`` is what ``requested_by`` asks of the driver from elsewhere. ``parent`` is the study that
-    this one was forked from; ``job`` and ``cluster`` say where it ran last.
+    this one was forked from; ``job`` and ``cluster`` say where it ran last. ``test_openings`` counts how
+    often models were scored on the test set.
     """
 
     __tablename__ = "studies"
@@ -160,6 +161,22 @@ class StudyRow(Base):
     job: Mapped[str]
     cluster: Mapped[str]
     audit: Mapped[dict[str, Any]]
+    test_openings: Mapped[int]
+
+
+class ItemsRow(Base):
+    """The items of a study's data with their splits, fixed when it was first prepared.
+
+    ``content`` is JSON, deflated: a million items are one value of some 40 megabytes, which is read where
+    it is needed and not with every row of ``studies``.
+    """
+
+    __tablename__ = "items"
+
+    study_id: Mapped[int] = mapped_column(
+        Key, ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    content: Mapped[bytes]
 
 
 class TrialRow(Base):
@@ -243,6 +260,7 @@ class ModelRow(Base):
 
 DATASETS = Base.metadata.tables["datasets"]
 STUDIES = Base.metadata.tables["studies"]
+ITEMS = Base.metadata.tables["items"]
 TRIALS = Base.metadata.tables["trials"]
 EPOCHS = Base.metadata.tables["epochs"]
 MODELS = Base.metadata.tables["models"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tlsearch.records import TrialRecord
 from tlsearch.reports.evidence import Evidence
 from tlsearch.reports.intervals import Interval, over_seeds, wilson
-from tlsearch.search.finish import Finalist
+from tlsearch.search.finalists import Finalist
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 
 from tlsearch import registry
-from tlsearch.errors import BundleError, DataError, StudyConflictError, TlsearchError
+from tlsearch.errors import BundleError, DataError, TlsearchError
 from tlsearch.models import bundle
-from tlsearch.records import ModelRecord, StudyRecord
+from tlsearch.records import ModelRecord, StudyItems, StudyRecord
 from tlsearch.spec import parse
 from tlsearch.training import sources
-from tlsearch.training.splits import split
+from tlsearch.training.items import as_split, located
 
 CHUNK = 512
 """Items held in memory at once."""
@@ -99,8 +99,13 @@ class Examination:
         return int(self.confusion.trace())
 
 
-def examine(record: StudyRecord, model: ModelRecord) -> Examination:
+def examine(record: StudyRecord, model: ModelRecord, items: StudyItems | None) -> Examination:
     """Run the model over the validation split, from the raw items.
+
+    Args:
+        record: the study.
+        model: its model.
+        items: of the study; None where an older version began it, and the split is made once more.
 
     Raises:
         BundleError: the bundle isn't there, or isn't the one recorded.
@@ -111,20 +116,15 @@ def examine(record: StudyRecord, model: ModelRecord) -> Examination:
     loaded = bundle.load(model.uri)
     if loaded.manifest.sha256 != model.sha256:
         raise BundleError(f"{model.uri} holds another model than the one recorded.")
-    listed = sources.listing(spec.data)
-    if listed.fingerprint != record.fingerprint:
-        raise StudyConflictError("the data has changed since the search")
-    shares = spec.data.split
-    parts = split(
-        listed.samples, listed.hashes, val=shares.val, test=shares.test, stop=shares.stop, seed=spec.seed
-    )
-    chosen = parts["val"].tolist()
-    items, labels = listed.samples.items, np.asarray(listed.samples.labels)
+    listed = sources.listing(spec.data, task=spec.task)
+    items = items or as_split(listed, record)
+    chosen = located(items, listed, "val")
+    raw, labels = listed.samples.items, np.asarray(listed.samples.labels)
     kept: list[int] = []
     parts_of: list[NDArray[np.float32]] = []
     for start in range(0, len(chosen), CHUNK):
         chunk = chosen[start : start + CHUNK]
-        readable, logits, _ = loaded.readable([items[index] for index in chunk])
+        readable, logits, _ = loaded.readable([raw[index] for index in chunk])
         kept += [chunk[position] for position in readable]
         parts_of.append(logits)
     if not kept:
@@ -143,7 +143,7 @@ def examine(record: StudyRecord, model: ModelRecord) -> Examination:
             _answer(listed, kept[row], shares_of[row], loaded.classes)
             for row in _telling(shares_of, actual, predicted)
         ),
-        broken=len(chosen) - len(kept),
+        broken=len(chosen) - len(kept) + sum(items.splits[at] == "val" for at in items.aside),
         latency_ms=_milliseconds(loaded.network, loaded.inputs),
     )
 

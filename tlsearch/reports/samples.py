@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tlsearch.database.store import Store
-from tlsearch.errors import InputError
+from tlsearch.errors import InputError, StudyConflictError
 from tlsearch.models import bundle
 from tlsearch.models.bundle import Model
 
@@ -28,7 +28,7 @@ def held_out(
     Args:
         study: name of a study, or a bundle's folder, which has no data.
         url: of the study database.
-        model: whose data fingerprint the study's data must still have.
+        model: what is tried.
         given: files or folders to take instead.
         told: gets a sentence where the data can't be had.
     """
@@ -37,20 +37,23 @@ def held_out(
     if os.path.isfile(Path(study) / bundle.MANIFEST):  # False too for names that no file can have
         told("A bundle has no data: the export is tried on generated noise (--images names pictures).")
         return [], ""
-    from tlsearch.search.verify import split_items
     from tlsearch.spec import parse
+    from tlsearch.training import sources
+    from tlsearch.training.items import as_split, located
 
     try:
         with Store.open(url) as store:
-            spec = parse(store.study(study).spec)
-        listed, parts = split_items(spec)
+            record, items = store.study(study), store.items(study)
+        listed = sources.listing(parse(record.spec).data)
     except InputError as error:
         told(f"The study's images can't be had ({error.message}); the export is tried on generated noise.")
         return [], ""
-    items = listed.samples.items
-    same = listed.fingerprint == model.manifest.provenance.get("fingerprint")
-    kind = "validation images" if same else "images where the study's data was, which has changed"
-    return _some([items[index] for index in parts["val"].tolist()]), kind
+    raw = listed.samples.items
+    try:
+        indices = located(items or as_split(listed, record), listed, "val")
+    except StudyConflictError:
+        return _some(raw), "images where the study's data was, which has changed"
+    return _some([raw[index] for index in indices]), "validation images"
 
 
 def _some(items: Sequence[object]) -> list[object]:

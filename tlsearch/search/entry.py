@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlsearch.database.store import Store, exists
 from tlsearch.errors import StudyConflictError
-from tlsearch.records import StudyRecord
+from tlsearch.records import StudyItems, StudyRecord
 from tlsearch.search.hold import surely_dead, who
 from tlsearch.spec import StudySpec
 
@@ -46,6 +46,25 @@ def refuse_conflicts(spec: StudySpec, database: str) -> StudyRecord | None:
         return known
 
 
+def begun_with(spec: StudySpec, database: str) -> StudyItems | None:
+    """The items of a study that was begun, or of the one that it was forked from, with their splits.
+
+    None where an older version began it.
+    """
+    known: set[str] = set()
+    name: str | None = spec.study
+    with Store.open(database) as store:
+        while name is not None and name not in known:
+            known.add(name)
+            record = store.find_study(name)
+            if record is None:
+                break
+            if found := store.items(name):
+                return found
+            name = record.parent
+    return None
+
+
 def enter(store: Store, prepared: Prepared) -> StudyRecord:
     """The study's record, made where there is none.
 
@@ -59,7 +78,7 @@ def enter(store: Store, prepared: Prepared) -> StudyRecord:
             name=spec.study,
             spec=spec.to_json(),
             metric=spec.objective.metric,
-            direction="minimize" if spec.objective.minimize else "maximize",
+            direction=prepared.metric.direction,
             dataset=prepared.dataset,
             plugins=prepared.plugins,
             versions=prepared.versions,

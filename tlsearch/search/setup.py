@@ -14,18 +14,20 @@ from typing import Any
 import numpy as np
 
 from tlsearch import registry
-from tlsearch.contracts import BackboneInfo, Combination, InputSpec, Strategy
+from tlsearch.contracts import BackboneInfo, Combination, InputSpec, Metric, Strategy, Task
 from tlsearch.errors import PluginError, SpecError
 from tlsearch.files import cache_folder
-from tlsearch.records import DatasetRecord, PluginVersion
+from tlsearch.records import DatasetRecord, PluginVersion, StudyItems
 from tlsearch.search.declared import declared
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.space import SearchSpace, build
 from tlsearch.spec import StudySpec
-from tlsearch.training import audit, sources
+from tlsearch.training import audit, items, sources
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.data import Data
+from tlsearch.training.objective import settled, task_of
 from tlsearch.training.sources import Listed
+from tlsearch.training.splits import IntArray
 from tlsearch.training.trial import Assignment, data_key
 
 CACHE_LIMIT = 50 * 2**30
@@ -37,21 +39,29 @@ NONE_APPLIES = "No installed strategy applies to this study."
 class Prepared:
     """A study whose names, data and ranges are known to be right.
 
-    ``data`` holds, by `data_key`, what workers need of the data sets, without the arrays. ``audit`` is what
-    `audit.examine` found in the target data.
+    ``data`` holds, by `data_key`, what workers need of the data sets, without the arrays. ``items`` are those
+    of the target data with their splits, fixed when the study was begun. ``audit`` is what `audit.examine`
+    found in the target data.
     """
 
     spec: StudySpec
+    task: Task
     strategies: Mapping[str, Strategy]
     combinations: Mapping[str, Combination]
     backbones: tuple[BackboneInfo, ...]
     space: SearchSpace
     dataset: DatasetRecord
     data: Mapping[str, Data]
+    items: StudyItems
     audit: Mapping[str, Any]
     plugins: tuple[PluginVersion, ...]
     versions: Mapping[str, str]
     warnings: tuple[str, ...]
+
+    @property
+    def metric(self) -> Metric:
+        """What trials are compared by."""
+        return self.task.metric(self.spec.objective.metric)
 
 
 def prepare(
@@ -61,6 +71,7 @@ def prepare(
     threads: int,
     observe: Observer,
     checked: Callable[[Mapping[str, Strategy]], None] = lambda strategies: None,
+    begun: StudyItems | None = None,
 ) -> Prepared:
     """Resolve plugins, list and check the data, load each backbone once, decode every item once.
 
@@ -70,16 +81,22 @@ def prepare(
         threads: that decode.
         observe: told how it goes.
         checked: given the strategies once plugins and data are known to be there, before what takes long.
+        begun: the items of a study that is gone on with; its splits are kept, and its data must be the same.
 
     Raises:
         InputError: whatever is wrong with the study; nothing was written but decoded items in the cache.
+        StudyConflictError: the data isn't what it was when the study was begun.
     """
+    spec = settled(spec)
     strategies, skipped = resolve_strategies(spec)
     combinations, left_out = resolve_combinations(spec)
     skipped += left_out
     for backbone in spec.backbones:  # names first: data may take long
         registry.backbone_family(backbone.name.partition("/")[0])
     listed = _listed(spec, threads=threads)
+    carried = None
+    if begun is not None:
+        carried = items.carried(begun, listed["data"], listed.get("source_data"))
     checked(strategies)
     observe(Snapshot(phase="load backbones", total=len(spec.backbones)))
     infos = []
@@ -92,23 +109,12 @@ def prepare(
         skipped += unusable
     # Where the study says how many epochs a trial has, its length is no longer searched.
     space = build(strategies, infos, spec.space, fixed={"length": 1.0} if spec.budget.epochs else {})
-    store = ArrayStore(cache / "items")
-    data: dict[str, Data] = {}
-    found: dict[str, Any] = {}
-    for section, items in listed.items():
-        for info in infos:
-            key = data_key(section, info.inputs)
-            if key in data:
-                continue
-            encoded = _decoded(
-                section, items, info.inputs, store, seed=spec.seed, threads=threads, observe=observe
-            )
-            if not found:  # the target data comes first
-                found = _examined(spec, listed, encoded, store, threads=threads, observe=observe)
-            data[key] = replace(encoded, array=np.zeros(0))
+    data, found = _data(spec, listed, infos, cache, carried=carried, threads=threads, observe=observe)
     target = data[data_key("data", infos[0].inputs)]
+    fixed = begun or items.fix(listed["data"], target.parts, target.aside, listed.get("source_data"))
     return Prepared(
         spec=spec,
+        task=task_of(spec),
         strategies=strategies,
         combinations=combinations,
         backbones=tuple(infos),
@@ -121,10 +127,11 @@ def prepare(
             broken=target.broken,
         ),
         data=data,
+        items=fixed,
         audit=found,
         plugins=_plugins(spec, strategies, combinations),
         versions=_versions(),
-        warnings=(*skipped, *_data_warnings(data), *audit.sentences(found)),
+        warnings=(*skipped, *_notes(listed), *_data_warnings(data), *audit.sentences(found)),
     )
 
 
@@ -147,6 +154,7 @@ def examine(spec: StudySpec, *, observe: Observer) -> dict[str, Any]:
     Raises:
         InputError: the data can't be searched on.
     """
+    spec = settled(spec)
     threads = max(1, len(os.sched_getaffinity(0)))
     first = spec.backbones[0]
     registry.backbone_family(first.name.partition("/")[0])
@@ -158,30 +166,74 @@ def examine(spec: StudySpec, *, observe: Observer) -> dict[str, Any]:
         "data", listed["data"], info.inputs, store, seed=spec.seed, threads=threads, observe=observe
     )
     found = _examined(spec, listed, data, store, threads=threads, observe=observe)
-    return {**found, "warnings": [*_data_warnings({"data": data}), *audit.sentences(found)]}
+    return {**found, "warnings": [*_notes(listed), *_data_warnings({"data": data}), *audit.sentences(found)]}
 
 
 def _listed(spec: StudySpec, *, threads: int) -> dict[str, Listed]:
-    listed = {"data": sources.listing(spec.data, threads=threads)}
+    listed = {"data": sources.listing(spec.data, task=spec.task, threads=threads)}
     if spec.source_data is not None:
-        listed["source_data"] = sources.listing(spec.source_data, section="source_data", threads=threads)
+        listed["source_data"] = sources.listing(
+            spec.source_data, section="source_data", task=spec.task, threads=threads
+        )
     return listed
+
+
+def _data(
+    spec: StudySpec,
+    listed: Mapping[str, Listed],
+    infos: Sequence[BackboneInfo],
+    cache: Path,
+    *,
+    carried: items.Carried | None,
+    threads: int,
+    observe: Observer,
+) -> tuple[dict[str, Data], dict[str, Any]]:
+    """What workers need of the data sets under each backbone's input; what was found in the target data."""
+    store = ArrayStore(cache / "items")
+    data: dict[str, Data] = {}
+    found: dict[str, Any] = {}
+    for section, listing in listed.items():
+        keys = {data_key(section, info.inputs): info.inputs for info in infos}
+        for key, inputs in keys.items():
+            encoded = _decoded(
+                section,
+                listing,
+                inputs,
+                store,
+                seed=spec.seed,
+                parts=carried.parts if carried is not None and section == "data" else None,
+                threads=threads,
+                observe=observe,
+            )
+            if not found:  # the target data comes first
+                found = _examined(spec, listed, encoded, store, threads=threads, observe=observe)
+            data[key] = replace(encoded, array=np.zeros(0))
+        # What one backbone can't take is set aside for all: they are compared on the same items.
+        aside = {index for key in keys for index in data[key].aside}
+        if carried is not None and section == "data":
+            carried.refuse_undecodable(aside, listing)
+            aside = set(carried.aside)
+        for key in keys:
+            kept = {name: np.setdiff1d(indices, sorted(aside)) for name, indices in data[key].indices.items()}
+            data[key] = replace(data[key], indices=kept, aside=tuple(sorted(aside)))
+    return data, found
 
 
 def _decoded(
     section: str,
-    items: Listed,
+    listed: Listed,
     inputs: InputSpec,
     store: ArrayStore,
     *,
     seed: int,
+    parts: Mapping[str, IntArray] | None = None,
     threads: int,
     observe: Observer,
 ) -> Data:
     def progress(done: int, total: int) -> None:
         observe(Snapshot(phase=f"decode {section}", done=done, total=total))
 
-    return sources.load(items, inputs, store, seed=seed, threads=threads, progress=progress)
+    return sources.load(listed, inputs, store, seed=seed, threads=threads, parts=parts, progress=progress)
 
 
 def _examined(
@@ -315,6 +367,7 @@ def _plugins(
         for described in (spec.data, spec.source_data)
         if described is not None
     ]
+    used.append((registry.TASKS, spec.task or registry.dataset(spec.data.source).task))
     return tuple(registry.version_of(group, name) for group, name in dict.fromkeys(used))
 
 
@@ -327,6 +380,15 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return versions
+
+
+def _notes(listed: Mapping[str, Listed]) -> list[str]:
+    """How the data was understood, and what of it was left out."""
+    return [
+        note if section == "data" else f"{section}: {note}"
+        for section, items in listed.items()
+        for note in items.samples.notes
+    ]
 
 
 def _data_warnings(data: Mapping[str, Data]) -> list[str]:

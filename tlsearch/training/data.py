@@ -17,13 +17,17 @@ from numpy.typing import NDArray
 from tlsearch.contracts.dataset import Samples
 from tlsearch.contracts.images import open_regular
 from tlsearch.contracts.inputs import InputSpec
+from tlsearch.contracts.task import TargetSpec, Task
 from tlsearch.errors import DataError
 from tlsearch.training.arrays import ArraySpec, ArrayStore
-from tlsearch.training.splits import Audit, IntArray, audit, split
+from tlsearch.training.splits import Audit, IntArray, audit, split, units_of
 
 Progress = Callable[[int, int], None]
 Result = TypeVar("Result")
 
+RESHUFFLED_BELOW = 1_000
+"""Items outside the test split below which repeated runs draw splits of their own: with few items one split's
+luck is greater than that of a seed (Nagler et al. 2024, arXiv:2405.15393)."""
 _ENCODING = 1  # raise it when decoding changes: arrays that were stored before are then made anew
 
 
@@ -54,6 +58,11 @@ class Data:
         mirror: whether a left-right flip leaves labels right.
         broken: ``name: reason`` of every item that was set aside.
         audit: of the splits as they were before broken items were taken out.
+        parts: ``indices`` as they were before that.
+        aside: indices of the broken items.
+        task: what is learned.
+        units: (N,) numbers of what must stay in one split, where another split may be drawn of the items
+            outside test; None where they are many, or the data comes with a validation split of its own.
     """
 
     array: NDArray[Any]
@@ -65,6 +74,15 @@ class Data:
     mirror: bool
     broken: tuple[str, ...]
     audit: Audit
+    parts: Mapping[str, IntArray]
+    aside: tuple[int, ...]
+    task: Task
+    units: IntArray | None = None
+
+    @property
+    def target_spec(self) -> TargetSpec:
+        """What the targets are."""
+        return TargetSpec(self.classes)
 
 
 def prepare(
@@ -72,6 +90,7 @@ def prepare(
     inputs: InputSpec,
     store: ArrayStore,
     *,
+    task: Task,
     val: float,
     test: float,
     stop: float = 0.1,
@@ -81,6 +100,7 @@ def prepare(
     max_broken: float = 0.05,
     max_overlap: float = 0.05,
     hashed: tuple[str, list[str]] | None = None,
+    parts: Mapping[str, IntArray] | None = None,
     progress: Progress | None = None,
 ) -> Data:
     """Identify, split, audit and encode.
@@ -89,6 +109,7 @@ def prepare(
         samples: the listed items.
         inputs: the backbone's.
         store: where encoded items are kept.
+        task: what is learned.
         val: share of all items, see `split`; ``test`` and ``stop`` likewise.
         test: see `split`.
         stop: see `split`.
@@ -98,13 +119,15 @@ def prepare(
         max_broken: share of broken items above which the data is refused.
         max_overlap: share of val, or of test, that may be copies of items of train.
         hashed: what `fingerprint` gave for these samples, where it is known already.
+        parts: splits that were made before; they are cut anew where there are none.
         progress: called with (items done, items) while decoding.
 
     Raises:
         DataError: too many broken or copied items, a class or split that has none left, or see `split`.
     """
     identity, hashes = hashed if hashed is not None else fingerprint(samples, threads=threads)
-    parts = split(samples, hashes, val=val, test=test, stop=stop, seed=seed)
+    if parts is None:
+        parts = split(samples, hashes, val=val, test=test, stop=stop, seed=seed)
     encoded = encode(
         samples, inputs, store, fingerprint=identity, hashes=hashes, threads=threads, progress=progress
     )
@@ -132,7 +155,18 @@ def prepare(
         mirror=mirror,
         broken=broken,
         audit=audit(samples, hashes, parts),
+        task=task,
+        parts=parts,
+        aside=tuple(sorted(encoded.broken)),
+        units=_units(samples, hashes, kept) if val > 0 else None,
     )
+
+
+def _units(samples: Samples, hashes: Sequence[str], kept: Mapping[str, IntArray]) -> IntArray | None:
+    pool = np.sort(np.concatenate([kept[name] for name in ("train", "stop", "val")]))
+    if len(pool) >= RESHUFFLED_BELOW or "val" in (samples.splits or ()):
+        return None
+    return units_of(samples, hashes, pool)
 
 
 def fingerprint(samples: Samples, *, threads: int = 2) -> tuple[str, list[str]]:
@@ -159,7 +193,7 @@ def _hash(samples: Samples, index: int) -> str:
             with open_regular(item) as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
     except (DataError, OSError):
-        return hashlib.sha256(json.dumps(["unreadable", samples.names[index]]).encode()).hexdigest()
+        return unreadable_hash(samples.names[index])
     if isinstance(item, np.ndarray):
         digest = hashlib.sha256(f"{item.dtype.str}{item.shape}".encode())
         digest.update(np.ascontiguousarray(item).data)
@@ -169,6 +203,11 @@ def _hash(samples: Samples, index: int) -> str:
     if not isinstance(item, bytes):
         raise DataError(f"{samples.names[index]} is a {type(item).__name__}; no path, array, text or bytes")
     return hashlib.sha256(item).hexdigest()
+
+
+def unreadable_hash(name: str) -> str:
+    """What stands for the content of an item that can't be read."""
+    return hashlib.sha256(json.dumps(["unreadable", name]).encode()).hexdigest()
 
 
 def encode(
@@ -198,6 +237,11 @@ def encode(
                 try:
                     arrays[0][index] = inputs.encode(samples.items[index])
                 except DataError as error:
+                    if _hash(samples, index) != hashes[index]:  # or it would be kept as broken for good
+                        raise DataError(
+                            f"{samples.names[index]} changed while it was being read",
+                            hint="Run it again when nothing writes to the data any more.",
+                        ) from None
                     broken[str(index)] = error.message
                 except Exception as error:  # not the item's fault: name it and let the error out
                     error.add_note(f"while encoding {samples.names[index]}")

@@ -10,6 +10,7 @@ from tlsearch.training.feed import Feed
 
 
 def target_share(recipe: Recipe, source: Feed | None) -> int:
+    """Items of the target in a batch."""
     if source is None:
         return recipe.batch_size
     return max(1, round(recipe.batch_size * (1 - recipe.source_share)))
@@ -42,5 +43,5 @@ class Stream:
         passes, skip = divmod(taken, self.feed.batches(self.size))
         for number in itertools.count(1 + passes):
             for inputs, targets in self.feed.train(number, batch_size=self.size, seed=self.seed, skip=skip):
-                yield Batch(inputs, targets, number)
+                yield Batch(inputs, targets, number, self.feed.data.task)
             skip = 0

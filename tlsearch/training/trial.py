@@ -41,8 +41,10 @@ from tlsearch.training.frontier import (
     trainable_names,
 )
 from tlsearch.training.head_trials import fit_heads
+from tlsearch.training.item_sets import items_of
 from tlsearch.training.length import count_updates
 from tlsearch.training.memory import device_room, keep_freed_memory, take_share, use_threads
+from tlsearch.training.objective import metric_of
 
 WARM_BACKBONES = 4
 """Backbones that a worker keeps in memory."""
@@ -86,6 +88,7 @@ class Workbench:
     _data: dict[str, Data] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.metric = metric_of(self.assignment.spec).name
         use_threads(self.assignment.threads)
         keep_freed_memory()
         if self.assignment.cuda:
@@ -122,10 +125,11 @@ class Workbench:
         spec = self.assignment.spec
         began = time.perf_counter()
         pretrained = self.backbone(point.backbone)
-        data = self.data("data", pretrained.info.inputs)
+        data = items_of(self.data("data", pretrained.info.inputs), point, heads=False)
+        epochs = point.epochs or spec.budget.rounds
         source = self.data("source_data", pretrained.info.inputs) if strategy.requires_source else None
         recipe = strategy.recipe(point.params)
-        grace = max(0, int(strategy.grace(spec.budget.rounds, point.params)))
+        grace = max(0, int(strategy.grace(epochs, point.params)))
         model = self.build(strategy, point, pretrained, data, source)
         resume = checkpoints.latest()
         before = Costs(**resume.facts["costs"]) if resume is not None else Costs()
@@ -157,10 +161,10 @@ class Workbench:
             strategy=strategy,
             params=point.params,
             plan=plan,
-            epochs=spec.budget.rounds,
-            updates=partial(count_updates, spec.budget, recipe.length, spec.budget.rounds),
+            epochs=epochs,
+            updates=partial(count_updates, spec.budget, recipe.length, epochs),
             seed=point.seed,
-            metric=spec.objective.metric,
+            metric=self.metric,
             deadline=deadline,
             resume=resume,
         ):
@@ -190,8 +194,8 @@ class Workbench:
                     number=point.number,
                     attempt=point.attempt,
                     epoch=epoch.epoch,
-                    epochs=spec.budget.rounds,
-                    value=epoch.validation[spec.objective.metric],
+                    epochs=epochs,
+                    value=epoch.validation[self.metric],
                     metrics=metrics,
                     seconds=epoch.seconds,
                     outcome=outcome,
@@ -216,8 +220,8 @@ class Workbench:
                 "strategy": point.strategy,
                 "params": dict(point.params),
                 "seed": point.seed,
-                "epochs": spec.budget.rounds,
-                "metric": spec.objective.metric,
+                "epochs": point.epochs or spec.budget.rounds,
+                "metric": self.metric,
                 "views": spec.search.views,
             },
         )
@@ -268,13 +272,17 @@ class Workbench:
             if prepared is not None and entry is not None:
                 self._data[key] = replace(prepared, array=entry.arrays[0])
             else:  # another node than the driver's, or evicted since
-                self._data[key] = sources.load(
-                    sources.listing(described, section=section),
+                loaded = sources.load(
+                    sources.listing(described, section=section, task=spec.task),
                     inputs,
                     self.items,
                     seed=spec.seed,
                     threads=self.assignment.threads,
+                    parts=prepared.parts if prepared is not None else None,
                 )
+                if prepared is not None and loaded.key != prepared.key:
+                    raise TrialError(f"{section} isn't here what the study was prepared with")
+                self._data[key] = replace(prepared or loaded, array=loaded.array)
         return self._data[key]
 
     def feed(
@@ -348,9 +356,9 @@ class Workbench:
             TrialError: a score is missing or not finite.
         """
         metrics = dict(scores)
-        value = metrics.get(self.assignment.spec.objective.metric)
+        value = metrics.get(self.metric)
         if value is None:
-            raise TrialError(f"there is no {self.assignment.spec.objective.metric} among {metrics}")
+            raise TrialError(f"there is no {self.metric} among {metrics}")
         if not all(math.isfinite(metric) for metric in metrics.values()):
             raise TrialError(f"a metric isn't finite: {metrics}")
         artifact = weights.save(

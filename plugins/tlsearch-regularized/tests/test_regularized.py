@@ -67,7 +67,7 @@ def moved(model):
 
 def batch():
     torch.manual_seed(1)
-    return Batch((torch.randn(6, 3, 32, 32),), torch.arange(6), 1)
+    return Batch((torch.randn(6, 3, 32, 32),), torch.arange(6), 1, registry.task("classification"))
 
 
 @pytest.mark.parametrize("scale", [1.0, 1000.0])

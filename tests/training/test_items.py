@@ -1,0 +1,124 @@
+"""The items of a study: fixed once, found again by content, refused with names where they aren't there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tlsearch.errors import StudyConflictError
+from tlsearch.records import StudyItems
+from tlsearch.spec import parse
+from tlsearch.training import items, sources
+from tlsearch.training.sources import Listed
+from tlsearch.training.splits import split
+
+
+def draw(folder: Path, *, each: int = 6, splits: tuple[str, ...] = ("",)) -> Path:
+    rng = np.random.default_rng(0)
+    for part in splits:
+        for name in ("a", "b"):
+            (folder / part / name).mkdir(parents=True)
+            for index in range(each):
+                pixels = rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / part / name / f"{index}.png")
+    return folder
+
+
+def listed(folder: Path) -> Listed:
+    data = {"source": "folder", "path": str(folder)}
+    return sources.listing(parse({"study": "s", "data": data, "backbones": ["a/b"]}).data)
+
+
+def fixed(found: Listed, *, aside: tuple[int, ...] = ()) -> StudyItems:
+    parts = split(found.samples, found.hashes, val=0.2, test=0.2, stop=0.1, seed=0)
+    return StudyItems.from_json(items.fix(found, parts, aside, None).to_json())
+
+
+def test_items_are_found_under_other_names_and_among_others(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "d")
+    known = fixed(listed(folder))
+    val = {known.hashes[at] for at in known.of("val")}
+    for path in sorted((folder / "a").iterdir(), reverse=True):
+        path.rename(folder / "a" / f"z{path.name}")
+    draw(tmp_path / "other", each=9)
+    (tmp_path / "other" / "b" / "8.png").rename(folder / "b" / "new.png")  # cut anew, splits would be others
+    now = listed(folder)
+    assert {now.hashes[index] for index in items.located(known, now, "val")} == val
+    with pytest.raises(StudyConflictError, match=r"1 item added \(b/new.png\)"):
+        items.carried(known, now, None)
+
+
+def test_copies_are_taken_under_their_own_names(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "d")
+    for copy in ("k", "l", "m"):
+        (folder / "a" / f"{copy}.png").write_bytes((folder / "a" / "0.png").read_bytes())
+    found = listed(folder)
+    known = fixed(found)
+    assert items.located(known, found, "train", "stop", "val", "test") == list(range(len(known.names)))
+    (folder / "a" / "0.png").unlink()
+    with pytest.raises(StudyConflictError, match="1 item missing"):
+        items.located(known, listed(folder), "train", "stop", "val", "test")
+
+
+def test_what_happened_to_items_is_told_with_counts_and_names(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "d", each=9)
+    known = fixed(listed(folder))
+    everything = ("train", "stop", "val", "test")
+    for index in range(5):
+        (folder / "a" / f"{index}.png").unlink()
+    (folder / "a" / "5.png").write_bytes(b"cut short")
+    (folder / "b" / "0.png").unlink()
+    (folder / "b" / "0.png").mkdir()
+    (folder / "b" / "1.png").rename(folder / "a" / "moved.png")
+    with pytest.raises(StudyConflictError) as caught:
+        items.located(known, listed(folder), *everything)
+    said = caught.value.message
+    assert "a/0.png, a/1.png, a/2.png and " in said
+    assert "1 item changed (a/5.png)" in said
+    assert "missing" in said
+    assert "Put it back" in str(caught.value.hint)
+
+
+def test_an_unreadable_item_is_called_so(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "d")
+    found = listed(folder)
+    known = fixed(found)
+    found.hashes[3] = items.unreadable_hash(known.names[3])  # root can read all files
+    with pytest.raises(StudyConflictError, match=r"1 item unreadable \(a/3.png\)"):
+        items.located(known, found, known.splits[3])
+
+
+def test_splits_are_carried_not_cut_again(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "d")
+    found = listed(folder)
+    known = fixed(found, aside=(2,))
+    swapped = tuple({"val": "test", "test": "val"}.get(name, name) for name in known.splits)
+    other = StudyItems(**{**known.to_json(), "splits": swapped})
+    carried = items.carried(other, found, None)
+    assert carried.parts["val"].tolist() == [at for at, name in enumerate(known.splits) if name == "test"]
+    assert carried.aside == (2,)
+    carried.refuse_undecodable([2], found)
+    with pytest.raises(StudyConflictError, match=r"1 item undecodable \(a/1.png\)"):
+        carried.refuse_undecodable([1, 2], found)
+
+
+def test_splits_of_the_data_that_were_changed_are_refused(tmp_path: Path) -> None:
+    folder = draw(tmp_path / "d", splits=("train", "test"))
+    known = fixed(listed(folder))
+    items.carried(known, listed(folder), None)
+    (folder / "test" / "a" / "0.png").rename(folder / "train" / "a" / "moved.png")
+    with pytest.raises(StudyConflictError, match=r"1 item in another split \(train/a/moved.png\)"):
+        items.carried(known, listed(folder), None)
+
+
+def test_source_data_is_fixed_too(tmp_path: Path) -> None:
+    found, source = listed(draw(tmp_path / "d")), listed(draw(tmp_path / "s", each=3))
+    parts = split(found.samples, found.hashes, val=0.2, test=0.2, stop=0.1, seed=0)
+    known = items.fix(found, parts, (), source)
+    items.carried(known, found, source)
+    for other in (None, found):
+        with pytest.raises(StudyConflictError, match="source data has changed"):
+            items.carried(known, found, other)
