@@ -33,7 +33,7 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
     Args:
         budget: minutes that the search may take.
         trials: points that it may try.
-        epochs: of one trial at most.
+        epochs: of one trial; left out, its length follows from the data and is searched.
         backbones: names, as `tlsearch backbones` lists them.
         strategies: names; all that are installed and apply where it is None.
         metric: accuracy, balanced_accuracy, macro_f1 or log_loss, on items held out of ``X``.
@@ -57,7 +57,7 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
         budget: float = 10.0,
         *,
         trials: int = 60,
-        epochs: int = 10,
+        epochs: int | None = None,
         backbones: str | Sequence[str] = ("efficientnet_lite/lite0",),
         strategies: str | Sequence[str] | None = None,
         metric: str = "accuracy",

@@ -236,7 +236,7 @@ def test_a_broken_item_is_told_and_ends_nothing(trained, tmp_path):
     assert kept == [*range(70), 72, 73, 74]
     assert sorted(errors) == [70, 71]
     np.testing.assert_allclose(logits[-3:], model.logits(pictures(3, seed=1)), atol=1e-5)
-    with pytest.raises(DataError, match="1 of 75 items.*item 71"):
+    with pytest.raises(DataError, match=r"1 of 75 items.*item 71"):
         model.predict(items)
 
 

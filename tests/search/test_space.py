@@ -165,8 +165,9 @@ def test_starts_that_become_equal_are_one():
         {
             "fine_tune.freeze_depth": 0.5,
             "*.learning_rate": 1e-3,
-            "fine_tune.layer_decay": 1.0,
-            "fine_tune.weight_decay": 1e-3,
+            "fine_tune.lr_ratio": 1.0,
+            "fine_tune.augmentation": "none",
+            "fine_tune.length": 1.0,
         }
     ).branch("tiny/net", "fine_tune")
     assert len(branch.starts) == 1

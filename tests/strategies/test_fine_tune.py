@@ -36,9 +36,12 @@ def test_a_depth_that_is_no_fraction_is_refused(depth):
         prepared(freeze_depth=depth)
 
 
-def test_learning_rates_fall_towards_the_input():
+@pytest.mark.parametrize(
+    "fall", [{"lr_ratio": 0.25}, {"layer_decay": 0.5}], ids=["whole", "earlier versions"]
+)
+def test_learning_rates_fall_towards_the_input(fall):
     model, params = prepared(
-        freeze_depth=0.3, learning_rate=0.01, layer_decay=0.5, head_multiplier=4.0, weight_decay=0.1
+        freeze_depth=0.3, learning_rate=0.01, head_multiplier=4.0, weight_decay=0.1, **fall
     )
     groups = registry.strategy("fine_tune").param_groups(model, params)
     rate_of = {id(p): group["lr"] for group in groups for p in group["params"]}
@@ -54,16 +57,33 @@ def test_learning_rates_fall_towards_the_input():
         assert decay_of[id(parameter)] == (0.1 if parameter.ndim > 1 else 0.0)
 
 
+def test_transformers_learn_at_a_tenth_of_the_rate():
+    strategy = registry.strategy("fine_tune")
+    cnn, vit, swin = (
+        registry.backbone(name, weights="random", image_size=size).info
+        for name, size in (
+            ("timm/tf_efficientnet_lite0", 32),
+            ("timm/vit_tiny_patch16_224", 32),
+            ("torchvision/swin_t", None),
+        )
+    )
+    for info in (vit, swin):
+        assert strategy.default(info)["learning_rate"] == pytest.approx(1e-4)
+        assert strategy.space(info)["learning_rate"].high == pytest.approx(1e-3)
+    assert strategy.default(cnn)["learning_rate"] == pytest.approx(1e-3)
+
+
 def test_the_recipe_is_read_from_the_knobs():
     strategy = registry.strategy("fine_tune")
     _, params = prepared(batch_size=16, optimizer="sgd", patience=2, label_smoothing=0.1)
     recipe = strategy.recipe(params)
     assert recipe == Recipe(
-        learning_rate=1.5e-3,
-        weight_decay=1e-3,
+        learning_rate=1e-3,
+        weight_decay=1e-2,
         optimizer="sgd",
         batch_size=16,
         label_smoothing=0.1,
+        augmentation="flip",
         patience=2,
     )
 

@@ -44,12 +44,18 @@ def bench(folder: Path, spec: StudySpec | None = None, **changes: Any) -> Workbe
 
 
 def point(strategy: str = "fine_tune", number: int = 0, **changes: Any) -> Point:
-    """A strategy's default with other values for some knobs, or with ``params`` instead of the default's."""
+    """A strategy's default with other values for some knobs, or with ``params`` instead of the default's.
+
+    Without augmentation where none is asked for: what is counted and compared is then one view's.
+    """
     own = {"seed": 0, **{key: changes.pop(key) for key in ("seed", "attempt") if key in changes}}
     params: Mapping[str, Any] | None = changes.pop("params", None)
     if params is None:
         info = registry.backbone(BACKBONE, weights="pretrained", image_size=None).info
-        params = {**registry.strategy(strategy).default(info), **changes}
+        default = dict(registry.strategy(strategy).default(info))
+        if "augmentation" in default:
+            default["augmentation"] = "none"
+        params = {**default, **changes}
     return Point(number=number, backbone=BACKBONE, strategy=strategy, params=params, **own)
 
 

@@ -228,8 +228,10 @@ def test_a_limit_that_is_too_low_is_told(make):
     assert feed.cache.startswith("none: activations would take")
 
 
-@pytest.mark.parametrize(("count", "sizes"), [(33, [16, 16]), (34, [16, 16, 2]), (1, [1]), (16, [16])])
-def test_a_last_batch_of_one_is_left_out(make, count, sizes):
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(33, [11, 11, 11]), (34, [12, 11, 11]), (1, [1]), (3, [3]), (16, [16])]
+)
+def test_items_are_shared_out_evenly_among_the_batches(make, count, sizes):
     feed, _ = make()
     feed.data = replace(feed.data, indices={**feed.data.indices, "train": feed.data.indices["train"][:count]})
     assert [len(targets) for _, targets in batches(feed)] == sizes
@@ -237,6 +239,7 @@ def test_a_last_batch_of_one_is_left_out(make, count, sizes):
 
 def test_mixup_blends_inputs_and_labels_alike(make):
     feed, _ = make(0.0, policy="mixup")
+    feed.data = replace(feed.data, mirror=False)
     items = feed.data.indices["train"]
     images = feed.inputs.to_model(torch.from_numpy(np.asarray(feed.data.array[items]))).flatten(1)
     blended = 0
@@ -260,6 +263,18 @@ def test_mixup_blends_inputs_and_labels_alike(make):
         if blended >= 3:
             break
     assert blended
+
+
+def test_mixup_blends_flipped_images_where_flips_are_harmless(make):
+    feeds = [make(0.0, policy="mixup")[0] for _ in range(2)]
+    for feed, mirror in zip(feeds, (True, False), strict=True):
+        feed.data = replace(feed.data, mirror=mirror)
+    flipped, plain = ([(inputs[0], targets) for inputs, targets in batches(feed)] for feed in feeds)
+    for (one, labels), (other, same) in zip(flipped, plain, strict=True):
+        assert torch.equal(labels, same)
+        assert not torch.equal(one, other)
+        # Blends are of the same items: a flip leaves the mean of an image as it is.
+        torch.testing.assert_close(one.mean(dim=(2, 3)), other.mean(dim=(2, 3)), atol=1e-4, rtol=1e-4)
 
 
 def test_a_model_that_returns_no_tensor_is_told(make):

@@ -28,7 +28,14 @@ SOURCE = {"source": "tiny_colours", "classes": 4, "count": 900, "seed": 5, "nois
 class Run:
     """A fit whose plans are counted and whose model can be looked at."""
 
-    def __init__(self, worker: Workbench, strategy: Strategy, item: Point, epochs: int = 3) -> None:
+    def __init__(
+        self,
+        worker: Workbench,
+        strategy: Strategy,
+        item: Point,
+        epochs: int = 3,
+        updates: Callable[[int], int] | None = None,
+    ) -> None:
         pretrained = worker.backbone(BACKBONE)
         data = worker.data("data", pretrained.info.inputs)
         source = worker.data("source_data", pretrained.info.inputs) if strategy.requires_source else None
@@ -56,6 +63,7 @@ class Run:
             params=item.params,
             plan=plan,
             epochs=epochs,
+            updates=updates,
             seed=item.seed,
             metric="accuracy",
         ):
@@ -106,7 +114,8 @@ def test_hooks_are_called_before_every_epoch_and_plans_made_once(worker):
     assert {batch.epoch for batch in strategy.batches} == {1, 2, 3}
 
 
-def test_the_kept_weights_are_those_of_the_best_epoch_on_the_stop_split(worker):
+def test_the_kept_weights_are_those_of_the_best_epoch_on_the_stop_split(worker, monkeypatch):
+    monkeypatch.setattr(fitting, "LEAST_STOP_ITEMS", 1)
     run = Run(worker, Watching(), point(learning_rate=0.05, patience=0, freeze_depth=0.0), epochs=8)
     ranks = [(epoch.stop["accuracy"], -epoch.stop["log_loss"]) for epoch in run.epochs]
     best = max(range(8), key=lambda index: (ranks[index], -index))
@@ -116,6 +125,33 @@ def test_the_kept_weights_are_those_of_the_best_epoch_on_the_stop_split(worker):
         # What the last epoch left is in states[-1] only after it was exchanged for the best.
         wanted = run.states[best if best < 7 else -1][name]
         assert torch.equal(tensor, wanted), name
+
+
+def test_a_stop_split_too_small_to_tell_epochs_apart_decides_nothing(worker):
+    run = Run(worker, Watching(), point(learning_rate=0.05, patience=2, freeze_depth=0.0), epochs=8)
+    assert run.epochs[-1].kept == run.epochs[-1].validation
+    assert [epoch.ended for epoch in run.epochs] == [""] * 7 + ["all 8 epochs"]
+
+
+def test_updates_are_counted_and_shared_out_among_the_epochs(worker, monkeypatch):
+    factors = rates(monkeypatch)
+    passes = []
+
+    def updates(batches: int) -> int:
+        passes.append(batches)
+        return 5 * batches + 1
+
+    strategy = Watching()
+    run = Run(worker, strategy, point(), epochs=4, updates=updates)
+    total = 5 * passes[0] + 1
+    assert [epoch.updates for epoch in run.epochs] == [round(total * n / 4) for n in (1, 2, 3, 4)]
+    assert len(strategy.batches) == len(factors) == total
+    assert strategy.calls == [1, 2, 3, 4]
+    assert factors[-1] < 0.02 < min(factors[total // 2 : total // 2 + 2])
+    # Whole passes: every item is seen five times, and the first of the sixth pass once more.
+    labels = torch.cat([batch.targets for batch in strategy.batches[: 5 * passes[0]]])
+    train = next(iter(worker._data.values())).indices["train"]
+    assert len(labels) == 5 * len(train)
 
 
 def test_training_learns(worker):
@@ -167,7 +203,9 @@ def test_source_items_go_on_where_the_last_epoch_left_them(worker):
 def test_the_source_has_its_share_of_a_batch(worker, share, target, source):
     strategy = Joint()
     Run(worker, strategy, point("joint_training", source_share=share), epochs=1)
-    assert strategy.shares[0] == (target, source)
+    given, beside = strategy.shares[0]
+    assert given <= target  # the items of a pass are shared out evenly among the batches
+    assert beside == round(given * source / target)
 
 
 def test_what_trains_is_found_again_when_it_changes(worker):
@@ -218,7 +256,8 @@ class Spoiling(FineTuning):
         return loss if batch.epoch == 1 else -loss
 
 
-def test_what_was_frozen_in_the_best_epoch_is_given_back(worker):
+def test_what_was_frozen_in_the_best_epoch_is_given_back(worker, monkeypatch):
+    monkeypatch.setattr(fitting, "LEAST_STOP_ITEMS", 1)
     run = Run(worker, Spoiling(), point(learning_rate=0.02), epochs=3)
     assert run.epochs[-1].kept == run.epochs[0].validation
     spoilt, kept = run.states[1], run.states[-1]
@@ -322,7 +361,8 @@ def test_the_gradient_of_pieces_is_the_batchs(worker):
             Watched().recipe(item.params), Watched().param_groups(model, item.params)
         )
         stepper = fitting._Stepper(model, Watched(), item.params, optimizer, batch_size=21)
-        inputs, targets = next(feed.train(1, batch_size=21, seed=0))
+        items = data.indices["train"][:21]
+        inputs, targets = feed.fetch(items, 0), feed.labels(items)
         stepper.step(frontier, Batch(inputs, targets, 1, TASK), 0.0)
         found |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         return sizes, found

@@ -19,7 +19,7 @@ from tlsearch.contracts.combination import (
     State,
 )
 from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, NoOptions, Samples
-from tlsearch.contracts.fine_tuning import FineTuning, number
+from tlsearch.contracts.fine_tuning import FineTuning, number, rate_factor
 from tlsearch.contracts.inputs import InputSpec
 from tlsearch.contracts.recipe import API_VERSION, SPOKEN, LinearRecipe, Recipe
 from tlsearch.contracts.strategy import (
@@ -75,5 +75,6 @@ __all__ = [
     "joined",
     "number",
     "opaque",
+    "rate_factor",
     "split_decay",
 ]

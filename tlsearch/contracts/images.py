@@ -66,7 +66,7 @@ class ImageInput(InputSpec):
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
 
     modality: ClassVar[str] = "image"
-    policies: ClassVar[tuple[str, ...]] = ("none", "light", "randaugment")
+    policies: ClassVar[tuple[str, ...]] = ("none", "flip", "light", "trivialaugment", "randaugment")
     blendable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -146,8 +146,12 @@ class ImageInput(InputSpec):
     def draw(self, policy: str, count: int, *, seed: int, mirror: bool) -> Tensor | None:
         """Random parameters (count, P) float32, P depending on the policy; None for ``none``."""
         generator = torch.Generator().manual_seed(seed)
+        if policy == "flip":
+            return ((torch.rand(count, 1, generator=generator) < 0.5) & mirror).float()
         if policy == "light":
             return augmentation.draw_light(count, generator, mirror=mirror)
+        if policy == "trivialaugment":
+            return augmentation.draw_trivialaugment(count, generator, mirror=mirror)
         if policy == "randaugment":
             return augmentation.draw_randaugment(count, generator, mirror=mirror)
         return super().draw(policy, count, seed=seed, mirror=mirror)
@@ -159,7 +163,9 @@ class ImageInput(InputSpec):
             count = max(1, 200_000 // self.size**2) if batch.device.type == "cpu" else len(batch)
             pieces = torch.split(batch, count), torch.split(draws.to(batch.device), count)
             return torch.cat([augmentation.light(*pair) for pair in zip(*pieces, strict=True)])
-        if policy == "randaugment":
+        if policy == "flip":
+            return torch.where(draws.to(batch.device).bool()[:, :, None, None], batch.flip(-1), batch)
+        if policy in ("trivialaugment", "randaugment"):
             rows = zip(batch, draws.tolist(), strict=True)
-            return torch.stack([augmentation.randaugment(image, row) for image, row in rows])
+            return torch.stack([augmentation.operate_all(image, row) for image, row in rows])
         return super().augment(batch, policy, draws)

@@ -24,6 +24,7 @@ class Recipe:
     augmentation: str = "none"
     source_share: float = 0.5
     patience: int = 0
+    length: float = 1.0
 
     @classmethod
     def from_params(cls, params: Params) -> Recipe:

@@ -34,7 +34,8 @@ class Batch:
     Attributes:
         inputs: what the trained part takes: the prefix's outputs, each with B rows, or the model's input.
         targets: as the task encodes them (class indices (B,)), or as it blends them under mixup.
-        epoch: from 1.
+        epoch: from 1. Every epoch ends with an evaluation; it is a pass over the data where the study says
+            how many epochs there are, else a twelfth of the training.
         task: what is learned; it knows the loss.
         source: a batch of the source data, for strategies that require it.
     """
@@ -87,7 +88,11 @@ class Strategy(abc.ABC):
         return Recipe.from_params(params)
 
     def param_groups(self, model: Backbone, params: Params) -> list[dict[str, Any]]:
-        """Optimizer groups of the trainable parameters, each with its own ``lr`` and ``weight_decay``."""
+        """Optimizer groups of the trainable parameters, each with its own ``lr`` and ``weight_decay``.
+
+        A group may have an ``origin``, a tensor for each parameter, and a ``pull``: every step then also
+        moves the parameters towards those by the share lr * pull, as weight decay moves them to zero.
+        """
         recipe = self.recipe(params)
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
         return split_decay(trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)

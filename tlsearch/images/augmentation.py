@@ -67,11 +67,27 @@ def draw_randaugment(count: int, generator: torch.Generator, *, mirror: bool) ->
     return torch.stack([operations[:, 0], levels[:, 0], operations[:, 1], levels[:, 1], flips], dim=1)
 
 
-def randaugment(image: Tensor, row: list[float]) -> Tensor:
-    """RandAugment with N = 2, M = 9 (Cubuk et al. 2020, arXiv:1909.13719) over torchvision's operations."""
-    for index, level in ((row[0], row[1]), (row[2], row[3])):
+def draw_trivialaugment(count: int, generator: torch.Generator, *, mirror: bool) -> Tensor:
+    """Rows of (operation, level, flip): one operation, at any strength (Mueller and Hutter 2021).
+
+    arXiv:2103.10158; the strengths are those of RandAugment's range, not of their "wide" one.
+    """
+    operations = torch.randint(len(OPERATIONS), (count,), generator=generator).float()
+    levels = 2 * torch.rand(count, generator=generator) - 1
+    flips = (torch.rand(count, generator=generator) < 0.5).float() * mirror
+    return torch.stack([operations, levels, flips], dim=1)
+
+
+def operate_all(image: Tensor, row: list[float]) -> Tensor:
+    """One image changed by pairs of an operation and its level, then flipped where the row says so.
+
+    Two operations make RandAugment with N = 2, M = 9 (Cubuk et al. 2020, arXiv:1909.13719), by torchvision's
+    operations.
+    """
+    *pairs, flip = row
+    for index, level in zip(pairs[::2], pairs[1::2], strict=True):
         image = _operate(image, OPERATIONS[int(index)], level)
-    return image.flip(-1) if row[4] else image
+    return image.flip(-1) if flip else image
 
 
 def _operate(image: Tensor, operation: str, level: float) -> Tensor:

@@ -139,7 +139,6 @@ def _text(
             "budget:                          # whichever comes first; the same command again goes on",
             "  trials: 60",
             "  minutes: 30",
-            f"  epochs: {_epochs(items)}                      # of one trial at most",
             "seed: 0",
             "",
         ]
@@ -196,11 +195,6 @@ def _image_size(pixels: int | None, items: int) -> int | None:
         if filled and items * SECONDS_AT_224 * (size / 224) ** 2 / speed <= EPOCH_SECONDS:
             return None if size == SIZES[0] else size
     return SIZES[-1]
-
-
-def _epochs(items: int) -> int:
-    """Few items need more epochs for as many steps."""
-    return 15 if items < 1_000 else 10 if items < 20_000 else 5
 
 
 def _backbone() -> str:

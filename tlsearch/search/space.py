@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from optuna.distributions import (
     BaseDistribution,
@@ -71,8 +72,16 @@ def build(
     strategies: Mapping[str, Strategy],
     backbones: Sequence[BackboneInfo],
     overrides: Mapping[str, Override],
+    *,
+    fixed: Mapping[str, Scalar] = MappingProxyType({}),
 ) -> SearchSpace:
     """The space of a study.
+
+    Args:
+        strategies: by name.
+        backbones: of the study.
+        overrides: of the user.
+        fixed: values of knobs, wherever a strategy has one of that name and the user says nothing of it.
 
     Raises:
         PluginError: a strategy's own space or starting points are wrong.
@@ -94,6 +103,8 @@ def build(
                     knobs[knob] = _overridden(key, knobs[knob], override)
                     if knob == "freeze_depth":
                         _check_fraction(key, knobs[knob])
+                elif knob in fixed:
+                    knobs[knob] = CategoricalDistribution([fixed[knob]])
             branch = Branch(info.name, name, knobs, (), isinstance(strategy, HeadStrategy))
             starts = _unique([_fitted(branch, start) for start in own[(info.name, name)].starts])
             branches.append(replace(branch, starts=tuple(starts)))
@@ -254,6 +265,8 @@ def _fitted(branch: Branch, start: Params) -> Params:
 def _contains(distribution: BaseDistribution, value: Scalar) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
+    if getattr(distribution, "log", False) and not (isinstance(value, int | float) and value > 0):
+        return False  # Optuna has no logarithm of it, and raises
     return distribution._contains(distribution.to_internal_repr(value))
 
 

@@ -129,15 +129,26 @@ class ObjectiveSpec(_Section):
     """Follows from the metric; may be said, not changed."""
 
 
+ROUNDS = 12
+"""Evaluations of a trial whose length follows from the data. Trials of any length have as many, so that they
+are compared at equal shares of their learning rate's schedule."""
+
+
 class BudgetSpec(_Section):
-    """Whichever of trials and minutes comes first ends the search; epochs bound one trial."""
+    """Whichever of trials and minutes comes first ends the search."""
 
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 60
     """Points that are tried."""
     minutes: Annotated[float, Field(gt=0, le=60 * 24 * 365)] | None = None
     """Time while a driver runs; none where it is left out."""
-    epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
-    """Of one trial at most."""
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Passes over the data of one trial at most; where they are left out, the length follows from the data
+    and is searched."""
+
+    @property
+    def rounds(self) -> int:
+        """Evaluations of one trial: after every pass, or, where the length follows from the data, 12."""
+        return self.epochs or ROUNDS
 
 
 class ResourcesSpec(_Section):

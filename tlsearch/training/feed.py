@@ -101,19 +101,16 @@ class Feed:
     def train(
         self, epoch: int, *, batch_size: int, seed: int, skip: int = 0
     ) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-        """Shuffled training batches of an epoch (from 1): boundary tensors, and targets.
+        """Shuffled training batches of a pass over the items (from 1): boundary tensors, and targets.
 
-        The last batch is dropped where it would hold a single item, which BatchNorm can't train on. The first
-        ``skip`` batches are passed over, and the rest is the same as without.
+        Items are shared out evenly, so that every item weighs the same in every pass. The first ``skip``
+        batches are passed over, and the rest is the same as without.
         """
         items = self.data.indices["train"]
         order = np.random.default_rng((seed, epoch)).permutation(items)
         mixing = torch.Generator().manual_seed(seed * 100_003 + epoch)
         mixup = self.policy == "mixup"
-        batches = [
-            order[number * batch_size : (number + 1) * batch_size]
-            for number in range(self.batches(batch_size))
-        ]
+        batches = np.array_split(order, self.batches(batch_size))
         for index in batches[:skip] if mixup else ():
             _draw_mixing(len(index), mixing)
         view = self.view_of(epoch)
@@ -123,16 +120,14 @@ class Feed:
             targets = self.targets(index)
             self.counts.trained += len(index)
             if mixup:
-                yield self._mixed(self._to_model(loaded, index, 0), targets, mixing)
+                yield self._mixed(self._to_model(loaded, index, epoch), targets, mixing)
             else:
                 yield self._boundary(loaded, index, view, stored), targets
 
     def batches(self, batch_size: int) -> int:
-        """How many training batches an epoch has."""
+        """How many training batches a pass has: none of a single item, which BatchNorm can't train on."""
         count = len(self.data.indices["train"])
-        if batch_size == 1:
-            return min(1, count)
-        return math.ceil(count / batch_size) - int(count % batch_size == 1 and count > 1)
+        return max(1, min(math.ceil(count / batch_size), count // 2))
 
     def evaluate(self, split: str, forward: Callable[[tuple[Tensor, ...]], object]) -> Scores:
         """All metrics of the task on a split."""
@@ -222,17 +217,20 @@ class Feed:
     def _to_model(self, loaded: tuple[Tensor, ...], index: Indices, view: int) -> Tensor:
         (batch,) = loaded
         batch = batch.to(self.device, non_blocking=True)
+        policy = self.policy
+        if policy == "mixup":  # blends what is flipped, where that is known to be harmless
+            policy = "flip" if "flip" in self.inputs.policies else "none"
         if view:
             if view not in self._draws:
                 self._draws[view] = self.inputs.draw(
-                    self.policy,
+                    policy,
                     len(self.data.array),
                     seed=self.seed * 1_009 + view,
                     mirror=self.data.mirror,
                 )
             draws = self._draws[view]
             if draws is not None:
-                batch = self.inputs.augment(batch, self.policy, draws[torch.from_numpy(index)])
+                batch = self.inputs.augment(batch, policy, draws[torch.from_numpy(index)])
         return self.inputs.to_model(batch)
 
     def _stored_view(self, view: int) -> _View | None:

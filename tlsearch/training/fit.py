@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,17 +28,20 @@ from tlsearch.training.resume import (
     restore_random,
     trained_state,
 )
+from tlsearch.training.stream import Stream, source_items, target_share
 
 CLIP_NORM = 1.0
+LEAST_STOP_ITEMS = 50
+"""Fewer tell epochs apart by chance alone; the learning rate has come to rest in the last one."""
 NOTHING_TRAINS = "nothing trains: the strategy marked no parameter"
 
 
 @dataclass(frozen=True, slots=True)
 class FitEpoch:
-    """One epoch: scores on both held-out parts, and whether (and why) it was the last.
+    """Training up to an evaluation: scores on both held-out parts, and whether (and why) it was the last.
 
     After the last one the model holds the weights of the epoch that was best on the stop split, and
-    ``kept`` is that epoch's scores. Without stop items (``stop`` is empty) that is the last epoch.
+    ``kept`` is that epoch's scores. With fewer than `LEAST_STOP_ITEMS` there, it is the last epoch.
     ``snapshot`` answers what is needed to go on from here; it may be asked until the next epoch is. It is
     None after the last epoch, and after one that comes from such a state.
     """
@@ -52,6 +54,7 @@ class FitEpoch:
     seconds: float
     ended: str
     kept: Mapping[str, float]
+    updates: int
     snapshot: Callable[[], FitState | None] | None = None
 
 
@@ -66,6 +69,7 @@ def fit(
     params: Params,
     plan: Plan,
     epochs: int,
+    updates: Callable[[int], int] | None = None,
     seed: int,
     metric: str,
     deadline: float = math.inf,
@@ -78,7 +82,9 @@ def fit(
         strategy: gives optimizer groups, loss, penalty and what happens before an epoch.
         params: its knobs.
         plan: called at the start, and again whenever what trains has changed.
-        epochs: at most this many.
+        epochs: at most this many; each ends with an evaluation.
+        updates: how many there are in all, given the batches of a pass over the data; they are shared out
+            among the epochs. None makes every epoch a pass.
         seed: of dropout and of the order of items.
         metric: decides which epoch is kept, on the stop split.
         deadline: as `time.time` counts; training ends there, inside an epoch if it must.
@@ -101,16 +107,19 @@ def fit(
     trained = set(planned)
     optimizer = _optimizer(recipe, strategy.param_groups(model, params))
     stepper = _Stepper(model, strategy, params, optimizer, batch_size=recipe.batch_size)
-    share = _target_share(recipe, source)
-    steps_per_epoch = math.ceil(len(feed.data.indices["train"]) / share)
-    sources = _Sources(source, recipe, seed, first=1) if source is not None else None
+    share = target_share(recipe, source)
+    batches = feed.batches(share)
+    total = updates(batches) if updates is not None else epochs * batches
+    targets = Stream(feed, share, seed)
+    sources = Stream(source, source_items(recipe, feed, share), seed) if source is not None else None
     best = _Best()
     if resume is not None:
         trained |= set(resume.facts["trained"])
         restore_optimizer(resume, model, optimizer)
         stepper.restore(resume.facts["stepper"])
+        targets.taken = _done(resume.epoch, epochs, total)
         if sources is not None:
-            sources.first, sources.taken = resume.facts["sources"]
+            sources.taken = resume.facts["sources"]
         best.restore(resume, model)
         restore_random(resume, stepper.device)
         yield FitEpoch(**resume.facts["told"])
@@ -123,26 +132,27 @@ def fit(
                 frontier, feed, source = plan()
                 planned = trainable_names(model)
                 trained |= set(planned)
-                sources = _Sources(source, recipe, seed, first=epoch) if source is not None else None
+                targets = Stream(feed, share, seed, targets.taken)
+                if source is not None and sources is not None:
+                    sources = Stream(source, sources.size, seed, sources.taken)
                 # What starts to train now still has the values that it had in the best epoch so far.
                 best.state = {**_snapshot(model), **best.state}
                 _refresh(optimizer, strategy.param_groups(model, params))
         set_modes(model, frontier)
         losses: list[float] = []
         cut_short = False
-        for number, (inputs, targets) in enumerate(feed.train(epoch, batch_size=share, seed=seed)):
+        while targets.taken < _done(epoch, epochs, total):
             if losses and time.time() > deadline:
                 cut_short = True
                 break
-            other = sources.take() if sources is not None else None
-            batch = Batch(inputs, targets, epoch, task, other)
-            factor = schedule((epoch - 1) * steps_per_epoch + number + 1, epochs * steps_per_epoch)
-            losses.append(stepper.step(frontier, batch, factor))
+            beside = sources.take() if sources is not None else None
+            batch = replace(targets.take(), epoch=epoch, source=beside)
+            losses.append(stepper.step(frontier, batch, schedule(targets.taken, total)))
         model.eval()
-        held_out = len(feed.data.indices["stop"]) > 0
+        held_out = len(feed.data.indices["stop"])
         stop = feed.evaluate("stop", frontier.eval_forward) if held_out else {}
         validation = feed.evaluate("val", frontier.eval_forward)
-        order = task.rank(stop, metric) if held_out else (float(epoch), 0.0)
+        order = task.rank(stop, metric) if held_out >= LEAST_STOP_ITEMS else (float(epoch), 0.0)
         if best.order is None or order > best.order:
             best = _Best(order, epoch, dict(validation), _snapshot(model))
         ended = ""
@@ -161,6 +171,7 @@ def fit(
             stop=stop,
             train_loss=sum(losses) / max(1, len(losses)),
             learning_rate=max(group["lr"] for group in optimizer.param_groups),
+            updates=targets.taken,
             seconds=time.perf_counter() - began,
             ended=ended,
             kept=best.kept,
@@ -178,7 +189,7 @@ def _capture(
     trained: set[str],
     optimizer: torch.optim.Optimizer,
     stepper: _Stepper,
-    sources: _Sources | None,
+    sources: Stream | None,
     best: _Best,
 ) -> FitState | None:
     plain = {part.name: getattr(told, part.name) for part in fields(told) if part.name != "snapshot"}
@@ -192,7 +203,7 @@ def _capture(
             "told": plain,
             "trained": sorted(trained),
             "stepper": stepper.facts(),
-            "sources": (sources.first, sources.taken) if sources is not None else None,
+            "sources": sources.taken if sources is not None else None,
             "best": {"order": best.order, "epoch": best.epoch, "kept": best.kept},
         },
     )
@@ -283,6 +294,13 @@ class _Stepper:
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         nn.utils.clip_grad_norm_(trained, CLIP_NORM)
         self.scaler.step(self.optimizer)
+        for group in self.optimizer.param_groups:
+            if "origin" in group:
+                torch._foreach_lerp_(
+                    [parameter.detach() for parameter in group["params"]],
+                    group["origin"],
+                    min(1.0, group["lr"] * group["pull"]),
+                )
         self.scaler.update()
         return loss
 
@@ -324,36 +342,9 @@ def _parts(batch: Batch, size: int) -> list[Batch]:
     ]
 
 
-def _target_share(recipe: Recipe, source: Feed | None) -> int:
-    if source is None:
-        return recipe.batch_size
-    return max(1, round(recipe.batch_size * (1 - recipe.source_share)))
-
-
-class _Sources:
-    """Source batches without end: a shuffled pass over the source data, then another, counted from first."""
-
-    def __init__(self, source: Feed, recipe: Recipe, seed: int, *, first: int) -> None:
-        self.source = source
-        self.size = max(1, recipe.batch_size - _target_share(recipe, source))
-        self.seed = seed
-        self.first = first
-        self.taken = 0
-        self._batches: Iterator[Batch] | None = None
-
-    def take(self) -> Batch:
-        """The next batch."""
-        if self._batches is None:
-            self._batches = self._from(self.taken)
-        self.taken += 1
-        return next(self._batches)
-
-    def _from(self, taken: int) -> Iterator[Batch]:
-        turns, skip = divmod(taken, self.source.batches(self.size))
-        for turn in itertools.count(self.first + turns):
-            for inputs, targets in self.source.train(turn, batch_size=self.size, seed=self.seed, skip=skip):
-                yield Batch(inputs, targets, turn, self.source.data.task)
-            skip = 0
+def _done(epoch: int, epochs: int, updates: int) -> int:
+    """Updates that are done when an epoch ends."""
+    return round(updates * epoch / epochs)
 
 
 def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -88,7 +88,7 @@ def _fit_together(
         stop_features=features("stop", 0),
         stop_labels=feed.targets(data.indices["stop"]),
         classes=len(data.target_spec.names),
-        epochs=spec.budget.epochs,
+        epochs=spec.budget.rounds,
         train_linear=lambda recipes, columns=slice(None): train_linear(
             task.features[..., columns],
             task.labels,

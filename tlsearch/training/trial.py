@@ -42,6 +42,7 @@ from tlsearch.training.frontier import (
 )
 from tlsearch.training.head_trials import fit_heads
 from tlsearch.training.item_sets import items_of
+from tlsearch.training.length import count_updates
 from tlsearch.training.memory import device_room, keep_freed_memory, take_share, use_threads
 from tlsearch.training.objective import metric_of
 
@@ -125,7 +126,7 @@ class Workbench:
         began = time.perf_counter()
         pretrained = self.backbone(point.backbone)
         data = items_of(self.data("data", pretrained.info.inputs), point, heads=False)
-        epochs = point.epochs or spec.budget.epochs
+        epochs = point.epochs or spec.budget.rounds
         source = self.data("source_data", pretrained.info.inputs) if strategy.requires_source else None
         recipe = strategy.recipe(point.params)
         grace = max(0, int(strategy.grace(epochs, point.params)))
@@ -161,6 +162,7 @@ class Workbench:
             params=point.params,
             plan=plan,
             epochs=epochs,
+            updates=partial(count_updates, spec.budget, recipe.length, epochs),
             seed=point.seed,
             metric=self.metric,
             deadline=deadline,
@@ -172,6 +174,7 @@ class Workbench:
                 **{f"stop_{name}": value for name, value in epoch.stop.items()},
                 "train_loss": epoch.train_loss,
                 "learning_rate": epoch.learning_rate,
+                "updates": float(epoch.updates),
             }
             outcome = None
             trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -212,11 +215,12 @@ class Workbench:
             point.number,
             point.attempt,
             identity={
+                "fit": 2,  # batches are cut otherwise than in earlier versions
                 "backbone": point.backbone,
                 "strategy": point.strategy,
                 "params": dict(point.params),
                 "seed": point.seed,
-                "epochs": point.epochs or spec.budget.epochs,
+                "epochs": point.epochs or spec.budget.rounds,
                 "metric": self.metric,
                 "views": spec.search.views,
             },

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tlsearch_regularized import BSS, DELTA, L2SP
 from tlsearch import registry
 from tlsearch.contracts import Backbone, Batch
 from tlsearch.testing import classes
+from tlsearch.training import fit
 
 CNN, VIT = "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"
 NAMES = ["l2_sp", "bss", "delta"]
@@ -69,25 +71,43 @@ def batch():
     return Batch((torch.randn(6, 3, 32, 32),), torch.arange(6), 1, registry.task("classification"))
 
 
-def test_l2_sp_is_the_squared_distance_from_the_start(bench):
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_l2_sp_pulls_back_by_the_same_share_however_large_gradients_are(bench, scale):
     strategy = L2SP()
-    model, params = model_of(bench, strategy, alpha=0.1, beta=0.01)
-    head = sum(float(p.detach().square().sum()) for p in model.head.parameters())
-    assert float(strategy.penalty(model, params).detach()) == pytest.approx(0.005 * head, rel=1e-5)
-    start = {name: tensor.clone() for name, tensor in bench().backbone(CNN).trunk.state_dict().items()}
+    model, params = model_of(bench, strategy, pull=10.0, learning_rate=0.01, freeze_depth=0.0)
+    start = {name: tensor.clone() for name, tensor in model.trunk.named_parameters()}
     moved(model)
-    away = sum(float((p.detach() - start[n]).square().sum()) for n, p in model.trunk.named_parameters())
-    assert away > 1
-    expected = 0.05 * away + 0.005 * head
-    assert float(strategy.penalty(model, params).detach()) == pytest.approx(expected, rel=1e-4)
-    for name, tensor in bench().backbone(CNN).trunk.state_dict().items():
-        assert torch.equal(tensor, start[name]), "the worker's own copy stays as it is"
+    away = {name: parameter.detach() - start[name] for name, parameter in model.trunk.named_parameters()}
+    optimizer = fit._optimizer(strategy.recipe(params), strategy.param_groups(model, params))
+    stepper = fit._Stepper(model, strategy, params, optimizer, batch_size=6)
+    steps = []
+    for pulled in (False, True):
+        state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        if not pulled:
+            for group in optimizer.param_groups:
+                group["held"] = group.pop("origin", None)
+        optimizer.zero_grad()
+        forward = SimpleNamespace(train_forward=lambda inputs: scale * model(*inputs))
+        stepper.step(forward, batch(), 1.0)
+        steps.append({name: p.detach().clone() for name, p in model.trunk.named_parameters()})
+        model.load_state_dict(state)
+        optimizer.state.clear()
+        for group in optimizer.param_groups:
+            if group.get("held") is not None:
+                group["origin"] = group.pop("held")
+    for name in away:
+        # A tenth of the way back from where the optimizer's own step led.
+        expected = steps[0][name].lerp(start[name], 0.1)
+        torch.testing.assert_close(steps[1][name], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_l2_sp_stands_in_for_weight_decay(bench):
-    _, params = model_of(bench, L2SP(), weight_decay=0.1)
-    assert L2SP().recipe(params).weight_decay == 0.0
-    assert L2SP().recipe({**params, "alpha": 0.0}).weight_decay == 0.1
+def test_l2_sp_stands_in_for_weight_decay_of_the_trunk(bench):
+    model, params = model_of(bench, L2SP(), weight_decay=0.1)
+    trunk = {id(parameter) for parameter in model.trunk.parameters()}
+    for pull, decays in ((1.0, {0.0}), (0.0, {0.0, 0.1})):
+        groups = L2SP().param_groups(model, {**params, "pull": pull})
+        assert {g["weight_decay"] for g in groups if id(g["params"][0]) in trunk} == decays
+        assert 0.1 in {g["weight_decay"] for g in groups if id(g["params"][0]) not in trunk}
 
 
 def test_bss_is_the_smallest_singular_values(bench):

@@ -63,7 +63,7 @@ def test_lp_fts_probe_costs_one_pass(bench):
 
 def test_lp_ft_has_a_rate_for_each_stage(bench):
     strategy, model = LPFT(), Backbone(bench().backbone(CNN), *classes(10))
-    params = {**strategy.default(model.info), "layer_decay": 1.0, "head_multiplier": 2.0}
+    params = {**strategy.default(model.info), "lr_ratio": 1.0, "head_multiplier": 2.0}
     strategy.prepare(model, params)
     rates = []
     for epoch in (2, 3):

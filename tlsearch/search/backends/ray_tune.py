@@ -334,7 +334,7 @@ class RayTuneBackend:
         )
 
     def _scheduler(self) -> TrialScheduler:
-        epochs = self.spec.budget.epochs
+        epochs = self.spec.budget.rounds
         scheduler = (
             GradientASHA(
                 time_attr="epoch",

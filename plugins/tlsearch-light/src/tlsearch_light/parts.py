@@ -28,8 +28,8 @@ class Part(FineTuning, abc.ABC):
         """Names of the trunk's parameters that may train."""
 
     def space(self, backbone: BackboneInfo) -> Space:
-        """Fine-tuning's knobs without layer decay, at the higher rates that few parameters want."""
-        knobs = {name: knob for name, knob in super().space(backbone).items() if name != "layer_decay"}
+        """Fine-tuning's knobs without ratio of rates, at the higher rates that few parameters want."""
+        knobs = {name: knob for name, knob in super().space(backbone).items() if name != "lr_ratio"}
         return {
             **knobs,
             "learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
@@ -39,7 +39,7 @@ class Part(FineTuning, abc.ABC):
 
     def default(self, backbone: BackboneInfo) -> Params:
         """All of that kind at 1e-2, the head at the same rate; BatchNorm goes on using what it has stored."""
-        knobs = {name: value for name, value in super().default(backbone).items() if name != "layer_decay"}
+        knobs = {name: value for name, value in super().default(backbone).items() if name != "lr_ratio"}
         few: Params = {
             "freeze_depth": 0.0,
             "learning_rate": 1e-2,
@@ -73,7 +73,7 @@ class Part(FineTuning, abc.ABC):
 
     def param_groups(self, model: Backbone, params: Params) -> list[dict[str, Any]]:
         """One rate for the trunk, another for the head; weight decay is the head's alone."""
-        return super().param_groups(model, {**params, "layer_decay": 1.0})
+        return super().param_groups(model, {**params, "lr_ratio": 1.0})
 
 
 class _Resting(nn.Module):

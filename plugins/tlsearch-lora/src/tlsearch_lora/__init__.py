@@ -24,7 +24,7 @@ class LoRA(FineTuning):
 
     def space(self, backbone: BackboneInfo) -> Space:
         """Fine-tuning's knobs and the rank; groups below ``freeze_depth`` get no adapters."""
-        knobs = {name: knob for name, knob in super().space(backbone).items() if name != "layer_decay"}
+        knobs = {name: knob for name, knob in super().space(backbone).items() if name != "lr_ratio"}
         return {
             **knobs,
             "rank": CategoricalDistribution([4, 8, 16]),
@@ -33,7 +33,7 @@ class LoRA(FineTuning):
 
     def default(self, backbone: BackboneInfo) -> Params:
         """Rank 8 everywhere, at 1e-3."""
-        knobs = {name: value for name, value in super().default(backbone).items() if name != "layer_decay"}
+        knobs = {name: value for name, value in super().default(backbone).items() if name != "lr_ratio"}
         return {**knobs, "freeze_depth": 0.0, "rank": 8, "learning_rate": 1e-3}
 
     def starts(self, backbone: BackboneInfo) -> Sequence[Params]:

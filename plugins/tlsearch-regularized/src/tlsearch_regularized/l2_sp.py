@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
-from torch import Tensor
+from optuna.distributions import CategoricalDistribution
 
-from tlsearch.contracts import Backbone, Recipe, number
+from tlsearch.contracts import Backbone, BackboneInfo, Space, number
 from tlsearch.records import Params
 from tlsearch_regularized.strength import Regularized
+
+PULLS = (0.0, 0.1, 1.0, 10.0)
 
 
 class L2SP(Regularized):
     """Fine-tuning with a pull on the trunk towards the pretrained weights (Li et al. 2018).
 
-    loss = CE + alpha/2 |w - w0|^2 + beta/2 |head|^2 (arXiv:1802.01483, section 3).
+    The paper adds alpha/2 |w - w0|^2 to the loss of SGD (arXiv:1802.01483, section 3). Adam would divide its
+    gradient by the size of all gradients, so here every step moves the weights by a share of the way back,
+    learning rate times ``pull``, as AdamW does with weight decay. The head decays to zero, as always.
     """
 
-    precedence = 20
-    strengths = {"alpha": 0.01, "beta": 0.01}
+    precedence = 60
+    strengths = {"pull": 1.0}
 
-    def recipe(self, params: Params) -> Recipe:
-        """No weight decay beside a pull: that would draw the trunk to zero at the same time."""
-        recipe = super().recipe(params)
-        return replace(recipe, weight_decay=0.0) if number(params, "alpha") > 0 else recipe
+    def space(self, backbone: BackboneInfo) -> Space:
+        """Fine-tuning's knobs and the pull: 1 takes back about a seventh of the way in a usual training."""
+        return {**super().space(backbone), "pull": CategoricalDistribution(PULLS)}
 
-    def penalty(self, model: Backbone, params: Params) -> Tensor | None:
-        """Both halves; frozen parameters are where they started."""
-        alpha, beta = number(params, "alpha"), number(params, "beta")
-        trunk = [(n, p) for n, p in model.trunk.named_parameters() if p.requires_grad and alpha > 0]
-        squares = [alpha / 2 * (p - model.reference[n]).square().sum() for n, p in trunk]
-        squares += [beta / 2 * p.square().sum() for p in model.head.parameters() if beta > 0]
-        return sum(squares[1:], squares[0]) if squares else None
+    def param_groups(self, model: Backbone, params: Params) -> list[dict[str, Any]]:
+        """The trunk's weights decay towards their start instead of zero."""
+        groups = super().param_groups(model, params)
+        pull = number(params, "pull")
+        if pull == 0:
+            return groups
+        starts = {id(p): model.reference[name] for name, p in model.trunk.named_parameters()}
+        for group in groups:
+            if id(group["params"][0]) in starts:
+                origin = [starts[id(parameter)] for parameter in group["params"]]
+                group.update(weight_decay=0.0, origin=origin, pull=pull)
+        return groups

@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from tlsearch.contracts import Backbone, BackboneInfo, FineTuning, Space, number
+from tlsearch.contracts import Backbone, BackboneInfo, FineTuning, Space, number, rate_factor
 from tlsearch.records import Params
 from tlsearch_staged.norms import NORMS, thaw
 
@@ -23,7 +23,7 @@ class LPFT(FineTuning):
         """Fine-tuning's knobs, with gentler learning rates, and those of the probe."""
         return {
             **super().space(backbone),
-            "learning_rate": FloatDistribution(3e-7, 1e-2, log=True),
+            "learning_rate": FloatDistribution(3e-7, 1e-2 * rate_factor(backbone), log=True),
             "head_epochs": IntDistribution(1, 3),
             "batch_norm": NORMS,
             "head_learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
@@ -34,7 +34,7 @@ class LPFT(FineTuning):
         return {
             **super().default(backbone),
             "freeze_depth": 0.0,
-            "learning_rate": 3e-4,
+            "learning_rate": 3e-4 * rate_factor(backbone),
             "head_multiplier": 1.0,
             "head_epochs": 2,
             "batch_norm": "frozen",
@@ -44,7 +44,7 @@ class LPFT(FineTuning):
     def starts(self, backbone: BackboneInfo) -> Sequence[Params]:
         """The default, and the paper's gentler rate after a longer probe."""
         default = self.default(backbone)
-        return [default, {**default, "learning_rate": 3e-5, "head_epochs": 3}]
+        return [default, {**default, "learning_rate": 3e-5 * rate_factor(backbone), "head_epochs": 3}]
 
     def grace(self, epochs: int, params: Params) -> int:
         """The probe, and one epoch in which the trunk has only begun to move."""

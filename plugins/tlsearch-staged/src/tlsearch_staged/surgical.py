@@ -11,7 +11,7 @@ from tlsearch.contracts import Backbone, BackboneInfo, FineTuning, Space, number
 from tlsearch.records import Params
 
 BLOCKS = 4
-_NOT_USED = ("freeze_depth", "layer_decay")
+_NOT_USED = ("freeze_depth", "lr_ratio")
 
 
 class Surgical(FineTuning):
@@ -49,4 +49,4 @@ class Surgical(FineTuning):
 
     def param_groups(self, model: Backbone, params: Params) -> list[dict[str, Any]]:
         """One rate for the block, another for the head."""
-        return super().param_groups(model, {**params, "layer_decay": 1.0})
+        return super().param_groups(model, {**params, "lr_ratio": 1.0})

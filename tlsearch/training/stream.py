@@ -1,0 +1,47 @@
+"""Batches without end, of the target and beside it of the source, for a training that counts updates."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+from tlsearch.contracts import Batch, Recipe
+from tlsearch.training.feed import Feed
+
+
+def target_share(recipe: Recipe, source: Feed | None) -> int:
+    """Items of the target in a batch."""
+    if source is None:
+        return recipe.batch_size
+    return max(1, round(recipe.batch_size * (1 - recipe.source_share)))
+
+
+def source_items(recipe: Recipe, feed: Feed, share: int) -> int:
+    """Source items beside a batch of the target, which may hold fewer items than asked for."""
+    items = len(feed.data.indices["train"]) / feed.batches(share)
+    return max(1, round(items * recipe.source_share / (1 - recipe.source_share)))
+
+
+class Stream:
+    """Batches without end: a shuffled pass over a feed's training items, then another."""
+
+    def __init__(self, feed: Feed, size: int, seed: int, taken: int = 0) -> None:
+        self.feed = feed
+        self.size = max(1, size)
+        self.seed = seed
+        self.taken = taken
+        self._batches: Iterator[Batch] | None = None
+
+    def take(self) -> Batch:
+        """The next batch; its ``epoch`` is the pass."""
+        if self._batches is None:
+            self._batches = self._from(self.taken)
+        self.taken += 1
+        return next(self._batches)
+
+    def _from(self, taken: int) -> Iterator[Batch]:
+        passes, skip = divmod(taken, self.feed.batches(self.size))
+        for number in itertools.count(1 + passes):
+            for inputs, targets in self.feed.train(number, batch_size=self.size, seed=self.seed, skip=skip):
+                yield Batch(inputs, targets, number, self.feed.data.task)
+            skip = 0
