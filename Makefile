@@ -4,26 +4,31 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 3
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+IMPORTED := torch torchvision timm ray scipy sklearn numpy pandas sqlalchemy optuna pydantic
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 
-.PHONY: help demo test lint docs bench bench-strategies chaos clean
+.PHONY: help demo test test-long test-all lint docs bench bench-strategies chaos clean
 
 help:
 	@echo "make demo   search for the best way to carry ImageNet weights over to handwritten digits"
-	@echo "make test   all checks and tests"
+	@echo "make test   all checks, and the tests of a quarter of an hour"
+	@echo "make test-all  the long tests besides: repetitions of faults, clusters"
 	@echo "make docs   the documentation, into build/docs"
 	@echo "make bench  benchmarks against the plain scripts"
 	@echo "make bench-strategies  all strategies under equal budgets, on five data sets; hours"
 	@echo "make chaos  every fault as often as docs/reliability.md says; hours"
 	@echo "make clean  remove the virtual environment and the demo's results"
 
+# Bytecode is made of what every process imports, on all cores; pip would make it of everything, on one.
 $(STAMP): pyproject.toml $(PLUGINS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "torch>=2.6,<3" "torchvision>=0.21,<1"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" \
+	$(PIP) "torch>=2.6,<3" "torchvision>=0.21,<1" "setuptools>=77"
+	$(PIP) --no-build-isolation --editable ".[dev]" \
 		$(foreach plugin,$(PLUGINS),--editable ./$(dir $(plugin)))
 	# Aside: timm imports wandb wherever it is, half a second in each of hundreds of processes of the tests.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target $(VENV)/wandb "wandb>=0.19"
+	$(PIP) --target $(VENV)/wandb "wandb>=0.19"
+	$(BIN)/python -m compileall -qq -j 0 $(addprefix $(VENV)/lib/python*/site-packages/,$(IMPORTED)) || true
 	@touch $@
 
 demo: $(STAMP)
@@ -38,8 +43,16 @@ lint: $(STAMP)
 
 # Files are handed to WORKERS processes; each test that measures time allows for the others. A thousand processes
 # import tlsearch: they are to find it compiled.
+PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile \
+	--no-loadscope-reorder
+
 test: lint
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not long"
+
+test-long: $(STAMP)
+	$(PYTEST) -m long
+
+test-all: test test-long
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
@@ -49,7 +62,7 @@ bench: $(STAMP)
 
 # Goes on where it was broken off; hours of one core. ARGS="--hours 1", ARGS=--quick, ARGS=--tables.
 bench-strategies: $(STAMP)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
+	$(PIP) --no-build-isolation --editable ".[bench]"
 	$(BIN)/python -m tests.benchmarks.strategies $(ARGS)
 
 # All repetitions of every fault; TLSEARCH_CHAOS=0.3 does three tenths of them. ARGS="-k disk" chooses.

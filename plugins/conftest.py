@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 
 from tlsearch import registry
 from tlsearch.contracts import Backbone
-from tlsearch.metrics import score
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import EpochResult, Outcome, Point, TrialState
 from tlsearch.spec import parse
+from tlsearch.testing import fixtures
 from tlsearch.training.trial import Assignment, Workbench
 
 CNN, VIT = "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"
@@ -90,7 +90,7 @@ class Bench(Workbench):
         val = data.indices["val"]
         with torch.inference_mode():
             logits = model(inputs.to_model(torch.from_numpy(np.asarray(data.array[val]))))
-        return score(logits, torch.from_numpy(data.labels[val]))["log_loss"]
+        return fixtures.score(logits, torch.from_numpy(data.labels[val]))["log_loss"]
 
 
 MakeBench = Callable[..., Bench]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import signal
@@ -15,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -23,9 +20,7 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 from ruamel.yaml import YAML
 
-from tests.one_process import verify_here, without_ray
-from tlsearch import rare_gc
-from tlsearch.cli import main
+from tests.one_process import command
 from tlsearch.database.store import Store
 from tlsearch.errors import TlsearchError
 
@@ -39,7 +34,7 @@ STUDY = {
     "backbones": ["efficientnet_lite/lite0"],
     "strategies": ["linear_probe", "feature_copy", "fine_tune"],
     "budget": {"trials": 6, "epochs": 2},
-    "search": {"finalists": 2, "confirm_seeds": 1},
+    "search": {"finalists": 2, "confirm_seeds": 1, "refit": False},
     "resources": {"concurrent": 1},  # a second worker would cost more to start than it does
 }
 
@@ -144,29 +139,20 @@ class Place:
         assert "Traceback" not in errors, errors
         return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
-    def refused(self, *arguments: object, code: int = 2) -> str:
-        """What a command says that is to be refused before Ray is needed: run in this process, at once."""
-        words = ["tlsearch", *map(str, arguments)]
-        printed, said = io.StringIO(), io.StringIO()
-        with (
-            mock.patch.dict(os.environ, self.env, clear=True),
-            mock.patch.object(sys, "argv", words),
-            mock.patch.object(rare_gc, "spare"),
-            without_ray(slots=1, verify=verify_here),
-            contextlib.chdir(self.folder),
-            contextlib.redirect_stdout(printed),
-            contextlib.redirect_stderr(said),
-            pytest.raises(SystemExit) as ended,
-        ):
-            main()
-        errors = said.getvalue()
-        assert ended.value.code == code, f"exit code {ended.value.code}\n{printed.getvalue()}\n{errors}"
-        assert "Traceback" not in errors, errors
-        return errors
+    def here(self, *arguments: object, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        """The same in this process and without Ray, for what neither a new process nor Ray is asked of."""
+        done = command(*arguments, folder=self.folder, env={**self.env, **env})
+        assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def refused(self, *arguments: object, code: int = 2, **env: str) -> str:
+        """What a command says that is to be refused."""
+        return self.here(*arguments, code=code, **env).stderr
 
     def ask(self, *arguments: object) -> Any:
         """What a command prints with --json."""
-        return json.loads(self.run(*arguments, "--json").stdout)
+        return json.loads(self.here(*arguments, "--json").stdout)
 
     def modules(self, *arguments: str) -> set[str]:
         """Top-level modules that a command has imported when it ends."""
@@ -238,7 +224,7 @@ class Place:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first: handed out last, they would keep one process busy at the end."""
-    marks = ("slow", "chaos")
+    marks = ("slow", "long", "chaos")
     slow = {item.path for item in items if any(map(item.get_closest_marker, marks))}
     items.sort(key=lambda item: item.path not in slow)  # stable: within a file nothing moves
 

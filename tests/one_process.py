@@ -1,4 +1,4 @@
-"""The search without Ray: turns are taken in the driver's own process; all else is the product's.
+"""Commands in one process: trials by the product's `LocalBackend`, verification without a fresh process.
 
 For faults that hit the driver, the database or the disk, and for benchmarks that compare strategies and not
 processes. Workers that die are tested through Ray.
@@ -7,70 +7,29 @@ processes. Workers that die are tested through Ray.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tlsearch.contracts import Pretrained
+from tlsearch import rare_gc, registry
+from tlsearch.cli import main
 from tlsearch.errors import TlsearchError
-from tlsearch.search import finish, ray_cluster, ray_tune
+from tlsearch.search import finish
 from tlsearch.search import verify as product
-from tlsearch.training.trial import Assignment, Workbench
 
 Scores = dict[str, dict[str, float]]
 
 
 @contextlib.contextmanager
-def without_ray(
-    *, slots: int, verify: Callable[..., Scores], loaded: dict[str, Pretrained] | None = None
-) -> Iterator[None]:
-    """Put turns in this process in the place of Ray Tune.
-
-    Args:
-        slots: turns that are under way at a time, an epoch of each after the other.
-        verify: in the place of the process that verifies a bundle.
-        loaded: backbones that stay warm from one study to the next.
-    """
-
-    def run(desk: ray_tune.Desk, *, assignment: Assignment, slots: int, **_: Any) -> None:
-        bench = Workbench(assignment, _backbones={} if loaded is None else loaded)
-        turns: list[tuple[Any, Iterator[list[Any]]]] = []
-        more = True
-        while not desk.must_stop():
-            while more and len(turns) < slots:
-                points = desk.next_turn()
-                more = points is not None
-                if not points:
-                    break
-                turns.append((points, bench.run(points, deadline=desk.deadline)))
-            if not turns:
-                return
-            for turn in list(turns):
-                results = next(turn[1], None)
-                if results is None:
-                    turns.remove(turn)
-                    desk.ended(turn[0], None)
-                else:
-                    desk.record(results)
-        for points, _turn in turns:
-            desk.ended(points, None)
-
-    with (
-        mock.patch.multiple(
-            ray_cluster,
-            start_early=lambda: None,
-            start=lambda **_: None,
-            started=lambda: True,
-            stop=lambda: None,
-            slots=lambda **_: slots,
-            has_gpus=lambda: False,
-        ),
-        mock.patch.object(ray_tune, "run", run),
-        mock.patch.object(finish, "verify", verify),
-    ):
+def one_process(*, verify: Callable[..., Scores]) -> Iterator[None]:
+    """Have commands run their trials here, and verify bundles by ``verify`` and not by a fresh process."""
+    with mock.patch.dict(os.environ, TLSEARCH_LOCAL="1"), mock.patch.object(finish, "verify", verify):
         yield
 
 
@@ -99,3 +58,50 @@ def verify_forked(bundle: Path, *, stopping: Callable[[], str] = str, **question
         told = pipe.read()
     os.waitpid(pid, 0)
     return product._scores(bundle, json.loads(told or '{"error": "the process died"}'))
+
+
+def command(*arguments: object, folder: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """A command of the command line in this process, its workers too: what it printed, and its exit code.
+
+    Nothing is imported for it that is there already, which is most of what a command costs.
+    """
+    words = ["tlsearch", *map(str, arguments)]
+    printed, said = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, env, clear=True),
+        _path(env.get("PYTHONPATH", "")),
+        mock.patch.object(sys, "argv", words),
+        mock.patch.object(rare_gc, "spare"),
+        one_process(verify=verify_here),
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(printed),
+        contextlib.redirect_stderr(said),
+    ):
+        code = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return subprocess.CompletedProcess(words, code, printed.getvalue(), said.getvalue())
+
+
+@contextlib.contextmanager
+def _path(given: str) -> Iterator[None]:
+    """Let modules and plugins be found in more folders for a while, as PYTHONPATH does for a process."""
+    more = [folder for folder in given.split(os.pathsep) if folder and folder not in sys.path]
+    if not more:
+        yield
+        return
+    known = set(sys.modules)
+    registry.forget()
+    with mock.patch.object(sys, "path", [*more, *sys.path]):
+        yield
+    for name in set(sys.modules) - known:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(tuple(more)):
+            del sys.modules[name]
+    registry.forget()
+
+
+if __name__ == "__main__":
+    with one_process(verify=verify_forked):
+        main()

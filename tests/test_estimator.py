@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from tests.one_process import one_process, verify_here
 from tlsearch import TransferSearchClassifier
 from tlsearch.errors import InputError
 
@@ -29,15 +30,18 @@ def digits():
 
 @pytest.fixture(scope="module")
 def fitted(digits, tmp_path_factory):
+    """Without Ray, which the guide to the estimator has."""
     images, names, _, _ = digits
-    return TransferSearchClassifier(
+    search = TransferSearchClassifier(
         budget=5,
         trials=3,
         epochs=2,
         strategies=["linear_probe"],
         image_size=32,
         directory=tmp_path_factory.mktemp("fit"),
-    ).fit(images, names)
+    )
+    with one_process(verify=verify_here):
+        return search.fit(images, names)
 
 
 @pytest.mark.slow

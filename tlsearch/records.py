@@ -13,6 +13,10 @@ Params = Mapping[str, Scalar]
 """A strategy's knobs by their own names (``learning_rate``, not ``fine_tune.learning_rate``)."""
 
 
+HANDED_OUT = "handed_out"
+"""Beside the splits in a model's metrics: numbers that say what the model is made of."""
+
+
 class TrialState(enum.StrEnum):
     """Where a trial stands. Every trial ends in one of the last four, with a reason."""
 
@@ -46,17 +50,20 @@ class StudyRequest(enum.StrEnum):
 
 
 class TrialRole(enum.StrEnum):
-    """Why a trial is there: to be the best (proposed, or combined of others), or to confirm a finalist."""
+    """Why a trial is there: to be the best (proposed, or combined of others), to confirm a finalist, or to
+    train the winner's recipe on all items but those of the test split."""
 
     SEARCH = "search"
     CONFIRM = "confirm"
+    REFIT = "refit"
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
     """One proposal: what to train, with which knobs and which seed.
 
-    ``confirms`` is the number of the search trial that a CONFIRM point repeats with a fresh seed.
+    ``confirms`` is the number of the search trial that a CONFIRM or REFIT point repeats with a fresh seed.
+    ``epochs`` is how many it trains; None: as many as the study gives a trial at most.
     """
 
     number: int
@@ -67,6 +74,7 @@ class Point:
     attempt: int = 1
     role: TrialRole = TrialRole.SEARCH
     confirms: int | None = None
+    epochs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,10 +290,13 @@ class StudyRecord:
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:
-    """A verified model: the bundle's place, its checksum, and the scores that it reproduces.
+    """A verified model: the bundle's place, its checksum, and its scores.
 
-    ``metrics`` has at least ``val`` and, once the test set was opened, ``test``; both map metric
-    names to values. ``trial`` is the search trial whose weights these are.
+    ``metrics`` maps splits to metric names and values: ``val`` are those of the search's winner, ``test``,
+    once it was opened, those of this very model. `HANDED_OUT` stands beside them: ``members`` that are
+    averaged, ``refitted`` on all items but the test split's (1) or not (0), ``flips`` (1, 0), and
+    ``test_openings``, how often the study has opened its test set. ``trial`` is the search trial whose
+    weights these are, or whose recipe was refitted.
     """
 
     study: str

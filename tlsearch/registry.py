@@ -1,4 +1,4 @@
-"""Entry points -> strategies, backbones, data sets, combinations: lazy, and one broken plugin harms no other.
+"""Entry points -> plugins of every kind: lazy, and one broken plugin harms no other.
 
 Listing reads metadata alone; a plugin's code runs when it is asked for by name. Whatever it does then (raise,
 exit, print, hang) stays with it and is reported with its package and version.
@@ -24,7 +24,7 @@ import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -32,14 +32,15 @@ from tlsearch.errors import InputError, PluginError, UnknownNameError, did_you_m
 from tlsearch.records import PluginVersion
 
 if TYPE_CHECKING:
-    from tlsearch.contracts import BackboneFamily, Combination, DatasetSource, Pretrained, Strategy
+    from tlsearch.contracts import BackboneFamily, Combination, DatasetSource, Pretrained, Strategy, Task
 
 STRATEGIES = "tlsearch.strategies"
 BACKBONES = "tlsearch.backbones"
 DATASETS = "tlsearch.datasets"
 COMBINATIONS = "tlsearch.combinations"
+TASKS = "tlsearch.tasks"
 UNKNOWN = "unknown"
-GROUPS = (STRATEGIES, BACKBONES, DATASETS, COMBINATIONS)
+GROUPS = (STRATEGIES, BACKBONES, DATASETS, COMBINATIONS, TASKS)
 SECONDS = 60.0
 """How long a plugin may take to be imported and constructed."""
 SECONDS_VARIABLE = "TLSEARCH_PLUGIN_SECONDS"
@@ -50,12 +51,14 @@ _KINDS = {
     BACKBONES: "backbone family",
     DATASETS: "data set source",
     COMBINATIONS: "combination",
+    TASKS: "task",
 }
 _COMMANDS = {
     STRATEGIES: "`tlsearch strategies`",
     BACKBONES: "`tlsearch backbones`",
     DATASETS: "`tlsearch datasets`",
     COMBINATIONS: "`tlsearch strategies`",
+    TASKS: "`tlsearch plugins`",
 }
 
 Plugin = TypeVar("Plugin")
@@ -118,6 +121,11 @@ def combination(name: str) -> Combination:
     return cast("Combination", _load(COMBINATIONS, name))
 
 
+def task(name: str) -> Task:
+    """The task of that name; raises like `strategy`."""
+    return cast("Task", _load(TASKS, name))
+
+
 def backbone_family(name: str) -> BackboneFamily:
     """The backbone family of that name (the part before the slash); raises like `strategy`."""
     return cast("BackboneFamily", _load(BACKBONES, name))
@@ -133,6 +141,17 @@ def backbone(name: str, *, weights: str, image_size: int | None) -> Pretrained:
     """
     family, _, variant = name.partition("/")
     return backbone_family(family).load(variant, weights=weights, image_size=image_size)
+
+
+def structure(name: str, *, image_size: int | None, architecture: Mapping[str, Any]) -> Pretrained:
+    """A backbone for a saved model's weights, by its whole name; asks no network and opens no named file.
+
+    Raises:
+        UnknownNameError: no such family or variant.
+        PluginError: the plugin can't be used.
+    """
+    family, _, variant = name.partition("/")
+    return backbone_family(family).structure(variant, image_size=image_size, architecture=architecture)
 
 
 def problem(group: str, name: str) -> str | None:
@@ -208,6 +227,7 @@ def _load(group: str, name: str) -> object:
         BACKBONES: contracts.BackboneFamily,
         DATASETS: contracts.DatasetSource,
         COMBINATIONS: contracts.Combination,
+        TASKS: contracts.Task,
     }[group]
 
     def load() -> object:

@@ -73,9 +73,9 @@ class _Epoch:
         for number, (inputs, targets) in enumerate(self.feed.train(self.epoch, batch_size=32, seed=0)):
             if number == self.batches:
                 break
-            self.stepper.step(self.frontier, Batch(inputs, targets, self.epoch), 0.1)
+            self.stepper.step(self.frontier, Batch(inputs, targets, self.epoch, self.feed.data.task), 0.1)
 
     def logits(self) -> list[torch.Tensor]:
         """Of the validation split, after as many steps as both have taken."""
         self.model.eval()
-        return [self.feed.evaluate("val", self.frontier.eval_forward)[0]]
+        return [torch.cat([one for one, _ in self.feed.outputs("val", self.frontier.eval_forward)])]

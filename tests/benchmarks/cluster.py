@@ -28,9 +28,9 @@ from tlsearch import registry
 from tlsearch.database.store import Lease, Store
 from tlsearch.records import Costs, DatasetRecord, EpochResult, Outcome, Point, TrialState
 from tlsearch.search import ray_cluster, space
+from tlsearch.search.backends.ray_tune import DispatcherSearcher, GradientASHA
 from tlsearch.search.budget import Ledger
 from tlsearch.search.driver import Driver
-from tlsearch.search.ray_tune import DeskSearcher, GradientASHA
 from tlsearch.search.sampler import Sampler
 from tlsearch.search.turns import Searching
 from tlsearch.spec import parse
@@ -286,7 +286,7 @@ def _tune_alone(seconds: float) -> float:
             tune.Tuner(
                 tune.with_resources(_Idle, {"CPU": 0.5}),
                 tune_config=tune.TuneConfig(
-                    search_alg=DeskSearcher(desk, on_cpus=lambda strategy: False),
+                    search_alg=DispatcherSearcher(desk, on_cpus=lambda strategy: False),
                     scheduler=GradientASHA(
                         time_attr="epoch", metric="value", mode="max", max_t=EPOCHS, grace_period=EPOCHS
                     ),

@@ -9,8 +9,14 @@ import torch
 from torch.nn import functional
 
 from tests.benchmarks.measure import Result, paired
-from tlsearch.contracts import LinearRecipe
+from tlsearch.contracts import LinearRecipe, TargetSpec
+from tlsearch.tasks.classification import Classification
 from tlsearch.training.heads import BATCH, TARGET_STEPS, schedule, train_linear
+
+
+def spec_of(classes: int) -> TargetSpec:
+    return TargetSpec(tuple(map(str, range(classes))))
+
 
 TOGETHER = 128
 FEW = 4
@@ -35,7 +41,14 @@ def _compare(count: int, *, width: int, classes: int, pairs: int) -> Result:
 
     def train(chosen: list[LinearRecipe]) -> list[torch.nn.Module]:
         stop = features[0, :128], labels[:128]
-        return train_linear(features, labels, *stop, classes=classes, recipes=chosen)
+        return train_linear(
+            features,
+            labels,
+            *stop,
+            task=Classification(),
+            spec=spec_of(classes),
+            recipes=chosen,
+        )
 
     def loop() -> None:
         for recipe in recipes[:FEW]:

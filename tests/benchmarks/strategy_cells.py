@@ -20,7 +20,7 @@ from typing import Any
 
 import tlsearch
 from tests.benchmarks.bench import BACKBONE, FASHION
-from tests.one_process import verify_here, without_ray
+from tests.one_process import one_process, verify_here
 from tlsearch import registry
 from tlsearch.contracts import Pretrained
 from tlsearch.database.store import Store
@@ -214,4 +214,4 @@ class Bench:
 
     def _one_process(self) -> contextlib.AbstractContextManager[None]:
         os.environ.setdefault("TLSEARCH_CACHE", str(self.folder / "cache"))
-        return without_ray(slots=1, verify=verify_here, loaded=self.loaded)
+        return one_process(verify=verify_here)

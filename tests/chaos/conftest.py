@@ -20,7 +20,10 @@ from tests.chaos.zygote import Zygote, paths
 from tests.database.conftest import run_postgresql
 
 SHARE = float(os.environ.get("TLSEARCH_CHAOS", "0.1"))
-"""Share of the repetitions that run, at least one of each: a tenth unless told; 1 under ``make chaos``."""
+"""Share of the repetitions that run, at least one of each: a tenth unless told; 1 under ``make chaos``.
+
+All but the first of each are long: ``make test`` leaves them to ``make test-all``.
+"""
 SEED = int(os.environ.get("TLSEARCH_CHAOS_SEED", "0"))
 
 for path in paths()[1:]:
@@ -41,7 +44,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if marker is not None and "repetition" in metafunc.fixturenames:
         at_once = marker.kwargs.get("at_once", 1)
         times = max(1, round(marker.kwargs["times"] * SHARE / at_once))
-        metafunc.parametrize("repetition", range(times))
+        again = [pytest.param(number, marks=pytest.mark.long) for number in range(1, times)]
+        metafunc.parametrize("repetition", [0, *again])
 
 
 class Fault:

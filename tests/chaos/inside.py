@@ -185,7 +185,7 @@ def _measure_oddly(module: ModuleType) -> None:
     real = bench.conclude
 
     def conclude(self: Any, point: Any, *given: Any, scores: Any, **options: Any) -> Any:
-        metric = self.assignment.spec.objective.metric
+        metric = self.metric
         if point.number % 2:
             scores = {name: value for name, value in scores.items() if kind != "missing" or name != metric}
             if kind != "missing":
@@ -196,7 +196,7 @@ def _measure_oddly(module: ModuleType) -> None:
     turn = bench.run
 
     def run(self: Any, points: Any, **options: Any) -> Any:
-        metric = self.assignment.spec.objective.metric
+        metric = self.metric
         for results in turn(self, points, **options):
             yield [_oddly(result, kind, metric) for result in results]
 

@@ -28,7 +28,14 @@ STUDY: Mapping[str, Any] = {
     "backbones": ["tiny/net"],
     "strategies": ["chaos_paced"],
     "budget": {"trials": TRIALS, "epochs": EPOCHS},
-    "search": {"pruner": "none", "sampler": "random", "finalists": 2, "confirm_seeds": 0, "views": 2},
+    "search": {
+        "pruner": "none",
+        "sampler": "random",
+        "finalists": 2,
+        "confirm_seeds": 0,
+        "views": 2,
+        "refit": False,
+    },
     "resources": {"concurrent": 2},
 }
 

@@ -12,7 +12,7 @@ from tests.chaos.conftest import Fault
 from tests.chaos.invariants import check_all
 from tests.chaos.scene import TRIALS, Scene
 from tlsearch.files import sha256_of
-from tlsearch.search.finish import ranked
+from tlsearch.search.finalists import ranked
 
 
 @pytest.mark.fault("retention: two of ten weights stay", times=5)

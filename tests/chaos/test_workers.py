@@ -115,6 +115,7 @@ def _began(scene: Scene) -> float:
         return store.study("tiny").created.timestamp()
 
 
+@pytest.mark.long
 @pytest.mark.fault("{kind} to a search whose workers ignore it, through Ray", times=6)
 @pytest.mark.parametrize("kind", ["SIGINT", pytest.param("SIGTERM", marks=in_full)])
 def test_a_signal_stops_deaf_workers_too(scene: Scene, fault: Fault, kind: str, repetition: int) -> None:

@@ -161,11 +161,11 @@ def _become(request: Mapping[str, Any]) -> None:
         sys.argv = ["tlsearch", *request["run"]]
 
         from tests.chaos import inside
-        from tests.one_process import verify_forked, without_ray
+        from tests.one_process import one_process, verify_forked
         from tlsearch.cli import main
 
         inside.install()
-        here = without_ray(slots=2, verify=verify_forked)
+        here = one_process(verify=verify_forked)
         try:
             with here if os.environ.get("CHAOS_WITHOUT_RAY") else contextlib.nullcontext():
                 main()

@@ -108,7 +108,7 @@ def test_data_that_cannot_be_searched_on_is_refused(place, images, tmp_path, ask
     assert code == 2
     assert "4 of 20 items are broken (20.0%); up to 5% are set aside" in said
     assert "disc/0.png" in said
-    assert place.run("run", study, code=2).stderr.endswith(said.partition("Error: ")[2])
+    assert place.here("run", study, code=2).stderr.endswith(said.partition("Error: ")[2])
     code, document, _ = ask(study, "--json", "--set", "data.max_broken=0.5")
     assert code == 0
     assert json.loads(document)["broken"]["count"] == 4

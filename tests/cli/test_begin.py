@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.one_process import command
 from tlsearch import spec
 
 
 def tlsearch(*words, cwd, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "tlsearch", *words],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-    )
+    return command(*words, folder=cwd, env={**os.environ, **environment})
 
 
 def photos(folder, counts, size=100):

@@ -1,6 +1,7 @@
 """A plugin from nowhere: written from the README, installed by pip, searched beside all others, taken away.
 
-It lives in a throw-away environment that sees this one's packages and adds to them.
+It lives in a throw-away environment that sees this one's packages and adds to them. Where neither a new
+process nor Ray is the matter, commands run in the tests' process, which is shown the environment's folder.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ MORE = 3
 class Elsewhere(Place):
     """A working directory whose commands run in an environment of their own."""
 
+    site: Path = Path()
+
+    def here(self, *arguments: object, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        return super().here(*arguments, code=code, PYTHONPATH=str(self.site), **env)
+
     def pip(self, *arguments: object) -> None:
         command = [sys.executable, "-m", "pip", "--python", self.python, "--disable-pip-version-check"]
         done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
@@ -39,7 +45,7 @@ class Elsewhere(Place):
 
     def strategies(self) -> dict[str, str]:
         """Packages of the strategies that are installed, by name."""
-        rows = self.ask("strategies")
+        rows = json.loads(self.run("strategies", "--json").stdout)
         return {row["name"]: row["package"] for row in rows if row["kind"] == "strategy"}
 
 
@@ -85,6 +91,7 @@ def place(tmp_path_factory, environment):
     here = Elsewhere(
         folder / "work", write_digits(folder / "digits", 0, 300), environment, python=str(python)
     )
+    here.site = site
     write_digits(folder / "more", 300, 100)
     yield here
     here.end_all()
@@ -117,7 +124,7 @@ def test_all_that_is_installed_is_searched_within_the_budget(place, strategies):
         budget={"trials": len(after) + MORE, "epochs": 1, "minutes": MINUTES},
         search={"finalists": 1, "confirm_seeds": 0},
     )
-    best = json.loads(place.run("run", study, "--json", seconds=60 * MINUTES + 120).stdout)
+    best = json.loads(place.here("run", study, "--json").stdout)
     trials = place.ask("trials", "all")
     ended = {"COMPLETE", "PRUNED", "FAILED", "CANCELLED"}
     assert all(trial["state"] in ended and trial["reason"] for trial in trials)
@@ -134,7 +141,7 @@ def test_all_that_is_installed_is_searched_within_the_budget(place, strategies):
     assert {"name": "modest", "distribution": PACKAGE, "version": "0.1.0"}.items() <= next(
         plugin for plugin in study["plugins"] if plugin["name"] == "modest"
     ).items()
-    assert "modest" in place.run("trials", "all", "--strategy", "modest").stdout
+    assert "modest" in place.here("trials", "all", "--strategy", "modest").stdout
 
 
 def test_its_best_model_predicts_while_it_is_installed_and_names_it_when_not(place, strategies):
@@ -153,7 +160,7 @@ def test_its_best_model_predicts_while_it_is_installed_and_names_it_when_not(pla
 
     place.pip("uninstall", "--yes", PACKAGE)
     assert "modest" not in place.strategies()
-    said = place.run("predict", "mine", image, code=2).stderr
+    said = place.here("predict", "mine", image, code=2).stderr
     assert 'Unknown strategy "modest"' in said
     assert f"was made with {PACKAGE} 0.1.0: install it" in said
     assert [trial["strategy"] for trial in place.ask("trials", "mine")] == ["modest"]

@@ -20,7 +20,7 @@ def commands() -> list[tuple[str, ...]]:
 
 @pytest.mark.parametrize("command", [(), *commands()], ids=" ".join)
 def test_every_command_has_help(place, command):
-    text = place.run(*command, "--help").stdout
+    text = place.here(*command, "--help").stdout
     assert text.startswith("Usage: tlsearch")
     assert len(text.splitlines()) > 5
 

@@ -54,7 +54,7 @@ def test_studies_lists_the_study(finished):
     assert study["counts"]["RUNNING"] == 0
     assert {p["distribution"] for p in study["plugins"]} == {"tlsearch", "tlsearch-efficientnet-lite"}
     assert study["seconds"] > 0
-    assert "tiny" in finished.run("studies").stdout
+    assert "tiny" in finished.here("studies").stdout
 
 
 def test_trials_has_every_trial_once_with_state_and_reason(finished):
@@ -83,13 +83,13 @@ def test_trials_filters_sorts_and_prints_csv(finished):
     values = [trial["value"] for trial in finished.ask("trials", "tiny", "--sort", "value", "--limit", "3")]
     ranked = sorted((trial["value"] for trial in trials if trial["value"] is not None), reverse=True)
     assert values == ranked[:3]
-    rows = list(csv.DictReader(io.StringIO(finished.run("trials", "tiny", "--csv").stdout)))
+    rows = list(csv.DictReader(io.StringIO(finished.here("trials", "tiny", "--csv").stdout)))
     assert [(int(row["number"]), row["state"]) for row in rows] == [(t["number"], t["state"]) for t in trials]
     for row, trial in zip(rows, trials, strict=True):
         assert json.loads(row["params"]) == trial["params"]
-    (study,) = csv.DictReader(io.StringIO(finished.run("studies", "--csv").stdout))
+    (study,) = csv.DictReader(io.StringIO(finished.here("studies", "--csv").stdout))
     assert study["study"] == "tiny"
-    table = finished.run("trials", "tiny").stdout
+    table = finished.here("trials", "tiny").stdout
     assert table.count("efficientnet_lite/lite0") == len(trials)
 
 
@@ -99,7 +99,7 @@ def test_show_has_the_learning_curve(finished):
     assert shown["trial"] == trials[0]
     assert [epoch["epoch"] for epoch in shown["epochs"]] == [1, 2]
     assert trials[0]["value"] in [epoch["value"] for epoch in shown["epochs"]]
-    plain = finished.run("show", "tiny", trials[0]["number"]).stdout
+    plain = finished.here("show", "tiny", trials[0]["number"]).stdout
     assert "learning rate" in plain
 
 
@@ -115,7 +115,7 @@ def test_best_is_the_promised_document_and_the_file_is_the_one_told_of(finished)
     trial = finished.ask("show", "tiny", best["trial"])["trial"]
     assert trial["value"] == best["metrics"]["val"]["accuracy"] == best["value"]
     assert (trial["strategy"], trial["params"]) == (best["strategy"], best["params"])
-    plain = finished.run("best", "tiny").stdout
+    plain = finished.here("best", "tiny").stdout
     assert best["model"]["sha256"] in plain
 
 
@@ -189,7 +189,7 @@ def test_predict_evaluate_and_the_stored_score_agree(finished, tmp_path):
     # The same through Python, and from the bundle's folder instead of the study's name.
     model = tlsearch.load(best["model"]["uri"])
     assert model.predict([p["item"] for p in predictions]) == [p["label"] for p in predictions]
-    plain = finished.run("predict", best["model"]["uri"], predictions[0]["item"]).stdout
+    plain = finished.here("predict", best["model"]["uri"], predictions[0]["item"]).stdout
     assert plain.startswith(f"{predictions[0]['item']}: {predictions[0]['label']} ")
 
 
@@ -211,13 +211,13 @@ def test_the_winner_is_calibrated_on_validation_and_no_class_turns_with_it(finis
 
 
 def test_export_is_tried_on_the_studys_validation_images(finished, tmp_path):
-    done = finished.run("export", "tiny", "-o", tmp_path / "m", "--format", "onnx", "--json")
+    done = finished.here("export", "tiny", "-o", tmp_path / "m", "--format", "onnx", "--json")
     (told,) = json.loads(done.stdout)
     assert told["checked"]["source"] == "validation images"
     assert told["checked"]["pictures"] == 16
     assert told["checked"]["difference"] < 1e-3
     assert "model.onnx" in told["files"]
-    again = finished.run("export", "tiny", "-o", tmp_path / "m", "--format", "onnx", code=2)
+    again = finished.here("export", "tiny", "-o", tmp_path / "m", "--format", "onnx", code=2)
     assert "--overwrite" in again.stderr
 
 
@@ -229,14 +229,14 @@ def test_evaluate_takes_a_table_of_any_columns_and_predict_prints_csv(finished, 
     keys = ["image_column=file", "label_column=kind", f"root={finished.images}"]
     words = [word for key in keys for word in ("--set", key)]
     evaluated = finished.ask("evaluate", "tiny", table, *words)
-    printed = finished.run("predict", "tiny", "--csv", *[path for path, _ in held_out]).stdout
+    printed = finished.here("predict", "tiny", "--csv", *[path for path, _ in held_out]).stdout
     predicted = list(csv.DictReader(io.StringIO(printed)))
     right = [row["label"] == name for row, (_, name) in zip(predicted, held_out, strict=True)]
     assert evaluated["items"] == 12
     assert evaluated["metrics"]["accuracy"] == pytest.approx(sum(right) / 12)
     for row in predicted:
         assert float(row[row["label"]]) == pytest.approx(float(row["probability"]))
-    said = finished.run("evaluate", "tiny", table, "--set", "label_colum=kind", code=2).stderr
+    said = finished.here("evaluate", "tiny", table, "--set", "label_colum=kind", code=2).stderr
     assert 'Did you mean "label_column"' in said
 
 
@@ -244,7 +244,7 @@ def test_predict_names_what_it_cannot_read_and_goes_on(finished, images, tmp_pat
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"<html>not found</html>")
     good = next((images / "disc").iterdir())
-    told = json.loads(finished.run("predict", "tiny", broken, good, "--json", code=2).stdout)
+    told = json.loads(finished.here("predict", "tiny", broken, good, "--json", code=2).stdout)
     assert told[0]["error"]
     assert told[0]["label"] is None
     assert told[1]["label"]
@@ -256,7 +256,7 @@ def test_running_again_changes_nothing_even_if_the_data_has_moved(finished, tmp_
     files = {path: path.stat().st_mtime_ns for path in finished.artifacts.rglob("*")}
     moved = tmp_path / "elsewhere"
     moved.symlink_to(finished.images, target_is_directory=True)
-    done = finished.run("run", finished.folder / "tiny.yaml", "--set", f"data.path={moved}", "--json")
+    done = finished.here("run", finished.folder / "tiny.yaml", "--set", f"data.path={moved}", "--json")
     again = json.loads(done.stdout)
     assert "start workers" not in done.stderr
     assert again == model
@@ -266,7 +266,7 @@ def test_running_again_changes_nothing_even_if_the_data_has_moved(finished, tmp_
 
 def test_a_study_that_differs_is_refused_and_told_in_what(finished):
     before = finished.ask("studies")
-    said = finished.run("run", finished.folder / "tiny.yaml", "--set", "budget.epochs=3", code=2).stderr
+    said = finished.here("run", finished.folder / "tiny.yaml", "--set", "budget.epochs=3", code=2).stderr
     assert "budget.epochs" in said
     assert "another name" in said
     assert finished.ask("studies") == before
@@ -279,8 +279,8 @@ def test_a_damaged_model_is_refused_and_made_anew(finished):
     content[-5] ^= 1
     weights.write_bytes(content)
     image = next((finished.images / "disc").iterdir())
-    finished.run("predict", "tiny", image, code=2)
-    done = finished.run("run", finished.folder / "tiny.yaml", "--json")
+    finished.here("predict", "tiny", image, code=2)
+    done = finished.here("run", finished.folder / "tiny.yaml", "--json")
     assert "start workers" not in done.stderr
     again = json.loads(done.stdout)
     assert (again["trial"], again["model"]["sha256"]) == (best["trial"], best["model"]["sha256"])
@@ -291,7 +291,7 @@ def test_a_damaged_model_is_refused_and_made_anew(finished):
 
 def test_more_trials_go_on_where_it_was_left(finished):
     before = finished.ask("trials", "tiny")
-    finished.run("run", finished.folder / "tiny.yaml", "--trials", "8")
+    finished.here("run", finished.folder / "tiny.yaml", "--trials", "8")
     trials = finished.ask("trials", "tiny")
     searched = [trial for trial in trials if trial["role"] == "search"]
     assert len(searched) == 8

@@ -35,7 +35,7 @@ class Follower:
         self.followed.append(line)
         named = [own(word, "tiny") for word in shlex.split(line)[1:]]
         few = [re.sub(r"^(budget[.]trials=|budget[.]epochs=)[0-9]+$", r"\g<1>2", word) for word in named]
-        return self.place.run(*("+1" if word == "+50" else word for word in few), code=code, **env)
+        return self.place.here(*("+1" if word == "+50" else word for word in few), code=code, **env)
 
 
 @pytest.mark.timeout(1200)
@@ -55,7 +55,7 @@ def test_a_study_is_paused_resumed_forked_and_cancelled_from_elsewhere(place):
     assert len(paused) < 60
 
     # Cut down to what it has begun, it ends with exactly these; a fork begins with what they told.
-    place.run("resume", "tiny", "--trials", len(paused), "--set", "search.keep=2")
+    place.here("resume", "tiny", "--trials", len(paused), "--set", "search.keep=2")
     done = place.ask("trials", "tiny")
     assert [trial["number"] for trial in done] == list(range(len(paused)))
     assert {trial["state"] for trial in done} == {"COMPLETE"}
@@ -76,8 +76,8 @@ def test_a_study_is_paused_resumed_forked_and_cancelled_from_elsewhere(place):
     said = follow("tlsearch cancel flowers", code=2).stderr
     assert "complete: there is nothing to cancel" in said
     follow("tlsearch fork flowers flowers-2")
-    place.run("cancel", "tiny-2")
-    said = place.run("resume", "tiny-2", code=2).stderr
+    place.here("cancel", "tiny-2")
+    said = place.here("resume", "tiny-2", code=2).stderr
     assert '"tiny-2" was cancelled by' in said
     assert "tlsearch fork tiny-2" in said
     assert "CANCELLED" in follow("tlsearch studies").stdout

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from tests.cluster.conftest import answers, end_family
 from tests.conftest import Place, free_port
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 COMPOSE = YAML(typ="safe", pure=True).load((DOCKER / "compose.yaml").read_text())["services"]

@@ -59,6 +59,7 @@ def test_a_study_runs_as_a_job(place, cluster):
     assert "tlsearch jobs" in said
 
 
+@pytest.mark.long
 def test_a_job_is_found_again_stopped_and_its_study_resumed(place, cluster):
     study = place.study(
         strategies=["fine_tune"],

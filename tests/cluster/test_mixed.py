@@ -8,17 +8,19 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # nodes take long to start on a busy machine
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]  # nodes take long to start on a busy machine
 
 PLACES = """
 import json, math, sys, tempfile
 from pathlib import Path
 from tlsearch.records import Point
-from tlsearch.search import ray_cluster, ray_tune
+from tlsearch.search import ray_cluster
+from tlsearch.search.backends.ray_tune import RayTuneBackend
+from tlsearch.search.workers import Workers
 from tlsearch.spec import parse
 from tlsearch.training.trial import Assignment
 
-class Desk:
+class Dispatcher:
     deadline, prune = math.inf, False
     def __init__(self):
         # Strategies that nobody has: trials end at once, and tell where.
@@ -44,19 +46,16 @@ class Desk:
         return False
 
 ray_cluster.start(address=sys.argv[1])
-desk = Desk()
+dispatcher = Dispatcher()
 slots = ray_cluster.slots(cpus_per_trial=1, gpus_per_trial=0.5)
 free = ray_cluster.slots_without_gpu(cpus_per_trial=1)
-spec = parse({"study": "s", "data": {"source": "digits"}, "backbones": ["tiny/net"]})
+spec = parse({"study": "s", "data": {"source": "digits"}, "backbones": ["tiny/net"], "budget": {"epochs": 1}})
 folder = tempfile.mkdtemp()
-ray_tune.run(
-    desk,
-    assignment=Assignment(spec, Path(folder), folder, 0, 1, cuda=True),
-    cpus_per_trial=1, gpus_per_trial=0.5, slots=3, epochs=1, minimize=False,
-    on_cpus=lambda strategy: strategy == "heads",
-)
+workers = Workers(slots=3, gpus=0.5, on_cpus=lambda strategy: strategy == "heads", share=lambda: 3)
+assignment = Assignment(spec, Path(folder), folder, 0, 1, cuda=True)
+RayTuneBackend(workers, assignment, spec, alone=False).run(dispatcher)
 ray_cluster.stop()
-print(json.dumps({"slots": [slots, free], **desk.seen}))
+print(json.dumps({"slots": [slots, free], **dispatcher.seen}))
 """
 
 

@@ -17,7 +17,7 @@ from tlsearch.database.store import Store
 from tlsearch.records import TrialRecord, TrialState
 from tlsearch.training import checkpoints
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # nodes take long to start on a busy machine
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]  # nodes take long to start on a busy machine
 
 TRIALS, EPOCHS = 3, 10
 

@@ -20,7 +20,7 @@ from tests.conftest import Place
 from tlsearch.database.store import Store
 from tlsearch.records import StudyState, TrialRecord, TrialRole, TrialState
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 PATIENCE = 300.0
 

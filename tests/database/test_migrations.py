@@ -12,7 +12,7 @@ import pytest
 from tlsearch.database import schema
 from tlsearch.database.store import Store, schema_version, upgrade
 from tlsearch.errors import DatabaseError
-from tlsearch.records import StudyItems, StudyState, TrialRole, TrialState
+from tlsearch.records import Point, StudyItems, StudyState, TrialRole, TrialState
 
 SCHEMAS = Path(__file__).parent / "schemas"
 
@@ -58,6 +58,12 @@ def test_all_that_a_0001_database_holds_is_there_after_the_upgrade(url: str) -> 
         birds = store.study("birds")
         assert (birds.audit, birds.priority, birds.job) == ({"leaks": []}, 3, "tlsearch-birds-1")
         assert birds.counts[TrialState.CANCELLED] == 1
+        refit = Point(9, "tiny/net", "fine_tune", {}, seed=1, role=TrialRole.REFIT, confirms=0)
+        store.start_trials(lease, [refit])
+        assert [trial.number for trial in store.trials("birds", role=TrialRole.REFIT)] == [9]
+        assert [store.count_opening(lease) for _ in range(2)] == [1, 2]
+        assert store.count_opening(lease, by=-1) == 1
+        assert store.check() == []
         assert store.items("birds") is None
         items = StudyItems(
             ("a/1.png", "\udcff"), ("0" * 64, "1" * 64), ("a", "b"), ("train", "val"), (1,), "f"

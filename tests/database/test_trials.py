@@ -188,7 +188,7 @@ def test_best_is_what_brute_force_finds(store: Store, lease: Lease) -> None:
         sign = -1 if direction == "maximize" else 1
         for filters in ({}, {"strategy": "strategy_1"}, {"backbone": "backbone_0", "max_parameters": 50}):
             right = sorted(
-                (sign * trial.value, trial.costs.trainable_parameters, trial.number)
+                (sign * trial.value, trial.costs.total_parameters, trial.number)
                 for trial in store.trials(direction, role=TrialRole.SEARCH, states=[TrialState.COMPLETE])
                 if trial.value is not None
                 and trial.strategy == filters.get("strategy", trial.strategy)

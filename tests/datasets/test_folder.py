@@ -54,6 +54,106 @@ def test_a_name_that_is_not_utf8_can_be_printed(tmp_path):
     assert samples.items[0].exists()
 
 
+def test_a_class_may_be_called_like_what_lies_beside_images(tmp_path):
+    put(
+        tmp_path,
+        "license/1.png",
+        "Invoice/Readme.png",
+        "Invoice/1.v2.jpg",
+        "copying/x.txt/1.png",
+        "a.db/1.png",
+    )
+    samples = load(tmp_path)
+    assert samples.classes == ("Invoice", "a.db", "copying", "license")
+    assert len(samples.items) == 5
+    assert samples.notes == ()
+
+
+def test_what_systems_keep_beside_pictures_is_left_out_and_counted(tmp_path):
+    put(tmp_path, "a/1.png", "b/1.png", "a/@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg", "@eaDir/x/1.png")
+    put(tmp_path, "a/.thumbnails/1.png", "b/._1.png", "__MACOSX/a/1.png", "b/.DS_Store", "stray.png")
+    put(tmp_path, "a/Thumbs.db", "a/desktop.ini", "#recycle/c/1.png", "a/notes.txt")
+    samples = load(tmp_path)
+    assert samples.names == ["a/1.png", "b/1.png"]
+    told = "\n".join(samples.notes)
+    for part in (
+        "1 file in folders called @eaDir",
+        "1 file in folders called .thumbnails",
+        "1 file ending in .txt, such as a/notes.txt",
+        "1 file beside the class folders, such as stray.png",
+        "4 files hidden or kept by the system",
+    ):
+        assert part in told
+
+
+def test_spellings_that_look_the_same_are_one_class(tmp_path):
+    put(tmp_path, "Caf\u00e9/1.png", "Cafe\u0301/2.png", "tea/1.png")
+    samples = load(tmp_path)
+    assert samples.classes == ("Caf\u00e9", "tea")
+    assert len(samples.items) == 3
+    assert all(item.exists() for item in samples.items)
+    assert "2 folders are spelt alike" in samples.notes[0]
+
+
+def test_the_reason_why_no_image_of_a_class_can_be_taken(tmp_path):
+    put(tmp_path / "data", "a/1.png", "b/1.png")
+    put(tmp_path, "photos/1.png")
+    (tmp_path / "data/b/1.png").unlink()
+    (tmp_path / "data/b/1.png").symlink_to(tmp_path / "photos/1.png")
+    with pytest.raises(
+        DataError, match=r"/b holds no image that can be taken, of 1: b/1.png: leads out"
+    ) as caught:
+        load(tmp_path / "data")
+    assert "cp -rL" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("train", "val", "test"),
+        ("Training", "Validation", "Testing"),
+        ("TRAIN", "valid", "holdout"),
+        ("train_set", "dev", "hold-out"),
+        ("trainset", "eval", "test_images"),
+    ],
+)
+def test_splits_by_any_name(tmp_path, train, val, test):
+    put(tmp_path, *(f"{split}/{label}/1.png" for split in (train, val, test) for label in "ab"))
+    samples = load(tmp_path)
+    given = {name.split("/")[0]: split for name, split in zip(samples.names, samples.splits, strict=True)}
+    assert given == {train: "train", val: "val", test: "test"}
+    assert any("understood as splits" in note for note in samples.notes) == (train != "train")
+
+
+def test_what_stands_beside_splits_is_left_out_and_counted(tmp_path):
+    put(tmp_path, "train/a/1.png", "train/b/1.png", "Test/7.png", "Test/8.png", "stray.png")
+    put(tmp_path, "val/a/2.png", "val/b/2.png", "extra/1.png")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "1.xml").write_text("x")
+    samples = load(tmp_path)
+    assert set(samples.splits) == {"train", "val"}
+    told = "\n".join(samples.notes)
+    assert "2 files in a split without class folders, such as Test/" in told
+    assert "2 files in folders beside the splits, such as annotations/" in told
+    assert "1 file beside the class folders, such as stray.png" in told
+
+
+def test_the_user_may_say_what_folders_are(tmp_path):
+    put(tmp_path, "train/a/1.png", "train/b/1.png", "car/1.png")
+    classes = Folder().load(FolderOptions(path=tmp_path, splits=False))
+    assert classes.classes == ("car", "train")
+    assert Folder().load(FolderOptions(path=tmp_path, splits=True)).classes == ("a", "b")
+    with pytest.raises(DataError, match="no train/"):
+        Folder().load(FolderOptions(path=tmp_path / "train", splits=True))
+
+
+def test_classes_one_folder_deeper_are_pointed_at(tmp_path):
+    put(tmp_path, "archive/a/1.png", "archive/b/1.png")
+    with pytest.raises(DataError) as caught:
+        load(tmp_path)
+    assert f"Did you mean {tmp_path / 'archive'}?" in caught.value.hint
+
+
 @pytest.mark.parametrize("val", ["val", "valid", "validation"])
 def test_splits(tmp_path, val):
     put(tmp_path, *(f"{split}/{label}/1.png" for split in ("train", val, "test") for label in "ab"))
@@ -86,6 +186,15 @@ def test_train_may_be_a_class(tmp_path):
         ([], "0|no folder"),
         (["a/1.png"], '"a".*at least 2'),
         (["1.png", "2.png"], "at least 2"),
+        (
+            ["cat/1.png", "dog/1.png", "test/1.png"],
+            'folder \\("test"\\) beside 2 folders .*splits or classes',
+        ),
+        (["Cat/1.png", "Dog/1.png", "Holdout/Cat/1.png"], "splits or classes"),
+        (["train/1.png", "test/1.png"], "without class folders"),
+        ([f"{s}/{x}/1.png" for s in ("train", "Training") for x in "ab"], "more than one training"),
+        (["all/train/a/1.png", "all/test/a/1.png"], "at least 2 are needed"),
+        ([f"{x}/{s}/1.png" for s in ("train", "test") for x in "ab"], "hold splits of their own"),
         (["train/a/1.png", "train/b/1.png", "test/a/1.png"], 'test lacks 1 folder \\("b"\\)'),
         (
             ["train/a/1.png", "train/b/1.png", *(f"test/{x}/1.png" for x in "abc")],

@@ -71,7 +71,7 @@ def files_that_tell(*folders: Path) -> list[Path]:
     return told
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_search_on_a_server_with_a_password_and_names_full_of_sql(there):
     study = there.study(
         data={"image_size": 16},
@@ -95,8 +95,8 @@ def test_a_search_on_a_server_with_a_password_and_names_full_of_sql(there):
     best = json.loads(told[0].stdout)
     picture = there.images / CLASSES["disc"] / "0 ' OR 1=1 --.png"
     asked = ["show", "tiny", "0"], ["predict", "tiny", picture], ["report", "tiny", "-o", "report.html"]
-    told += [there.run(*arguments) for arguments in asked]
-    told.append(there.run("run", study, "--set", "objective.metric=log_loss", code=2))
+    told += [there.here(*arguments) for arguments in asked]
+    told.append(there.here("run", study, "--set", "objective.metric=log_loss", code=2))
     assert not [one.args for one in told if SECRET in one.stdout + one.stderr]
 
     model = json.loads((Path(best["model"]["uri"]) / "bundle.json").read_text())

@@ -27,6 +27,7 @@ from tlsearch.files import sha256_of
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Point
+from tlsearch.testing.attempts import watched
 
 CLASSES = ["ant", "bee", "cat"]
 POINTS = {
@@ -327,7 +328,7 @@ def test_truncated_or_missing_files(copied, tmp_path):
 def test_a_newer_format_is_refused_with_the_way_out(copied):
     edit(copied, format=bundle.FORMAT + 1)
     said = refused(copied)
-    assert f"has format {bundle.FORMAT + 1}; this tlsearch reads format {bundle.FORMAT}" in said
+    assert f"has format {bundle.FORMAT + 1}; this tlsearch reads format 2 and {bundle.FORMAT}" in said
     assert "Install" in said
 
 
@@ -502,3 +503,104 @@ def test_an_installed_family_that_lost_a_variant(copied):
         bundle.load(copied)
     assert "tiny-plugins 1.0" in str(caught.value)
     assert registry.backbone_family("tiny") is not None
+
+
+# ------------------------------------------------------------------- of strangers: offline, always
+
+
+@pytest.fixture
+def from_a_folder(tmp_path) -> Path:
+    """The bundle of a model whose backbone a search had found in a folder of timm's."""
+    import timm
+
+    folder = tmp_path / "source"
+    whole = timm.create_model("test_resnet", num_classes=3, global_pool="max")
+    timm.models.save_for_hf(whole, str(folder), safe_serialization=True)
+    pretrained = registry.backbone(f"timm/local-dir:{folder}", weights="pretrained", image_size=32)
+    network = Backbone(pretrained, classes=3)
+    registry.strategy("linear_probe").restore(network, {})
+    made = write(tmp_path / "bundle", network.eval(), point("linear_probe"), image_size=32)
+    shutil.rmtree(folder)
+    return made
+
+
+def test_a_backbone_of_a_folder_is_rebuilt_from_the_bundle_alone(from_a_folder):
+    with watched() as seen:
+        model = bundle.load(from_a_folder)
+    assert seen.network == []
+    assert not [name for name in seen.files if "source" in name.split("/")]
+    assert "max" in type(model.network.trunk.global_pool.pool).__name__.lower()  # type: ignore[union-attr]
+    assert model.predict_proba(pictures(2)).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "timm/hf-hub:somebody/model",
+        "timm/hf_hub:somebody/model",
+        "timm/HF-HUB:somebody/model",
+        "timm/local-dir:{bait}",
+        "timm/LOCAL-DIR:{bait}",
+        "timm/local-dir:../bait",
+        "timm/{bait}",
+        "timm/resnet18.hf-hub:somebody/model",
+        "torchvision/{bait}",
+        "torchvision/hf-hub:somebody/model",
+        "efficientnet_lite/hf-hub:somebody/model",
+        "efficientnet_lite/local-dir:{bait}",
+        "hf-hub:somebody/model",
+        "{bait}",
+        "https://somebody.example/model",
+        "timm/https://somebody.example/model",
+        "timm/",
+        "/",
+        "\x1b]0;title\x07/x",
+    ],
+)
+def test_a_description_reaches_no_hub_and_no_folder(copied, tmp_path, backbone, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    bait = tmp_path / "bait"
+    bait.mkdir()
+    (bait / "config.json").write_text('{"architecture": "test_resnet"}')
+    for architecture in ({}, {"model": backbone.format(bait=bait), "config": {}, "arguments": {}}):
+        edit(copied, backbone=backbone.format(bait=bait), architecture=architecture)
+        with watched() as seen, pytest.raises((BundleError, UnknownNameError)):
+            bundle.load(copied)
+        assert seen.network == []
+        assert not [name for name in seen.files if "bait" in name]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model": "hf-hub:somebody/model"}, "timm doesn't know"),
+        ({"model": "../bait"}, "timm doesn't know"),
+        ({"model": None}, "timm doesn't know"),
+        ({"config": {"file": "/etc/passwd"}}, "config.'file'"),
+        ({"config": {"hf_hub_id": "somebody/model"}}, "hf_hub_id"),
+        ({"config": {"url": "https://somebody.example"}}, "url"),
+        ({"config": {"classifier": "../x"}}, "classifier"),
+        ({"arguments": {"checkpoint_path": "bait.pth"}}, "checkpoint_path"),
+        ({"arguments": {"pretrained_cfg_overlay": {"file": "bait"}}}, "pretrained_cfg_overlay"),
+        ({"arguments": {"pretrained": True}}, "pretrained"),
+        ({"arguments": {"cache_dir": "bait"}}, "cache_dir"),
+        ({"arguments": {"embed_dim": 10**9}}, "embed_dim"),
+        ({"arguments": {"act_layer": "a/b"}}, "act_layer"),
+        ({"arguments": ["pretrained"]}, "no mappings"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_an_architecture_that_is_more_than_one_is_refused(from_a_folder, change, said):
+    document = json.loads((from_a_folder / bundle.MANIFEST).read_text())
+    edit(from_a_folder, architecture={**document["architecture"], **change})
+    with watched() as seen:
+        assert said in refused(from_a_folder)
+    assert seen.network == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"image_size": 10**9}, {"image_size": -1}, {"params": {"x": {"file": "/etc"}}}]
+)
+def test_sizes_and_params_are_bounded(copied, change):
+    edit(copied, **change)
+    refused(copied)

@@ -11,7 +11,7 @@ def test_same_seed_same_search(place):
     study = place.study(resources={"concurrent": 1}, budget={"trials": 7}, search={"confirm_seeds": 0})
 
     def search(name: str):
-        place.run(
+        place.here(
             "run", study, "--db", f"sqlite:///{place.folder / name}.db", "--artifacts", place.folder / name
         )
         trials = place.ask("trials", "tiny", "--db", f"sqlite:///{place.folder / name}.db")

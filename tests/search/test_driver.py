@@ -19,14 +19,16 @@ from tlsearch.search import space as spaces
 from tlsearch.search.budget import Ledger
 from tlsearch.search.driver import Driver
 from tlsearch.search.loggers import Journal
+from tlsearch.search.phase_sequence import PhaseSequence
 from tlsearch.search.progress import Snapshot
-from tlsearch.search.relay import Relay
 from tlsearch.search.sampler import Sampler
 from tlsearch.search.turns import Fixed, Searching, group_turns
 from tlsearch.spec import parse
+from tlsearch.training.objective import metric_of
 
 STUDY = {
     "study": "s",
+    "task": "classification",
     "data": {"source": "d"},
     "backbones": ["tiny/net"],
     "search": {"keep": 2, "finalists": 2},
@@ -65,9 +67,9 @@ class World:
         space = spaces.build({name: registry.strategy(name) for name in strategies}, [info], {})
         records = self.store.trials("s")
         ended = [r for r in records if r.state.final and r.state is not CANCELLED]
-        from tlsearch.search.finish import again
+        from tlsearch.search.finalists import again
 
-        sampler = Sampler(space, kind="random", minimize=spec.objective.minimize, seed=0)
+        sampler = Sampler(space, kind="random", minimize=metric_of(spec).minimize, seed=0)
         sampler.rebuild(ended)
         ledger = Ledger(spec.budget, started=len(records), spent=0)
         self.driver = Driver(
@@ -103,7 +105,7 @@ class World:
         assert points
         return points
 
-    def finish(self, point: Point, value: float | None, *, trainable: int = 10, **changes: Any) -> Path:
+    def finish(self, point: Point, value: float | None, *, loss: float = 0.5, **changes: Any) -> Path:
         """Let a worker tell that a point is complete; its weights are a real file."""
         path = self.folder / f"{point.number}-{point.attempt}.safetensors"
         artifact = write_durably(path, lambda draft: draft.write_text(f"weights of {point.number}"))
@@ -111,8 +113,8 @@ class World:
             state=COMPLETE,
             reason="all 4 epochs",
             value=value,
-            metrics={"accuracy": value or 0.0},
-            costs=Costs(trainable_parameters=trainable),
+            metrics={"accuracy": value or 0.0, "log_loss": loss},
+            costs=Costs(trainable_parameters=10),
             artifact=artifact,
         )
         self.driver.record([epoch(point, 4, value, outcome=outcome, **changes)])
@@ -263,7 +265,7 @@ def test_the_next_driver_begins_when_all_of_the_one_before_is_recorded(world):
             yield world.drive(source=Fixed(points, heads=HEADS.__getitem__, at_once=1))
             order.append(f"after {number}: {len(world.store.trials('s'))} trials")
 
-    relay = Relay(drivers())
+    relay = PhaseSequence(drivers())
     first, second = relay.next_turn(), relay.next_turn()
     assert [turn[0].number for turn in (first, second)] == [10, 11]
     for point in (*first, *second):
@@ -291,7 +293,7 @@ def test_trials_past_the_deadline_end_before_the_next_driver_begins(world):
             )
         )
 
-    relay = Relay(drivers())
+    relay = PhaseSequence(drivers())
     (point,) = relay.next_turn() or []
     early = relay.deadline
     time.sleep(0.3)
@@ -475,14 +477,12 @@ def test_the_smallest_losses_keep_their_weights(world):
 def test_among_equals_those_stay_that_will_be_finalists(world):
     """With few validation items many trials are equal: the finalists' weights must be there."""
     world.drive(slots=1)
-    for trainable in (500, 100, 100, 900, 100, 500):
+    for loss in (0.5, 0.1, 0.1, 0.9, 0.1, 0.5):
         (point,) = world.turn()
-        world.finish(point, 1.0, trainable=trainable)
-    finalists = world.store.best("s", limit=2)
-    assert [trial.number for trial in finalists] == [1, 2]
-    assert all(trial.artifact is not None and Path(trial.artifact.uri).exists() for trial in finalists)
-    kept = [r.number for r in world.store.trials("s") if r.artifact is not None]
-    assert kept == [1, 2]
+        world.finish(point, 1.0, loss=loss)
+    kept = [trial for trial in world.store.trials("s") if trial.artifact is not None]
+    assert [trial.number for trial in kept] == [1, 2]
+    assert all(Path(trial.artifact.uri).exists() for trial in kept if trial.artifact is not None)
 
 
 def test_another_driver_goes_on_where_the_first_was_left(world):
@@ -562,3 +562,25 @@ def test_turns_hold_heads_of_one_branch_and_single_points():
     turns = group_turns(points, heads=HEADS.__getitem__, at_once=2)
     assert [[p.number for p in turn] for turn in turns] == [[0, 2], [1], [3], [4], [5]]
     assert sorted(p.number for turn in turns for p in turn) == list(range(6))
+
+
+@pytest.mark.parametrize(("minutes", "begins"), [(10.0, True), (1.0, False), (None, True)])
+def test_a_trial_that_cannot_end_in_time_is_not_begun(minutes, begins):
+    """Half a cosine schedule is worth little, and the confirmation of the best can use the time."""
+    info = registry.backbone("tiny/net", weights="pretrained", image_size=None).info
+    space = spaces.build({"fine_tune": registry.strategy("fine_tune")}, [info], {})
+    budget = parse({**STUDY, "budget": {"trials": 9, **({"minutes": minutes} if minutes else {})}}).budget
+    source = Searching(
+        Sampler(space, kind="random", minimize=False, seed=0),
+        Ledger(budget, started=0, spent=0),
+        left_open=[],
+        next_number=0,
+        seed=0,
+        heads=HEADS.__getitem__,
+        at_once=1,
+    )
+    (first,) = source.take()  # nobody knows yet how long one takes
+    outcome = Outcome(state=COMPLETE, reason="", value=0.5, costs=Costs(seconds=100.0))
+    source.learn(EpochResult(first.number, 1, 1, 1, 0.5, outcome=outcome))
+    assert bool(source.take()) is begins
+    assert (source.too_long is None) is begins

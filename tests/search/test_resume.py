@@ -74,7 +74,7 @@ def test_a_killed_driver_is_gone_on_with(place):
     assert any(trial["state"] == "RUNNING" for trial in left), "the kill came too late"
     assert len(left) < 8
     done = {trial["number"]: trial for trial in left if trial["state"] == "COMPLETE"}
-    again = place.run("run", study)  # at once: nobody waits for a dead driver's lease
+    again = place.here("run", study)  # at once: nobody waits for a dead driver's lease
     searched = assert_whole(place, trials=8)
     for trial in searched:
         if trial["number"] in done:  # finished trials never run again
@@ -98,7 +98,7 @@ def test_signals_stop_cleanly_and_every_stop_can_be_resumed(place):
         driver = place.start("run", study)
         place.wait_for(lambda counts: counts["RUNNING"] >= 1 and counts["COMPLETE"] >= complete + 1, driver)
         if number is signal.SIGTERM:  # while it runs nobody else may
-            said = place.run("run", study, code=2).stderr
+            said = place.here("run", study, code=2).stderr
             assert f":{driver.pid}:" in said
             assert "tiny" in said
         began = time.monotonic()
@@ -128,16 +128,16 @@ def test_signals_stop_cleanly_and_every_stop_can_be_resumed(place):
     assert took < 25
     assert cancelled, "both signals came in the moment between two trials"
     known = len(place.ask("trials", "tiny"))
-    place.run("run", study, "--trials", known + 1)
+    place.here("run", study, "--trials", known + 1)
     assert_whole(place, trials=known + 1)
 
 
 def test_minutes_bound_a_search_and_what_is_in_flight(place):
-    minutes = 0.8
+    minutes = 0.3
     study = place.study(
         budget={"trials": 500, "minutes": minutes, "epochs": 2000}, search={"pruner": "none", "finalists": 1}
     )
-    place.run("run", study)
+    place.here("run", study)
     trials = place.ask("trials", "tiny")
     times = [datetime.fromisoformat(trial[key]) for trial in trials for key in ("started", "finished")]
     assert (max(times) - min(times)).total_seconds() < minutes * 60 + 5
@@ -147,12 +147,13 @@ def test_minutes_bound_a_search_and_what_is_in_flight(place):
     assert_nothing_runs(place)
     # The time is spent: nothing is left to do, and nothing is done.
     model = place.ask("best", "tiny")
-    again = place.run("run", study)
+    again = place.here("run", study)
     assert "start workers" not in again.stderr
     assert place.ask("trials", "tiny") == trials
     assert place.ask("best", "tiny") == model
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_replaced_and_its_trial_run_again(place):
     study = place.study(**{**LONG, "strategies": ["fine_tune"], "budget": {"trials": 4, "epochs": 8}})
     driver = place.start("run", study)

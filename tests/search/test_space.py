@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from tlsearch import registry
-from tlsearch.contracts import FineTuning
 from tlsearch.errors import SpecError
 from tlsearch.search import space as spaces
 from tlsearch.spec import Override, parse
@@ -212,20 +211,6 @@ def test_grid_values_lie_in_their_range(low, high, log, whole, points):
         assert distribution._contains(distribution.to_internal_repr(value))
     assert values[0] == pytest.approx(distribution.low)
     assert values[-1] == pytest.approx(distribution.high)
-
-
-def test_a_dimension_is_shared_by_backbones_of_one_range():
-    class ByWidth(FineTuning):
-        def space(self, backbone):
-            return {**super().space(backbone), "rank": IntDistribution(1, backbone.width)}
-
-        def default(self, backbone):
-            return {**super().default(backbone), "rank": 1}
-
-    wide = replace(INFO, name="tiny/wide", width=32)
-    space = spaces.build({"own": ByWidth()}, [INFO, wide], {})
-    assert space.shared("own", "learning_rate")
-    assert not space.shared("own", "rank")
 
 
 def test_an_override_is_plain_data():

@@ -64,7 +64,7 @@ def test_a_minimal_study_has_defaults():
     assert study.backbones[0].weights == "pretrained"
     assert study.strategies is None
     assert (study.budget.trials, study.budget.minutes) == (60, None)
-    assert not study.objective.minimize
+    assert study.objective.metric == ""
     assert study.seed == 0
 
 
@@ -75,7 +75,7 @@ def test_a_whole_study_is_read_as_it_stands(tmp_path):
     assert study.space["fine_tune.learning_rate"].low == 1e-5
     assert study.space["fine_tune.freeze_depth"].choices == (0.0, 0.5)
     assert study.space["*.augmentation"].value == "none"
-    assert study.objective.minimize
+    assert study.objective.metric == "log_loss"
     assert study.budget.minutes == 1.5
     assert study.data.options == {"path": str(tmp_path / "images")}
 
@@ -231,9 +231,8 @@ def test_a_data_section_needs_a_source(tmp_path):
         ("strategies: [fine_tune, linear_probe, fine_tune]", "fine_tune is listed twice"),
         ("seed: -1", "greater than or equal to 0"),
         ("seed: 1.5", "integer"),
-        ("objective: {metric: f1}", "accuracy"),
-        ("objective: {metric: accuracy, direction: minimize}", "accuracy is to maximize"),
-        ("objective: {metric: log_loss, direction: maximize}", "log_loss is to minimize"),
+        ("objective: {metric: 1}", "string"),
+        ("objective: {metric: accuracy, direction: down}", "maximize"),
         ("resources: {cpus_per_trial: 0}", "greater than or equal to 1"),
         ("resources: {gpus_per_trial: -0.5}", "greater than or equal to 0"),
         ("search: {sampler: bayes}", "tpe"),

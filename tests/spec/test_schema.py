@@ -46,7 +46,7 @@ def test_takes_what_the_reader_takes(more):
         {"bugdet": {"trials": 3}},
         {"budget": {"trials": 0}},
         {"budget": {"trials": "many"}},
-        {"objective": {"metric": "accurracy"}},
+        {"objective": {"metric": 1}},
         {"backbones": []},
         {"backbones": ["no-family"]},
         {"space": {"fine_tune.learning_rate": {"lowest": 1}}},

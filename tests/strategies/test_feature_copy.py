@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
@@ -14,6 +14,7 @@ from torch import nn
 
 from tlsearch import registry
 from tlsearch.contracts import HeadPoint, HeadTask
+from tlsearch.strategies.feature_copy import RIDGE_PATH
 
 WIDTH = 12
 
@@ -69,6 +70,16 @@ def test_linear_learners_give_scikit_learns_probabilities(learner, classes):
     ).fit(train, y)
     shares = logits(head, new).softmax(dim=1).numpy()
     np.testing.assert_allclose(shares, model.predict_proba(test), atol=2e-4)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 30])
+def test_ridge_decides_as_scikit_learns(classes):
+    x, y = features(classes, 300, seed=0)
+    new, _ = features(classes, 200, seed=1)
+    train, test = scaled(x, new)
+    model = RidgeClassifierCV(alphas=RIDGE_PATH).fit(train, y)
+    found = logits(fitted(x, y, classes, learner="ridge"), new).argmax(dim=1).numpy()
+    assert (found == model.predict(test)).mean() > 0.99
 
 
 @pytest.mark.parametrize("classes", [2, 5])

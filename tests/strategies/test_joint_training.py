@@ -9,6 +9,8 @@ from tlsearch import registry
 from tlsearch.contracts import Backbone, Batch
 from tlsearch.strategies.joint_training import coral
 
+TASK = registry.task("classification")
+
 
 def prepared(**changes: object) -> tuple[Backbone, dict[str, object]]:
     strategy = registry.strategy("joint_training")
@@ -22,8 +24,8 @@ def prepared(**changes: object) -> tuple[Backbone, dict[str, object]]:
 
 def batch() -> Batch:
     torch.manual_seed(1)
-    source = Batch((torch.randn(6, 3, 16, 16),), torch.randint(0, 5, (6,)), 1)
-    return Batch((torch.randn(4, 3, 16, 16),), torch.randint(0, 3, (4,)), 1, source)
+    source = Batch((torch.randn(6, 3, 16, 16),), torch.randint(0, 5, (6,)), 1, TASK)
+    return Batch((torch.randn(4, 3, 16, 16),), torch.randint(0, 3, (4,)), 1, TASK, source)
 
 
 @pytest.mark.parametrize("domain", [0.0, 0.1])
@@ -53,7 +55,7 @@ def test_without_a_source_batch_it_says_so():
     with pytest.raises(ValueError, match="source batch"):
         registry.strategy("joint_training").loss(
             lambda inputs: model(*inputs),
-            Batch((torch.zeros(2, 3, 16, 16),), torch.tensor([0, 1]), 1),
+            Batch((torch.zeros(2, 3, 16, 16),), torch.tensor([0, 1]), 1, TASK),
             params,
         )
 

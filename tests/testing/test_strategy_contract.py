@@ -186,6 +186,29 @@ class First(HeadStrategy):
         return heads
 
 
+class Many(First):
+    """Takes it that there are more than two classes."""
+
+    def fit_heads(self, task, points):
+        heads = super().fit_heads(task, points)
+        if task.classes == 2:
+            heads = [nn.Linear(head.in_features, 1) for head in heads]
+        return heads
+
+
+class Turned(First):
+    """Takes the first of two classes for the second."""
+
+    def fit_heads(self, task, points):
+        heads = super().fit_heads(task, points)
+        for head in heads if task.classes == 2 else ():
+            between, middle = head.weight[0] - head.weight[1], task.features[0].mean(dim=0)
+            with torch.no_grad():
+                head.weight.copy_(torch.stack([-between, between]))
+                head.bias.copy_(-head.weight @ middle)
+        return heads
+
+
 class Vain(First):
     requires_source = True
 
@@ -206,6 +229,8 @@ class Vain(First):
         (Unsaved(), "reloads", "saved and reloaded: logits differ by"),
         (Moody(), "cache_is_exact", "with and without the cache: logits differ by"),
         (Moody(), "same_seed_same_model", "trained twice: logits differ by"),
+        (Many(), "any_number_of_classes", "of 2 equal classes"),
+        (Turned(), "any_number_of_classes", "worse than chance"),
         (Vain(), "source_data", "requires_source is vain"),
         (First(), "many_heads_at_once", "alone and with others: logits differ by"),
     ],

@@ -87,13 +87,13 @@ def search(
         spec = study(data=data)
     url = f"sqlite:///{folder}/studies.db"
     prepared = prepare(spec, cache=folder / "cache", threads=1, observe=silent)
-    told: list[Snapshot] = []
+    spec, told = prepared.spec, list[Snapshot]()
     with Store.open(url, create=True) as store:
         store.create_study(
             name=spec.study,
             spec=spec.to_json(),
-            metric=spec.objective.metric,
-            direction="minimize" if spec.objective.minimize else "maximize",
+            metric=prepared.metric.name,
+            direction=prepared.metric.direction,
             dataset=prepared.dataset,
             plugins=prepared.plugins,
             versions=prepared.versions,

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from tiny_bench import BACKBONE
 
-from tests.one_process import verify_here, without_ray
+from tests.one_process import one_process, verify_here
 from tlsearch.database.store import Store
 from tlsearch.records import TrialRecord
 from tlsearch.search import study
@@ -38,7 +38,7 @@ def document(pictures: Path, **changes: Any) -> dict[str, Any]:
         "backbones": [BACKBONE],
         "strategies": ["linear_probe", "fine_tune"],
         "budget": {"trials": 5, "epochs": 1},
-        "search": {"views": 2, "finalists": 1, "confirm_seeds": 0},
+        "search": {"views": 2, "finalists": 1, "confirm_seeds": 0, "refit": False},
         "resources": {"concurrent": 1},
     }
     for key, value in changes.items():
@@ -52,7 +52,7 @@ def run(folder: Path, described: dict[str, Any], *, observe: Observer = silent) 
     folder.mkdir(parents=True, exist_ok=True)
     with (
         mock.patch.dict("os.environ", {"TLSEARCH_CACHE": str(folder / "cache")}),
-        without_ray(slots=1, verify=verify_here),
+        one_process(verify=verify_here),
     ):
         return study.run(
             parse(described), database=url(folder), artifacts=folder / "tlsearch-artifacts", observe=observe

@@ -12,6 +12,7 @@ import pytest
 
 from tlsearch.contracts import Samples
 from tlsearch.contracts.images import ImageInput
+from tlsearch.tasks.classification import Classification
 from tlsearch.training import audit, data, duplicates
 from tlsearch.training.arrays import ArrayStore
 
@@ -33,7 +34,16 @@ def look(tmp_path: Path):
         store = ArrayStore(tmp_path / "items")
         hashed = data.fingerprint(samples)
         encoded = data.prepare(
-            samples, INPUTS, store, val=0.2, test=0.2, seed=0, mirror=True, max_broken=0.2, hashed=hashed
+            samples,
+            INPUTS,
+            store,
+            task=Classification(),
+            val=0.2,
+            test=0.2,
+            seed=0,
+            mirror=True,
+            max_broken=0.2,
+            hashed=hashed,
         )
         return audit.examine(samples, encoded, store, metric=metric, hashes=hashed[1], **more)
 
@@ -138,7 +148,9 @@ def test_broken_items_are_listed(look):
 def test_items_that_are_no_pictures_are_not_compared(tmp_path):
     samples = samples_of(noise(40), [0, 1] * 20)
     store = ArrayStore(tmp_path / "items")
-    encoded = data.prepare(samples, INPUTS, store, val=0.2, test=0.2, seed=0, mirror=True)
+    encoded = data.prepare(
+        samples, INPUTS, store, task=Classification(), val=0.2, test=0.2, seed=0, mirror=True
+    )
     tokens = replace(encoded, array=np.zeros((40, 7), np.int64))
     found = audit.examine(samples, tokens, store, metric="accuracy")
     assert found["near_duplicates"] is None

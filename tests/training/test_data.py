@@ -18,6 +18,7 @@ from tlsearch.datasets.digits import Digits
 from tlsearch.datasets.folder import Folder, FolderOptions
 from tlsearch.errors import DataError, SpecError
 from tlsearch.spec import DataSpec
+from tlsearch.tasks.classification import Classification
 from tlsearch.training import data, sources
 from tlsearch.training.arrays import ArrayStore
 
@@ -285,9 +286,9 @@ def photos(tmp_path) -> Path:
     return tmp_path / "photos"
 
 
-def prepared(samples: Samples, store: ArrayStore, **options) -> data.Data:
-    defaults = {"val": 0.2, "test": 0.2, "seed": 0, "mirror": True}
-    return data.prepare(samples, INPUTS, store, **{**defaults, **options})
+def prepared(samples: Samples, store: ArrayStore, inputs: ImageInput = INPUTS, **options) -> data.Data:
+    defaults = {"task": Classification(), "val": 0.2, "test": 0.2, "seed": 0, "mirror": True}
+    return data.prepare(samples, inputs, store, **{**defaults, **options})
 
 
 def test_prepare_photographs(photos, tmp_path):
@@ -320,7 +321,7 @@ def test_a_key_stands_for_contents_order_and_encoding(photos, tmp_path):
     samples = Folder().load(FolderOptions(path=photos))
     first = prepared(samples, store)
     turned = prepared(permuted(samples, list(range(59, -1, -1))), store)
-    other = data.prepare(samples, ImageInput(8, HALF, HALF), store, val=0.2, test=0.2, seed=0, mirror=True)
+    other = prepared(samples, store, inputs=ImageInput(8, HALF, HALF))
     assert first.fingerprint == turned.fingerprint == other.fingerprint
     assert len({first.key, turned.key, other.key}) == 3
     assert (turned.array[::-1] == first.array).all()
@@ -403,7 +404,7 @@ def test_a_bug_of_a_plugin_is_no_broken_image(photos, tmp_path):
     samples = Folder().load(FolderOptions(path=photos))
     store = ArrayStore(tmp_path / "store")
     with pytest.raises(ZeroDivisionError) as caught:
-        data.prepare(samples, Buggy(16, HALF, HALF), store, val=0.2, test=0.2, seed=0, mirror=True)
+        prepared(samples, store, inputs=Buggy(16, HALF, HALF))
     assert "china/" in caught.value.__notes__[0] or "flower/" in caught.value.__notes__[0]
     assert list(store.root.glob("draft-*")) == []
 

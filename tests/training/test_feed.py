@@ -118,9 +118,15 @@ def test_training_on_cpus_takes_no_further_thread(make):
         assert threading.active_count() == before
 
 
+def whole(feed, split, forward):
+    """Outputs and targets of a split."""
+    outputs, targets = zip(*feed.outputs(split, forward), strict=True)
+    return torch.cat(outputs), torch.cat(targets)
+
+
 def test_an_evaluation_that_runs_out_of_memory_goes_on_with_fewer_at_a_time(make):
     feed, _ = make()
-    expected, _ = feed.evaluate("train", feed.frontier.eval_forward)
+    expected, _ = whole(feed, "train", feed.frontier.eval_forward)
     sizes: list[int] = []
 
     def hungry(boundary):
@@ -130,7 +136,7 @@ def test_an_evaluation_that_runs_out_of_memory_goes_on_with_fewer_at_a_time(make
         return feed.frontier.eval_forward(boundary)
 
     evaluated = feed.counts.evaluated
-    logits, labels = feed.evaluate("train", hungry)
+    logits, labels = whole(feed, "train", hungry)
     torch.testing.assert_close(logits, expected)
     assert len(labels) == len(logits) == feed.counts.evaluated - evaluated
     sizes.clear()
@@ -170,7 +176,7 @@ def test_an_items_view_does_not_depend_on_its_batch(make):
 
 def test_held_out_items_are_never_augmented(make):
     feed, model = make(policy="light")
-    logits, labels = feed.evaluate("val", feed.frontier.eval_forward)
+    logits, labels = whole(feed, "val", feed.frontier.eval_forward)
     val = feed.data.indices["val"]
     images = feed.inputs.to_model(torch.from_numpy(np.asarray(feed.data.array[val])))
     with torch.inference_mode():
@@ -258,14 +264,14 @@ def test_mixup_blends_inputs_and_labels_alike(make):
 
 def test_a_model_that_returns_no_tensor_is_told(make):
     feed, _ = make()
-    with pytest.raises(TypeError, match="logits, not dict"):
+    with pytest.raises(TypeError, match="tensor, not dict"):
         feed.evaluate("val", lambda inputs: {})
 
 
 def test_the_first_of_several_outputs_are_the_logits(make):
     feed, _ = make()
-    logits, _ = feed.evaluate("val", feed.frontier.eval_forward)
-    same, _ = feed.evaluate("val", lambda inputs: (feed.frontier.eval_forward(inputs), None))
+    logits, _ = whole(feed, "val", feed.frontier.eval_forward)
+    same, _ = whole(feed, "val", lambda inputs: (feed.frontier.eval_forward(inputs), None))
     assert torch.equal(logits, same)
 
 

@@ -20,6 +20,8 @@ from tlsearch.training.fit import FitEpoch, fit
 from tlsearch.training.frontier import find_frontier
 from tlsearch.training.trial import Workbench
 
+TASK = registry.task("classification")
+
 SOURCE = {"source": "tiny_colours", "classes": 4, "count": 900, "seed": 5, "noise": 60.0}
 
 
@@ -281,8 +283,8 @@ def test_when_memory_runs_out_smaller_pieces_give_the_same_gradients(worker, mon
 
 
 def test_pieces_of_a_joint_batch_share_out_the_source(worker):
-    source = Batch((torch.arange(9.0),), torch.arange(9), 1)
-    parts = fitting._parts(Batch((torch.arange(10.0),), torch.arange(10), 1, source), 4)
+    source = Batch((torch.arange(9.0),), torch.arange(9), 1, TASK)
+    parts = fitting._parts(Batch((torch.arange(10.0),), torch.arange(10), 1, TASK, source), 4)
     assert [len(part.targets) for part in parts] == [4, 3, 3]
     assert torch.equal(torch.cat([part.targets for part in parts]), torch.arange(10))
     assert torch.equal(torch.cat([part.source.targets for part in parts if part.source]), torch.arange(9))
@@ -290,8 +292,8 @@ def test_pieces_of_a_joint_batch_share_out_the_source(worker):
 
 
 def test_no_piece_is_without_source_items():
-    source = Batch((torch.arange(2.0),), torch.arange(2), 1)
-    parts = fitting._parts(Batch((torch.arange(10.0),), torch.arange(10), 1, source), 1)
+    source = Batch((torch.arange(2.0),), torch.arange(2), 1, TASK)
+    parts = fitting._parts(Batch((torch.arange(10.0),), torch.arange(10), 1, TASK, source), 1)
     assert [len(part.source.targets) for part in parts if part.source] == [1, 1]
 
 
@@ -321,7 +323,7 @@ def test_the_gradient_of_pieces_is_the_batchs(worker):
         )
         stepper = fitting._Stepper(model, Watched(), item.params, optimizer, batch_size=21)
         inputs, targets = next(feed.train(1, batch_size=21, seed=0))
-        stepper.step(frontier, Batch(inputs, targets, 1), 0.0)
+        stepper.step(frontier, Batch(inputs, targets, 1, TASK), 0.0)
         found |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         return sizes, found
 

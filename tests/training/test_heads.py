@@ -7,9 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tlsearch.contracts import LinearRecipe
+from tlsearch.contracts import LinearRecipe, TargetSpec
+from tlsearch.tasks.classification import Classification
 from tlsearch.training import heads
 from tlsearch.training.heads import schedule, train_linear
+
+TASK = Classification()
+SPEC = TargetSpec(("a", "b", "c"))
 
 CLASSES, WIDTH = 3, 6
 
@@ -27,7 +31,7 @@ def train(
     x, y = clouds(count, spread=2.0)
     stop_x, stop_y = clouds(stop, spread=2.0, seed=1)
     views = features if features is not None else x[None]
-    return train_linear(views, y, stop_x, stop_y, classes=CLASSES, recipes=recipes)
+    return train_linear(views, y, stop_x, stop_y, task=TASK, spec=SPEC, recipes=recipes)
 
 
 def logits(head: nn.Module) -> Tensor:
@@ -108,7 +112,7 @@ def test_a_head_gets_the_updates_of_torchs_own_adamw(recipe, count):
 def test_a_separable_problem_is_learned():
     x, y = clouds(300, spread=0.2)
     (head,) = train_linear(
-        x[None], y, x[:30], y[:30], classes=CLASSES, recipes=[LinearRecipe(learning_rate=1e-2)]
+        x[None], y, x[:30], y[:30], task=TASK, spec=SPEC, recipes=[LinearRecipe(learning_rate=1e-2)]
     )
     new, labels = clouds(200, spread=0.2, seed=7)
     assert bool((head(new).argmax(dim=1) == labels).all())
@@ -119,9 +123,9 @@ def test_the_scale_of_features_does_not_matter():
     recipes = [LinearRecipe(learning_rate=1e-2)]
     stop = clouds(30, spread=2.0, seed=1)
     factor = torch.tensor([1e-3, 1.0, 1e3, 10.0, 0.1, 1.0])
-    (plain,) = train_linear(x[None], y, *stop, classes=CLASSES, recipes=recipes)
+    (plain,) = train_linear(x[None], y, *stop, task=TASK, spec=SPEC, recipes=recipes)
     (other,) = train_linear(
-        (x * factor)[None], y, stop[0] * factor, stop[1], classes=CLASSES, recipes=recipes
+        (x * factor)[None], y, stop[0] * factor, stop[1], task=TASK, spec=SPEC, recipes=recipes
     )
     torch.testing.assert_close(plain(x), other(x * factor), atol=1e-2, rtol=1e-2)
 
@@ -135,13 +139,14 @@ def test_a_constant_feature_is_ignored(constant):
     def with_one_more(features: Tensor, value: float) -> Tensor:
         return torch.cat([features, torch.full((len(features), 1), value)], dim=1)
 
-    (plain,) = train_linear(x[None], y, stop_x, stop_y, classes=CLASSES, recipes=recipes)
+    (plain,) = train_linear(x[None], y, stop_x, stop_y, task=TASK, spec=SPEC, recipes=recipes)
     (head,) = train_linear(
         with_one_more(x, constant)[None],
         y,
         with_one_more(stop_x, constant),
         stop_y,
-        classes=CLASSES,
+        task=TASK,
+        spec=SPEC,
         recipes=recipes,
     )
     # It may wake up on items that training never saw.
@@ -159,8 +164,8 @@ def test_with_stop_items_the_best_epoch_is_kept():
     x, y = clouds(40, spread=4.0)
     stop_x, stop_y = clouds(200, spread=4.0, seed=1)
     recipe = LinearRecipe(learning_rate=0.1)  # far too much for forty items: it overfits
-    (best,) = train_linear(x[None], y, stop_x, stop_y, classes=CLASSES, recipes=[recipe])
-    (last,) = train_linear(x[None], y, stop_x[:0], stop_y[:0], classes=CLASSES, recipes=[recipe])
+    (best,) = train_linear(x[None], y, stop_x, stop_y, task=TASK, spec=SPEC, recipes=[recipe])
+    (last,) = train_linear(x[None], y, stop_x[:0], stop_y[:0], task=TASK, spec=SPEC, recipes=[recipe])
     losses = [float(functional.cross_entropy(head(stop_x), stop_y).detach()) for head in (best, last)]
     assert losses[0] < losses[1] - 0.01
 
@@ -172,7 +177,7 @@ def test_epochs_take_turns_at_the_views():
     one, two = x, x + torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
 
     def trained(*views: Tensor) -> Tensor:
-        (head,) = train_linear(torch.stack(views), y, *stop, classes=CLASSES, recipes=recipe)
+        (head,) = train_linear(torch.stack(views), y, *stop, task=TASK, spec=SPEC, recipes=recipe)
         return head(x).detach()
 
     assert torch.equal(trained(one, one), trained(one))

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from tiny_bench import BACKBONE, bench, outcomes, point, results, study
 
 from tlsearch import registry
-from tlsearch.metrics import score
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Costs, Outcome, Point, TrialState
+from tlsearch.testing import fixtures
 from tlsearch.training.tracing import Unfit
 from tlsearch.training.trial import Workbench
 
@@ -61,7 +61,7 @@ def reloaded_scores(worker: Workbench, item: Point, outcome: Outcome, weights: s
     val = data.indices["val"]
     images = model.info.inputs.to_model(torch.from_numpy(np.asarray(data.array[val])))
     with torch.inference_mode():
-        return dict(score(model(images), torch.from_numpy(data.labels[val])))
+        return dict(fixtures.score(model(images), torch.from_numpy(data.labels[val])))
 
 
 @pytest.mark.parametrize("item", EVERY_STRATEGY, ids=tell)

@@ -6,13 +6,15 @@ See https://huggingface.co/docs/timm for the models, their tags and their weight
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import timm
 from huggingface_hub import HfApi, try_to_load_from_cache
-from timm.models import PretrainedCfg, group_parameters
+from timm.models import group_parameters
 from torch import Tensor, nn
 
+from tlsearch.backbones.architecture import HUB, SOURCES, Architecture
 from tlsearch.backbones.checkpoints import (
     OFFLINE_HINT,
     default_init,
@@ -25,9 +27,8 @@ from tlsearch.backbones.groups import by_blocks
 from tlsearch.backbones.trunks import cannot_take, split
 from tlsearch.contracts.backbone import BackboneFamily, Pretrained
 from tlsearch.contracts.images import ImageInput
-from tlsearch.errors import InputError, UnknownNameError, WeightsError, did_you_mean
+from tlsearch.errors import BundleError, InputError, UnknownNameError, WeightsError, did_you_mean
 
-_SOURCES = ("local-dir:", "hf-hub:")
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 _HUB_SECONDS = 10.0
 # What timm's conversions raise on weights of something else.
@@ -81,7 +82,7 @@ class TimmBackbones(BackboneFamily):
                 f'Unknown backbone "{name}". {did_you_mean(variant, self.names())}'.rstrip(),
                 hint="`tlsearch backbones` lists what is installed.",
             )
-        plan = _Plan(name, self.architecture(variant), image_size)
+        plan = _Plan(name, _architecture(name, self.architecture(variant)), image_size)
         if weights == "random":
             model = plan.build()
         elif weights != "pretrained":
@@ -92,21 +93,45 @@ class TimmBackbones(BackboneFamily):
             model = plan.build_from_hub()
         return _split(plan, model, weights)
 
+    def structure(
+        self, variant: str, *, image_size: int | None, architecture: Mapping[str, Any]
+    ) -> Pretrained:
+        """Build one for the weights of a saved model, from timm's own list of architectures alone.
+
+        Raises:
+            UnknownNameError: timm has no such model.
+            BundleError: ``architecture`` names anything but a structure, or isn't there for a model that timm
+                doesn't know.
+            InputError: the model can't take that image size.
+        """
+        if not variant.startswith(SOURCES):
+            return self.load(variant, weights="random", image_size=image_size)
+        name = f"{self.family}/{variant}"
+        if not self._knows(variant):
+            raise UnknownNameError(f'Unknown backbone "{name}".')
+        if not architecture:
+            raise BundleError(
+                f"This model was made of {name} by an earlier tlsearch, and doesn't say how that is built.",
+                hint="No hub or folder is asked for it: run its study again, or ask whoever made it to.",
+            )
+        plan = _Plan(name, Architecture.from_json(architecture), image_size)
+        return _split(plan, plan.build(), "random")
+
     def _knows(self, variant: str) -> bool:
         if variant in self.names():
             return True
         # timm also accepts names that it used to have and doesn't list; none of them has a tag.
         former = timm.is_model(variant) and "." not in variant
-        return type(self).names is TimmBackbones.names and (former or variant.startswith(_SOURCES))
+        return type(self).names is TimmBackbones.names and (former or variant.startswith(SOURCES))
 
 
 class _Plan:
     """What is to be built: a model's name and configuration, and the image size."""
 
-    def __init__(self, name: str, architecture: str, image_size: int | None) -> None:
+    def __init__(self, name: str, architecture: Architecture, image_size: int | None) -> None:
         self.name = name
         self.architecture = architecture
-        self.config = _config(name, architecture)
+        self.config = architecture.full_config()
         channels, height, width = self.config["input_size"]
         if channels != 3:
             raise InputError(f"{name} takes images of {channels} channels, not RGB.")
@@ -120,7 +145,7 @@ class _Plan:
         """The model with random weights."""
         try:
             with default_init():
-                return timm.create_model(self.architecture, pretrained=False, **self.options)
+                return self.architecture.build(**self.options)
         except Exception as error:  # models say in many ways that they can't take a size
             raise cannot_take(self.name, self.size, self.own_size, error) from error
 
@@ -136,7 +161,7 @@ class _Plan:
             try:
                 with default_init():
                     model = timm.create_model(
-                        self.architecture,
+                        self.architecture.place or self.architecture.model,
                         pretrained=True,
                         num_classes=classes,
                         pretrained_cfg_overlay={**overlay, "custom_load": False},
@@ -164,7 +189,8 @@ class _Plan:
         try:
             _ask_hub(config)
             with network_patience(), default_init():
-                return timm.create_model(self.architecture, pretrained=True, **self.options)
+                place = self.architecture.place or self.architecture.model
+                return timm.create_model(place, pretrained=True, **self.options)
         except Exception as error:  # of the hub's client, its transport, the file system, torch, timm
             self.build()  # raises if it's the image size that is wrong
             where = config.get("hf_hub_id") or config.get("url") or config.get("file")
@@ -174,15 +200,15 @@ class _Plan:
             ) from error
 
 
-def _config(name: str, architecture: str) -> dict[str, Any]:
-    """timm's configuration of a model: input size, mean, where its weights are."""
-    if not architecture.startswith(_SOURCES):
-        config: dict[str, Any] = (timm.get_pretrained_cfg(architecture) or PretrainedCfg()).to_dict()
-        return config
+def _architecture(name: str, given: str) -> Architecture:
+    """A name of timm's, or what a hub or folder says of the model there."""
+    if not given.startswith(SOURCES):
+        return Architecture(given)
     try:
-        _ask_hub({"hf_hub_id": architecture.removeprefix("hf-hub:")} if "hf-hub:" in architecture else {})
-        with default_init():
-            return dict(timm.create_model(architecture, pretrained=False).pretrained_cfg)
+        _ask_hub({"hf_hub_id": given.removeprefix(HUB)} if given.startswith(HUB) else {})
+        return Architecture.at(given)
+    except InputError:
+        raise
     except Exception as error:  # of the hub's client, its transport, the file system, timm
         raise WeightsError(
             f"The model of {name} can't be had: {first_line(error)}",
@@ -222,7 +248,7 @@ def _split(plan: _Plan, model: Any, weights: str) -> Pretrained:
     known = weights != "random" and isinstance(classifier, nn.Module)
     config = model.pretrained_cfg
     interpolation = config.get("interpolation", "bicubic")
-    return split(
+    loaded = split(
         plan.name,
         model,
         inputs=ImageInput(
@@ -238,6 +264,7 @@ def _split(plan: _Plan, model: Any, weights: str) -> Pretrained:
         behead=_behead,
         groups=lambda trunk: _groups(trunk, layers),
     )
+    return replace(loaded, info=replace(loaded.info, architecture=plan.architecture.to_json()))
 
 
 def _behead(model: Any) -> None:

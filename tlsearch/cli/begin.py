@@ -51,6 +51,8 @@ def init(
     output.say(
         f"{proposal.items:,} items of {len(proposal.counts)} classes{size}; {len(proposal.broken)} broken."
     )
+    for note in proposal.notes:
+        output.say(note)
     output.say(f"Wrote {path}: look at it, then `tlsearch run {path}`.")
 
 

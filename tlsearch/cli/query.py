@@ -10,7 +10,7 @@ import typer
 
 from tlsearch.cli import options, output
 from tlsearch.errors import InputError
-from tlsearch.records import StudyState, TrialRecord, TrialState
+from tlsearch.records import HANDED_OUT, StudyState, TrialRecord, TrialState
 
 if TYPE_CHECKING:
     from tlsearch.reports.studies import BestModel
@@ -281,7 +281,10 @@ def print_best(found: BestModel) -> None:
             ),
         )
         for split, values in found.metrics.items()
+        if split != HANDED_OUT
     ]
+    from tlsearch.reports.words import made_of
+
     model = found.model
     output.print_table(
         ["", f"best of {found.study}"],
@@ -292,6 +295,7 @@ def print_best(found: BestModel) -> None:
             ["freeze depth", depth(found.freeze_depth, found.groups)],
             ["params", output.show_params(found.params)],
             *scores,
+            *([["made of", made_of(found.metrics[HANDED_OUT])]] if HANDED_OUT in found.metrics else []),
             ["model", model.uri if model else "none: this trial was not promoted"],
             *([["sha256", model.sha256]] if model else []),
         ],

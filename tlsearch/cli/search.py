@@ -51,11 +51,21 @@ def run(
         str | None,
         typer.Option(help="Ray cluster to run on, such as auto; without it Ray is started here."),
     ] = None,
+    local: Annotated[
+        bool,
+        typer.Option(
+            "--local",
+            help="Run trials one after the other in this process, without Ray: for debugging a strategy. "
+            "TLSEARCH_LOCAL=1 does the same.",
+        ),
+    ] = False,
     insecure_no_token: Insecure = False,
     again: Annotated[bool, typer.Option("--again", hidden=True)] = False,
     json: options.Json = False,
 ) -> None:
     """Run a search here, with live progress. The same command again resumes it."""
+    if local and address is not None:
+        raise InputError("--local runs trials in this process, and --address on a cluster: give one of them.")
     url = options.database(db)
     parsed = read_study(study, url, trials=trials, minutes=minutes, settings=setting or ())
     search(
@@ -63,6 +73,7 @@ def run(
         url,
         artifacts,
         address=address,
+        local=local,
         insecure=insecure_no_token,
         again=again,
         as_json=json,
@@ -94,6 +105,7 @@ def search(
     address: str | None,
     insecure: bool,
     again: bool,
+    local: bool = False,
     as_json: bool,
     resume: str,
 ) -> None:
@@ -113,7 +125,13 @@ def search(
 
             preflight.check(parsed, address=address, database=url, place=place, observe=observe)
         result = studies.run(
-            parsed, database=url, artifacts=place, observe=observe, address=address, again=again
+            parsed,
+            database=url,
+            artifacts=place,
+            observe=observe,
+            address=address,
+            local=local or None,
+            again=again,
         )
     if result.interrupted:
         if result.study.state.value == "CANCELLED":

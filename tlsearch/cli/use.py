@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tlsearch import walk
 from tlsearch.cli import options, output
 from tlsearch.errors import BundleError
 
@@ -45,6 +46,10 @@ def predict(
     """
     model = model_of(study, db)
     found = [named for item in items for named in model.inputs.find(item)]
+    for item in items:
+        if model.inputs.modality == "image" and os.path.isdir(item):
+            for sentence in walk.overlooked(Path(item)):
+                output.say(sentence)
     predictions = list(model.describe([item for _, item in found], [name for name, _ in found]))
     if json:
         output.print_json(predictions)

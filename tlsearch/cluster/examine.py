@@ -114,7 +114,7 @@ def try_batch(spec: StudySpec, name: str, cuda: bool) -> tuple[int, int]:
 
 def _largest_batch(spec: StudySpec) -> int:
     """Of the study file where it says so, else of a recipe."""
-    from tlsearch.contracts.strategy import Recipe
+    from tlsearch.contracts import Recipe
 
     sizes = [Recipe().batch_size]
     for knob, override in spec.space.items():

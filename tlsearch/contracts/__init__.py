@@ -21,20 +21,19 @@ from tlsearch.contracts.combination import (
 from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, NoOptions, Samples
 from tlsearch.contracts.fine_tuning import FineTuning, number
 from tlsearch.contracts.inputs import InputSpec
+from tlsearch.contracts.recipe import API_VERSION, LinearRecipe, Recipe
 from tlsearch.contracts.strategy import (
-    API_VERSION,
     Batch,
     Forward,
     HeadPoint,
     HeadStrategy,
     HeadTask,
-    LinearRecipe,
-    Recipe,
     Space,
     Strategy,
     joined,
     split_decay,
 )
+from tlsearch.contracts.task import Evaluator, Metric, Scores, Strata, TargetSpec, Task
 
 __all__ = [
     "API_VERSION",
@@ -47,6 +46,7 @@ __all__ = [
     "Combined",
     "DatasetOptions",
     "DatasetSource",
+    "Evaluator",
     "FineTuning",
     "Forward",
     "HeadPoint",
@@ -56,14 +56,19 @@ __all__ = [
     "LinearHead",
     "LinearRecipe",
     "Member",
+    "Metric",
     "NoOptions",
     "Pretrained",
     "Recipe",
     "Samples",
     "Score",
+    "Scores",
     "Space",
     "State",
+    "Strata",
     "Strategy",
+    "TargetSpec",
+    "Task",
     "describe",
     "frozen_groups",
     "joined",

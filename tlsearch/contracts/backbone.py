@@ -6,7 +6,7 @@ import abc
 import copy
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -31,6 +31,8 @@ class BackboneInfo:
         parameters: of the trunk.
         flops: floating point operations of the trunk's forward pass for one item (a multiply-add is two).
         head: name of the classifier that the head stands in for, inside the original model.
+        architecture: JSON that a saved model carries for `BackboneFamily.structure`, where the name isn't
+            enough to build it by.
     """
 
     name: str
@@ -43,6 +45,7 @@ class BackboneInfo:
     parameters: int
     flops: float
     head: str
+    architecture: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +244,25 @@ class BackboneFamily(abc.ABC):
             UnknownNameError: no such variant.
             WeightsError: the weights can't be had or don't fit; never silently random ones.
         """
+
+    def structure(
+        self, variant: str, *, image_size: int | None, architecture: Mapping[str, Any]
+    ) -> Pretrained:
+        """Build one whose weights don't matter: a saved model's go into it.
+
+        What it is given may be anybody's. It asks no network and opens no file that the arguments name. Where
+        random weights take more than the variant's name, `BackboneInfo.architecture` says what, and comes
+        back here.
+
+        Args:
+            variant: the part of the name after the slash.
+            image_size: as in `load`.
+            architecture: what `BackboneInfo.architecture` said when the model was saved.
+
+        Raises:
+            UnknownNameError: no such variant.
+        """
+        return self.load(variant, weights="random", image_size=image_size)
 
 
 def describe(

@@ -14,7 +14,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from tlsearch.contracts.backbone import BackboneInfo
-from tlsearch.contracts.strategy import API_VERSION
+from tlsearch.contracts.recipe import API_VERSION
 from tlsearch.records import Params, Scalar
 
 State = Mapping[str, Tensor]

@@ -39,6 +39,7 @@ class Samples:
             items are split by content.
         groups: items of one group (a patient, a scene) never stand in two splits; None where there are none.
         broken: names of items that can't even be listed, with the reason.
+        notes: sentences on how the data was understood and what of it was left out, for the user.
     """
 
     items: Sequence[Any]
@@ -48,6 +49,7 @@ class Samples:
     splits: Sequence[str] | None = None
     groups: Sequence[str] | None = None
     broken: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class DatasetSource(abc.ABC, Generic[Options]):
@@ -55,6 +57,8 @@ class DatasetSource(abc.ABC, Generic[Options]):
 
     api_version: ClassVar[int] = 1
     modality: ClassVar[str] = "image"
+    task: ClassVar[str] = "classification"
+    """What its targets are for, where a study file doesn't say."""
     options: ClassVar[type[DatasetOptions]] = NoOptions
     mirror: ClassVar[bool] = True
     """Whether a left-right flip leaves labels right; the study file's ``horizontal_flip`` overrides it."""

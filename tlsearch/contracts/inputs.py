@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tlsearch import walk
 from tlsearch.errors import DataError
 
 
@@ -61,18 +62,19 @@ class InputSpec(abc.ABC):
     def find(self, named: str) -> Sequence[tuple[str, object]]:
         """The raw items that a word on the command line stands for, each with what to call it.
 
-        A file is one item, and a folder as many as it has files at any depth; another modality may read more
-        out of a word (a table of texts, a text itself).
+        A file is one item, and a folder as many as it has files at any depth that may be pictures, as in
+        training; another modality may read more out of a word (a table of texts, a text itself).
 
         Raises:
             DataError: nothing of that name is there.
         """
         path = Path(named)
         if os.path.isdir(path):  # as below, false for names that no file can have
-            inside = sorted(inner for inner in path.rglob("*") if inner.is_file())
+            left = walk.Left()
+            inside = [inner for inner, reason in walk.files(path, path.resolve(), left) if not reason]
             if not inside:
-                raise DataError(f"There is no file in {path}.")
-            return [(str(inner), inner) for inner in inside]
+                raise DataError(f"There is no picture in {path}.", hint="\n".join(left.told()) or None)
+            return [(str(inner), inner) for inner in sorted(inside)]
         if not os.path.exists(path):
             raise DataError(f"There is no file {path}.")
         return [(named, path)]

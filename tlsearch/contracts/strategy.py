@@ -14,13 +14,11 @@ from typing import Any, ClassVar
 import torch
 from optuna.distributions import BaseDistribution
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tlsearch.contracts.backbone import Backbone, BackboneInfo
+from tlsearch.contracts.recipe import API_VERSION, Recipe
+from tlsearch.contracts.task import Task
 from tlsearch.records import Params
-
-API_VERSION = 1
-"""Version of these contracts; a plugin written for another one is refused with a sentence."""
 
 Space = Mapping[str, BaseDistribution]
 """A strategy's knobs by name, as Optuna's own distributions."""
@@ -35,35 +33,17 @@ class Batch:
 
     Attributes:
         inputs: what the trained part takes: the prefix's outputs, each with B rows, or the model's input.
-        targets: class indices (B,), or rows of class probabilities (B, classes) under mixup.
+        targets: as the task encodes them (class indices (B,)), or as it blends them under mixup.
         epoch: from 1.
+        task: what is learned; it knows the loss.
         source: a batch of the source data, for strategies that require it.
     """
 
     inputs: tuple[Tensor, ...]
     targets: Tensor
     epoch: int
+    task: Task
     source: Batch | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What the training loop needs to know; read from the knobs of these names where they exist."""
-
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.0
-    optimizer: str = "adamw"
-    batch_size: int = 32
-    label_smoothing: float = 0.0
-    augmentation: str = "none"
-    source_share: float = 0.5
-    patience: int = 0
-
-    @classmethod
-    def from_params(cls, params: Params) -> Recipe:
-        """The recipe that a strategy's knobs spell; knobs of other names are the strategy's own."""
-        known = {name: params[name] for name in cls.__dataclass_fields__ if name in params}
-        return cls(**known)  # type: ignore[arg-type]
 
 
 class Strategy(abc.ABC):
@@ -72,6 +52,8 @@ class Strategy(abc.ABC):
     api_version: ClassVar[int] = API_VERSION
     requires_source: ClassVar[bool] = False
     """Whether it trains on the study's ``source_data`` too; offered only where that is given."""
+    precedence: ClassVar[int] = 50
+    """Where a study names no strategies, those of a lower number are tried first, equal ones by name."""
 
     @abc.abstractmethod
     def space(self, backbone: BackboneInfo) -> Space:
@@ -109,11 +91,10 @@ class Strategy(abc.ABC):
         return split_decay(trainable, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 
     def loss(self, model: Forward, batch: Batch, params: Params) -> Tensor:
-        """The loss of one batch, a scalar; cross-entropy with label smoothing by default."""
+        """The loss of one batch, a scalar; the task's own by default."""
         outputs = model(batch.inputs)
-        logits = outputs[0] if isinstance(outputs, tuple) else outputs
-        smoothing = self.recipe(params).label_smoothing
-        return functional.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
+        first = outputs[0] if isinstance(outputs, tuple) else outputs
+        return batch.task.loss(first, batch.targets, self.recipe(params))
 
     def penalty(self, model: Backbone, params: Params) -> Tensor | None:
         """A regularizer added to the loss of every batch, a scalar; None by default."""
@@ -140,17 +121,6 @@ class Strategy(abc.ABC):
         """
         self.prepare(model, params)
         self.finish(model, params)
-
-
-@dataclass(frozen=True, slots=True)
-class LinearRecipe:
-    """How to train one linear head on stored features (AdamW, cosine schedule, full epochs)."""
-
-    learning_rate: float
-    weight_decay: float = 0.0
-    label_smoothing: float = 0.0
-    dropout: float = 0.0
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

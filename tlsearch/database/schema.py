@@ -15,7 +15,7 @@ from tlsearch.database.engine import Database, parse
 from tlsearch.database.tables import Base
 from tlsearch.errors import DatabaseError
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every schema version there was, oldest first; the last is the one the code works with."""
 
 VERSION_TABLE = "tlsearch_alembic_version"

@@ -325,7 +325,7 @@ class Store:
     ) -> list[TrialRecord]:
         """The COMPLETE trials with the best finite values by the study's metric and direction.
 
-        Of equal values the one with fewer trainable parameters comes first, then the lower number.
+        Of equal values the smaller model comes first, then the lower number.
         """
         return self._database.read(
             partial(
@@ -371,6 +371,16 @@ class Store:
             studies.pin_model(connection, row.id, model)
 
         leases.fenced(self._database, lease, body)
+
+    def count_opening(self, lease: Lease, *, by: int = 1) -> int:
+        """Note that the test set is opened now; answers how often it has been, with this time.
+
+        Noted before it is done, so that a driver that dies in the midst of it has counted it. ``by=-1`` takes
+        it back where it stayed closed after all.
+        """
+        return leases.fenced(
+            self._database, lease, lambda connection, row: studies.count_opening(connection, row.id, by)
+        )
 
     def model(self, study: str) -> ModelRecord | None:
         """The study's model, or None while it has none."""

@@ -67,6 +67,7 @@ def new(
         "job": "",
         "cluster": "",
         "audit": {},
+        "test_openings": 0,
         **changes(spec=spec, plugins=plugins, versions=versions, priority=priority),
     }
 
@@ -145,6 +146,14 @@ def pin_model(connection: Connection, study_id: int, model: ModelRecord) -> None
     values = model_values(model)
     statement = upsert(connection, MODELS).values(study_id=study_id, **values)
     connection.execute(statement.on_conflict_do_update(index_elements=[MODELS.c.study_id], set_=values))
+
+
+def count_opening(connection: Connection, study_id: int, by: int) -> int:
+    """Add to a study's openings of its test set; answers the sum."""
+    counted = STUDIES.c.test_openings + by
+    connection.execute(update(STUDIES).where(STUDIES.c.id == study_id).values(test_openings=counted))
+    query = select(STUDIES.c.test_openings).where(STUDIES.c.id == study_id)
+    return int(connection.execute(query).scalar_one())
 
 
 def fix_items(connection: Connection, study_id: int, found: StudyItems) -> None:

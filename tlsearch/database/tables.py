@@ -122,7 +122,8 @@ class StudyRow(Base):
     when the first try did commit.
 
     ``request`` is what ``requested_by`` asks of the driver from elsewhere. ``parent`` is the study that
-    this one was forked from; ``job`` and ``cluster`` say where it ran last.
+    this one was forked from; ``job`` and ``cluster`` say where it ran last. ``test_openings`` counts how
+    often models were scored on the test set.
     """
 
     __tablename__ = "studies"
@@ -160,6 +161,7 @@ class StudyRow(Base):
     job: Mapped[str]
     cluster: Mapped[str]
     audit: Mapped[dict[str, Any]]
+    test_openings: Mapped[int]
 
 
 class ItemsRow(Base):

@@ -2,53 +2,34 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
-import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
+from tlsearch import walk
 from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, Samples
 from tlsearch.errors import DataError
+from tlsearch.names import class_name, printable, split_of
 
-IGNORED_SUFFIXES = frozenset(
-    {
-        *(".txt", ".csv", ".tsv", ".json", ".jsonl", ".md", ".rst", ".xml", ".html", ".htm", ".pdf", ".log"),
-        *(".yaml", ".yml", ".toml", ".ini", ".cfg", ".db", ".sqlite", ".parquet", ".mat", ".npy", ".npz"),
-        *(
-            ".zip",
-            ".tar",
-            ".gz",
-            ".tgz",
-            ".7z",
-            ".rar",
-            ".py",
-            ".sh",
-            ".ipynb",
-            ".pkl",
-            ".h5",
-            ".md5",
-            ".lnk",
-        ),
-    }
-)
-"""Endings of what lies beside images. All other files are taken: a wrong ending doesn't spoil an image."""
-
-IGNORED_NAMES = frozenset({"readme", "license", "licence", "copying", "sha256sums", "md5sums", "__macosx"})
-
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _LAYOUT = "Right is one folder per class with its images inside, or train/, val/ and test/ of such folders."
+_SAY = "`splits: false` in the data section takes every folder as a class."
 
 
 class FolderOptions(DatasetOptions):
-    """Where the folders are."""
+    """Where the folders are.
+
+    Attributes:
+        path: of the folder.
+        splits: whether folders called like splits (train, Testing, dev, ...) are splits. Found out by how the
+            folders stand where it is left out; false takes them as classes.
+    """
 
     path: Annotated[Path, Field(strict=False)]
+    splits: bool | None = None
 
 
 class Folder(DatasetSource[FolderOptions]):
@@ -59,24 +40,19 @@ class Folder(DatasetSource[FolderOptions]):
     def load(self, options: FolderOptions) -> Samples:
         """List the images of all class folders, at any depth.
 
-        ``train/``, ``val/`` (or ``valid/``, ``validation/``) and ``test/`` are splits where ``train/`` has
-        folders of its own and nothing speaks against it; ``val/`` and ``test/`` may be missing.
+        Folders called like splits, in any case (train, Training, val, valid, dev, test, Testing, holdout),
+        are splits where the one for training has folders of its own; the others may be missing.
 
         Raises:
             DataError: no such folder, fewer than two classes, an empty class, classes that differ between
-                splits, or a class that is a link out of the folder.
+                splits, folders that may be splits as well as classes, or a class that is a link out of the
+                folder.
         """
         root = _root(options.path)
-        places = _split_folders(root)
         found = _Found(root)
+        places = {"": root} if options.splits is False else _places(root, found, sure=bool(options.splits))
         for split, place in places.items():
-            classes = _folders(place, root)
-            if len(classes) < 2 and split in ("", "train"):
-                raise DataError(
-                    f"{place} holds {_counted(list(classes))}; at least 2 are needed", hint=_LAYOUT
-                )
-            for name, folder in classes.items():
-                found.add(name, folder, split)
+            found.add_split(split, place)
         _same_classes({split: found.classes(split) for split in places}, places)
         return found.samples(has_splits=set(places) != {""})
 
@@ -88,19 +64,55 @@ class _Found:
     root: Path
     rows: list[tuple[bytes, str, str]] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    left: walk.Left = field(default_factory=walk.Left)
+    notes: list[str] = field(default_factory=list)
 
-    def add(self, label: str, folder: Path, split: str) -> None:
-        before = len(self.rows)
-        for path, reason in _walk(folder, self.root, ancestors=(_identity(folder),)):
-            name = path.relative_to(self.root)
-            if reason:
-                self.broken.append(f"{printable(name.as_posix())}: {reason}")
-            else:
-                self.rows.append((os.fsencode(name.as_posix()), label, split))
-        if len(self.rows) == before:
+    def add_split(self, split: str, place: Path) -> None:
+        folders = walk.folders(place, self.root)
+        names: dict[str, list[str]] = {}
+        for name in folders:
+            names.setdefault(class_name(os.fsdecode(os.fsencode(name))), []).append(name)
+        if len(names) < 2 and split in ("", "train"):
             raise DataError(
-                f"class folder {folder} holds no image", hint="Put images in it, or remove the folder."
+                f"{place} holds {_counted(list(folders))}; at least 2 are needed",
+                hint=_inner(folders, self.root) or _LAYOUT,
             )
+        for label, spellings in names.items():
+            if len(spellings) > 1:
+                self.notes.append(f'{len(spellings)} folders are spelt alike and are one class: "{label}"')
+            self._add(label, [folders[name] for name in spellings], split)
+        self.count_strays(place)
+
+    def count_strays(self, place: Path) -> None:
+        """Files right in a place where folders are expected."""
+        for entry in walk.entries(place):
+            if not entry.is_dir():
+                name = Path(entry.path).relative_to(self.root).as_posix()
+                self.left.add(walk.beside(entry.name) or "beside the class folders", name)
+
+    def _add(self, label: str, folders: list[Path], split: str) -> None:
+        rows, broken = len(self.rows), len(self.broken)
+        for folder in folders:
+            for path, reason in walk.files(folder, self.root, self.left):
+                name = path.relative_to(self.root)
+                if reason:
+                    self.broken.append(f"{printable(name.as_posix())}: {reason}")
+                else:
+                    self.rows.append((os.fsencode(name.as_posix()), label, split))
+        if len(self.rows) > rows:
+            return
+        where = printable(str(folders[0]))
+        if refused := self.broken[broken:]:
+            links = any("leads out" in line for line in refused)
+            raise DataError(
+                f"class folder {where} holds no image that can be taken, of {len(refused)}: {refused[0]}",
+                hint="Links must not leave the data's folder: copy the files themselves (cp -rL)."
+                if links
+                else "Put images in it, or remove the folder.",
+            )
+        raise DataError(
+            f"class folder {where} holds no image", hint="Put images in it, or remove the folder."
+        )
 
     def classes(self, split: str) -> set[str]:
         return {label for _, label, where in self.rows if where == split}
@@ -112,39 +124,12 @@ class _Found:
         return Samples(
             items=[self.root / os.fsdecode(name) for name, _, _ in rows],
             labels=[index[label] for _, label, _ in rows],
-            classes=tuple(printable(label) for label in classes),
+            classes=tuple(classes),
             names=[printable(os.fsdecode(name)) for name, _, _ in rows],
             splits=[split for _, _, split in rows] if has_splits else None,
             broken=tuple(sorted(self.broken)),
+            notes=(*self.notes, *self.left.told()),
         )
-
-
-def printable(name: str) -> str:
-    """A file name as one that can be printed and stored: valid UTF-8, no orders to a terminal."""
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(ascii(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in text)
-
-
-def refusal(path: Path, root: Path) -> str | None:
-    """Why a path can't be taken as a file of the data set: a reason, or None where it can.
-
-    Args:
-        path: absolute; links in it are followed.
-        root: the folder that it must not leave, with all links resolved.
-    """
-    try:
-        real = path.resolve(strict=True)
-        mode = real.stat().st_mode
-    except FileNotFoundError:
-        return "a link to nothing" if path.is_symlink() else "no such file"
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop, up to Python 3.12
-        loop = isinstance(error, RuntimeError) or getattr(error, "errno", None) == errno.ELOOP
-        return "a loop of links" if loop else f"can't be read ({getattr(error, 'strerror', None) or error})"
-    if not real.is_relative_to(root):
-        return f"leads out of {root}"
-    if stat.S_ISDIR(mode):
-        return "a directory, not a file"
-    return None if stat.S_ISREG(mode) else "a FIFO, socket or device, not a file"
 
 
 def _root(path: Path) -> Path:
@@ -157,76 +142,85 @@ def _root(path: Path) -> Path:
     return root
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
-    """Split to folder; the one key ``""`` where there are class folders at once."""
-    folders = _folders(root, root)
-    splits = {name: folder for name, folder in folders.items() if name in _SPLITS}
-    others = sorted(set(folders) - set(splits))
-    if "train" not in splits or not _folders(splits["train"], root):
-        if splits and not others and "train" not in splits:
-            raise DataError(f"{root} has {_counted(list(splits))} but no train/", hint=_LAYOUT)
+def _places(root: Path, found: _Found, *, sure: bool) -> dict[str, Path]:
+    """Split to folder; the one key ``""`` where there are class folders at once.
+
+    Args:
+        root: of the data.
+        found: told what was understood, and what is left out.
+        sure: the user says that there are splits.
+    """
+    folders = walk.folders(root, root)
+    named = {name: split for name in folders if (split := split_of(name)) is not None}
+    others = {name: folder for name, folder in folders.items() if name not in named}
+    deep = [name for name, split in named.items() if split == "train" and walk.folders(folders[name], root)]
+    if sure and not deep:
+        raise DataError(f"{root} has no train/ with class folders in it", hint=_LAYOUT)
+    if not deep:
+        _refuse_unclear(root, list(named), list(others))
+        _no_splits_inside(root, folders)
+        if named:
+            found.notes.append(f'the folder "{next(iter(named))}" is taken as a class, not as a split')
         return {"": root}
-    if others and len(splits) == 1:  # could be a class called "train"
+    full = {name: folder for name, folder in others.items() if walk.holds_items(folder, root)}
+    if full and len(named) == 1 and not sure:  # could be a class called "train"
         raise DataError(
-            f"{root} has train/ with folders in it, beside {_counted(others)}: splits or classes?",
-            hint=_LAYOUT,
+            f"{root} has {deep[0]}/ with folders in it, beside {_counted(list(full))}: splits or classes?",
+            hint=f"{_SAY} `splits: true` leaves out all but {deep[0]}/.",
         )
-    names = [_SPLITS[name] for name in splits]
-    if len(set(names)) < len(names):
-        raise DataError(f"{root} has more than one validation folder: {_counted(list(splits))}", hint=_LAYOUT)
-    return {_SPLITS[name]: folder for name, folder in splits.items()}
-
-
-def _folders(place: Path, root: Path) -> dict[str, Path]:
-    """The folders right in a place, by name. One that is a link out of the root is an error here."""
-    found = {}
-    for entry in _entries(place):
-        if not entry.is_dir():
-            continue
-        if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
-            raise DataError(
-                f"{entry.path} is a link that leaves {root}", hint="Put the folder itself in its place."
+    for name, folder in others.items():
+        found.left.add("in folders beside the splits", f"{name}/", walk.count_files(folder))
+    places: dict[str, Path] = {}
+    for name, split in named.items():
+        if split in places:
+            kind = {"train": "training", "val": "validation", "test": "test"}[split]
+            raise DataError(f"{root} has more than one {kind} folder: {_counted(list(named))}", hint=_LAYOUT)
+        if walk.folders(folders[name], root):
+            places[split] = folders[name]
+        else:  # pictures that nobody has labelled, most often
+            found.left.add(
+                "in a split without class folders", f"{name}/", max(1, walk.count_files(folders[name]))
             )
-        found[entry.name] = Path(entry.path)
-    return found
+    found.count_strays(root)
+    told = [f"{place.name}/ is {split}" for split, place in places.items() if place.name != split]
+    found.notes += [f"understood as splits: {', '.join(told)}"] if told else []
+    return places
 
 
-def _walk(folder: Path, root: Path, *, ancestors: tuple[tuple[int, int], ...]) -> Iterator[tuple[Path, str]]:
-    """Every file below a folder, with the reason why it can't be taken, or an empty one."""
-    for entry in _entries(folder):
-        path = Path(entry.path)
-        if entry.is_symlink():
-            reason = refusal(path, root) or ""
-            if not reason.startswith("a directory"):
-                yield path, reason
-            elif _identity(path) in ancestors:
-                yield path, "a loop of links"
-            else:
-                yield from _walk(path, root, ancestors=(*ancestors, _identity(path)))
-        elif entry.is_dir():
-            yield from _walk(path, root, ancestors=(*ancestors, _identity(path)))
-        elif entry.is_file():
-            yield path, ""
-        else:
-            yield path, "a FIFO, socket or device, not a file"
+def _refuse_unclear(root: Path, named: list[str], others: list[str]) -> None:
+    """Refuse folders called like splits, none for training with classes, unless they must be classes."""
+    kinds = {split_of(name) for name in named}
+    if not named or (kinds == {"train"} and others):  # a train is also what runs on rails
+        return
+    if others:
+        raise DataError(
+            f"{root} has {_counted(named)} beside {_counted(others)}: splits or classes?",
+            hint=f"{_LAYOUT} {_SAY}",
+        )
+    if "train" in kinds:
+        raise DataError(
+            f"{root} has {_counted(named)} without class folders in them", hint=f"{_LAYOUT} {_SAY}"
+        )
+    raise DataError(f"{root} has {_counted(named)} but no train/", hint=f"{_LAYOUT} {_SAY}")
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not _ignored(entry.name)]
-    except OSError as error:
-        raise DataError(f"folder {folder} can't be read ({error.strerror})") from error
+def _no_splits_inside(root: Path, folders: Mapping[str, Path]) -> None:
+    """Refuse splits that stand below the classes: mixed, a score on them would be of what was trained on."""
+    inside = [{split_of(inner) for inner in walk.folders(folder, root)} for folder in folders.values()]
+    if len(inside) > 1 and all("train" in splits and splits & {"val", "test"} for splits in inside):
+        raise DataError(
+            f"{root}: its class folders hold splits of their own, which would be mixed",
+            hint=f"Put the splits above the classes: train/CLASS/, test/CLASS/. {_SAY}",
+        )
 
 
-def _ignored(name: str) -> bool:
-    stem, suffix = os.path.splitext(name.lower())
-    return name.startswith(".") or suffix in IGNORED_SUFFIXES or stem in IGNORED_NAMES
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
+def _inner(folders: Mapping[str, Path], root: Path) -> str | None:
+    """Where to point at instead, where the classes are one folder deeper."""
+    if len(folders) != 1:
+        return None
+    (only,) = folders.values()
+    inside = walk.folders(only, root)
+    return f"Did you mean {only}? It holds {_counted(list(inside))}." if len(inside) > 1 else None
 
 
 def _same_classes(classes: Mapping[str, set[str]], places: Mapping[str, Path]) -> None:

@@ -9,13 +9,15 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, Samples
-from tlsearch.datasets.folder import printable, refusal
+from tlsearch.contracts.dataset import SPLITS, DatasetOptions, DatasetSource, Samples
 from tlsearch.errors import DataError, did_you_mean
+from tlsearch.names import printable, split_of
+from tlsearch.walk import refusal
 
 DataPath = Annotated[Path, Field(strict=False)]
 
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val", "test": "test"}
+
+_NO_SPLIT = "Set split_column: null if the column means something else."
 
 
 class RowOptions(DatasetOptions):
@@ -156,11 +158,11 @@ def samples_of(
 
 
 def _split(value: str, row: int, table: Path) -> str:
-    split = _SPLITS.get(value.lower())
+    split = split_of(value)
     if split is None:
         raise DataError(
             f'{table}, row {row}: split is "{value}"; right are train, val and test',
-            hint=did_you_mean(value.lower(), _SPLITS) or None,
+            hint=f"{did_you_mean(value.lower(), SPLITS)} {_NO_SPLIT}".strip(),
         )
     return split
 

@@ -7,12 +7,11 @@ weights' file, whose header names that of the description: who pins the first ha
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,63 +24,43 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tlsearch import artifacts, registry
-from tlsearch.contracts import Backbone, InputSpec
+from tlsearch.contracts import Backbone, InputSpec, TargetSpec, Task
 from tlsearch.contracts.combination import structure_of
 from tlsearch.errors import BundleError, DataError, TlsearchError, UnknownNameError
 from tlsearch.files import flush_folder, sha256_of, write_durably
 from tlsearch.models import stored
 from tlsearch.models.calibration import temperature_of
-from tlsearch.models.rebuild import rebuild
-from tlsearch.records import Artifact, Params
+from tlsearch.models.ensemble import Ensemble, joined, separated
+from tlsearch.models.manifest import (
+    DESCRIPTION,
+    FORMAT,
+    MANIFEST,
+    WEIGHTS,
+    Manifest,
+    digest_of,
+    read_manifest,
+)
+from tlsearch.models.rebuild import packages_of, restored
+from tlsearch.records import Artifact
 
-FORMAT = 2
-WEIGHTS = "model.safetensors"
-MANIFEST = "bundle.json"
-DESCRIPTION = "tlsearch.description"
-"""Where the header of the weights has the checksum of `MANIFEST`."""
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "WEIGHTS",
+    "Manifest",
+    "Model",
+    "Prediction",
+    "check",
+    "digest_of",
+    "load",
+    "read_manifest",
+    "write",
+]
+
+TASK = "classification"
+"""Of bundles that name none."""
 BATCH = 64
-
-_KINDS: Mapping[str, Any] = {
-    "classes": list,
-    "backbone": str,
-    "image_size": int | None,
-    "inputs": dict,
-    "strategy": str,
-    "params": dict,
-    "sha256": str,
-    "bytes": int,
-    "metrics": dict,
-    "provenance": dict,
-    "calibration": dict,
-}
-"""What JSON may hold in the fields of a `Manifest`."""
-_ADDED: Mapping[str, Any] = {"calibration": {}}
-"""Fields that earlier versions didn't write, and what they mean where they are missing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What ``bundle.json`` says.
-
-    ``metrics`` maps ``val`` and ``test`` to metric names and values; ``provenance`` is for people and
-    programs that ask where a model came from (study, trial, seed, data fingerprint, versions).
-    ``calibration`` is a `Calibration`'s JSON, empty where none was fitted. ``digest`` is the SHA-256 of the
-    whole description but for what it says of the weights' file.
-    """
-
-    format: int
-    classes: tuple[str, ...]
-    backbone: str
-    image_size: int | None
-    inputs: Mapping[str, Any]
-    strategy: str
-    params: Params
-    sha256: str
-    bytes: int
-    metrics: Mapping[str, Mapping[str, float]]
-    provenance: Mapping[str, Any]
-    calibration: Mapping[str, Any]
-    digest: str
+Network = Backbone | Ensemble
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +80,7 @@ class Model:
     A ``str`` is the path of an image.
     """
 
-    def __init__(self, network: Backbone, inputs: InputSpec, manifest: Manifest, folder: Path) -> None:
+    def __init__(self, network: Network, inputs: InputSpec, manifest: Manifest, folder: Path) -> None:
         self.network = network
         self.inputs = inputs
         self.manifest = manifest
@@ -111,6 +90,16 @@ class Model:
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the probabilities."""
         return self.manifest.classes
+
+    @property
+    def task(self) -> Task:
+        """What it was trained for."""
+        return registry.task(TASK)
+
+    @property
+    def target_spec(self) -> TargetSpec:
+        """What it puts out."""
+        return TargetSpec(self.classes)
 
     @property
     def temperature(self) -> float:
@@ -141,11 +130,16 @@ class Model:
         """The most probable class of each raw item."""
         return [self.classes[index] for index in self.logits(items).argmax(axis=1)]
 
-    def readable(self, items: Sequence[object]) -> tuple[list[int], NDArray[np.float32], dict[int, str]]:
-        """Positions of the items that can be read, their logits, and what is wrong with the others."""
+    def readable(
+        self, items: Sequence[object], network: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[list[int], NDArray[np.float32], dict[int, str]]:
+        """Positions of the items that can be read, their logits, and what is wrong with the others.
+
+        Another ``network`` in the place of the model's own may put out whatever has a row for each item.
+        """
         kept: list[int] = []
         errors: dict[int, str] = {}
-        parts = [np.zeros((0, len(self.classes)), np.float32)]
+        parts: list[NDArray[np.float32]] = []
         for start, batch in _batches(items):
             encoded: list[NDArray[Any]] = []
             for position, item in enumerate(batch, start):
@@ -155,8 +149,9 @@ class Model:
                 except DataError as error:
                     errors[position] = error.message
             if encoded:
-                parts.append(self.forward(np.stack(encoded)))
-        return kept, np.concatenate(parts), errors
+                parts.append(self.forward(np.stack(encoded), network))
+        nothing = np.zeros((0, len(self.classes)), np.float32)
+        return kept, np.concatenate(parts) if parts else nothing, errors
 
     def describe(self, items: Sequence[object], names: Sequence[str] | None = None) -> Iterator[Prediction]:
         """A `Prediction` for each item, in order; a broken one gets its error and ends nothing.
@@ -189,20 +184,24 @@ class Model:
         by_name = isinstance(item, str) and self.inputs.modality == "image"
         return self.inputs.encode(Path(str(item)) if by_name else item)
 
-    def forward(self, encoded: NDArray[Any]) -> NDArray[np.float32]:
+    def forward(
+        self, encoded: NDArray[Any], network: Callable[[Tensor], Tensor] | None = None
+    ) -> NDArray[np.float32]:
         """Logits (N, classes) of encoded items (N, *shape)."""
         device = next(self.network.parameters()).device
         with torch.inference_mode():
-            logits = self.network(self.inputs.to_model(torch.from_numpy(encoded).to(device)))
+            logits = (network or self.network)(self.inputs.to_model(torch.from_numpy(encoded).to(device)))
         return np.asarray(logits.float().cpu().numpy(), dtype=np.float32)
 
 
-def write(place: str | Path, *, network: Backbone, manifest: Mapping[str, Any]) -> Artifact:
+def write(
+    place: str | Path, *, network: Backbone | Sequence[Backbone], manifest: Mapping[str, Any]
+) -> Artifact:
     """Write a bundle: whole or not at all, flushed to disk; an older one at the same place is replaced.
 
     Args:
         place: where it goes: a folder, or the URL of a place in a store.
-        network: the finished model.
+        network: the finished model, or the members whose probabilities it averages.
         manifest: the fields of `Manifest` that aren't known from the network.
 
     Returns:
@@ -216,15 +215,21 @@ def write(place: str | Path, *, network: Backbone, manifest: Mapping[str, Any]) 
     folder = Path(place)
     draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.draft")
     draft.mkdir(parents=True)
+    members = [network] if isinstance(network, Backbone) else list(network)
+    states = [member.state_dict() for member in members]
+    info = members[0].info
     try:
         # Tensors that share memory can't be written as they are; equal copies can.
         state = {
-            name: tensor.detach().cpu().contiguous().clone() for name, tensor in network.state_dict().items()
+            name: tensor.detach().cpu().contiguous().clone()
+            for name, tensor in (states[0] if len(states) == 1 else joined(states)).items()
         }
         described = {
             "format": FORMAT,
-            "backbone": network.info.name,
-            "inputs": dict(network.info.inputs.to_json()),
+            "backbone": info.name,
+            "inputs": dict(info.inputs.to_json()),
+            "architecture": dict(info.architecture),
+            "members": len(members),
             **manifest,
         }
         vouching = {DESCRIPTION: digest_of(described)}
@@ -245,6 +250,8 @@ def write(place: str | Path, *, network: Backbone, manifest: Mapping[str, Any]) 
 
 def load(place: str | Path, *, device: str = "cpu") -> Model:
     """Load a bundle after checking that it is what was written.
+
+    Its two files are all that is read, and no hub is asked: a description may be anybody's.
 
     Raises:
         BundleError: something is missing, changed, or not a bundle.
@@ -305,31 +312,32 @@ def _here(place: str | Path) -> Path:
     return Path(place)
 
 
-def digest_of(document: Mapping[str, Any]) -> str:
-    """SHA-256 of a description, whatever its layout, without what it says of the weights' file."""
-    plain = json.loads(json.dumps(dict(document)))
-    said = {key: value for key, value in plain.items() if key not in ("sha256", "bytes")}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> Backbone:
+def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> Network:
     try:
-        return rebuild(
-            backbone=manifest.backbone,
-            weights="random",
-            image_size=manifest.image_size,
-            strategy=manifest.strategy,
-            params=manifest.params,
-            classes=len(manifest.classes),
-            state=state,
-            complete=True,
-        )
+        members = []
+        for own in separated(state, manifest.members) if manifest.members > 1 else [state]:
+            pretrained = registry.structure(
+                manifest.backbone, image_size=manifest.image_size, architecture=manifest.architecture
+            )
+            members.append(
+                restored(
+                    pretrained,
+                    strategy=manifest.strategy,
+                    params=manifest.params,
+                    classes=len(manifest.classes),
+                    state=own,
+                    complete=True,
+                )
+            )
+        if len(members) == 1 and not manifest.flips:
+            return members[0]
+        return Ensemble(members, flips=manifest.flips)
     except UnknownNameError as error:
         family = manifest.backbone.partition("/")[0]
         structure, _ = structure_of(manifest.strategy, manifest.params)
         needed = {structure: registry.STRATEGIES, family: registry.BACKBONES}
         missing = [name for name, group in needed.items() if name not in registry.installed(group)]
-        packages = _packages(manifest.provenance, missing or needed)
+        packages = packages_of(manifest.provenance, missing or needed)
         hint = f"{folder} was made with {', '.join(packages)}: install it." if packages else error.hint
         raise UnknownNameError(error.message, hint=hint) from None
     except TlsearchError:
@@ -339,56 +347,6 @@ def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> B
             f"The model of {folder} can't be rebuilt: {type(error).__name__}: {error}",
             hint=f"{MANIFEST} may be damaged, or a plugin may have changed since.",
         ) from error
-
-
-def _packages(provenance: Mapping[str, Any], names: Collection[str]) -> list[str]:
-    """Distributions, with versions, that the plugins of these names came from when the model was made."""
-    plugins = provenance.get("plugins")
-    return sorted(
-        {
-            f"{plugin.get('distribution')} {plugin.get('version')}"
-            for plugin in (plugins if isinstance(plugins, list) else [])
-            if isinstance(plugin, dict) and plugin.get("name") in names
-        }
-    )
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """What a bundle says of itself; the weights are not read.
-
-    Raises:
-        BundleError: it isn't a bundle, or one of a newer format.
-    """
-    path = folder / MANIFEST
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        version = document["format"]
-        if version != FORMAT:
-            raise BundleError(
-                f"{path} has format {version}; this tlsearch reads format {FORMAT}.",
-                hint="Install the tlsearch that wrote it, or a newer one.",
-            )
-        known = {"format": version, "digest": digest_of(document)}
-        for name, kind in _KINDS.items():
-            known[name] = document.get(name, _ADDED[name]) if name in _ADDED else document[name]
-            if not isinstance(known[name], kind) or isinstance(known[name], bool):
-                raise TypeError(f"{name} can't be {known[name]!r}")
-        known["classes"] = tuple(str(name) for name in known["classes"])
-        if not known["classes"]:
-            raise ValueError("there are no classes")
-        known["inputs"] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in known["inputs"].items()
-        }
-        temperature_of(known["calibration"])
-        return Manifest(**known)
-    except FileNotFoundError:
-        raise BundleError(
-            f"{folder} is not a model bundle: it has no {MANIFEST}.",
-            hint="`tlsearch best STUDY` names the bundle of a study.",
-        ) from None
-    except (KeyError, TypeError, AttributeError, ValueError, OSError, RecursionError) as error:
-        raise BundleError(f"{path} is not a bundle's description: {error!r}") from None
 
 
 def _batches(items: Sequence[object]) -> Iterator[tuple[int, list[object]]]:

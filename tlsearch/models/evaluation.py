@@ -13,7 +13,6 @@ import torch
 from tlsearch import registry
 from tlsearch.contracts import DatasetSource, Samples
 from tlsearch.errors import DataError, did_you_mean
-from tlsearch.metrics import score
 from tlsearch.models.bundle import Model
 from tlsearch.models.calibration import expected_error
 
@@ -144,8 +143,10 @@ def score_samples(model: Model, samples: Samples, *, split: str | None = None) -
     return Evaluation(
         items=len(labels),
         metrics={
-            **score(predicted, actual),
-            "calibrated_log_loss": score(predicted / model.temperature, actual)["log_loss"],
+            **model.task.score(predicted, actual, model.target_spec),
+            "calibrated_log_loss": model.task.score(predicted / model.temperature, actual, model.target_spec)[
+                "log_loss"
+            ],
             "calibration_error": expected_error(told, actual),
         },
         per_class={

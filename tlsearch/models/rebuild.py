@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from tlsearch import registry
-from tlsearch.contracts import Backbone
+from tlsearch import artifacts, registry
+from tlsearch.contracts import Backbone, Pretrained
 from tlsearch.contracts.combination import structure_of
 from tlsearch.errors import BundleError
-from tlsearch.records import Params
+from tlsearch.records import Params, TrialRecord
 
 
 def rebuild(
@@ -26,11 +28,11 @@ def rebuild(
     state: Mapping[str, Tensor],
     complete: bool = False,
 ) -> Backbone:
-    """The finished model that ``state`` was saved from.
+    """The finished model of a trial, on the weights that the trial started from.
 
     Args:
         backbone: its whole name.
-        weights: what the trial started from; any, such as ``random``, where ``state`` is complete.
+        weights: what the trial started from.
         image_size: as the study's data section had it.
         strategy: name of the strategy that prepared it, or of the combination that it came from.
         params: the trial's.
@@ -40,16 +42,72 @@ def rebuild(
 
     Raises:
         UnknownNameError: the plugin of the backbone or strategy isn't installed.
+        WeightsError: the weights can't be had.
         BundleError: the tensors don't fit the structure.
+    """
+    pretrained = registry.backbone(backbone, weights=weights, image_size=image_size)
+    return restored(
+        pretrained, strategy=strategy, params=params, classes=classes, state=state, complete=complete
+    )
+
+
+def restored(
+    pretrained: Pretrained,
+    *,
+    strategy: str,
+    params: Params,
+    classes: int,
+    state: Mapping[str, Tensor],
+    complete: bool,
+) -> Backbone:
+    """The finished model that ``state`` was saved from; arguments and errors are those of `rebuild`.
+
+    ``pretrained`` may be a mere structure where ``state`` is complete.
     """
     strategy, params = structure_of(strategy, params)
     plugin = registry.strategy(strategy)
-    pretrained = registry.backbone(backbone, weights=weights, image_size=image_size)
     model = Backbone(pretrained, classes=classes)
     plugin.restore(model, params)
     model.release_source()
     fill(model, state, complete=complete)
     return model.eval().requires_grad_(False)
+
+
+def packages_of(provenance: Mapping[str, Any], names: Collection[str]) -> list[str]:
+    """Distributions, with versions, that the plugins of these names came from when the model was made."""
+    plugins = provenance.get("plugins")
+    return sorted(
+        {
+            f"{plugin.get('distribution')} {plugin.get('version')}"
+            for plugin in (plugins if isinstance(plugins, list) else [])
+            if isinstance(plugin, dict) and plugin.get("name") in names
+        }
+    )
+
+
+def of_trial(trial: TrialRecord, *, weights: str, image_size: int | None, classes: int) -> Backbone:
+    """The finished model of a trial whose weights are kept.
+
+    Args:
+        trial: complete.
+        weights: what it started from.
+        image_size: as the study's data section had it.
+        classes: of the target.
+
+    Raises:
+        OSError: the weights are gone, or not what was written.
+    """
+    if trial.artifact is None:
+        raise FileNotFoundError(f"the weights of trial {trial.number} are gone")
+    return rebuild(
+        backbone=trial.backbone,
+        weights=weights,
+        image_size=image_size,
+        strategy=trial.strategy,
+        params=trial.params,
+        classes=classes,
+        state=load_file(artifacts.get(trial.artifact.uri, sha256=trial.artifact.sha256)),
+    )
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], *, complete: bool) -> None:

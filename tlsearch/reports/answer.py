@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tlsearch.records import TrialRecord
+from tlsearch.records import HANDED_OUT, TrialRecord
 from tlsearch.reports.evidence import Evidence
 from tlsearch.reports.intervals import Interval, over_seeds, wilson
-from tlsearch.search.finish import Finalist
+from tlsearch.reports.words import made_of
+from tlsearch.search.finalists import Finalist
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,9 @@ class Answer:
         mean: of these.
         error: its standard error.
         seed_interval: of the mean; None for a single seed.
+        expected: what the mean is expected to be on other items: drawn towards the other finalists'.
+        expected_interval: of that, as a share of right answers among the validation items.
+        made_of: what the model that is handed out consists of, as a sentence; empty without one.
         runner_up: the next of the finalists.
         tied: whether the two means are within two standard errors of their difference.
         worker_seconds: work of all trials.
@@ -45,6 +49,9 @@ class Answer:
     mean: float | None
     error: float | None
     seed_interval: Interval | None
+    expected: float | None
+    expected_interval: Interval | None
+    made_of: str
     runner_up: Finalist | None
     tied: bool
     worker_seconds: float
@@ -61,6 +68,12 @@ class Answer:
     def scale(self, share: float) -> float:
         """Percent of that bar."""
         return round(100 * (share - self.scale_from) / (1 - self.scale_from), 2)
+
+
+def _among_items(finalist: Finalist) -> Interval | None:
+    """Where values are shares of right answers, or like them."""
+    share, items = finalist.expected, finalist.items
+    return wilson(share * items, items) if finalist.repeated and share is not None and items else None
 
 
 def answer(evidence: Evidence) -> Answer:
@@ -82,6 +95,9 @@ def answer(evidence: Evidence) -> Answer:
         mean=first.mean if first else None,
         error=first.error if first else None,
         seed_interval=over_seeds(first.values) if first else None,
+        expected=first.expected if first else None,
+        expected_interval=_among_items(first) if first else None,
+        made_of=made_of(model.metrics.get(HANDED_OUT, {})) if model is not None else "",
         runner_up=second,
         tied=first is not None
         and second is not None

@@ -17,7 +17,7 @@ from tlsearch.records import (
     TrialRole,
     TrialState,
 )
-from tlsearch.search.finish import Finalist, ranked
+from tlsearch.search.finalists import Finalist, ranked
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +96,14 @@ def gather(store: Store, study: str, *, finalists: int = 5) -> Evidence:
     combined = [trial for trial in leading if members_of(trial.params)]
     plain = [trial for trial in leading if trial not in combined]
     minimize = record.direction == "minimize"
-    order = ranked(plain, confirmed, minimize=minimize, combined=combined) if plain else []
+    dataset = store.dataset(record.fingerprint)
+    items = dataset.counts.get("val", 0)
+    order = ranked(plain, confirmed, minimize=minimize, combined=combined, items=items) if plain else []
     if model is not None:  # the promoted one first, whatever was tried since
         order.sort(key=lambda finalist: finalist.trial.number != model.trial)
     return Evidence(
         study=record,
-        dataset=store.dataset(record.fingerprint),
+        dataset=dataset,
         trials=trials,
         curves=store.curves(study),
         model=model,

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from tlsearch import registry
 from tlsearch.errors import BundleError, DataError, TlsearchError
 from tlsearch.models import bundle
-from tlsearch.records import ModelRecord, StudyItems, StudyRecord
-from tlsearch.spec import parse
+from tlsearch.models.rebuild import of_trial
+from tlsearch.records import ModelRecord, StudyItems, StudyRecord, TrialRecord
+from tlsearch.spec import StudySpec, parse
 from tlsearch.training import sources
 from tlsearch.training.items import as_split, located
 
@@ -99,12 +100,17 @@ class Examination:
         return int(self.confusion.trace())
 
 
-def examine(record: StudyRecord, model: ModelRecord, items: StudyItems | None) -> Examination:
+def examine(
+    record: StudyRecord, model: ModelRecord, items: StudyItems | None, *, winner: TrialRecord | None = None
+) -> Examination:
     """Run the model over the validation split, from the raw items.
+
+    A model that has learned from that split would be told too good: the search's winner is run, which hasn't.
 
     Args:
         record: the study.
         model: its model.
+        winner: the trial that the model was refitted from.
         items: of the study; None where an older version began it, and the split is made once more.
 
     Raises:
@@ -116,7 +122,10 @@ def examine(record: StudyRecord, model: ModelRecord, items: StudyItems | None) -
     loaded = bundle.load(model.uri)
     if loaded.manifest.sha256 != model.sha256:
         raise BundleError(f"{model.uri} holds another model than the one recorded.")
-    listed = sources.listing(spec.data)
+    latency = _milliseconds(loaded.network, loaded.inputs)
+    if "val" in loaded.manifest.trained_on:
+        loaded = _unrefitted(loaded, winner, spec)
+    listed = sources.listing(spec.data, task=spec.task)
     items = items or as_split(listed, record)
     chosen = located(items, listed, "val")
     raw, labels = listed.samples.items, np.asarray(listed.samples.labels)
@@ -144,8 +153,26 @@ def examine(record: StudyRecord, model: ModelRecord, items: StudyItems | None) -
             for row in _telling(shares_of, actual, predicted)
         ),
         broken=len(chosen) - len(kept) + sum(items.splits[at] == "val" for at in items.aside),
-        latency_ms=_milliseconds(loaded.network, loaded.inputs),
+        latency_ms=latency,
     )
+
+
+def _unrefitted(model: bundle.Model, winner: TrialRecord | None, spec: StudySpec) -> bundle.Model:
+    """The winner as it was when it was chosen, in the place of the model that was refitted from it."""
+    try:
+        if winner is None:
+            raise FileNotFoundError("the trial isn't known")
+        network = of_trial(
+            winner,
+            weights=next(b.weights for b in spec.backbones if b.name == winner.backbone),
+            image_size=spec.data.image_size,
+            classes=len(model.classes),
+        )
+    except OSError as error:
+        raise DataError(
+            f"the model has learned from the validation split, and of the trial that won on it {error}"
+        ) from error
+    return bundle.Model(network, model.inputs, model.manifest, model.folder)
 
 
 def backbone_latency(name: str, *, image_size: int | None) -> float | None:

@@ -81,7 +81,9 @@ def look(evidence: Evidence, *, say: Say) -> Looked:
     else:
         say("looking at the model on the validation split ...")
         try:
-            found = examination.examine(evidence.study, evidence.model, evidence.items)
+            found = examination.examine(
+                evidence.study, evidence.model, evidence.items, winner=evidence.winner
+            )
         except (TlsearchError, OSError) as error:
             why = getattr(error, "message", str(error))
     leaders = sorted(

@@ -189,6 +189,10 @@ class Studies:
         backbone: str | None,
         max_params: int | None,
     ) -> TrialRecord | None:
+        # Torch comes with these, and few ask.
+        from tlsearch.spec import parse
+        from tlsearch.training.objective import task_of
+
         trials = self.store.trials(
             record.name,
             states=[TrialState.COMPLETE],
@@ -206,8 +210,10 @@ class Studies:
             for trial in trials
             if metric in trial.metrics and (max_params is None or trial.costs.total_parameters <= max_params)
         ]
-        sign = 1 if metric == "log_loss" else -1
-        return min(candidates, key=lambda trial: (sign * trial.metrics[metric], trial.number), default=None)
+        if not candidates:
+            return None
+        signed = task_of(parse(record.spec)).metric(metric).signed
+        return min(candidates, key=lambda trial: (-signed(trial.metrics[metric]), trial.number))
 
 
 def to_json(value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tlsearch.records import TrialRecord
 
 SHARES = frozenset({"accuracy", "balanced_accuracy", "macro_f1"})
@@ -60,3 +62,20 @@ def shorten(text: str, limit: int = 28) -> str:
         return text
     half = (limit - 1) // 2
     return f"{text[:half]}…{text[-half:]}"
+
+
+def made_of(told: Mapping[str, float]) -> str:
+    """What a model is made of, and how often the study has opened its test set; empty for an older one."""
+    if not told:
+        return ""
+    members = int(told.get("members", 1))
+    if told.get("refitted"):
+        networks = f"{members} networks averaged" if members > 1 else "one network"
+        said = f"{networks}, trained anew on all items but the test split's"
+    else:
+        said = "the trial's own weights"
+    if told.get("flips"):
+        said += "; mirrored images too"
+    openings = int(told.get("test_openings", 0))
+    times = "once" if openings == 1 else f"{openings} times"
+    return f"{said}; test set opened {times}" if openings else said

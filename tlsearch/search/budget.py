@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from tlsearch.spec import BudgetSpec
 
 CONFIRM_SHARE = 0.2
-"""Share of the minutes that is kept for confirming the finalists."""
+"""Share of the minutes that is kept at least for confirming the finalists and refitting the winner."""
+MOST_KEPT = 0.5
+"""At most."""
 
 
 @dataclass
@@ -20,11 +22,13 @@ class Ledger:
         budget: as the study file has it.
         started: trials of the search that have been started, by this and earlier drivers.
         spent: seconds of earlier drivers.
+        after_search: seconds that confirming and refitting what leads now would take, as far as is known.
     """
 
     budget: BudgetSpec
     started: int
     spent: float
+    after_search: float = 0.0
     _since: float = field(default_factory=time.time)
 
     @property
@@ -48,7 +52,8 @@ class Ledger:
 
     @property
     def search_deadline(self) -> float:
-        """When the search must have ended, so that the finalists can be confirmed."""
+        """When the search must have ended, so that there is time for what comes after it."""
         if self.budget.minutes is None:
             return math.inf
-        return self.deadline - CONFIRM_SHARE * self.budget.minutes * 60
+        whole = self.budget.minutes * 60
+        return self.deadline - min(max(CONFIRM_SHARE * whole, self.after_search), MOST_KEPT * whole)

@@ -10,16 +10,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tlsearch import artifacts, registry
-from tlsearch.contracts import Combination, CombinationTask, Combined, HeadStrategy, Member, Score, State
+from tlsearch.contracts import (
+    Combination,
+    CombinationTask,
+    Combined,
+    HeadStrategy,
+    Member,
+    Score,
+    Scores,
+    State,
+)
 from tlsearch.contracts.combination import combined_params, members_of
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import TrialError
-from tlsearch.metrics import rank
-from tlsearch.records import EpochResult, Outcome, Params, Point, TrialRecord, TrialState
+from tlsearch.records import EpochResult, Outcome, Params, Point, TrialRecord, TrialRole, TrialState
 from tlsearch.search.kitchen import Kin, Kitchen, kindred
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.setup import Prepared, assign
 from tlsearch.training.failures import FAILURES, REASON_LENGTH
+from tlsearch.training.item_sets import reshuffles
 from tlsearch.training.trial import Assignment, Workbench
 
 PHASE = "combine the best"
@@ -69,6 +78,9 @@ class Combining:
     def __post_init__(self) -> None:
         self._metric = self.prepared.spec.objective.metric
 
+    def _rank(self, scores: Scores) -> Score:
+        return self.prepared.task.rank(scores, self._metric)
+
     def run(self, finalists: Sequence[TrialRecord]) -> list[TrialRecord]:
         """Offer fine-tuned trials to every combination, and record what comes of it.
 
@@ -114,12 +126,18 @@ class Combining:
             name for name, one in self.prepared.strategies.items() if not isinstance(one, HeadStrategy)
         }
         complete = self.store.trials(self.lease.study, states=[TrialState.COMPLETE])
-        able = [trial for trial in complete if trial.strategy in fine_tuned]
-        able.sort(key=lambda trial: rank(trial.metrics, self._metric), reverse=True)
+        able = [trial for trial in complete if trial.strategy in fine_tuned and self._is_comparable(trial)]
+        able.sort(key=lambda trial: self._rank(trial.metrics), reverse=True)
         numbers = {finalist.number for finalist in finalists}
         groups = kindred(able, bench)
         chosen = [kin for kin in groups if kin is groups[0] or numbers & {t.number for t in kin.trials}]
         return [Kin(kin.backbone, kin.trials[:MOST]) for kin in chosen]
+
+    def _is_comparable(self, trial: TrialRecord) -> bool:
+        """Whether a trial learned from none of the validation items that combinations are scored on."""
+        if trial.role is TrialRole.CONFIRM:
+            return not any(reshuffles(data) for data in self.prepared.data.values())
+        return trial.role is TrialRole.SEARCH
 
     def _made(self, name: str, plugin: Combination, kin: Kin, kitchen: Kitchen) -> _Made | None:
         def state_of(trial: TrialRecord) -> Callable[[], State]:
@@ -127,11 +145,11 @@ class Combining:
 
         def measured(state: State) -> Score:
             self._on_time()
-            return rank(kitchen.scores(state), self._metric)
+            return self._rank(kitchen.scores(state))
 
         members = {
             trial.number: Member(
-                trial.number, trial.strategy, trial.params, rank(trial.metrics, self._metric), state_of(trial)
+                trial.number, trial.strategy, trial.params, self._rank(trial.metrics), state_of(trial)
             )
             for trial in kin.trials
         }

@@ -18,21 +18,24 @@ from tlsearch.records import (
     Outcome,
     Point,
     TrialRecord,
+    TrialRole,
     TrialState,
 )
 from tlsearch.search.budget import Ledger
+from tlsearch.search.finalists import standing
 from tlsearch.search.loggers import Journal
 from tlsearch.search.progress import Best, Observer, Snapshot
 from tlsearch.search.turns import PointSource
 from tlsearch.spec import StudySpec
 from tlsearch.training import checkpoints
+from tlsearch.training.objective import metric_of
 
 RETRIES = 2
 """How often a point is given to another worker whose worker died."""
 
 
 class Driver:
-    """A `Desk`: every point that it hands out ends in the database with a state and a reason."""
+    """A `Dispatcher`: every point that it hands out ends in the database with a state and a reason."""
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Driver:
         self.store = store
         self.lease = lease
         self.spec = spec
+        self._metric = metric_of(spec)
         self.source = source
         self.ledger = ledger
         self.deadline = deadline
@@ -85,7 +89,7 @@ class Driver:
         self._open: dict[int, Point] = {}
         self._turn_of: dict[int, int] = {}
         self._last: dict[int, EpochResult] = {}
-        self._kept: dict[int, tuple[tuple[float, int, int], str]] = {}
+        self._kept: dict[int, tuple[tuple[float, float, int, int], str]] = {}
         self._trained: set[int] = set()
         self._deaths: dict[int, int] = {}
         self._waiting: deque[list[Point]] = deque()
@@ -93,7 +97,7 @@ class Driver:
             self._count(record.point, _outcome_of(record))
         self.done = len(finished)
 
-    # The desk
+    # The dispatcher
 
     def next_turn(self) -> list[Point] | None:
         """Points for a worker; empty while all workers are busy, None when it is over."""
@@ -252,12 +256,16 @@ class Driver:
         value = outcome.value
         if outcome.state is not TrialState.COMPLETE or value is None or not math.isfinite(value):
             return
+        if point.role is TrialRole.REFIT:  # scored on what it has learned from; all of its members stay
+            return
         if outcome.artifact is not None:
-            # In the order of `Store.best`, whose first are the finalists.
-            order = (
-                value if self.spec.objective.minimize else -value,
-                outcome.costs.trainable_parameters,
-                point.number,
+            # In the order of the finalists, whose weights must be there.
+            order = standing(
+                value,
+                outcome.metrics,
+                size=outcome.costs.total_parameters,
+                number=point.number,
+                minimize=self._metric.minimize,
             )
             self._kept[point.number] = (order, outcome.artifact.uri)
             if not self.heads(point.strategy):
@@ -273,7 +281,7 @@ class Driver:
             self.best = Best(point, outcome)
 
     def _better(self, value: float, other: float) -> bool:
-        return value < other if self.spec.objective.minimize else value > other
+        return value < other if self._metric.minimize else value > other
 
     def _keep_the_best(self) -> None:
         """Drop weights that can't win any more; `search.keep` best stay, the best one always.

@@ -78,7 +78,7 @@ def enter(store: Store, prepared: Prepared) -> StudyRecord:
             name=spec.study,
             spec=spec.to_json(),
             metric=spec.objective.metric,
-            direction="minimize" if spec.objective.minimize else "maximize",
+            direction=prepared.metric.direction,
             dataset=prepared.dataset,
             plugins=prepared.plugins,
             versions=prepared.versions,

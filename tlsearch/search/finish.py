@@ -1,29 +1,28 @@
-"""The end of a search: the best few are confirmed, the winner becomes a bundle that reproduces its score."""
+"""The end of a search: the winner reproduces its score, is refitted, and becomes the study's model."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import shutil
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from tlsearch import artifacts
-from tlsearch.contracts.combination import members_of
+from tlsearch.contracts import Backbone
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import BundleError, SearchError, VerificationError
 from tlsearch.files import cache_folder
 from tlsearch.models import bundle
-from tlsearch.models.rebuild import rebuild
-from tlsearch.records import ModelRecord, Point, TrialRecord, TrialRole, TrialState
+from tlsearch.models.rebuild import of_trial
+from tlsearch.records import HANDED_OUT, Artifact, ModelRecord, TrialRecord, TrialRole, TrialState
+from tlsearch.search.finalists import Finalist
+from tlsearch.search.refit import floor
 from tlsearch.search.setup import Prepared
 from tlsearch.search.verify import verify
+from tlsearch.spec import StudySpec
 from tlsearch.training import checkpoints
 
 CANDIDATE = "candidate"
@@ -33,261 +32,135 @@ MODEL = "model-"
 
 
 @dataclass(frozen=True, slots=True)
-class Finalist:
-    """A trial with the values of all seeds that it was run with, its own first."""
+class Finishing:
+    """What the end of a study is done with.
 
-    trial: TrialRecord
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean over the seeds."""
-        return statistics.fmean(self.values)
-
-    @property
-    def error(self) -> float:
-        """Standard error of the mean; 0 for a single seed."""
-        if len(self.values) < 2:
-            return 0.0
-        return statistics.stdev(self.values) / math.sqrt(len(self.values))
-
-    @property
-    def cost(self) -> tuple[float, float, float]:
-        """What using and training it costs: parameters, trained parameters, seconds."""
-        costs = self.trial.costs
-        return costs.total_parameters, costs.trainable_parameters, costs.seconds
-
-
-def confirmations(
-    finalists: Sequence[TrialRecord], existing: Sequence[TrialRecord], *, seeds: int, first_number: int
-) -> list[Point]:
-    """Points that repeat finalists with fresh seeds, less those that are there already.
-
-    Args:
-        finalists: the best trials of the search.
-        existing: CONFIRM trials of the study; those that didn't end by themselves run again.
-        seeds: how many fresh seeds for each.
-        first_number: of the trials to be added.
-    """
-    points: list[Point] = []
-    number = first_number
-    for finalist in finalists:
-        known = {trial.seed: trial for trial in existing if trial.confirms == finalist.number}
-        for offset in range(1, seeds + 1):
-            seed = finalist.seed + offset
-            trial = known.get(seed)
-            if trial is None:
-                points.append(
-                    Point(
-                        number=number,
-                        backbone=finalist.backbone,
-                        strategy=finalist.strategy,
-                        params=finalist.params,
-                        seed=seed,
-                        role=TrialRole.CONFIRM,
-                        confirms=finalist.number,
-                    )
-                )
-                number += 1
-            elif trial.state in (TrialState.RUNNING, TrialState.CANCELLED):
-                points.append(again(trial))
-    return points
-
-
-def again(trial: TrialRecord) -> Point:
-    """The point of a trial that didn't end by itself, for another attempt."""
-    point = trial.point
-    return Point(
-        number=point.number,
-        backbone=point.backbone,
-        strategy=point.strategy,
-        params=point.params,
-        seed=point.seed,
-        attempt=point.attempt + 1,
-        role=point.role,
-        confirms=point.confirms,
-    )
-
-
-def ranked(
-    finalists: Sequence[TrialRecord],
-    confirmed: Sequence[TrialRecord],
-    *,
-    minimize: bool,
-    combined: Sequence[TrialRecord] = (),
-) -> list[Finalist]:
-    """Finalists from the winner on: by mean, and within one standard error of the best the cheaper first.
-
-    Those that time left with a single seed come last where others were repeated: one value may be luck. A
-    combined trial has one value, on which it was chosen. It is taken to gain over each seed of its first
-    member what it gained over that member itself; where that is no finalist, over the best one.
-    """
-    candidates = []
-    for trial in finalists:
-        values = [
-            other.value
-            for other in confirmed
-            if other.confirms == trial.number and other.state is TrialState.COMPLETE
-        ]
-        own = [trial.value, *values]
-        candidates.append(Finalist(trial, tuple(value for value in own if value is not None)))
-    sign = 1 if minimize else -1
-    repeated = any(len(finalist.values) > 1 for finalist in candidates)
-
-    def place(finalist: Finalist) -> tuple[bool, float, tuple[float, float, float]]:
-        return repeated and len(finalist.values) < 2, sign * finalist.mean, finalist.cost
-
-    candidates.sort(key=place)
-    candidates += _combined(combined, candidates, confirmed)
-    candidates.sort(key=place)
-    best = candidates[0]
-    tied = [
-        f
-        for f in candidates
-        if place(f)[0] == place(best)[0] and (abs(f.mean - best.mean) <= best.error or f.mean == best.mean)
-    ]
-    rest = [f for f in candidates if f not in tied]
-    return sorted(tied, key=lambda finalist: finalist.cost) + rest
-
-
-def _combined(
-    combined: Sequence[TrialRecord], finalists: Sequence[Finalist], confirmed: Sequence[TrialRecord]
-) -> list[Finalist]:
-    """Combined trials beside finalists, which stand best first."""
-    runs = {finalist.trial.number: (finalist.trial, finalist) for finalist in finalists}
-    for trial in confirmed:
-        if trial.confirms in runs:
-            runs[trial.number] = (trial, runs[trial.confirms][1])
-    found = []
-    for trial in combined:
-        run, base = runs.get(members_of(trial.params)[0], (finalists[0].trial, finalists[0]))
-        if trial.value is not None and run.value is not None:
-            gain = trial.value - run.value
-            found.append(Finalist(trial, tuple(value + gain for value in base.values)))
-    return found
-
-
-def promote(
-    candidates: Sequence[Finalist],
-    *,
-    store: Store,
-    lease: Lease,
-    prepared: Prepared,
-    folder: str,
-    provenance: Mapping[str, Any],
-    stopping: Callable[[], str],
-) -> tuple[ModelRecord | None, list[str]]:
-    """Make the first candidate that reproduces its score the study's model.
-
-    Args:
-        candidates: from the winner on.
+    Attributes:
         store: the database.
         lease: of the study.
         prepared: the study.
-        folder: place of the study's files; the bundle gets a folder of its own in it.
-        provenance: what the bundle is to tell besides.
+        folder: place of the study's files; a bundle gets a folder of its own in it.
+        provenance: what a bundle is to tell besides.
         stopping: why it is to be left for another time, or empty.
+    """
+
+    store: Store
+    lease: Lease
+    prepared: Prepared
+    folder: str
+    provenance: Mapping[str, Any]
+    stopping: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """The finalist whose score was reproduced in a fresh process.
+
+    Attributes:
+        finalist: the trial with its runs.
+        scores: on the validation split, from the raw items.
+        calibration: as a bundle's description has it.
+        flips: whether it is better on mirrored images besides.
+    """
+
+    finalist: Finalist
+    scores: Mapping[str, float]
+    calibration: Mapping[str, Any]
+    flips: bool
+
+    @property
+    def trial(self) -> TrialRecord:
+        """Of the search."""
+        return self.finalist.trial
+
+
+def choose(candidates: Sequence[Finalist], end: Finishing) -> tuple[Winner | None, list[str]]:
+    """The first candidate that reproduces its score on the validation split; the test set stays closed.
+
+    Args:
+        candidates: from the winner on.
+        end: of the study.
 
     Returns:
-        The model as it was pinned in the database, None if it was to stop before; and a sentence for each
-        candidate that was refused.
+        The winner, None if it was to stop before; and a sentence for each candidate that was refused.
 
     Raises:
         SearchError: none does, the study's items aren't there as they were, or the bundle can't be written.
     """
     refused: list[str] = []
     for candidate in candidates:
+        trial = candidate.trial
         try:
-            return _promote(
-                candidate,
-                store=store,
-                lease=lease,
-                prepared=prepared,
-                folder=folder,
-                provenance=provenance,
-                stopping=stopping,
-            ), refused
+            place = _write(_candidate(end.folder), [trial], _described(candidate, end), end)
+            told = _verified(place, end, [trial], test=False)
+            flips = bool(told.get("flips"))
+            return Winner(candidate, told["val"], told.get("calibration", {}), flips), refused
         except VerificationError as error:
-            if stopping():
+            if end.stopping():
                 return None, refused
-            refused.append(f"trial {candidate.trial.number} was refused: {error.message}")
-        except OSError as error:
-            raise SearchError(
-                f"The model of trial {candidate.trial.number} can't be written: {error}",
-                hint="Make room or make it writable; the same command goes on from there.",
-            ) from error
+            refused.append(f"trial {trial.number} was refused: {error.message}")
     raise SearchError("No model reproduces its recorded score.\n" + "\n".join(refused))
 
 
-def _promote(
-    finalist: Finalist,
-    *,
-    store: Store,
-    lease: Lease,
-    prepared: Prepared,
-    folder: str,
-    provenance: Mapping[str, Any],
-    stopping: Callable[[], str],
-) -> ModelRecord:
-    trial, spec = finalist.trial, prepared.spec
-    metric = spec.objective.metric
-    if trial.artifact is None or trial.value is None:
-        raise VerificationError(f"the weights of trial {trial.number} are gone")
+def hand_out(
+    winner: Winner, refits: Sequence[TrialRecord], end: Finishing
+) -> tuple[ModelRecord | None, list[str]]:
+    """Make the refitted winner the study's model, or else the winner itself; the test set is opened for it.
+
+    Args:
+        winner: as it was chosen.
+        refits: its recipe trained on all but the test items; may be empty.
+        end: of the study.
+
+    Returns:
+        The model as it was pinned in the database, None if it was to stop before; and what is to be told.
+
+    Raises:
+        SearchError: neither reproduces its score, or the bundle can't be written.
+    """
+    told: list[str] = []
+    for members in ([list(refits)] if refits else []) + [[winner.trial]]:
+        try:
+            return _handed_out(winner, members, end), told
+        except VerificationError as error:
+            if end.stopping():
+                return None, told
+            told.append(f"the {_named(members)} was refused: {error.message}")
+    raise SearchError("No model reproduces its recorded score.\n" + "\n".join(told))
+
+
+def _named(members: Sequence[TrialRecord]) -> str:
+    refitted = members[0].role is TrialRole.REFIT
+    return "refitted model" if refitted else f"model of trial {members[0].number}"
+
+
+def _handed_out(winner: Winner, members: Sequence[TrialRecord], end: Finishing) -> ModelRecord:
+    spec, trial, metric = end.prepared.spec, winner.trial, end.prepared.spec.objective.metric
+    refitted = members[0].role is TrialRole.REFIT
+    described = {
+        **_described(winner.finalist, end, members),
+        "calibration": dict(winner.calibration),
+        "flips": refitted and winner.flips,
+    }
+    place = _write(_candidate(end.folder), members, described, end)
+    least = None
+    if refitted:
+        items = end.prepared.dataset.counts["val"]
+        least = floor(winner.scores[metric], items=items, minimize=end.prepared.metric.minimize)
+    has_test = bool(end.prepared.dataset.counts.get("test"))
+    openings = end.store.count_opening(end.lease) if has_test else 0
     try:
-        weights = artifacts.get(trial.artifact.uri, sha256=trial.artifact.sha256)
-    except OSError as error:
-        raise VerificationError(str(error)) from error
-    network = rebuild(
-        backbone=trial.backbone,
-        weights=next(b.weights for b in spec.backbones if b.name == trial.backbone),
-        image_size=spec.data.image_size,
-        strategy=trial.strategy,
-        params=trial.params,
-        classes=len(prepared.dataset.classes),
-        state=load_file(weights),
-    )
-    manifest: dict[str, Any] = {
-        "classes": list(prepared.dataset.classes),
-        "image_size": spec.data.image_size,
-        "strategy": trial.strategy,
-        "params": dict(trial.params),
-        "metrics": {"val": dict(trial.metrics)},
-        "provenance": {
-            **provenance,
-            "trial": trial.number,
-            "seed": trial.seed,
-            "freeze_depth": trial.freeze_depth,
-            "groups": trial.groups,
-            "fingerprint": prepared.dataset.fingerprint,
-            "versions": dict(prepared.versions),
-            "plugins": [
-                {"group": p.group, "name": p.name, "distribution": p.distribution, "version": p.version}
-                for p in prepared.plugins
-            ],
-        },
-    }
-    candidate = _candidate(folder)
-    bundle.write(candidate, network=network, manifest=manifest)
-    scores = verify(
-        candidate,
-        spec=spec.to_json(),
-        items=prepared.items,
-        metric=metric,
-        value=trial.value,
-        stopping=stopping,
-    )
-    over_seeds = {
-        f"{metric}_mean": finalist.mean,
-        f"{metric}_standard_error": finalist.error,
-        "seeds": float(len(finalist.values)),
-    }
-    metrics = {"val": {**scores["val"], metric: trial.value, **over_seeds}}
-    if "test" in scores:
-        metrics["test"] = scores["test"]
-    manifest["calibration"] = scores.get("calibration", {})
+        scores = _verified(place, end, members, test=has_test, least=least)
+    except VerificationError:
+        if has_test:
+            end.store.count_opening(end.lease, by=-1)  # refused before it was opened
+        raise
+    metrics = _metrics(winner, members, scores, openings, spec)
+    manifest = {**described, "metrics": metrics}
+    manifest["calibration"] = {**winner.calibration, **scores.get("calibration", {})}
     # Another winner gets another folder: the model of the database stays whole until this one replaces it.
-    place = artifacts.join(folder, f"{MODEL}{trial.number:06d}")
-    artifact = bundle.write(place, network=network, manifest={**manifest, "metrics": metrics})
+    name = f"{MODEL}{trial.number:06d}" + (f"-{members[0].number:06d}" if refitted else "")
+    artifact = _written(artifacts.join(end.folder, name), members, manifest, end)
     record = ModelRecord(
         study=spec.study,
         trial=trial.number,
@@ -298,8 +171,129 @@ def _promote(
         metrics=metrics,
         created=datetime.now(UTC),
     )
-    store.pin_model(lease, record)
+    end.store.pin_model(end.lease, record)
     return record
+
+
+def _metrics(
+    winner: Winner,
+    members: Sequence[TrialRecord],
+    scores: Mapping[str, Mapping[str, float]],
+    openings: int,
+    spec: StudySpec,
+) -> dict[str, dict[str, float]]:
+    """Scores by what they are of: ``val`` of the search's winner, ``test`` of the model handed out."""
+    metric, finalist = spec.objective.metric, winner.finalist
+    refitted = members[0].role is TrialRole.REFIT
+    metrics = {
+        "val": {
+            **winner.scores,
+            metric: winner.trial.value if winner.trial.value is not None else winner.scores[metric],
+            f"{metric}_mean": finalist.mean,
+            f"{metric}_standard_error": finalist.error,
+            f"{metric}_expected": finalist.expected if finalist.expected is not None else finalist.mean,
+            "seeds": float(len(finalist.values)),
+        },
+        HANDED_OUT: {
+            "refitted": float(refitted),
+            "members": float(len(members)),
+            "flips": float(refitted and winner.flips),
+            "test_openings": float(openings),
+            **({f"{metric}_on_learned_validation_items": scores["val"][metric]} if refitted else {}),
+        },
+    }
+    if "test" in scores:
+        metrics["test"] = dict(scores["test"])
+    return metrics
+
+
+def _described(finalist: Finalist, end: Finishing, members: Sequence[TrialRecord] = ()) -> dict[str, Any]:
+    """What a bundle says of itself but for what is measured on it."""
+    trial, prepared = finalist.trial, end.prepared
+    built = members[0] if members else trial
+    refitted = built.role is TrialRole.REFIT
+    return {
+        "classes": list(prepared.dataset.classes),
+        "image_size": prepared.spec.data.image_size,
+        "strategy": built.strategy,
+        "params": dict(built.params),
+        "metrics": {"val": dict(trial.metrics)},
+        "trained_on": ["train", "stop", "val"] if refitted else ["train"],
+        "provenance": {
+            **end.provenance,
+            "trial": trial.number,
+            "seed": trial.seed,
+            "freeze_depth": trial.freeze_depth,
+            "groups": trial.groups,
+            "refits": [{"trial": one.number, "seed": one.seed} for one in members] if refitted else [],
+            "fingerprint": prepared.dataset.fingerprint,
+            "versions": dict(prepared.versions),
+            "plugins": [
+                {"group": p.group, "name": p.name, "distribution": p.distribution, "version": p.version}
+                for p in prepared.plugins
+            ],
+        },
+    }
+
+
+def _verified(
+    place: Path,
+    end: Finishing,
+    members: Sequence[TrialRecord],
+    *,
+    test: bool,
+    least: float | None = None,
+) -> dict[str, Any]:
+    values = [member.value for member in members]
+    if None in values:
+        raise VerificationError(f"trial {members[0].number} has no score")
+    spec = end.prepared.spec
+    return verify(
+        place,
+        spec=spec.to_json(),
+        items=end.prepared.items,
+        metric=spec.objective.metric,
+        values=values,
+        test=test,
+        least=least,
+        stopping=end.stopping,
+    )
+
+
+def _write(place: Path, members: Sequence[TrialRecord], manifest: Mapping[str, Any], end: Finishing) -> Path:
+    _written(place, members, manifest, end)
+    return place
+
+
+def _written(
+    place: str | Path, members: Sequence[TrialRecord], manifest: Mapping[str, Any], end: Finishing
+) -> Artifact:
+    networks = [_network(member, end) for member in members]
+    try:
+        return bundle.write(place, network=networks, manifest=manifest)
+    except OSError as error:
+        raise SearchError(
+            f"The model of trial {members[0].number} can't be written: {error}",
+            hint="Make room or make it writable; the same command goes on from there.",
+        ) from error
+
+
+def _network(trial: TrialRecord, end: Finishing) -> Backbone:
+    """The finished model of a trial.
+
+    Raises:
+        VerificationError: its weights are gone, or not what was written.
+    """
+    spec = end.prepared.spec
+    try:
+        return of_trial(
+            trial,
+            weights=next(b.weights for b in spec.backbones if b.name == trial.backbone),
+            image_size=spec.data.image_size,
+            classes=len(end.prepared.dataset.classes),
+        )
+    except OSError as error:
+        raise VerificationError(str(error)) from error
 
 
 def intact(model: ModelRecord) -> bool:

@@ -1,18 +1,15 @@
-"""The first heads, fitted in the driver's own process while Ray comes up.
+"""Which trials the search runs in its own process while Ray starts.
 
 Ray and its workers take ten seconds before a trial begins, most of them imports. Heads on small data take
-less: their features are computed once, and stored for all trials that freeze the same layers. So for so long
-the driver takes turns itself, as long as they are heads of tlsearch's own strategies (another's code may end
-the process that it runs in) and short. The turns are those that a worker would have had. A search of nothing
-else starts Ray only if these seconds don't suffice.
+less: their features are computed once, and stored for all trials that freeze the same layers. So for these
+seconds a `LocalBackend` fits heads of tlsearch's own strategies, as long as they are short; the code of
+other packages may end the process that it runs in. The work is what a Ray worker would have been given. A
+search of nothing else starts Ray only if these seconds do not suffice.
 """
 
 from __future__ import annotations
 
-import socket
-import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TypeGuard
 
 import torch
@@ -20,11 +17,10 @@ import torch
 from tlsearch import registry
 from tlsearch.contracts import HeadStrategy, Strategy
 from tlsearch.records import Point
-from tlsearch.search.relay import Relay
+from tlsearch.search.backends.local import LocalBackend
 from tlsearch.search.setup import Prepared
 from tlsearch.spec import StudySpec
-from tlsearch.training.memory import use_threads
-from tlsearch.training.trial import Assignment, Workbench, data_key
+from tlsearch.training.trial import Assignment, data_key
 
 MOST_OPERATIONS = 2.5e11
 """Floating-point operations of the backbone, about four seconds of one core; more is for workers."""
@@ -47,33 +43,11 @@ def _suits(strategy: Strategy, name: str) -> TypeGuard[HeadStrategy]:
     return ours and isinstance(strategy, HeadStrategy)
 
 
-def take(relay: Relay, *, prepared: Prepared, assignment: Assignment) -> None:
-    """Run turns here until there is one that isn't for us, which stays on the desk, or for long enough."""
+def backend(prepared: Prepared, assignment: Assignment) -> LocalBackend | None:
+    """What runs the first heads of a study here, for a while; None where workers are to do it."""
     if not _on_cpus(prepared.spec):
-        return
-    until = time.monotonic() + SECONDS
-    threads = torch.get_num_threads()
-    bench: Workbench | None = None
-    mine = _Mine(prepared)
-    try:
-        while time.monotonic() < until and not relay.must_stop():
-            turn = relay.next_turn()
-            if not turn:
-                return
-            points = [point for point in turn if mine(point)]
-            others = [point for point in turn if point not in points]
-            if others:
-                relay.put_back(others)
-            if points:
-                bench = bench or Workbench(assignment)
-                for results in bench.run(points, deadline=relay.deadline):
-                    relay.record([replace(result, node=socket.gethostname()) for result in results])
-                relay.ended(points, None)
-            if others:
-                return
-    finally:
-        if bench is not None:
-            use_threads(threads)  # as before the workbench, which set them
+        return None
+    return LocalBackend(assignment, accepts=_Mine(prepared), seconds=SECONDS)
 
 
 class _Mine:

@@ -1,4 +1,4 @@
-"""What Optuna knows of one strategy's trials: kept in memory, short, and the same however it came to be."""
+"""What Optuna knows of one branch's trials: kept in memory, short, and the same however it came to be."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from optuna.distributions import (
 from optuna.trial import Trial, create_trial
 
 from tlsearch.records import Params, Scalar, TrialState
-from tlsearch.search.space import Branch, SearchSpace
+from tlsearch.search.space import Branch
 
 STARTUP = 6
-"""Trials of a strategy before TPE models it; its starting points are among them."""
+"""Trials of a branch before TPE models it; its starting points are among them."""
 HISTORY = 60
-"""TPE reads the best and the latest so many trials of a strategy, and at most three times as many."""
+"""TPE reads the best and the latest so many trials of a branch, and at most three times as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,11 @@ class Proposal:
     params: Params
 
     @property
+    def branch(self) -> tuple[str, str]:
+        """Its branch, as `allocation.key` tells it."""
+        return self.backbone, self.strategy
+
+    @property
     def key(self) -> str:
         """Equal for equal points."""
         return json.dumps([self.backbone, self.strategy, dict(self.params)], sort_keys=True)
@@ -44,7 +49,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """How a trial of a strategy ended. Those of elders have negative numbers."""
+    """How a trial of a branch ended. Those of elders have negative numbers."""
 
     number: int
     proposal: Proposal
@@ -53,34 +58,31 @@ class Told:
 
 
 class History:
-    """An Optuna study of a strategy. It depends on nothing but the trials, in the order of their numbers."""
+    """An Optuna study of a branch. It depends on nothing but the trials, in the order of their numbers."""
 
-    def __init__(self, space: SearchSpace, strategy: str, *, kind: str, minimize: bool) -> None:
-        self._space = space
-        self._branches = [branch for branch in space.branches if branch.strategy == strategy]
+    def __init__(self, branch: Branch, *, kind: str, minimize: bool) -> None:
+        self._branch = branch
         self._kind = kind
         self._direction: Literal["minimize", "maximize"] = "minimize" if minimize else "maximize"
         self._study = optuna.create_study(direction=self._direction)
         self._told: list[Told] = []
         self._base = 0
 
-    def ask(self, branch: Branch, fixed: Params, *, seed: str) -> tuple[Params, int]:
+    def ask(self, fixed: Params, *, seed: str) -> tuple[Params, int]:
         """Hyperparameters that Optuna proposes, and the number of its trial.
 
         Args:
-            branch: of the strategy.
             fixed: hyperparameters that are given.
             seed: all that chance depends on.
         """
         self._study.sampler = _sampler(self._kind, random.Random(seed).getrandbits(32))
-        named = {self._dimension(branch, knob): value for knob, value in fixed.items()}
-        self._study.enqueue_trial({"backbone": branch.backbone, **named})
-        trial = self._study.ask()
-        trial.suggest_categorical("backbone", self._space.backbones)
+        if fixed:
+            self._study.enqueue_trial(dict(fixed))
+        branch, trial = self._branch, self._study.ask()
         chosen: dict[str, Scalar] = {}
         for knob in branch.ordered():
             if branch.exists(knob, chosen):
-                chosen[knob] = _suggest(trial, self._dimension(branch, knob), branch.knobs[knob])
+                chosen[knob] = _suggest(trial, knob, branch.knobs[knob])
         return chosen, trial.number
 
     def begin(self, proposal: Proposal) -> int | None:
@@ -137,17 +139,10 @@ class History:
 
     def _add(self, proposal: Proposal, state: TrialState, value: float | None) -> int | None:
         """Have Optuna know a trial, open or ended; answers its number there, None where it can't be."""
-        branch = next((b for b in self._branches if b.backbone == proposal.backbone), None)
-        if branch is None:
-            return None
-        params: dict[str, Scalar] = {"backbone": proposal.backbone}
-        distributions: dict[str, BaseDistribution] = {
-            "backbone": CategoricalDistribution(self._space.backbones)
-        }
-        for knob in branch.ordered():  # in the order in which they are asked for
-            if knob in proposal.params:
-                params[self._dimension(branch, knob)] = proposal.params[knob]
-                distributions[self._dimension(branch, knob)] = branch.knobs[knob]
+        # In the order in which they are asked for.
+        known = [knob for knob in self._branch.ordered() if knob in proposal.params]
+        params = {knob: proposal.params[knob] for knob in known}
+        distributions: dict[str, BaseDistribution] = {knob: self._branch.knobs[knob] for knob in known}
         states = optuna.trial.TrialState
         complete = state is TrialState.COMPLETE and _finite(value)
         told = {0: value} if state is TrialState.PRUNED and value is not None and _finite(value) else {}
@@ -165,11 +160,6 @@ class History:
             return None
         self._study.add_trial(trial)
         return len(self._study.get_trials(deepcopy=False)) - 1
-
-    def _dimension(self, branch: Branch, knob: str) -> str:
-        """The sampler's name of a knob: shared by backbones where their ranges agree."""
-        name = f"{branch.strategy}.{knob}"
-        return name if self._space.shared(branch.strategy, knob) else f"{name}@{branch.backbone}"
 
 
 def _sampler(kind: str, seed: int) -> optuna.samplers.BaseSampler:

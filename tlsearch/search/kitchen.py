@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from tlsearch import artifacts, registry
 from tlsearch.contracts import Backbone, Pretrained, State
 from tlsearch.errors import TrialError
-from tlsearch.metrics import score
 from tlsearch.models.rebuild import fill
 from tlsearch.records import Artifact, Costs, TrialRecord
 from tlsearch.training import weights
@@ -74,7 +73,7 @@ class Kitchen:
             TrialError: the state isn't one of this structure.
         """
         self._put(state)
-        return score(*self.feed.evaluate("val", self.frontier.eval_forward))
+        return self.feed.evaluate("val", self.frontier.eval_forward)
 
     def save(self, state: State, uri: str) -> Artifact:
         """Write a state as trials are written: what differs from the pretrained backbone."""

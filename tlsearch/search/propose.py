@@ -47,6 +47,7 @@ class Proposal:
     pixels: int | None
     metric: str
     broken: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def propose(data: Path, *, name: str | None, beside: Path) -> Proposal:
@@ -91,6 +92,7 @@ def propose(data: Path, *, name: str | None, beside: Path) -> Proposal:
         pixels=pixels,
         metric=metric,
         broken=samples.broken,
+        notes=samples.notes,
     )
 
 

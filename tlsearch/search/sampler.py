@@ -1,8 +1,9 @@
 """Optuna in memory: ask, tell, and rebuild from the records.
 
-Which branch (backbone and strategy) gets the next trial is decided by rank, how it is set by Optuna, with one
-study for each strategy (`History`). In a single study, trials that ASHA stops rank behind every finished one,
-and fine-tuning that still runs counts as bad: finished heads of middling value drive out what beats them.
+`allocation` decides which branch (a backbone with a strategy) gets the next trial; Optuna sets its
+hyperparameters, with one study (`History`) for each branch. In a study that branches share, trials that ASHA
+stops rank behind every finished one, so that finished heads drive out fine-tuning that would beat them, and
+the best learning rate of one backbone is proposed for another whose best is a hundredth of it.
 
 The database is the truth, from which a new driver rebuilds this; no result is ever read back from here. What
 is proposed depends on the seed, on the number of the trial that it becomes, and on the trials before it, and
@@ -12,7 +13,6 @@ not on what else this process has drawn: a search that was interrupted goes on a
 from __future__ import annotations
 
 import itertools
-import math
 import random
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -22,6 +22,7 @@ from types import MappingProxyType
 import optuna
 
 from tlsearch.records import EpochRecord, Params, TrialRecord, TrialState
+from tlsearch.search.allocation import Allocation, key
 from tlsearch.search.history import History, Proposal, Told
 from tlsearch.search.space import Branch, SearchSpace, draw, grid
 
@@ -31,6 +32,8 @@ MAX_REPEATS = 20
 """Proposals already tried, in a row, after which chance proposes, and then what is left of a fine grid."""
 FINE_GRID = 100
 """Values of a range that are then looked at."""
+DEFAULT_TRIALS = 60
+"""Budget of a study that names none."""
 _VIEWS = {"augmentation"}
 """Knobs that say which views of the images the features are of."""
 
@@ -43,32 +46,24 @@ class _Asked:
     trial: int | None
 
 
-@dataclass
-class _Tally:
-    """What is known of a branch: trials given to it, and its best value, signed so that more is better."""
-
-    tried: int = 0
-    best: float | None = None
-    exhausted: bool = False
-
-
 class Sampler:
     """Proposes points and learns from results. Numbers are the study's trial numbers."""
 
-    def __init__(self, space: SearchSpace, *, kind: str, minimize: bool, seed: int) -> None:
+    def __init__(
+        self, space: SearchSpace, *, kind: str, minimize: bool, seed: int, trials: int = DEFAULT_TRIALS
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space = space
-        self.kind = kind
         self._sign = -1 if minimize else 1
         self._seed = seed
         self._histories = {
-            strategy: History(space, strategy, kind=kind, minimize=minimize) for strategy in space.strategies
+            key(branch): History(branch, kind=kind, minimize=minimize) for branch in space.branches
         }
-        self._tallies = {_key(branch): _Tally() for branch in space.branches}
+        self._allocation = Allocation(space, trials=trials, ranked=kind == "tpe")
         self._seen: set[str] = set()
         self._asked: dict[int, _Asked] = {}
-        self._starts = {_key(branch): deque(branch.starts) for branch in space.branches}
-        self._grid = {_key(branch): grid(branch) for branch in space.branches} if kind == "grid" else None
+        self._starts = {key(branch): deque(branch.starts) for branch in space.branches}
+        self._grid = {key(branch): grid(branch) for branch in space.branches} if kind == "grid" else None
 
     def rebuild(
         self,
@@ -91,17 +86,16 @@ class Sampler:
                 self.resume(number, proposal)
             else:
                 self._take(proposal)
-                self._note(proposal, record.value)
-                if history := self._histories.get(record.strategy):  # it may be searched no more
+                if history := self._histories.get(proposal.branch):  # it may be searched no more
                     history.learn(Told(number, proposal, record.state, record.value))
-            for epoch in curves.get(number, ()):
-                self._note(proposal, epoch.value)
+            for value in (*(epoch.value for epoch in curves.get(number, ())), record.value):
+                self._note(number, proposal, value)
 
     def resume(self, number: int, proposal: Proposal) -> None:
         """Take a point as asked that an earlier driver asked for and that is to run again."""
         if number not in self._asked:
             self._take(proposal)
-            history = self._histories.get(proposal.strategy)
+            history = self._histories.get(proposal.branch)
             self._asked[number] = _Asked(proposal, history.begin(proposal) if history is not None else None)
 
     def ask(self, first_number: int, *, most: int, heads: int) -> list[Proposal]:
@@ -116,8 +110,8 @@ class Sampler:
         Returns:
             One point, or several heads of one branch; none when the space is exhausted.
         """
-        for strategy, history in self._histories.items():
-            running = {n: one for n, one in self._asked.items() if one.proposal.strategy == strategy}
+        for branch_key, history in self._histories.items():
+            running = {n: one for n, one in self._asked.items() if one.proposal.branch == branch_key}
             known = history.shorten({number: one.proposal for number, one in sorted(running.items())})
             self._asked |= {
                 number: _Asked(running[number].proposal, trial) for number, trial in known.items()
@@ -128,7 +122,7 @@ class Sampler:
         proposals = [first]
         branch = self.space.branch(first.backbone, first.strategy)
         # Features of augmented views take a pass over the data for each view: a first turn is to be quick.
-        begins = self._tallies[_key(branch)].tried == 1
+        begins = self._allocation.tried(branch) == 1
         alike = {knob: first.params[knob] for knob in _VIEWS & first.params.keys()} if begins else {}
         while branch.heads and len(proposals) < min(most, heads):
             following = self._next(first_number + len(proposals), branch, alike)
@@ -140,29 +134,24 @@ class Sampler:
     def observe(self, number: int, value: float | None) -> None:
         """Take note of how far a trial has come: a branch needn't end a trial to show what it is worth."""
         if number in self._asked:
-            self._note(self._asked[number].proposal, value)
+            self._note(number, self._asked[number].proposal, value)
 
     def tell(self, number: int, state: TrialState, value: float | None) -> None:
         """Learn how a trial ended. Values that aren't finite teach that the point fails."""
         asked = self._asked.pop(number, None)
         if asked is None:
             return
-        self._note(asked.proposal, value)
-        if history := self._histories.get(asked.proposal.strategy):
+        self._note(number, asked.proposal, value)
+        if history := self._histories.get(asked.proposal.branch):
             history.learn(Told(number, asked.proposal, state, value), asked.trial)
 
     def _take(self, proposal: Proposal) -> None:
         self._seen.add(proposal.key)
-        tally = self._tallies.get((proposal.backbone, proposal.strategy))
-        if tally is not None:
-            tally.tried += 1
+        self._allocation.take(proposal.backbone, proposal.strategy, proposal.params)
 
-    def _note(self, proposal: Proposal, value: float | None) -> None:
-        tally = self._tallies.get((proposal.backbone, proposal.strategy))
-        if tally is None or value is None or not math.isfinite(value):
-            return
-        signed = self._sign * value
-        tally.best = signed if tally.best is None else max(tally.best, signed)
+    def _note(self, number: int, proposal: Proposal, value: float | None) -> None:
+        if value is not None:
+            self._allocation.note(number, proposal.backbone, proposal.strategy, self._sign * value)
 
     def _next(self, number: int, within: Branch | None, fixed: Params) -> Proposal | None:
         """The next point that is new, of a given branch or of the one whose turn it is.
@@ -170,7 +159,7 @@ class Sampler:
         ``fixed`` holds for what is drawn, as long as that suffices for a new point.
         """
         while True:
-            branch = within or self._turn()
+            branch = within or self._allocation.next()
             for repeat in range(MAX_REPEATS if branch is not None else 0):
                 asked = self._draw(branch, fixed, f"{self._seed} {number} {repeat}")
                 if asked is None:
@@ -180,14 +169,14 @@ class Sampler:
                     self._asked[number] = asked
                     return asked.proposal
                 if asked.trial is not None:
-                    self._histories[asked.proposal.strategy].drop(asked.trial)
+                    self._histories[asked.proposal.branch].drop(asked.trial)
             if branch is None:
                 return None
             left = self._left(branch, f"{self._seed} {number}")
             if left is not None:
                 self.resume(number, left)
                 return left
-            self._tallies[_key(branch)].exhausted = True
+            self._allocation.exhaust(branch)
             if within is not None:
                 return None
 
@@ -203,53 +192,10 @@ class Sampler:
                 return proposal
         return None
 
-    def _turn(self) -> Branch | None:
-        """The branch whose turn it is.
-
-        Heads first, one turn on every backbone: they cost little, and how well they do on a backbone's
-        features tells what it is worth. Then another strategy on the backbone that promises most: a second
-        worker with heads would wait for the very features that the first one computes. Then the other heads,
-        and each other strategy once. From then on the better a branch ranks, the more trials it gets
-        (1, 1/4, 1/9, ...).
-        """
-        open_ = [b for b in self.space.branches if not self._tallies[_key(b)].exhausted]
-        ranked = sorted(open_, key=self._promise, reverse=True)
-        tried = [branch for branch in self.space.branches if self._tallies[_key(branch)].tried > 0]
-        heads = [branch for branch in open_ if branch.heads and branch not in tried]
-        known = {branch.backbone for branch in tried if branch.heads}
-        scouts = [branch for branch in heads if branch.backbone not in known]
-        begun = {branch.strategy for branch in tried}
-        others = [b for b in ranked if b.strategy not in begun and not b.heads]
-        if scouts:
-            return scouts[0]
-        if others and all(branch.heads for branch in tried):
-            return others[0]
-        if heads or others or not ranked:
-            return next(iter([*heads, *others]), None)
-        weighted = self.kind == "tpe"
-
-        def due(position: int) -> float:
-            share = 1 / (position + 1) ** 2 if weighted else 1.0
-            return (self._tallies[_key(ranked[position])].tried + 1) / share
-
-        return ranked[min(range(len(ranked)), key=due)]
-
-    def _promise(self, branch: Branch) -> tuple[float, bool]:
-        """Its best value, or that of its backbone where it has none yet; then the unknown goes first."""
-        own = self._tallies[_key(branch)].best
-        if own is not None:
-            return own, False
-        related = [
-            tally.best
-            for (backbone, _), tally in self._tallies.items()
-            if backbone == branch.backbone and tally.best is not None
-        ]
-        return max(related, default=math.inf), True
-
     def _draw(self, branch: Branch | None, fixed: Params, seed: str) -> _Asked | None:
         if branch is None:
             return None
-        starts = self._starts[_key(branch)]
+        starts = self._starts[key(branch)]
         while starts:
             start = starts.popleft()
             if Proposal(branch.backbone, branch.strategy, start).key not in self._seen:
@@ -261,18 +207,14 @@ class Sampler:
     def _ask(self, branch: Branch, fixed: Params, seed: str) -> _Asked:
         if self._grid is not None:
             return _Asked(Proposal(branch.backbone, branch.strategy, fixed), None)
-        params, trial = self._histories[branch.strategy].ask(branch, fixed, seed=f"{seed} {branch.strategy}")
+        params, trial = self._histories[key(branch)].ask(fixed, seed=f"{seed} {key(branch)}")
         return _Asked(Proposal(branch.backbone, branch.strategy, params), trial)
 
     def _from_grid(self, branch: Branch) -> _Asked | None:
         if self._grid is None:
             return None
-        for params in self._grid[_key(branch)]:
+        for params in self._grid[key(branch)]:
             proposal = Proposal(branch.backbone, branch.strategy, params)
             if proposal.key not in self._seen:  # by an earlier driver, or as a starting point
                 return _Asked(proposal, None)
         return None
-
-
-def _key(branch: Branch) -> tuple[str, str]:
-    return branch.backbone, branch.strategy

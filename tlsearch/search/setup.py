@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tlsearch import registry
-from tlsearch.contracts import BackboneInfo, Combination, InputSpec, Strategy
+from tlsearch.contracts import BackboneInfo, Combination, InputSpec, Metric, Strategy, Task
 from tlsearch.errors import PluginError, SpecError
 from tlsearch.files import cache_folder
 from tlsearch.records import DatasetRecord, PluginVersion, StudyItems
@@ -25,6 +25,7 @@ from tlsearch.spec import StudySpec
 from tlsearch.training import audit, items, sources
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.data import Data
+from tlsearch.training.objective import settled, task_of
 from tlsearch.training.sources import Listed
 from tlsearch.training.splits import IntArray
 from tlsearch.training.trial import Assignment, data_key
@@ -44,6 +45,7 @@ class Prepared:
     """
 
     spec: StudySpec
+    task: Task
     strategies: Mapping[str, Strategy]
     combinations: Mapping[str, Combination]
     backbones: tuple[BackboneInfo, ...]
@@ -55,6 +57,11 @@ class Prepared:
     plugins: tuple[PluginVersion, ...]
     versions: Mapping[str, str]
     warnings: tuple[str, ...]
+
+    @property
+    def metric(self) -> Metric:
+        """What trials are compared by."""
+        return self.task.metric(self.spec.objective.metric)
 
 
 def prepare(
@@ -80,6 +87,7 @@ def prepare(
         InputError: whatever is wrong with the study; nothing was written but decoded items in the cache.
         StudyConflictError: the data isn't what it was when the study was begun.
     """
+    spec = settled(spec)
     strategies, skipped = resolve_strategies(spec)
     combinations, left_out = resolve_combinations(spec)
     skipped += left_out
@@ -105,6 +113,7 @@ def prepare(
     fixed = begun or items.fix(listed["data"], target.parts, target.aside, listed.get("source_data"))
     return Prepared(
         spec=spec,
+        task=task_of(spec),
         strategies=strategies,
         combinations=combinations,
         backbones=tuple(infos),
@@ -121,7 +130,7 @@ def prepare(
         audit=found,
         plugins=_plugins(spec, strategies, combinations),
         versions=_versions(),
-        warnings=(*skipped, *_data_warnings(data), *audit.sentences(found)),
+        warnings=(*skipped, *_notes(listed), *_data_warnings(data), *audit.sentences(found)),
     )
 
 
@@ -144,6 +153,7 @@ def examine(spec: StudySpec, *, observe: Observer) -> dict[str, Any]:
     Raises:
         InputError: the data can't be searched on.
     """
+    spec = settled(spec)
     threads = max(1, len(os.sched_getaffinity(0)))
     first = spec.backbones[0]
     registry.backbone_family(first.name.partition("/")[0])
@@ -155,13 +165,15 @@ def examine(spec: StudySpec, *, observe: Observer) -> dict[str, Any]:
         "data", listed["data"], info.inputs, store, seed=spec.seed, threads=threads, observe=observe
     )
     found = _examined(spec, listed, data, store, threads=threads, observe=observe)
-    return {**found, "warnings": [*_data_warnings({"data": data}), *audit.sentences(found)]}
+    return {**found, "warnings": [*_notes(listed), *_data_warnings({"data": data}), *audit.sentences(found)]}
 
 
 def _listed(spec: StudySpec, *, threads: int) -> dict[str, Listed]:
-    listed = {"data": sources.listing(spec.data, threads=threads)}
+    listed = {"data": sources.listing(spec.data, task=spec.task, threads=threads)}
     if spec.source_data is not None:
-        listed["source_data"] = sources.listing(spec.source_data, section="source_data", threads=threads)
+        listed["source_data"] = sources.listing(
+            spec.source_data, section="source_data", task=spec.task, threads=threads
+        )
     return listed
 
 
@@ -254,7 +266,8 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
     """The strategies of a study: those that it names, or all that are installed and apply.
 
     Returns:
-        Strategies by name, and a sentence for each that was left out.
+        Strategies by name, in the order in which they are to be tried, and a sentence for each that was left
+        out.
 
     Raises:
         UnknownNameError, PluginError: a strategy that the study names can't be had.
@@ -288,7 +301,7 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
         found[name] = strategy
     if not found:
         raise SpecError(NONE_APPLIES, hint="See `tlsearch strategies`.")
-    return found, skipped
+    return dict(sorted(found.items(), key=lambda item: (item[1].precedence, item[0]))), skipped
 
 
 def resolve_combinations(spec: StudySpec) -> tuple[dict[str, Combination], list[str]]:
@@ -353,6 +366,7 @@ def _plugins(
         for described in (spec.data, spec.source_data)
         if described is not None
     ]
+    used.append((registry.TASKS, spec.task or registry.dataset(spec.data.source).task))
     return tuple(registry.version_of(group, name) for group, name in dict.fromkeys(used))
 
 
@@ -365,6 +379,15 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return versions
+
+
+def _notes(listed: Mapping[str, Listed]) -> list[str]:
+    """How the data was understood, and what of it was left out."""
+    return [
+        note if section == "data" else f"{section}: {note}"
+        for section, items in listed.items()
+        for note in items.samples.notes
+    ]
 
 
 def _data_warnings(data: Mapping[str, Data]) -> list[str]:

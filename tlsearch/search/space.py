@@ -66,15 +66,6 @@ class SearchSpace:
         """The branch of that backbone and strategy."""
         return next(b for b in self.branches if b.backbone == backbone and b.strategy == strategy)
 
-    def shared(self, strategy: str, knob: str) -> bool:
-        """Whether the knob has the same range for every backbone, so that one sampler dimension serves."""
-        ranges = [
-            branch.knobs[knob]
-            for branch in self.branches
-            if branch.strategy == strategy and knob in branch.knobs
-        ]
-        return all(other == ranges[0] for other in ranges)
-
 
 def build(
     strategies: Mapping[str, Strategy],

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 
 from tlsearch import artifacts as stores
@@ -17,21 +18,26 @@ from tlsearch.database.store import Lease, Store
 from tlsearch.errors import DatabaseError, SearchError, StudyConflictError, WorkError
 from tlsearch.files import cache_folder
 from tlsearch.records import ModelRecord, Point, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
-from tlsearch.search import finish, first_heads, hold, ray_cluster, ray_tune
+from tlsearch.search import finish, first_heads, hold, ray_cluster, refit
+from tlsearch.search.backends.local import LocalBackend
+from tlsearch.search.backends.trial_backend import TrialBackend
 from tlsearch.search.budget import Ledger
-from tlsearch.search.combine import Combining
-from tlsearch.search.crew import Crew, gather
 from tlsearch.search.driver import Driver
+from tlsearch.search.ending import CONFIRM, REFIT, Ending
 from tlsearch.search.entry import begun_with, enter, refuse_conflicts
+from tlsearch.search.finalists import again
 from tlsearch.search.hold import Interruption
 from tlsearch.search.loggers import Journal, open_journal
+from tlsearch.search.phase_sequence import PhaseSequence
 from tlsearch.search.progress import Observer, Snapshot, silent
-from tlsearch.search.relay import Relay
 from tlsearch.search.sampler import Sampler
 from tlsearch.search.setup import Prepared, assign, prepare
 from tlsearch.search.steer import inherited
 from tlsearch.search.turns import Fixed, PointSource, Searching, is_heads
+from tlsearch.search.workers import allocate
 from tlsearch.spec import StudySpec
+from tlsearch.training.objective import settled
+from tlsearch.training.trial import Assignment
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ def run(
     artifacts: str | Path,
     observe: Observer = silent,
     address: str | None = None,
+    local: bool | None = None,
     again: bool = False,
 ) -> StudyResult:
     """Run a study, or go on with it where it was left.
@@ -62,20 +69,23 @@ def run(
         artifacts: where checkpoints, weights and bundles go: a folder, or a URL such as s3://BUCKET/PREFIX.
         observe: told how it goes.
         address: of a Ray cluster; None starts Ray on this machine.
+        local: run trials in this process, without Ray; None where TLSEARCH_LOCAL says so.
         again: this driver replaces one that died, so what was asked of that one is asked of this one.
 
     Raises:
         InputError: something is wrong with the study, found before anything was written.
         WorkError: the search has no result, or the study was lost to another driver or a failing database.
     """
+    here = os.environ.get("TLSEARCH_LOCAL", "") not in ("", "0") if local is None else local
     place = stores.normal(artifacts)
+    spec = settled(spec)
     known = refuse_conflicts(spec, database)
     stores.check(place)
 
     def checked(strategies: Mapping[str, Strategy]) -> None:
         # What remains to be done before the first trial takes seconds, and so does Ray.
         over = known is not None and known.state is StudyState.COMPLETE
-        if address is None and not over and not first_heads.may_be_all(spec, strategies):
+        if address is None and not here and not over and not first_heads.may_be_all(spec, strategies):
             ray_cluster.start_early()
 
     # Before Ray starts in a thread: MLflow's import beside it keeps Ray from coming up.
@@ -100,6 +110,7 @@ def run(
             cache=cache,
             observe=observe,
             address=address,
+            local=here,
             again=again,
             journal=journal,
         )
@@ -116,6 +127,7 @@ def _run_prepared(
     cache: Path,
     observe: Observer,
     address: str | None,
+    local: bool,
     again: bool,
     journal: Journal,
 ) -> StudyResult:
@@ -150,6 +162,7 @@ def _run_prepared(
                         interruption=interruption,
                         observe=observe,
                         address=address,
+                        local=local,
                         journal=journal,
                     ).to_the_end()
                 state, reason = (
@@ -193,25 +206,29 @@ class _Run:
     interruption: Interruption
     observe: Observer
     address: str | None
+    local: bool
     journal: Journal
     spec: StudySpec = field(init=False)
     ledger: Ledger = field(init=False)
+    before: list[TrialRecord] = field(init=False)
+    model: ModelRecord | None = None
+    winner: finish.Winner | None = None
 
     def __post_init__(self) -> None:
         self.spec = self.prepared.spec
 
     def to_the_end(self) -> ModelRecord | None:
-        """Search, confirm, promote; what earlier drivers did isn't done again.
+        """Search, confirm, choose, refit, hand out; what earlier drivers did isn't done again.
 
         Returns:
             The study's model; None where it was interrupted before there was one.
         """
-        before = self.store.trials(self.spec.study)
+        self.before = before = self.store.trials(self.spec.study)
         searched = [t for t in before if t.role is TrialRole.SEARCH and not members_of(t.params)]
         self.ledger = Ledger(self.spec.budget, started=len(searched), spent=self.record.seconds)
         ended = [t for t in searched if t.state.final and t.state is not TrialState.CANCELLED]
         left_open = [trial for trial in searched if trial not in ended]
-        model = self._model_that_stands()
+        self.model = model = self._model_that_stands()
         late = self.ledger.search_deadline <= time.time()
         over = late or (not left_open and self.ledger.trials_left == 0)
         if model is not None and over:
@@ -221,15 +238,9 @@ class _Run:
             self._drive(self._phases(ended, left_open, over=over))
         finally:
             ray_cluster.stop()
-        if self._stopping():
+        if self._stopping() or self.winner is None:
             return self.store.model(self.spec.study)
-        finalists = self._finalists()
-        combined = self._combine(finalists)
-        if self._stopping():
-            return self.store.model(self.spec.study)
-        if model is not None and self.store.trials(self.spec.study) == before:
-            return model  # nothing was left to try: what was found before stands, its test set stays closed
-        return self._promote(finalists, combined)
+        return self._ending.hand_out(self.winner)
 
     def _stopping(self) -> str:
         return self.interruption.reason
@@ -245,10 +256,14 @@ class _Run:
     def _phases(
         self, ended: list[TrialRecord], left_open: list[TrialRecord], *, over: bool
     ) -> Iterator[Driver]:
-        """The search, unless it is ``over``; when all of it is recorded, the confirmation of its best."""
+        """The search, unless it is ``over``; the confirmation of its best; the refit of the winner.
+
+        Each begins when all before it is recorded. What lies between them is done while workers wait, which
+        costs less than to start them again.
+        """
         if not over:
             source = self._search(ended, left_open)
-            yield self._driver(
+            driver = self._driver(
                 source,
                 phase="search",
                 total=self.spec.budget.trials,
@@ -256,25 +271,75 @@ class _Run:
                 finished=ended,
                 prune=self.spec.search.pruner == "asha",
             )
+            driver.observe = partial(self._keep_time, driver)
+            yield driver
             if source.exhausted:
                 self.observe(Snapshot(phase="search", note="the space is exhausted: every point was tried"))
-        points = self._confirmations(self._finalists())
-        if points and time.time() < self.ledger.deadline:
+            if source.too_long is not None:
+                note = (
+                    f"the search ended: another trial takes about {source.too_long:.0f} s, and less is left"
+                )
+                self.observe(Snapshot(phase="search", note=note))
+        finalists = self._ending.finalists()
+        if points := self._ending.confirmations(finalists):
+            keep = self._ending.refit_seconds(finalists[0].costs.seconds, slots=self._slots)
+            yield from self._fixed(points, phase=CONFIRM, keep=keep)
+        if self._stopping():
+            return
+        self.winner = self._ending.choose(finalists, model=self.model, before=self.before)
+        if self.winner is not None and (points := self._ending.refits(self.winner.trial, slots=self._slots)):
+            yield from self._fixed(points, phase=REFIT)
+
+    def _fixed(self, points: list[Point], *, phase: str, keep: float = 0.0) -> Iterator[Driver]:
+        """A driver of known points; of the time that is left, half at most is kept for what comes after."""
+        left = self.ledger.seconds_left
+        if left is None or left > 0:
             yield self._driver(
                 Fixed(points, heads=is_heads(self.prepared.strategies), at_once=self._heads_at_once()),
-                phase="confirm the best",
+                phase=phase,
                 total=len(points),
-                deadline=self.ledger.deadline,
+                deadline=self.ledger.deadline - min(keep, 0.5 * left) if left is not None else math.inf,
                 finished=[],
                 prune=False,
             )
+
+    def _keep_time(self, driver: Driver, told: Snapshot) -> None:
+        """Leave as much time for confirming and refitting as what leads now would take."""
+        if driver.best is not None and self.spec.budget.minutes is not None:
+            seconds = driver.best.outcome.costs.seconds
+            runs = self.spec.search.finalists * self.spec.search.confirm_seeds
+            confirming = refit.needed(seconds, members=runs, slots=self._slots)
+            refitting = self._ending.refit_seconds(seconds, slots=self._slots)
+            self.ledger.after_search = confirming + refitting
+            driver.deadline = self.ledger.search_deadline
+        self.observe(told)
+
+    @property
+    def _slots(self) -> int:
+        """Trials at once; where no worker was needed so far, none is started to find out."""
+        return self._backend.slots() if "_backend" in self.__dict__ else 1
+
+    @cached_property
+    def _ending(self) -> Ending:
+        return Ending(
+            prepared=self.prepared,
+            store=self.store,
+            lease=self.lease,
+            folder=self.folder,
+            cache=self.cache,
+            ledger=self.ledger,
+            observe=self.observe,
+            stopping=self._stopping,
+            created=self.record.created,
+        )
 
     def _search(self, ended: list[TrialRecord], left_open: list[TrialRecord]) -> Searching:
         elders = inherited(self.store, self.record)
         sampler = Sampler(
             self.prepared.space,
             kind=self.spec.search.sampler,
-            minimize=self.spec.objective.minimize,
+            minimize=self.prepared.metric.minimize,
+            trials=self.spec.budget.trials,
             # A fork begins where its elders are: it is to draw other points than they did.
             seed=self.spec.seed + len(elders),
         )
@@ -282,70 +347,12 @@ class _Run:
         return Searching(
             sampler,
             self.ledger,
-            left_open=[finish.again(trial) for trial in left_open],
+            left_open=[again(trial) for trial in left_open],
             next_number=self.store.next_number(self.spec.study),
             seed=self.spec.seed,
             heads=is_heads(self.prepared.strategies),
             at_once=self._heads_at_once(),
         )
-
-    def _finalists(self) -> list[TrialRecord]:
-        best = self.store.best(self.spec.study, limit=None)
-        finalists = [t for t in best if not members_of(t.params)][: self.spec.search.finalists]
-        if not finalists:
-            raise SearchError(
-                "No trial completed.",
-                hint=f"`tlsearch trials {self.spec.study}` says why each ended as it did.",
-            )
-        return finalists
-
-    def _confirmations(self, finalists: list[TrialRecord]) -> list[Point]:
-        return finish.confirmations(
-            finalists,
-            self.store.trials(self.spec.study, role=TrialRole.CONFIRM),
-            seeds=self.spec.search.confirm_seeds if len(finalists) > 1 else 0,
-            first_number=self.store.next_number(self.spec.study),
-        )
-
-    def _combine(self, finalists: list[TrialRecord]) -> list[TrialRecord]:
-        return Combining(
-            prepared=self.prepared,
-            store=self.store,
-            lease=self.lease,
-            folder=self.folder,
-            cache=self.cache,
-            deadline=self.ledger.deadline,
-            observe=self.observe,
-            stopping=self._stopping,
-        ).run(finalists)
-
-    def _promote(self, finalists: list[TrialRecord], combined: list[TrialRecord]) -> ModelRecord | None:
-        self.observe(Snapshot(phase="verify the winner"))
-        confirmed = self.store.trials(self.spec.study, role=TrialRole.CONFIRM)
-        model, refused = finish.promote(
-            finish.ranked(finalists, confirmed, minimize=self.spec.objective.minimize, combined=combined),
-            store=self.store,
-            lease=self.lease,
-            prepared=self.prepared,
-            folder=self.folder,
-            provenance={"study": self.spec.study, "created": self.record.created.isoformat()},
-            stopping=self._stopping,
-        )
-        for sentence in refused:
-            self.observe(Snapshot(phase="verify the winner", note=sentence))
-        if model is None:
-            return self.store.model(self.spec.study)
-        self._drop_confirmations(confirmed)
-        finish.sweep(self.folder, self.store.trials(self.spec.study), model)
-        return model
-
-    def _drop_confirmations(self, confirmed: list[TrialRecord]) -> None:
-        """Weights of repeated runs have told what they had to tell."""
-        kept = [trial for trial in confirmed if trial.artifact is not None]
-        self.store.forget_artifacts(self.lease, [trial.number for trial in kept])
-        for trial in kept:
-            if trial.artifact is not None:
-                stores.delete(trial.artifact.uri)
 
     def _heads_at_once(self) -> int:
         """Heads in one turn: many, but no branch of heads gets more than a third of the trials unasked."""
@@ -371,7 +378,7 @@ class _Run:
             source=source,
             ledger=self.ledger,
             deadline=deadline,
-            slots=lambda: self._crew.share(),
+            slots=lambda: self._backend.slots(),
             groups={info.name: len(info.groups) for info in self.prepared.backbones},
             heads=is_heads(self.prepared.strategies),
             phase=phase,
@@ -386,45 +393,43 @@ class _Run:
         )
 
     @cached_property
-    def _crew(self) -> Crew:
-        """Ray is started, or joined, when the first trial is due."""
-        return gather(
-            self.prepared,
-            store=self.store,
-            lease=self.lease,
-            address=self.address,
-            observe=self.observe,
-        )
-
-    def _drive(self, drivers: Iterator[Driver]) -> None:
-        """Have workers run one driver's points after another's, until there are no more, or time is up."""
-        relay = Relay(drivers)
-        assignment = assign(
+    def _assignment(self) -> Assignment:
+        return assign(
             self.prepared,
             cache=self.cache,
             artifacts=self.folder,
             threads=self.spec.resources.cpus_per_trial,
             cuda=False,
         )
+
+    @cached_property
+    def _backend(self) -> TrialBackend:
+        """What runs the trials; Ray is started, or joined, when the first one is due."""
+        if self.local:
+            return LocalBackend(self._assignment, at_once=self.spec.resources.concurrent or 1)
+        # Here, while Ray starts: its import takes seconds, which a local run has no use for.
+        from tlsearch.search.backends.ray_tune import RayTuneBackend
+
+        workers = allocate(
+            self.prepared, store=self.store, lease=self.lease, address=self.address, observe=self.observe
+        )
+        return RayTuneBackend(workers, self._assignment, self.spec, alone=self.address is None)
+
+    def _drive(self, drivers: Iterator[Driver]) -> None:
+        """Have a backend run one phase's points after another's, until there are no more, or time is up."""
+        phases = PhaseSequence(drivers)
+        first = None
+        if self.address is None and not self.local:
+            first = first_heads.backend(self.prepared, self._assignment)
         try:
-            if self.address is None:
-                first_heads.take(relay, prepared=self.prepared, assignment=assignment)
-            while not relay.over and not self._stopping():
-                ray_tune.run(
-                    relay,
-                    assignment=replace(assignment, cuda=self._crew.gpus > 0, gpu_share=self._crew.gpus),
-                    cpus_per_trial=self.spec.resources.cpus_per_trial,
-                    gpus_per_trial=self._crew.gpus,
-                    slots=self._crew.slots,
-                    epochs=self.spec.budget.epochs,
-                    minimize=self.spec.objective.minimize,
-                    on_cpus=self._crew.on_cpus,
-                    alone=self.address is None,
-                )
+            if first is not None:
+                first.run(phases)
+            while not phases.over and not self._stopping():
+                self._backend.run(phases)
                 if not self._stopping():
-                    relay.leave()  # its workers were ended, or it is over
+                    phases.leave()  # its workers were ended, or it is over
         except WorkError:
             if not self._stopping():  # whoever stops us may have stopped Ray's processes as well
                 raise
         finally:
-            relay.close()
+            phases.close()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from tlsearch.contracts import HeadStrategy
-from tlsearch.records import EpochResult, Point, TrialRole
+from tlsearch.records import EpochResult, Point, TrialRole, TrialState
+from tlsearch.search.allocation import charge
 from tlsearch.search.budget import Ledger
 from tlsearch.search.sampler import Proposal, Sampler
+
+TOLERANCE = 0.8
+"""Share of the expected seconds that must be left for a trial to begin: the estimate is rough."""
 
 
 class PointSource(Protocol):
@@ -60,12 +66,17 @@ class Searching:
             sampler.resume(point.number, Proposal(point.backbone, point.strategy, point.params))
         self._again = deque(group_turns(points, heads=heads, at_once=at_once))
         self.exhausted = False
+        self.too_long: float | None = None
+        """Seconds that the next trial would have taken, where that was more than the search had left."""
+        self._heads = heads
+        self._pace = _Pace()
+        self._open: dict[int, Point] = {}
 
     def take(self) -> list[Point]:
         """Left open points first; then proposals, as many as the trial budget allows."""
         if self._again:
             return self._again.popleft()
-        if self.ledger.trials_left == 0:
+        if self.ledger.trials_left == 0 or self.too_long is not None:
             return []
         proposals = self.sampler.ask(self.next_number, most=self.ledger.trials_left, heads=self.at_once)
         self.exhausted = not proposals
@@ -79,8 +90,14 @@ class Searching:
             )
             for index, proposal in enumerate(proposals)
         ]
+        if points and not self._heads(points[0].strategy):
+            seconds = self._pace.expected(points[0])
+            if seconds is not None and time.time() + seconds * TOLERANCE > self.ledger.search_deadline:
+                self.too_long = seconds
+                return []
         self.next_number += len(points)
         self.ledger.started += len(points)
+        self._open.update({point.number: point for point in points})
         return points
 
     def learn(self, result: EpochResult) -> None:
@@ -88,7 +105,26 @@ class Searching:
         if result.outcome is None:
             self.sampler.observe(result.number, result.value)
         else:
+            point = self._open.pop(result.number, None)
+            if point is not None and result.outcome.state is TrialState.COMPLETE:
+                self._pace.note(point, result.outcome.costs.seconds)
             self.sampler.tell(result.number, result.outcome.state, result.outcome.value)
+
+
+class _Pace:
+    """Seconds that a trial of a strategy takes, by the work that it is charged."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[str, str], list[float]] = {}
+
+    def note(self, point: Point, seconds: float) -> None:
+        """Take note of a complete trial."""
+        self._seconds.setdefault((point.backbone, point.strategy), []).append(seconds / charge(point.params))
+
+    def expected(self, point: Point) -> float | None:
+        """Seconds of a trial, by those of its backbone and strategy; None where there are none."""
+        known = self._seconds.get((point.backbone, point.strategy))
+        return statistics.median(known) * charge(point.params) if known else None
 
 
 def group_turns(points: Iterable[Point], *, heads: Callable[[str], bool], at_once: int) -> list[list[Point]]:

@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validat
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
-Metric = Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss"]
 
 
 def _scalar(given: Any) -> Any:
@@ -123,22 +122,11 @@ class Override(_Section):
 class ObjectiveSpec(_Section):
     """What is compared on the validation split."""
 
-    metric: Metric = "accuracy"
-    """balanced_accuracy or macro_f1 where classes are unequal."""
+    metric: str = ""
+    """One of the task's, its first where it is left out: accuracy; balanced_accuracy or macro_f1 where
+    classes are unequal."""
     direction: Literal["maximize", "minimize"] | None = None
     """Follows from the metric; may be said, not changed."""
-
-    @model_validator(mode="after")
-    def _direction_fits(self) -> ObjectiveSpec:
-        right = "minimize" if self.metric == "log_loss" else "maximize"
-        if self.direction not in (None, right):
-            raise ValueError(f"{self.metric} is to {right}, not to {self.direction}")
-        return self
-
-    @property
-    def minimize(self) -> bool:
-        """Whether smaller is better."""
-        return self.metric == "log_loss"
 
 
 class BudgetSpec(_Section):
@@ -180,6 +168,10 @@ class SearchSpec(_Section):
     """Best trials that are run again with fresh seeds."""
     confirm_seeds: Annotated[int, Field(ge=0, le=20)] = 2
     """Fresh seeds for each of them."""
+    refit: bool = True
+    """Whether the winner's recipe is trained once more, on all items but the test split's."""
+    members: Annotated[int, Field(ge=1, le=20)] = 3
+    """Seeds of a refit, whose probabilities are averaged; 1 averages nothing."""
     keep: Annotated[int, Field(ge=1, le=10_000)] = 5
     """Best trials whose weights are kept."""
 
@@ -200,6 +192,8 @@ class StudySpec(_Section):
 
     study: Annotated[str, Field(pattern=NAME_PATTERN)]
     """Its name in the study database."""
+    task: Annotated[str, Field(min_length=1)] | None = None
+    """What is learned, such as classification; what the data's source is for, where it is left out."""
     data: DataSpec
     source_data: DataSpec | None = None
     """Labelled data like that which the backbone learned from; with it, joint training is searched too."""

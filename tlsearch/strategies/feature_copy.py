@@ -6,6 +6,7 @@ predicts without scikit-learn.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -107,6 +108,8 @@ class FeatureCopy(HeadStrategy):
     Ridge chooses its strength by leave-one-out error over a whole path, from one decomposition.
     """
 
+    precedence = 5
+
     def space(self, backbone: BackboneInfo) -> Space:
         """Which learner, and that learner's own knobs."""
         return {
@@ -187,9 +190,11 @@ def _learn(
         model = RidgeClassifierCV(alphas=RIDGE_PATH)
     else:
         model = LogisticRegression(C=number(params, "logistic.C"), max_iter=300, random_state=point.seed)
-    model.fit(features, labels)
-    weight, bias = model.coef_, model.intercept_
-    if classes == 2:  # scikit-learn keeps one row for two classes
+    with warnings.catch_warnings(action="ignore"):  # LDA warns of classes of one item
+        model.fit(features, labels)
+    # Of two classes scikit-learn keeps the second's row, with or without an axis of its own.
+    weight, bias = model.coef_.reshape(-1, features.shape[1]), np.ravel(model.intercept_)
+    if len(weight) == 1:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
     _set_linear(module, weight, bias)
 

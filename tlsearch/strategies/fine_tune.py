@@ -7,3 +7,5 @@ from tlsearch.contracts import FineTuning
 
 class FineTune(FineTuning):
     """The public base as it is: ``freeze_depth`` 0 is full fine-tuning, 1 trains the head alone."""
+
+    precedence = 10

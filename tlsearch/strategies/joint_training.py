@@ -43,6 +43,7 @@ class JointTraining(FineTuning):
     Saenko 2016 (Deep CORAL, arXiv:1607.01719, equation 1).
     """
 
+    precedence = 15
     requires_source: ClassVar[bool] = True
 
     def space(self, backbone: BackboneInfo) -> Space:

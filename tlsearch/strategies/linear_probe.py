@@ -14,6 +14,8 @@ from tlsearch.records import Params
 class LinearProbe(HeadStrategy):
     """Softmax regression on frozen features (Kornblith et al. 2019, arXiv:1805.08974)."""
 
+    precedence = 0
+
     def space(self, backbone: BackboneInfo) -> Space:
         """Learning rate on standardized features, and regularization."""
         augmented = ["light"] if "light" in backbone.inputs.policies else []

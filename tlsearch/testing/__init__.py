@@ -16,6 +16,7 @@ from tlsearch.testing.contract import CheckResult
 from tlsearch.testing.datasets import DatasetContract, check_dataset
 from tlsearch.testing.fixtures import TinyTask, installed, tiny_cnn, tiny_task, tiny_vit
 from tlsearch.testing.strategies import StrategyContract, check_strategy
+from tlsearch.testing.trial_backends import TrialBackendContract
 
 __all__ = [
     "BackboneContract",
@@ -24,6 +25,7 @@ __all__ = [
     "DatasetContract",
     "StrategyContract",
     "TinyTask",
+    "TrialBackendContract",
     "check_backbone",
     "check_combination",
     "check_dataset",

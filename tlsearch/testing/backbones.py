@@ -16,6 +16,7 @@ from tlsearch import registry
 from tlsearch.contracts import Backbone, BackboneFamily, InputSpec, Pretrained, frozen_groups
 from tlsearch.contracts.backbone import hash_tensors
 from tlsearch.errors import PluginError, UnknownNameError, WeightsError
+from tlsearch.testing.attempts import watched
 from tlsearch.testing.contract import CheckResult, Contract, demand, in_fresh_process, results, skip
 from tlsearch.training.frontier import find_frontier
 
@@ -75,6 +76,21 @@ class BackboneContract(Contract):
                 f"a missing weights file raises {type(error).__name__}, not WeightsError: {error}"
             ) from error
         raise AssertionError("load() takes a weights file that isn't there")
+
+    def test_structure_asks_no_network(self) -> None:
+        """What a saved model's weights go into is built offline, with the same names and shapes."""
+        loaded = self._loaded
+        with watched() as seen:
+            built = self._family.structure(
+                self._variant, image_size=self.image_size, architecture=loaded.info.architecture
+            )
+        demand(not seen.network, f"structure() asks the network: {', '.join(seen.network[:3])}")
+        shapes = [
+            {name: tuple(tensor.shape) for name, tensor in trunk.state_dict().items()}
+            for trunk in (built.trunk, loaded.trunk)
+        ]
+        demand(shapes[0] == shapes[1], "structure() builds a network of other tensors than load()")
+        demand(built.info.inputs.shape == loaded.info.inputs.shape, "structure() takes inputs of other shape")
 
     def test_info(self) -> None:
         """What it says of itself is so: name, groups, parameters, operations, hash."""

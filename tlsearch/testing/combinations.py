@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,10 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tlsearch import registry
-from tlsearch.contracts import Combination, CombinationTask, Combined, Member, Score, State
+from tlsearch.contracts import Backbone, Combination, CombinationTask, Combined, Member, Score, State
 from tlsearch.contracts.combination import MEMBERS, STRUCTURE, combined_params, members_of
 from tlsearch.errors import PluginError, UnknownNameError
-from tlsearch.metrics import rank, score
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Params
 from tlsearch.testing import fixtures
@@ -28,6 +28,7 @@ TRAINED_BY = "fine_tune"
 RATES = (3e-3, 1e-2, 1e-3)
 """Learning rates of the members."""
 EPOCHS = 6
+CLASS_COUNTS = (2, 3, 30)
 
 
 class CombinationContract(Contract):
@@ -157,6 +158,27 @@ class CombinationContract(Contract):
             near = math.isclose(measured[0], expected[0], abs_tol=0.02)
             demand(near, f"reloaded it scores {measured[0]:.3f}, measured was {expected[0]:.3f}")
 
+    def test_any_number_of_classes(self) -> None:
+        """Two, three and thirty classes: the structure stays that of the members."""
+        info = self._laboratory.info(fixtures.CNN)
+        trunk = self._laboratory.pretrained(fixtures.CNN).trunk.state_dict()
+        source = {f"trunk.{name}": tensor for name, tensor in trunk.items()}
+        default = self._laboratory.strategy.default(info)
+        for classes in CLASS_COUNTS:
+            members = []
+            for number in range(2):
+                torch.manual_seed(number)
+                model = Backbone(self._laboratory.pretrained(fixtures.CNN), classes=classes)
+                self._laboratory.strategy.restore(model, default)
+                state = model.state_dict()
+                value = _scored(fixtures.CNN, default, state, classes)
+                members.append(Member(number, TRAINED_BY, default, value, _holding(state)))
+            members.sort(key=lambda member: member.score, reverse=True)
+            measured = functools.partial(_scored, fixtures.CNN, default, classes=classes)
+            combined = self._combine(CombinationTask(info, members, source, measured))
+            alike = combined is None or _form(combined.state) == _form(members[0].state())
+            demand(alike, f"of {classes} classes it makes another structure")
+
     def _combined(self, backbone: str) -> Combined | None:
         if backbone not in self._made:
             self._made[backbone] = self._combine(self._task(backbone))
@@ -206,20 +228,20 @@ def check_combination(combination: str | Combination) -> list[CheckResult]:
         return [CheckResult("loads", False, error.message, 0.0)]
 
 
-def _scored(backbone: str, params: Params, state: State) -> Score:
+def _scored(backbone: str, params: Params, state: State, classes: int = fixtures.CLASSES) -> Score:
     model = rebuild(
         backbone=backbone,
         weights="random",
         image_size=None,
         strategy=TRAINED_BY,
         params=params,
-        classes=fixtures.CLASSES,
+        classes=classes,
         state=state,
         complete=True,
     )
     task = fixtures.tiny_task()
     with torch.inference_mode():
-        return _rank(model(task.val_inputs), task.val_labels)
+        return _rank(model(task.val_inputs), task.val_labels % classes)
 
 
 def _holding(state: State) -> Callable[[], State]:
@@ -227,7 +249,7 @@ def _holding(state: State) -> Callable[[], State]:
 
 
 def _rank(logits: Tensor, labels: Tensor) -> Score:
-    return rank(score(logits, labels), "accuracy")
+    return registry.task("classification").rank(fixtures.score(logits, labels), "accuracy")
 
 
 def _form(state: State) -> Mapping[str, tuple[object, ...]]:

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,7 +32,9 @@ from tlsearch.contracts import (
     DatasetSource,
     Pretrained,
     Samples,
+    Scores,
     Strategy,
+    TargetSpec,
     describe,
 )
 from tlsearch.contracts.images import ImageInput
@@ -199,31 +202,62 @@ class TinyBackbones(BackboneFamily):
 
 
 class TinyDigitsOptions(DatasetOptions):
-    """Which of the digits."""
+    """Which of the digits.
+
+    Attributes:
+        first: where they begin.
+        count: how many are looked at.
+        classes: fewer than ten leave the higher digits out; of more than ten, up to thirty, each further ten
+            are the digits in another colour.
+        equal: whether classes are about as large as each other; else every second one has a third of that.
+    """
 
     first: int = 0
     count: int = 300
+    classes: int = 10
+    equal: bool = True
 
 
 class TinyDigits(DatasetSource[TinyDigitsOptions]):
-    """``count`` of scikit-learn's handwritten digits from ``first`` on: 8 x 8 pixels, ten classes."""
+    """``count`` of scikit-learn's handwritten digits from ``first`` on: 8 x 8 pixels, usually ten classes."""
 
     options = TinyDigitsOptions
     mirror = False
 
     def load(self, options: TinyDigitsOptions) -> Samples:
-        """Items as uint8 arrays (8, 8)."""
+        """Items as uint8 arrays (8, 8), or (8, 8, 3) where there are colours."""
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        chosen = range(options.first, options.first + options.count)
         images = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+        seen = [0] * max(10, options.classes)
+        chosen: list[tuple[int, int]] = []
+        for index in range(options.first, options.first + options.count):
+            digit = int(digits.target[index])
+            seen[digit] += 1
+            label = digit + 10 * (seen[digit] % -(-options.classes // 10))
+            thinned = not options.equal and label % 2 == 1 and (seen[digit] // 3) % 3 > 0
+            if label < options.classes and not thinned:
+                chosen.append((index, label))
+        colours = options.classes > 10
         return Samples(
-            items=[images[index] for index in chosen],
-            labels=[int(digits.target[index]) for index in chosen],
-            classes=tuple(str(name) for name in digits.target_names),
-            names=[f"digit {index}" for index in chosen],
+            items=[
+                _coloured(images[index], label // 10) if colours else images[index] for index, label in chosen
+            ],
+            labels=[label for _, label in chosen],
+            classes=tuple(
+                f"{label % 10}{'abc'[label // 10]}" if colours else str(label)
+                for label in range(options.classes)
+            ),
+            names=[f"digit {index}" for index, _ in chosen],
         )
+
+
+def _coloured(image: NDArray[np.uint8], colour: int) -> NDArray[np.uint8]:
+    """A grey image (8, 8) as (8, 8, 3) without one of red, green and blue."""
+    pixels = np.repeat(image[:, :, None], 3, axis=2)
+    pixels[:, :, colour] = 0
+    return pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +298,12 @@ def tiny_task() -> TinyTask:
     encoded = torch.from_numpy(np.stack([inputs.encode(item) for item in samples.items]))
     images, labels = inputs.to_model(encoded), torch.tensor(samples.labels)
     return TinyTask(images[:200], labels[:200], images[200:], labels[200:], CLASSES)
+
+
+def score(logits: Tensor, labels: Tensor) -> Scores:
+    """All metrics of classification: of logits (N, classes) against labels (N,)."""
+    spec = TargetSpec(tuple(str(number) for number in range(logits.shape[1])))
+    return registry.task("classification").score(logits, labels, spec)
 
 
 @contextlib.contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +31,10 @@ UNDER_TEST = "strategy_under_test"
 OPTIMIZERS = ("adamw", "sgd")
 DRAWS = 8
 FEW_EPOCHS = 4
+WIDE_DRAWS = 64
+CLASS_COUNTS = (2, 3, 30)
+WORSE_THAN_CHANCE = 0.4
+"""Share of chance's accuracy at which a model of two classes answers the wrong way round."""
 
 
 class StrategyContract(Contract):
@@ -131,21 +136,30 @@ class StrategyContract(Contract):
         for backbone in BACKBONES:
             _check_logits(self._run(backbone).output, len(probe()), f"the finished {_short(backbone)}")
 
+    def test_any_number_of_classes(self) -> None:
+        """Two, three and thirty classes, as large as each other and not: a trial completes and reloads."""
+        points = list(self._few_points())
+        for classes, equal in itertools.product(CLASS_COUNTS, (True, False)):
+            digits = {"classes": classes, "equal": equal, "count": min(300, 75 * classes)}
+            of = f"of {classes} {'equal' if equal else 'unequal'} classes"
+            for run in self._laboratory.train(points, epochs=2, digits=digits):
+                self._ended_well(run, of)
+                where = f"the model {of} with {dict(run.point.params)}"
+                _check_logits(run.output, len(probe()), where, classes)
+                value = run.outcome.value or 0.0
+                demand(
+                    value > WORSE_THAN_CHANCE / classes,
+                    f"{where} has a balanced accuracy of {value:.2f}: worse than chance",
+                )
+                _compare(run.output, self._reloaded(run, classes)(probe()), f"{where}, reloaded", 1e-4)
+        self.note(f"{len(points)} points each")
+
     def test_reloads(self) -> None:
         """A saved model, rebuilt by name, predicts what the trained one did."""
         for backbone in BACKBONES:
             run = self._run(backbone)
-            model = rebuild(
-                backbone=backbone,
-                weights="pretrained",
-                image_size=None,
-                strategy=self._laboratory.name,
-                params=run.point.params,
-                classes=fixtures.CLASSES,
-                state=load_file(_saved(run)),
-            )
-            with torch.inference_mode():
-                _compare(run.output, model(probe()), f"{_short(backbone)}, saved and reloaded", 1e-4)
+            again = self._reloaded(run, fixtures.CLASSES)(probe())
+            _compare(run.output, again, f"{_short(backbone)}, saved and reloaded", 1e-4)
 
     def test_reloads_in_another_process(self) -> None:
         """A fresh process finds it by name, sees the same space, and predicts the same with saved models."""
@@ -255,11 +269,43 @@ class StrategyContract(Contract):
         demand(dict(params) == before, "prepare() changes the params that it is given")
         return model
 
+    def _few_points(self) -> Iterator[Point]:
+        """The point that is trained; of a head strategy one for each choice that a knob offers besides."""
+        strategy, branch = self._laboratory.strategy, self._branch(fixtures.CNN)
+        params: list[Params] = [self._params(fixtures.CNN)]
+        if isinstance(strategy, HeadStrategy):
+            chance = random.Random(2)
+            params += branch.starts
+            drawn = [draw(branch, chance) for _ in range(WIDE_DRAWS)]
+            for knob, distribution in branch.knobs.items():
+                for choice in getattr(distribution, "choices", ()):
+                    if all(known.get(knob) != choice for known in params):
+                        params += [one for one in drawn if one.get(knob) == choice][:1]
+        distinct = [one for number, one in enumerate(params) if one not in params[:number]]
+        for number, one in enumerate(distinct):
+            yield Point(
+                number=number, backbone=fixtures.CNN, strategy=self._laboratory.name, params=one, seed=0
+            )
+
+    def _reloaded(self, run: Run, classes: int) -> Callable[[Tensor], Tensor]:
+        """What a trial saved, rebuilt by name."""
+        model = rebuild(
+            backbone=run.point.backbone,
+            weights="pretrained",
+            image_size=None,
+            strategy=self._laboratory.name,
+            params=run.point.params,
+            classes=classes,
+            state=load_file(_saved(run)),
+        )
+        return torch.inference_mode()(model)
+
     def _run(self, backbone: str) -> Run:
         return self._ended_well(self._laboratory.run(backbone, self._params(backbone)))
 
-    def _ended_well(self, run: Run) -> Run:
-        demand(run.complete, f"the trial on {_short(run.point.backbone)} failed: {run.outcome.reason}")
+    def _ended_well(self, run: Run, of: str = "") -> Run:
+        where = f"{_short(run.point.backbone)}{of and ' ' + of + f' with {dict(run.point.params)}'}"
+        demand(run.complete, f"the trial on {where} failed: {run.outcome.reason}")
         return run
 
 
@@ -311,10 +357,10 @@ def _check_groups(model: Backbone, groups: list[dict[str, Any]], where: str) -> 
             demand(group.get(key, -1.0) >= 0, f"param_groups() after {where}: a group without {key}")
 
 
-def _check_logits(logits: object, rows: int, what: str) -> None:
+def _check_logits(logits: object, rows: int, what: str, classes: int = fixtures.CLASSES) -> None:
     if not isinstance(logits, Tensor):
         raise AssertionError(f"{what} returns a {type(logits).__name__}, not a tensor of logits")
-    shape = (rows, fixtures.CLASSES)
+    shape = (rows, classes)
     demand(tuple(logits.shape) == shape, f"{what} returns {tuple(logits.shape)}, not logits {shape}")
     demand(logits.is_floating_point(), f"{what} returns {logits.dtype}, not floating point logits")
     demand(bool(logits.isfinite().all()), f"{what} returns logits that aren't finite")

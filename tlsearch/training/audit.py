@@ -58,6 +58,7 @@ def examine(
     uneven = audit.imbalance >= IMBALANCED
     return {
         "items": items,
+        "notes": list(samples.notes),
         "classes": len(data.classes),
         "counts": counts,
         "broken": _counted(list(data.broken)),

@@ -17,13 +17,17 @@ from numpy.typing import NDArray
 from tlsearch.contracts.dataset import Samples
 from tlsearch.contracts.images import open_regular
 from tlsearch.contracts.inputs import InputSpec
+from tlsearch.contracts.task import TargetSpec, Task
 from tlsearch.errors import DataError
 from tlsearch.training.arrays import ArraySpec, ArrayStore
-from tlsearch.training.splits import Audit, IntArray, audit, split
+from tlsearch.training.splits import Audit, IntArray, audit, split, units_of
 
 Progress = Callable[[int, int], None]
 Result = TypeVar("Result")
 
+RESHUFFLED_BELOW = 1_000
+"""Items outside the test split below which repeated runs draw splits of their own: with few items one split's
+luck is greater than that of a seed (Nagler et al. 2024, arXiv:2405.15393)."""
 _ENCODING = 1  # raise it when decoding changes: arrays that were stored before are then made anew
 
 
@@ -56,6 +60,9 @@ class Data:
         audit: of the splits as they were before broken items were taken out.
         parts: ``indices`` as they were before that.
         aside: indices of the broken items.
+        task: what is learned.
+        units: (N,) numbers of what must stay in one split, where another split may be drawn of the items
+            outside test; None where they are many, or the data comes with a validation split of its own.
     """
 
     array: NDArray[Any]
@@ -69,6 +76,13 @@ class Data:
     audit: Audit
     parts: Mapping[str, IntArray]
     aside: tuple[int, ...]
+    task: Task
+    units: IntArray | None = None
+
+    @property
+    def target_spec(self) -> TargetSpec:
+        """What the targets are."""
+        return TargetSpec(self.classes)
 
 
 def prepare(
@@ -76,6 +90,7 @@ def prepare(
     inputs: InputSpec,
     store: ArrayStore,
     *,
+    task: Task,
     val: float,
     test: float,
     stop: float = 0.1,
@@ -94,6 +109,7 @@ def prepare(
         samples: the listed items.
         inputs: the backbone's.
         store: where encoded items are kept.
+        task: what is learned.
         val: share of all items, see `split`; ``test`` and ``stop`` likewise.
         test: see `split`.
         stop: see `split`.
@@ -139,9 +155,18 @@ def prepare(
         mirror=mirror,
         broken=broken,
         audit=audit(samples, hashes, parts),
+        task=task,
         parts=parts,
         aside=tuple(sorted(encoded.broken)),
+        units=_units(samples, hashes, kept) if val > 0 else None,
     )
+
+
+def _units(samples: Samples, hashes: Sequence[str], kept: Mapping[str, IntArray]) -> IntArray | None:
+    pool = np.sort(np.concatenate([kept[name] for name in ("train", "stop", "val")]))
+    if len(pool) >= RESHUFFLED_BELOW or "val" in (samples.splits or ()):
+        return None
+    return units_of(samples, hashes, pool)
 
 
 def fingerprint(samples: Samples, *, threads: int = 2) -> tuple[str, list[str]]:

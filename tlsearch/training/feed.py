@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from tlsearch.contracts import InputSpec
+from tlsearch.contracts import InputSpec, Scores
 from tlsearch.training.activations import Activations, Items, activations
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.choosing import Choice, Depths, choices
@@ -135,33 +134,42 @@ class Feed:
             return min(1, count)
         return math.ceil(count / batch_size) - int(count % batch_size == 1 and count > 1)
 
-    def evaluate(self, split: str, forward: Callable[[tuple[Tensor, ...]], object]) -> tuple[Tensor, Tensor]:
-        """Logits (N, classes) and labels (N,) of a split, on the CPU."""
+    def evaluate(self, split: str, forward: Callable[[tuple[Tensor, ...]], object]) -> Scores:
+        """All metrics of the task on a split."""
+        evaluator = self.data.task.evaluator(self.data.target_spec)
+        for outputs, targets in self.outputs(split, forward):
+            evaluator.update(outputs, targets)
+        return evaluator.compute()
+
+    def outputs(
+        self, split: str, forward: Callable[[tuple[Tensor, ...]], object]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Outputs and targets of a split, a batch at a time, on the CPU."""
         items = self.data.indices[split]
-        parts: list[Tensor] = []
         done = 0
         while done < len(items):
             index = items[done : done + self._evaluated_at_once]
             try:
-                parts.append(self._logits(index, forward))
-                done += len(index)
-                continue
+                outputs = self._outputs(index, forward)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or self._evaluated_at_once == 1:
                     raise
+            else:
+                yield outputs, torch.from_numpy(self.data.labels[index])
+                done += len(index)
+                continue
             # Only now has the error let go of the tensors that it was raised among.
             self._evaluated_at_once //= 2
             torch.cuda.empty_cache()
         self.counts.evaluated += len(items)
-        return torch.cat(parts), torch.from_numpy(self.data.labels[items])
 
-    def _logits(self, index: Indices, forward: Callable[[tuple[Tensor, ...]], object]) -> Tensor:
+    def _outputs(self, index: Indices, forward: Callable[[tuple[Tensor, ...]], object]) -> Tensor:
         with torch.inference_mode():
             outputs = forward(self.fetch(index, 0))
-            logits = outputs[0] if isinstance(outputs, tuple) else outputs
-            if not isinstance(logits, Tensor):
-                raise TypeError(f"a model must return logits, not {type(logits).__name__}")
-            return logits.float().cpu()
+            first = outputs[0] if isinstance(outputs, tuple) else outputs
+            if not isinstance(first, Tensor):
+                raise TypeError(f"a model must return a tensor, not {type(first).__name__}")
+            return first.float().cpu()
 
     def view_of(self, epoch: int) -> int:
         """Which view an epoch trains on: 0 is not augmented."""
@@ -287,7 +295,7 @@ class Feed:
         """Items of a view that are stored, ascending."""
         # Test items are not touched before the winner is known; augmented views serve training alone.
         splits = ("train",) if view else tuple(name for name in self.data.indices if name != "test")
-        return np.sort(np.concatenate([self.data.indices[name] for name in splits]))
+        return np.unique(np.concatenate([self.data.indices[name] for name in splits]))
 
     def _items(self, store: ArrayStore, index: Indices, view: int, dtype: str) -> Items:
         # A feed that held itself would keep its files mapped until the collector comes by, trials later.
@@ -305,15 +313,14 @@ class Feed:
     def _mixed(
         self, batch: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Mixup: weighted means of pairs of inputs, and of their one-hot labels."""
+        """Mixup: weighted means of pairs of inputs, and of their targets."""
         if self.frontier.frozen:
             self.cache = "none: mixup blends inputs anew in every step"
         share, partner = _draw_mixing(len(batch), generator)
         partner = partner.to(self.device)
-        rows = functional.one_hot(targets, len(self.data.classes)).float()
         self._passed(len(batch), self.frontier.prefix_flops)
         boundary = self.frontier.prefix(batch.lerp(batch[partner], 1 - share))
-        return boundary, rows.lerp(rows[partner], 1 - share)
+        return boundary, self.data.task.mix(targets, targets[partner], share, self.data.target_spec)
 
 
 def _draw_mixing(count: int, generator: torch.Generator) -> tuple[float, Tensor]:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from tlsearch.contracts import Backbone, Batch, Recipe, Strategy
 from tlsearch.errors import TrialError
-from tlsearch.metrics import rank, score
 from tlsearch.records import Params
 from tlsearch.training.failures import out_of_memory
 from tlsearch.training.feed import Feed
@@ -97,6 +96,7 @@ def fit(
     if resume is not None:
         restore_model(resume, model)
     frontier, feed, source = plan()
+    task = feed.data.task
     planned = trainable_names(model)
     trained = set(planned)
     optimizer = _optimizer(recipe, strategy.param_groups(model, params))
@@ -134,14 +134,15 @@ def fit(
             if losses and time.time() > deadline:
                 cut_short = True
                 break
-            batch = Batch(inputs, targets, epoch, sources.take() if sources is not None else None)
+            other = sources.take() if sources is not None else None
+            batch = Batch(inputs, targets, epoch, task, other)
             factor = schedule((epoch - 1) * steps_per_epoch + number + 1, epochs * steps_per_epoch)
             losses.append(stepper.step(frontier, batch, factor))
         model.eval()
         held_out = len(feed.data.indices["stop"]) > 0
-        stop = score(*feed.evaluate("stop", frontier.eval_forward)) if held_out else {}
-        validation = score(*feed.evaluate("val", frontier.eval_forward))
-        order = rank(stop, metric) if held_out else (float(epoch), 0.0)
+        stop = feed.evaluate("stop", frontier.eval_forward) if held_out else {}
+        validation = feed.evaluate("val", frontier.eval_forward)
+        order = task.rank(stop, metric) if held_out else (float(epoch), 0.0)
         if best.order is None or order > best.order:
             best = _Best(order, epoch, dict(validation), _snapshot(model))
         ended = ""
@@ -313,9 +314,13 @@ def _parts(batch: Batch, size: int) -> list[Batch]:
     if batch.source is not None:
         cut = [tensor.tensor_split(pieces) for tensor in batch.source.inputs]
         labels = batch.source.targets.tensor_split(pieces)
-        sources = [Batch(tuple(part[i] for part in cut), labels[i], batch.epoch) for i in range(pieces)]
+        sources = [
+            Batch(tuple(part[i] for part in cut), labels[i], batch.epoch, batch.source.task)
+            for i in range(pieces)
+        ]
     return [
-        Batch(tuple(part[i] for part in inputs), targets[i], batch.epoch, sources[i]) for i in range(pieces)
+        Batch(tuple(part[i] for part in inputs), targets[i], batch.epoch, batch.task, sources[i])
+        for i in range(pieces)
     ]
 
 
@@ -347,7 +352,7 @@ class _Sources:
         turns, skip = divmod(taken, self.source.batches(self.size))
         for turn in itertools.count(self.first + turns):
             for inputs, targets in self.source.train(turn, batch_size=self.size, seed=self.seed, skip=skip):
-                yield Batch(inputs, targets, turn)
+                yield Batch(inputs, targets, turn, self.source.data.task)
             skip = 0
 
 

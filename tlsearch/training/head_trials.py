@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from tlsearch.contracts import HeadPoint, HeadStrategy, HeadTask
 from tlsearch.errors import TrialError
-from tlsearch.metrics import score
 from tlsearch.records import Costs, EpochResult, Point
 from tlsearch.training.costs import count_costs
 from tlsearch.training.failures import FAILURES, failed
 from tlsearch.training.feed import Counts, Feed
 from tlsearch.training.frontier import find_frontier
 from tlsearch.training.heads import train_linear
+from tlsearch.training.item_sets import items_of, key_of
 
 if TYPE_CHECKING:
     from tlsearch.training.trial import Workbench
@@ -33,15 +33,16 @@ def fit_heads(
 
     What goes wrong with a point is its result.
     """
-    # Points that need other views, or other layers, need other features; the rest is fitted together.
-    by_features: dict[tuple[str, int], list[Point]] = defaultdict(list)
+    # Points that need other views, layers or items need other features; the rest is fitted together.
+    data = bench.data("data", bench.backbone(points[0].backbone).info.inputs)
+    by_features: dict[tuple[str, int, object], list[Point]] = defaultdict(list)
     for point in points:
         try:
             policy = strategy.recipe(point.params).augmentation
-            by_features[policy, strategy.layer_cells(point.params)].append(point)
+            by_features[policy, strategy.layer_cells(point.params), key_of(data, point)].append(point)
         except FAILURES as error:  # one point's failure is its own
             yield [failed(point, error)]
-    for (policy, _), together in by_features.items():
+    for (policy, _, _), together in by_features.items():
         yield from _fit_or_tell(bench, strategy, policy, together)
 
 
@@ -68,7 +69,7 @@ def _fit_together(
     spec = bench.assignment.spec
     began = time.perf_counter()
     pretrained = bench.backbone(points[0].backbone)
-    data = bench.data("data", pretrained.info.inputs)
+    data = items_of(bench.data("data", pretrained.info.inputs), points[0], heads=True)
     model = bench.build(strategy, points[0], pretrained, data, None)
     # Only the head is to stay behind the frontier, whatever kind of head it is.
     model.head = _Open().to(bench.device)
@@ -93,7 +94,8 @@ def _fit_together(
             task.labels,
             task.stop_features[..., columns],
             task.stop_labels,
-            classes=task.classes,
+            task=data.task,
+            spec=data.target_spec,
             recipes=recipes,
         ),
     )
@@ -106,7 +108,7 @@ def _fit_together(
             continue
         try:
             with torch.inference_mode():
-                scores = score(head.eval()(validation), labels)
+                scores = data.task.score(head.eval()(validation), labels, data.target_spec)
             model.head = head
             costs = replace(
                 count_costs(
@@ -139,7 +141,7 @@ def _fit_together(
                 attempt=point.attempt,
                 epoch=1,
                 epochs=1,
-                value=scores[spec.objective.metric],
+                value=scores[bench.metric],
                 metrics=scores,
                 seconds=costs.seconds,
                 outcome=outcome,

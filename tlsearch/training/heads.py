@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tlsearch.contracts import LinearRecipe
+from tlsearch.contracts import LinearRecipe, TargetSpec, Task
 
 BATCH = 64
 TARGET_STEPS = 1000
@@ -31,20 +31,22 @@ def train_linear(
     stop_features: Tensor,
     stop_labels: Tensor,
     *,
-    classes: int,
+    task: Task,
+    spec: TargetSpec,
     recipes: Sequence[LinearRecipe],
 ) -> list[nn.Module]:
     """Train one linear head for each recipe with AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101).
 
     Features are standardized inside; the shift and scale are folded into the returned weights. Each head is
-    the one with the lowest log-loss on the stop items over all epochs.
+    the one with the lowest loss on the stop items over all epochs.
 
     Args:
         features: (K, N, D), K stored views of N items; epoch e trains on view e mod K.
-        labels: (N,).
+        labels: (N, ...), as the task encodes them.
         stop_features: (M, D), M may be 0: then the last epoch is kept.
-        stop_labels: (M,).
-        classes: how many.
+        stop_labels: (M, ...).
+        task: what is learned; it knows the losses and their gradients.
+        spec: what the targets are.
         recipes: one for each head.
 
     Returns:
@@ -62,8 +64,8 @@ def train_linear(
     together: dict[tuple[int, float], list[int]] = defaultdict(list)
     for index, recipe in enumerate(recipes):
         together[(recipe.seed, recipe.dropout)].append(index)
-    width = features.shape[2]
-    at_once = max(1, STATE_BYTES // (5 * 4 * width * classes))
+    width, outputs = features.shape[2], len(spec.names)
+    at_once = max(1, STATE_BYTES // (5 * 4 * width * outputs))
 
     heads: dict[int, nn.Module] = {}
     for (seed, dropout), indices in together.items():
@@ -74,7 +76,8 @@ def train_linear(
                 labels,
                 stop,
                 stop_labels,
-                classes=classes,
+                task=task,
+                outputs=outputs,
                 recipes=[recipes[index] for index in chunk],
                 seed=seed,
                 dropout=dropout,
@@ -90,7 +93,8 @@ def _train_together(
     stop: Tensor,
     stop_labels: Tensor,
     *,
-    classes: int,
+    task: Task,
+    outputs: int,
     recipes: Sequence[LinearRecipe],
     seed: int,
     dropout: float,
@@ -102,12 +106,11 @@ def _train_together(
     rate = torch.tensor([recipe.learning_rate for recipe in recipes], device=device)
     decay = torch.tensor([recipe.weight_decay for recipe in recipes], device=device)
     decays = any(recipe.weight_decay for recipe in recipes)
-    smoothing = torch.tensor([recipe.label_smoothing for recipe in recipes], device=device)
 
     # The bias is a last row of the weights under a constant feature: one product computes both. Weights are
-    # kept divided by their head's learning rate, so that one fused AdamW of rate 1 serves all heads. Classes
+    # kept divided by their head's learning rate, so that one fused AdamW of rate 1 serves all heads. Outputs
     # stand before heads, since what runs along heads is vectorized.
-    scaled = nn.Parameter(torch.zeros(width + 1, classes, heads, device=device))
+    scaled = nn.Parameter(torch.zeros(width + 1, outputs, heads, device=device))
     scaled.grad = torch.empty_like(scaled)
     flat, slope = scaled.detach().view(width + 1, -1), scaled.grad.view(width + 1, -1)
     optimizer = torch.optim.AdamW([scaled], lr=1.0, weight_decay=0.0, fused=True)
@@ -130,16 +133,10 @@ def _train_together(
             if dropout > 0:
                 kept = torch.rand(len(index), width, generator=generator).to(device) >= dropout
                 batch[:, :-1] *= kept / (1 - dropout)
-            gradient = (batch @ flat).view(len(index), classes, heads)
-            gradient *= rate
-            # The gradient of cross-entropy with label smoothing: softmax minus smoothed target.
-            gradient -= gradient.amax(dim=1, keepdim=True)
-            gradient.exp_()
-            gradient /= gradient.sum(dim=1, keepdim=True)
-            gradient -= smoothing / classes
-            gradient[torch.arange(len(index), device=device), labels[index]] -= 1 - smoothing
-            gradient /= len(index)
-            torch.mm(batch.T, gradient.view(len(index), -1), out=slope)
+            made = (batch @ flat).view(len(index), outputs, heads)
+            made *= rate
+            gradient = task.output_gradient(made, labels[index], recipes)
+            torch.mm(batch.T, gradient.reshape(len(index), -1), out=slope)
             step += 1
             factor = schedule(step, steps)
             if decays:
@@ -149,10 +146,8 @@ def _train_together(
             optimizer.step()
         if len(stop) == 0:
             continue
-        logits = (stop_with_one @ flat).view(len(stop), classes, heads) * rate
-        losses = functional.cross_entropy(
-            logits, stop_labels.unsqueeze(1).expand(-1, heads), reduction="none"
-        ).mean(dim=0)
+        made = (stop_with_one @ flat).view(len(stop), outputs, heads) * rate
+        losses = task.losses(made, stop_labels)
         better = losses < best_loss
         best_loss = torch.where(better, losses, best_loss)
         best[..., better] = scaled.detach()[..., better]

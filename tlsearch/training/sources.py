@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from tlsearch import artifacts, registry
-from tlsearch.contracts import InputSpec, Samples
+from tlsearch.contracts import InputSpec, Samples, TargetSpec, Task
 from tlsearch.errors import DataError, SpecError
 from tlsearch.spec import DataSpec, unknown_option
 from tlsearch.training import fetching
@@ -30,10 +30,24 @@ class Listed:
     mirror: bool
     fingerprint: str
     hashes: list[str]
+    task: Task
+
+    @property
+    def target_spec(self) -> TargetSpec:
+        """What the targets are."""
+        return TargetSpec(self.samples.classes)
 
 
-def listing(described: DataSpec, *, section: str = "data", threads: int = 2) -> Listed:
+def listing(
+    described: DataSpec, *, section: str = "data", task: str | None = None, threads: int = 2
+) -> Listed:
     """List and identify the items of a data section.
+
+    Args:
+        described: the section.
+        section: its name, for errors.
+        task: what is learned; what the source is for, where it is None.
+        threads: that read items.
 
     Raises:
         UnknownNameError: no such source.
@@ -41,6 +55,7 @@ def listing(described: DataSpec, *, section: str = "data", threads: int = 2) -> 
         DataError: nothing usable is there.
     """
     source = registry.dataset(described.source)
+    learned = registry.task(task or source.task)
     given = {
         key: str(fetching.local(value)) if key in PLACES and artifacts.is_remote(str(value)) else value
         for key, value in described.options.items()
@@ -63,7 +78,7 @@ def listing(described: DataSpec, *, section: str = "data", threads: int = 2) -> 
     samples = source.load(options)
     mirror = source.mirror if described.horizontal_flip is None else described.horizontal_flip
     identity, hashes = fingerprint(samples, threads=threads)
-    return Listed(described, samples, source.modality, mirror, identity, hashes)
+    return Listed(described, samples, source.modality, mirror, identity, hashes, learned)
 
 
 def load(
@@ -91,6 +106,7 @@ def load(
         listed.samples,
         inputs,
         store,
+        task=listed.task,
         val=split.val,
         test=split.test,
         stop=split.stop,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tlsearch.contracts.dataset import SPLITS, Samples
 from tlsearch.errors import DataError
+from tlsearch.names import alike
 
 IntArray = NDArray[np.int64]
 
@@ -75,16 +76,66 @@ def split(
         name: share for name, share in (("test", test), ("val", val)) if share > 0 and len(parts[name]) == 0
     }
     units = _units(samples, hashes, parts["train"], seed=seed)
-    places = _assign(units, shares, samples.classes)
-    for name in shares:
-        parts[name] = _members(units, places, name)
+    parts |= _cut(units, shares, stop=stop, classes=samples.classes)
+    return {name: parts[name] for name in ("train", "stop", "val", "test")}
+
+
+def _cut(
+    units: Sequence[_Unit], shares: Mapping[str, float], *, stop: float, classes: Sequence[str]
+) -> dict[str, IntArray]:
+    """Indices of ``train``, ``stop`` and every share."""
+    places = _assign(units, shares, classes)
+    parts = {name: _members(units, places, name) for name in shares}
     left = [unit for unit, place in zip(units, places, strict=True) if place == "train"]
     places = ["train"] * len(left)
     for smallest in (_STOP_FROM, 2) if stop > 0 else ():
         if "stop" not in places:
-            places = _assign(left, {"stop": stop}, samples.classes, smallest=smallest)
-    train, held_out = _members(left, places, "train"), _members(left, places, "stop")
-    return {"train": train, "stop": held_out, "val": parts["val"], "test": parts["test"]}
+            places = _assign(left, {"stop": stop}, classes, smallest=smallest)
+    return {"train": _members(left, places, "train"), "stop": _members(left, places, "stop"), **parts}
+
+
+def units_of(samples: Samples, hashes: Sequence[str], indices: IntArray) -> IntArray:
+    """For every item (N,) the number of the unit that it moves with, by content; -1 outside ``indices``."""
+    numbers = np.full(len(samples.items), -1, dtype=np.int64)
+    for number, unit in enumerate(_units(samples, hashes, indices, seed=0)):
+        numbers[list(unit.items)] = number
+    return numbers
+
+
+def reshuffled(
+    units: IntArray,
+    labels: IntArray,
+    pool: IntArray,
+    *,
+    val: float,
+    stop: float,
+    classes: Sequence[str],
+    seed: int,
+) -> dict[str, IntArray]:
+    """Another ``train``, ``stop`` and ``val`` of the same items, stratified as in `split`.
+
+    Args:
+        units: as `units_of` numbers them.
+        labels: (N,) of all items.
+        pool: ascending indices of the items to split.
+        val: share of them.
+        stop: share of what is left for train.
+        classes: names.
+        seed: salt.
+    """
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    for index in pool.tolist():
+        members[int(units[index])].append(index)
+    drawn = [
+        _Unit(
+            hashlib.sha256(f"again {seed} {number}".encode()).hexdigest(),
+            tuple(items),
+            Counter(int(labels[index]) for index in items),
+        )
+        for number, items in members.items()
+    ]
+    drawn.sort(key=lambda unit: unit.key)
+    return _cut(drawn, {"val": val}, stop=stop, classes=classes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +272,9 @@ def audit(samples: Samples, hashes: Sequence[str], splits: Mapping[str, IntArray
     def named(groups: Sequence[Sequence[int]]) -> tuple[tuple[str, ...], ...]:
         return tuple(tuple(samples.names[index] for index in some) for some in groups)
 
-    warnings = []
+    warnings = [
+        f'the classes "{one}" and "{other}" are written nearly alike' for one, other in alike(samples.classes)
+    ]
     if clashes:
         warnings.append(
             f"{len(clashes)} items appear under different labels, such as"

@@ -41,7 +41,9 @@ from tlsearch.training.frontier import (
     trainable_names,
 )
 from tlsearch.training.head_trials import fit_heads
+from tlsearch.training.item_sets import items_of
 from tlsearch.training.memory import device_room, keep_freed_memory, take_share, use_threads
+from tlsearch.training.objective import metric_of
 
 WARM_BACKBONES = 4
 """Backbones that a worker keeps in memory."""
@@ -85,6 +87,7 @@ class Workbench:
     _data: dict[str, Data] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.metric = metric_of(self.assignment.spec).name
         use_threads(self.assignment.threads)
         keep_freed_memory()
         if self.assignment.cuda:
@@ -121,10 +124,11 @@ class Workbench:
         spec = self.assignment.spec
         began = time.perf_counter()
         pretrained = self.backbone(point.backbone)
-        data = self.data("data", pretrained.info.inputs)
+        data = items_of(self.data("data", pretrained.info.inputs), point, heads=False)
+        epochs = point.epochs or spec.budget.epochs
         source = self.data("source_data", pretrained.info.inputs) if strategy.requires_source else None
         recipe = strategy.recipe(point.params)
-        grace = max(0, int(strategy.grace(spec.budget.epochs, point.params)))
+        grace = max(0, int(strategy.grace(epochs, point.params)))
         model = self.build(strategy, point, pretrained, data, source)
         resume = checkpoints.latest()
         before = Costs(**resume.facts["costs"]) if resume is not None else Costs()
@@ -156,9 +160,9 @@ class Workbench:
             strategy=strategy,
             params=point.params,
             plan=plan,
-            epochs=spec.budget.epochs,
+            epochs=epochs,
             seed=point.seed,
-            metric=spec.objective.metric,
+            metric=self.metric,
             deadline=deadline,
             resume=resume,
         ):
@@ -187,8 +191,8 @@ class Workbench:
                     number=point.number,
                     attempt=point.attempt,
                     epoch=epoch.epoch,
-                    epochs=spec.budget.epochs,
-                    value=epoch.validation[spec.objective.metric],
+                    epochs=epochs,
+                    value=epoch.validation[self.metric],
                     metrics=metrics,
                     seconds=epoch.seconds,
                     outcome=outcome,
@@ -212,8 +216,8 @@ class Workbench:
                 "strategy": point.strategy,
                 "params": dict(point.params),
                 "seed": point.seed,
-                "epochs": spec.budget.epochs,
-                "metric": spec.objective.metric,
+                "epochs": point.epochs or spec.budget.epochs,
+                "metric": self.metric,
                 "views": spec.search.views,
             },
         )
@@ -265,7 +269,7 @@ class Workbench:
                 self._data[key] = replace(prepared, array=entry.arrays[0])
             else:  # another node than the driver's, or evicted since
                 loaded = sources.load(
-                    sources.listing(described, section=section),
+                    sources.listing(described, section=section, task=spec.task),
                     inputs,
                     self.items,
                     seed=spec.seed,
@@ -348,9 +352,9 @@ class Workbench:
             TrialError: a score is missing or not finite.
         """
         metrics = dict(scores)
-        value = metrics.get(self.assignment.spec.objective.metric)
+        value = metrics.get(self.metric)
         if value is None:
-            raise TrialError(f"there is no {self.assignment.spec.objective.metric} among {metrics}")
+            raise TrialError(f"there is no {self.metric} among {metrics}")
         if not all(math.isfinite(metric) for metric in metrics.values()):
             raise TrialError(f"a metric isn't finite: {metrics}")
         artifact = weights.save(

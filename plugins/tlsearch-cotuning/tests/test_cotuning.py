@@ -7,6 +7,7 @@ import torch
 from tlsearch_cotuning import CoTuning, Distillation
 from torch.nn import functional
 
+from tlsearch import registry
 from tlsearch.contracts import Backbone, Batch, FineTuning
 from tlsearch.errors import TrialError
 from tlsearch.testing import StrategyContract, tiny_cnn, tiny_task, tiny_vit
@@ -38,7 +39,8 @@ def moved(model):
 
 def batches():
     task = tiny_task()
-    return [Batch((task.inputs[i : i + 50],), task.labels[i : i + 50], 1) for i in range(0, 200, 50)]
+    learned = registry.task("classification")
+    return [Batch((task.inputs[i : i + 50],), task.labels[i : i + 50], 1, learned) for i in range(0, 200, 50)]
 
 
 def entropy(model, batch):

@@ -65,7 +65,7 @@ def moved(model):
 
 def batch():
     torch.manual_seed(1)
-    return Batch((torch.randn(6, 3, 32, 32),), torch.arange(6), 1)
+    return Batch((torch.randn(6, 3, 32, 32),), torch.arange(6), 1, registry.task("classification"))
 
 
 def test_l2_sp_is_the_squared_distance_from_the_start(bench):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tlsearch.contracts import Backbone
 from tlsearch.errors import InputError
 from tlsearch.models.bundle import Model
+from tlsearch.models.ensemble import Ensemble
 from tlsearch.models.export.sidecar import carry, described
 from tlsearch.models.export.whole import Options, picture_input
 
@@ -43,6 +44,9 @@ def merged(model: Model) -> nn.Module:
         InputError: the trunk isn't timm's, or the head isn't one linear layer there.
     """
     network, name = model.network, model.manifest.backbone
+    if isinstance(network, Ensemble):
+        averaged = f"{len(network.members)} networks" if len(network.members) > 1 else "mirrored images"
+        raise InputError(f"This model averages {averaged}, and a timm model is one network.", hint=HINT)
     found: Any = network.trunk
     if not hasattr(found, "reset_classifier") or not getattr(found, "pretrained_cfg", None):
         raise InputError(f"{name} is no timm model, so timm can't load it.", hint=HINT)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tlsearch.models.bundle import Model
+from tlsearch.models.bundle import Manifest, Model
 
 SPLITS = {"val": "validation", "test": "test"}
 USES = {
@@ -115,8 +115,26 @@ def _strategy(model: Model) -> list[str]:
     depth, groups = known.get("freeze_depth"), known.get("groups")
     frozen = f"{depth} of {groups} groups of layers kept their pretrained weights." if groups else ""
     knobs = ", ".join(f"{name} {_short(value)}" for name, value in manifest.params.items())
-    told = [f"`{manifest.strategy}` on `{manifest.backbone}`.", frozen, f"Knobs: {knobs}." if knobs else ""]
+    told = [
+        f"`{manifest.strategy}` on `{manifest.backbone}`.",
+        frozen,
+        f"Knobs: {knobs}." if knobs else "",
+        _made_of(manifest),
+    ]
     return [line for line in told if line]
+
+
+def _made_of(manifest: Manifest) -> str:
+    """Which items it has learned from, and what it averages."""
+    if "val" not in manifest.trained_on:
+        return ""
+    told = (
+        "The recipe that won on the validation split was trained anew on training, stop and validation "
+        "items; validation scores are those of the search's winner, test scores are this model's."
+    )
+    if manifest.members > 1:
+        told += f" Probabilities are the mean of {manifest.members} networks from as many seeds."
+    return told + (" Each looks at the mirrored image, too." if manifest.flips else "")
 
 
 def _metrics(model: Model) -> str:
@@ -128,10 +146,16 @@ def _metrics(model: Model) -> str:
             if name not in scores:
                 continue
             between = "-"
-            if name == "accuracy" and counts.get(split):
+            # The best of many trials is too good for an interval; its repeated runs have one.
+            if name == "accuracy" and counts.get(split) and f"{name}_expected" not in scores:
                 low, high = wilson(scores[name], int(counts[split] or 1))
                 between = f"{low:.4f} to {high:.4f} (Wilson, {counts[split]} images)"
             lines.append(f"| {SPLITS.get(split, split)} | {name} | {scores[name]:.4f} | {between} |")
+            expected = scores.get(f"{name}_expected")
+            if name == "accuracy" and expected is not None and counts.get(split):
+                low, high = wilson(expected, int(counts[split] or 1))
+                between = f"{low:.4f} to {high:.4f} (Wilson, {counts[split]} images)"
+                lines.append(f"| {SPLITS[split]}, repeated runs | {name} | {expected:.4f} | {between} |")
     return "\n".join([*lines, "", *_over_seeds(model.manifest.metrics), _calibrated(model)]).rstrip()
 
 
@@ -145,7 +169,8 @@ def _over_seeds(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
     error = scores.get(f"{plain}_standard_error", 0.0)
     return [
         f"Trained with {int(scores['seeds'])} seeds: {plain} on validation "
-        f"{scores[name]:.4f} ± {error:.4f} (mean and standard error).",
+        f"{scores[name]:.4f} ± {error:.4f} (mean and standard error). The value that won the search "
+        "is the best of many, and too good on average.",
         "",
     ]
 
@@ -154,9 +179,10 @@ def _calibrated(model: Model) -> str:
     known = model.manifest.calibration
     if not known:
         return "Probabilities are not calibrated."
+    whose = " of the search's winner" if "val" in model.manifest.trained_on else ""
     return (
         f"Probabilities are calibrated with the temperature {model.temperature:.3f}, fitted on "
-        f"{known.get('items')} validation images: expected calibration error "
+        f"{known.get('items')} validation images{whose}: expected calibration error "
         f"{known.get('error_before', math.nan):.4f} before, {known.get('error_after', math.nan):.4f} after."
     )
 

@@ -49,6 +49,8 @@ class CoTuning(Taught):
     network's predictions for training items of class y_t (NeurIPS 2020, the direct approach).
     """
 
+    precedence = 40
+
     def space(self, backbone: BackboneInfo) -> Space:
         """Fine-tuning's knobs and the strength; zero alone where the backbone has no classifier."""
         strengths = STRENGTHS if has_classifier(backbone) else STRENGTHS[:1]

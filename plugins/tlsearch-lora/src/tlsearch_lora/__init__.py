@@ -19,6 +19,7 @@ class LoRA(FineTuning):
     arXiv:2106.09685. Merged into the weights when training ends: the model is then a plain one.
     """
 
+    precedence = 30
     dora: ClassVar[bool] = False
 
     def space(self, backbone: BackboneInfo) -> Space:
@@ -100,6 +101,7 @@ class DoRA(LoRA):
     arXiv:2402.09353.
     """
 
+    precedence = 50
     dora = True
 
     def on_epoch(self, model: Backbone, epoch: int, epochs: int, params: Params) -> None:

@@ -17,6 +17,7 @@ class L2SP(Regularized):
     loss = CE + alpha/2 |w - w0|^2 + beta/2 |head|^2 (arXiv:1802.01483, section 3).
     """
 
+    precedence = 20
     strengths = {"alpha": 0.01, "beta": 0.01}
 
     def recipe(self, params: Params) -> Recipe:

@@ -1,4 +1,4 @@
-"""One driver after another as a single desk: workers stay warm from the search to its confirmation."""
+"""One driver after another as a single dispatcher: workers stay warm from the search to its confirmation."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from tlsearch.records import EpochResult, Point
 from tlsearch.search.driver import Driver
 
 
-class Relay:
-    """A `Desk` of several drivers, each of which begins when the one before it is over."""
+class PhaseSequence:
+    """A `Dispatcher` of several drivers, each of which begins when the one before it is over."""
 
     def __init__(self, drivers: Iterator[Driver]) -> None:
         """``drivers`` is asked for the next one only when the one before has recorded all that it will."""

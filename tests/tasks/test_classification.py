@@ -9,7 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from tlsearch.metrics import rank, score
+from tlsearch.contracts import LinearRecipe, Metric
+from tlsearch.errors import SpecError
+from tlsearch.tasks.classification import Classification
+from tlsearch.testing.fixtures import score
+
+TASK = Classification()
+rank = TASK.rank
 
 
 @given(st.integers(2, 6), st.integers(1, 60), st.integers(0, 10_000))
@@ -74,3 +80,47 @@ def test_rank_is_larger_for_the_better():
 def test_rank_puts_what_is_not_finite_last(metric, bad):
     worst = rank({**scores(0.5, 0.5), metric: bad, "log_loss": bad}, metric)
     assert rank(scores(0.0, 99.0), metric) > worst
+
+
+def test_metrics_say_what_is_better_and_how_far_rounding_goes():
+    names = [metric.name for metric in TASK.metrics]
+    assert names == ["accuracy", "balanced_accuracy", "macro_f1", "log_loss"]
+    assert TASK.metric("") is TASK.metrics[0]
+    assert {metric.name for metric in TASK.metrics if metric.minimize} == {"log_loss"}
+    assert TASK.metric("accuracy").tolerance(100) == pytest.approx(0.015)
+    assert TASK.metric("log_loss").tolerance(100) == pytest.approx(1e-3)
+    assert Metric("error", minimize=True).direction == "minimize"
+
+
+def test_an_unknown_metric_is_refused_with_the_nearest():
+    with pytest.raises(SpecError, match=r'"accurracy" here\. Did you mean "accuracy"') as caught:
+        TASK.metric("accurracy")
+    assert "log_loss" in str(caught.value.hint)
+
+
+def test_batches_do_not_change_a_score():
+    logits, labels = torch.randn(50, 4), torch.randint(0, 4, (50,))
+    whole = score(logits, labels)
+    evaluator = TASK.evaluator(TASK.describe(["a", "b", "c", "d"]))
+    for start in range(0, 50, 7):
+        evaluator.update(logits[start : start + 7], labels[start : start + 7])
+    assert evaluator.compute() == whole
+
+
+def test_the_gradient_in_closed_form_is_that_of_the_loss():
+    outputs, labels = torch.randn(9, 4, 3), torch.randint(0, 4, (9,))
+    recipes = [LinearRecipe(1e-3, label_smoothing=smoothing) for smoothing in (0.0, 0.1, 0.3)]
+    plain = super(Classification, TASK)
+    by_autograd = plain.output_gradient(outputs, labels, recipes)
+    torch.testing.assert_close(TASK.output_gradient(outputs.clone(), labels, recipes), by_autograd)
+    torch.testing.assert_close(TASK.losses(outputs, labels), plain.losses(outputs, labels))
+
+
+def test_names_become_indices_and_back():
+    spec = TASK.describe(["b", "a", "b"])
+    assert spec.names == ("a", "b")
+    encoded = TASK.encode(["b", "a", "b"], spec)
+    assert encoded.tolist() == [1, 0, 1]
+    assert TASK.encode(encoded, spec).tolist() == [1, 0, 1]
+    assert [TASK.plain(one, spec) for one in encoded] == ["b", "a", "b"]
+    assert TASK.strata(encoded, spec).of == [(1,), (0,), (1,)]

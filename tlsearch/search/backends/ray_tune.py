@@ -1,7 +1,8 @@
-"""The only file that imports ray.tune: a Searcher that asks our driver, a Trainable that runs our worker.
+"""Trials through Ray Tune, and the only file that imports ray.tune.
 
-Ray starts, places, reuses and restarts workers; ASHA decides which to stop. Proposals and results go through
-`Desk`; nothing is ever read back from Ray.
+Ray starts, places, reuses and restarts workers; ASHA decides which to stop. A Searcher asks the
+`Dispatcher` for work, a Trainable runs it in a worker, and results go to the dispatcher; nothing is ever
+read back from Ray.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 import ray
@@ -28,6 +29,10 @@ from tlsearch.errors import WorkError
 from tlsearch.files import cache_folder
 from tlsearch.records import EpochResult, Point
 from tlsearch.search import ray_cluster
+from tlsearch.search.backends.trial_backend import Dispatcher
+from tlsearch.search.workers import Workers
+from tlsearch.spec import StudySpec
+from tlsearch.training.objective import metric_of
 from tlsearch.training.trial import Assignment, Workbench
 
 GRACE_SECONDS = 3.0
@@ -35,30 +40,6 @@ GRACE_SECONDS = 3.0
 STOP_SECONDS = 1
 """How long a worker has that is told to end; nothing is recorded of an epoch that it is in the midst of."""
 _SCRATCH = "tlsearch-tune-"
-
-
-class Desk(Protocol):
-    """Where workers' turns are handed out and results come in; the driver's side of this file."""
-
-    @property
-    def deadline(self) -> float:
-        """When a turn that is handed out now must have ended, as `time.time` counts."""
-
-    @property
-    def prune(self) -> bool:
-        """Whether its trials are stopped when others are better at the same epoch."""
-
-    def next_turn(self) -> list[Point] | None:
-        """Points for a worker; an empty list while there are none yet, None when there will be none."""
-
-    def record(self, results: Sequence[EpochResult]) -> None:
-        """Take results as they come."""
-
-    def ended(self, points: Sequence[Point], error: str | None) -> None:
-        """Take note that a worker is done with its points, or died of ``error``."""
-
-    def must_stop(self) -> bool:
-        """Whether all workers are to be stopped now."""
 
 
 class _Unsaved:
@@ -138,18 +119,18 @@ class TrialActor(tune.Trainable):
         """Nothing."""
 
 
-class DeskSearcher(_Unsaved, Searcher):
-    """Hands the desk's turns to Ray Tune, and Ray Tune's results to the desk."""
+class DispatcherSearcher(_Unsaved, Searcher):
+    """Hands the dispatcher's turns to Ray Tune, and Ray Tune's results to the dispatcher."""
 
-    def __init__(self, desk: Desk, *, on_cpus: Callable[[str], bool]) -> None:
+    def __init__(self, dispatcher: Dispatcher, *, on_cpus: Callable[[str], bool]) -> None:
         super().__init__(metric="value", mode="max")
-        self.desk = desk
+        self.dispatcher = dispatcher
         self.on_cpus = on_cpus
         self.turns: dict[str, list[Point]] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A configuration, None to be asked again later, FINISHED at the end."""
-        points = self.desk.next_turn()
+        points = self.dispatcher.next_turn()
         if points is None:
             return Searcher.FINISHED
         if not points:
@@ -157,14 +138,14 @@ class DeskSearcher(_Unsaved, Searcher):
         self.turns[trial_id] = points
         return {
             "points": points,
-            "deadline": self.desk.deadline,
-            "prune": self.desk.prune,
+            "deadline": self.dispatcher.deadline,
+            "prune": self.dispatcher.prune,
             "gpu": not self.on_cpus(points[0].strategy),
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Called for every result but a trial's last."""
-        self.desk.record(result["results"])
+        self.dispatcher.record(result["results"])
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -172,8 +153,8 @@ class DeskSearcher(_Unsaved, Searcher):
         """Called once when a trial has ended, by itself, by the scheduler or by a failure."""
         points = self.turns.pop(trial_id, [])
         if result is not None and not error:
-            self.desk.record(result.get("results", []))
-        self.desk.ended(points, "its worker process died" if error else None)
+            self.dispatcher.record(result.get("results", []))
+        self.dispatcher.ended(points, "its worker process died" if error else None)
 
     def save(self, checkpoint_path: str) -> None:
         """An empty file: a new driver rebuilds everything from the study database."""
@@ -262,11 +243,11 @@ class Forgetting(_Unsaved, tune.Callback):
         self.on_trial_complete(iteration, trials, trial, **info)
 
 
-class DeskStopper(_Unsaved, tune.Stopper):
-    """Stops everything when the desk says so."""
+class DispatcherStopper(_Unsaved, tune.Stopper):
+    """Stops everything when the dispatcher says so."""
 
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
         self.impatience: threading.Timer | None = None
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -275,7 +256,7 @@ class DeskStopper(_Unsaved, tune.Stopper):
 
     def stop_all(self) -> bool:
         """Asked after every event."""
-        stop = self.desk.must_stop()
+        stop = self.dispatcher.must_stop()
         if stop and self.impatience is None:
             # Tune gives each worker five seconds more, and those of this machine needn't be asked for long.
             self.impatience = threading.Timer(STOP_SECONDS, ray_cluster.kill_workers)
@@ -288,78 +269,104 @@ class DeskStopper(_Unsaved, tune.Stopper):
             self.impatience.cancel()
 
 
-def run(
-    desk: Desk,
-    *,
-    assignment: Assignment,
-    cpus_per_trial: int,
-    gpus_per_trial: float,
-    slots: int,
-    epochs: int,
-    minimize: bool,
-    on_cpus: Callable[[str], bool] | None = None,
-    alone: bool = False,
-) -> None:
-    """Run turns until the desk has none left or says stop; results are the desk's.
+class RayTuneBackend:
+    """A `TrialBackend` of Ray's workers, on this machine or a cluster.
 
-    Trials of strategies that are ``on_cpus`` take no GPU, whatever ``gpus_per_trial`` says. Workers are used
-    again for turns that take the same. Where nobody else uses this Ray (``alone``), they stay for it even if
-    there is nothing to do for a while.
+    Workers are used again for work that takes the same resources. Where nobody else uses this Ray
+    (``alone``), they stay for it even if there is nothing to do for a while.
 
-    Raises:
-        WorkError: Ray failed, not just a worker of it.
+    Args:
+        workers: what Ray has for the study.
+        assignment: what every trial of the study shares.
+        spec: the study.
+        alone: whether Ray was started for this study.
     """
-    # Tune would start workers one after another, and each takes seconds to import what it needs.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots)
-    mode = "min" if minimize else "max"
-    scheduler = (
-        GradientASHA(
-            time_attr="epoch",
-            metric="value",
-            mode=mode,
-            max_t=epochs,
-            grace_period=grace(epochs),
-            reduction_factor=2,
+
+    def __init__(self, workers: Workers, assignment: Assignment, spec: StudySpec, *, alone: bool) -> None:
+        self.workers = workers
+        self.assignment = replace(assignment, cuda=workers.gpus > 0, gpu_share=workers.gpus)
+        self.spec = spec
+        self.alone = alone
+
+    def slots(self) -> int:
+        """Trials at once, now: other studies may share the cluster."""
+        return self.workers.share()
+
+    def run(self, dispatcher: Dispatcher) -> None:
+        """Run work through one run of Ray Tune.
+
+        Raises:
+            WorkError: Ray failed, not just a worker of it.
+        """
+        # Tune would start workers one after another, and each takes seconds to import what it needs.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self.workers.slots)
+        _sweep_scratch()
+        scratch = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-")
+        stopper = DispatcherStopper(dispatcher)
+        try:
+            tune.Tuner(
+                self._trainable(),
+                tune_config=tune.TuneConfig(
+                    search_alg=DispatcherSearcher(dispatcher, on_cpus=self.workers.on_cpus or _none),
+                    scheduler=self._scheduler(),
+                    num_samples=-1,
+                    reuse_actors=True,
+                ),
+                run_config=_run_config(scratch, stopper),
+            ).fit()
+        except (ray.exceptions.RayError, tune.TuneError) as error:
+            raise WorkError(f"Ray failed: {error}") from error
+        finally:
+            stopper.over()
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _resources(self, *, gpu: bool) -> tune.PlacementGroupFactory:
+        cpus = {"CPU": self.spec.resources.cpus_per_trial}
+        return tune.PlacementGroupFactory([{**cpus, "GPU": self.workers.gpus} if gpu else cpus])
+
+    def _trainable(self) -> Any:
+        """The worker's class; trials of strategies that run on CPUs take no GPU."""
+        home = ray.get_runtime_context().get_node_id()
+        with_gpu, without = self._resources(gpu=True), self._resources(gpu=False)
+        return tune.with_resources(
+            tune.with_parameters(TrialActor, assignment=self.assignment, home=home),
+            lambda config: with_gpu if config["gpu"] else without,
         )
-        if epochs > 1
-        else InTurn()
+
+    def _scheduler(self) -> TrialScheduler:
+        epochs = self.spec.budget.epochs
+        scheduler = (
+            GradientASHA(
+                time_attr="epoch",
+                metric="value",
+                mode="min" if metric_of(self.spec).minimize else "max",
+                max_t=epochs,
+                grace_period=grace(epochs),
+                reduction_factor=2,
+            )
+            if epochs > 1
+            else InTurn()
+        )
+        if self.alone and self.workers.on_cpus is None:  # else idle workers hold what others wait for
+            scheduler.warm = (self._resources(gpu=True), self.workers.slots)
+        return scheduler
+
+
+def _none(strategy: str) -> bool:
+    return False
+
+
+def _run_config(scratch: str, stopper: DispatcherStopper) -> tune.RunConfig:
+    return tune.RunConfig(
+        name="search",
+        storage_path=scratch,
+        stop=stopper,
+        callbacks=[Forgetting()],
+        # The dispatcher hands out the points of a dead worker again, as their next attempt.
+        failure_config=tune.FailureConfig(max_failures=0),
+        checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+        verbose=0,
     )
-    with_gpu = tune.PlacementGroupFactory([{"CPU": cpus_per_trial, "GPU": gpus_per_trial}])
-    without = tune.PlacementGroupFactory([{"CPU": cpus_per_trial}])
-    trainable = tune.with_resources(
-        tune.with_parameters(TrialActor, assignment=assignment, home=ray.get_runtime_context().get_node_id()),
-        lambda config: with_gpu if config["gpu"] else without,
-    )
-    if alone and on_cpus is None:  # else idle workers hold what others wait for
-        scheduler.warm = (with_gpu, slots)
-    _sweep_scratch()
-    scratch = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-")
-    stopper = DeskStopper(desk)
-    try:
-        tune.Tuner(
-            trainable,
-            tune_config=tune.TuneConfig(
-                search_alg=DeskSearcher(desk, on_cpus=on_cpus or (lambda strategy: False)),
-                scheduler=scheduler,
-                num_samples=-1,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="search",
-                storage_path=scratch,
-                stop=stopper,
-                callbacks=[Forgetting()],
-                # The desk hands out the points of a dead worker again, as their next attempt.
-                failure_config=tune.FailureConfig(max_failures=0),
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                verbose=0,
-            ),
-        ).fit()
-    except (ray.exceptions.RayError, tune.TuneError) as error:
-        raise WorkError(f"Ray failed: {error}") from error
-    finally:
-        stopper.over()
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _at_this_node(assignment: Assignment) -> Assignment:

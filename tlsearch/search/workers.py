@@ -15,7 +15,7 @@ from tlsearch.search.turns import is_heads
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class Workers:
     """The workers that a study can have.
 
     Attributes:
@@ -31,7 +31,9 @@ class Crew:
     share: Share
 
 
-def gather(prepared: Prepared, *, store: Store, lease: Lease, address: str | None, observe: Observer) -> Crew:
+def allocate(
+    prepared: Prepared, *, store: Store, lease: Lease, address: str | None, observe: Observer
+) -> Workers:
     """Start Ray, or join the cluster at ``address``, and see what it has for this study.
 
     Raises:
@@ -56,7 +58,7 @@ def gather(prepared: Prepared, *, store: Store, lease: Lease, address: str | Non
     slots = count()
     cluster = ray_cluster.session() if address is not None else ""
     store.update_study(lease, cluster=cluster)
-    return Crew(
+    return Workers(
         slots=min(slots, resources.concurrent or slots),
         gpus=gpus,
         on_cpus=heads if mixed else None,

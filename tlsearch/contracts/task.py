@@ -1,0 +1,204 @@
+"""What a task plugin implements: everything that depends on what a target is.
+
+A class, a number, a set of labels, a mask: the core stores targets, splits items by them, trains, measures
+and predicts, and asks the study's task wherever it matters what they are.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tlsearch.contracts.recipe import API_VERSION, LinearRecipe, Recipe
+from tlsearch.errors import SpecError, did_you_mean
+
+Scores = Mapping[str, float]
+"""Values by the names of a task's metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One number that says how good predictions are.
+
+    Attributes:
+        name: as in a study file.
+        minimize: whether smaller is better.
+        unit: of its values, such as ``nats``; empty for a share.
+        needs_probabilities: whether it is computed from probabilities rather than from what is predicted.
+        tolerance: how far a value measured again on this many items may be off, by rounding alone.
+    """
+
+    name: str
+    minimize: bool = False
+    unit: str = ""
+    needs_probabilities: bool = False
+    tolerance: Callable[[int], float] = lambda items: 1.5 / max(1, items)
+
+    @property
+    def direction(self) -> str:
+        """``minimize`` or ``maximize``."""
+        return "minimize" if self.minimize else "maximize"
+
+    def signed(self, value: float) -> float:
+        """The value as a number that is larger where it is better; what isn't finite is the worst."""
+        if not math.isfinite(value):
+            return -math.inf
+        return -value if self.minimize else value
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """What the targets of a data set are: plain data, as it is kept with studies and models.
+
+    Attributes:
+        names: of what a model puts out: classes, columns or labels, in their order.
+        facts: what else the task needs to encode targets and to decode outputs, as JSON holds it.
+    """
+
+    names: tuple[str, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Strata:
+    """Kinds of items, of which every split gets its share.
+
+    Attributes:
+        of: numbers of the kinds that each item belongs to; several for a set of labels.
+        names: of the kinds.
+        one: what a kind is called, such as ``class``.
+        many: what several are called.
+        required: whether every kind must stand in train and in each split that is cut.
+    """
+
+    of: Sequence[tuple[int, ...]]
+    names: tuple[str, ...]
+    one: str
+    many: str
+    required: bool = True
+
+
+class Evaluator(abc.ABC):
+    """Measures outputs that come a batch at a time."""
+
+    @abc.abstractmethod
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take a batch: outputs (B, ...) of any floating type, and targets (B, ...) as encoded."""
+
+    @abc.abstractmethod
+    def compute(self) -> Scores:
+        """All metrics of what was taken."""
+
+
+class Task(abc.ABC):
+    """What is learned. Its entry point's name is the study file's ``task``."""
+
+    api_version: ClassVar[int] = API_VERSION
+    metrics: ClassVar[tuple[Metric, ...]]
+    """What a study may optimize; the first is the default."""
+    tie_breaker: ClassVar[str]
+    """Name of the metric that tells apart models of equal value."""
+
+    # What targets are
+
+    @abc.abstractmethod
+    def describe(self, targets: Sequence[Any]) -> TargetSpec:
+        """What raw targets are, where their data set doesn't say."""
+
+    @abc.abstractmethod
+    def encode(self, targets: Sequence[Any], spec: TargetSpec) -> NDArray[Any]:
+        """Targets as an array (N, ...): what batches are made of."""
+
+    @abc.abstractmethod
+    def plain(self, target: Any, spec: TargetSpec) -> Any:
+        """An encoded target as JSON holds it: what identifies it in a fingerprint, and what people read."""
+
+    @abc.abstractmethod
+    def strata(self, targets: NDArray[Any], spec: TargetSpec) -> Strata:
+        """Kinds of items by which splits are cut, counted and audited."""
+
+    def findings(self, counts: Mapping[str, Mapping[str, int]], metric: str) -> Mapping[str, Any]:
+        """What an audit is to say of the targets, as JSON holds it.
+
+        Args:
+            counts: items by split and name of their kind.
+            metric: the study's.
+        """
+        return {}
+
+    def remarks(self, findings: Mapping[str, Any]) -> list[str]:
+        """What of an audit's findings is worth a sentence before the search."""
+        return []
+
+    # How they are learned
+
+    @abc.abstractmethod
+    def head(self, width: int, spec: TargetSpec, *, dropout: float = 0.0) -> nn.Module:
+        """A fresh head: features (B, width) to outputs."""
+
+    @abc.abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor, recipe: Recipe | LinearRecipe) -> Tensor:
+        """Mean loss of a batch, a scalar, that can be differentiated."""
+
+    def mix(self, targets: Tensor, partners: Tensor, share: float, spec: TargetSpec) -> Tensor:
+        """Targets of inputs that were blended: ``share`` of each, and the rest of its partner's.
+
+        Raises:
+            ValueError: such targets can't be blended.
+        """
+        raise ValueError(f"mixup blends targets, which {type(self).__name__} can't")
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean losses (H,) of H models at once, not regularized: outputs (N, C, H), targets (N, ...)."""
+        recipe = LinearRecipe(learning_rate=0.0)
+        return torch.stack([self.loss(each, targets, recipe) for each in outputs.unbind(dim=2)])
+
+    def output_gradient(self, outputs: Tensor, targets: Tensor, recipes: Sequence[LinearRecipe]) -> Tensor:
+        """The gradient of the losses of H heads at their outputs (B, C, H), of the same shape.
+
+        It may be written over the outputs. A closed form is quicker than this one, by autograd.
+        """
+        with torch.enable_grad():
+            leaf = outputs.detach().requires_grad_()
+            pairs = zip(leaf.unbind(dim=2), recipes, strict=True)
+            total = torch.stack([self.loss(each, targets, recipe) for each, recipe in pairs]).sum()
+            (gradient,) = torch.autograd.grad(total, leaf)
+        return gradient
+
+    # How good it is
+
+    @abc.abstractmethod
+    def evaluator(self, spec: TargetSpec) -> Evaluator:
+        """A fresh evaluator, which computes all metrics."""
+
+    def score(self, outputs: Tensor, targets: Tensor, spec: TargetSpec) -> Scores:
+        """All metrics of outputs (N, ...) against encoded targets (N, ...)."""
+        evaluator = self.evaluator(spec)
+        evaluator.update(outputs, targets)
+        return evaluator.compute()
+
+    def metric(self, name: str) -> Metric:
+        """The metric of that name; the default where it is empty.
+
+        Raises:
+            SpecError: there is none.
+        """
+        known = {metric.name: metric for metric in self.metrics}
+        if name and name not in known:
+            raise SpecError(
+                f'objective.metric: there is no metric "{name}" here. {did_you_mean(name, known)}'.strip(),
+                hint=f"Metrics: {', '.join(known)}.",
+            )
+        return known[name] if name else self.metrics[0]
+
+    def rank(self, scores: Scores, metric: str) -> tuple[float, float]:
+        """A key that is larger for the better of two models; ties are told apart by ``tie_breaker``."""
+        first, second = self.metric(metric), self.metric(self.tie_breaker)
+        return first.signed(scores[first.name]), second.signed(scores[second.name])

@@ -1,0 +1,247 @@
+"""Several finished networks of one structure as one module: their probabilities are averaged.
+
+Averages of networks that were trained from several seeds are right more often than each of them
+(Lakshminarayanan et al. 2017, arXiv:1612.01474). What all members compute alike, because they froze the same
+layers, is computed once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Collection, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from tlsearch.contracts import Backbone, BackboneInfo
+
+_outputs: ContextVar[dict[int, Tensor]] = ContextVar("_outputs")
+"""What the first member's frozen layers put out in this pass; each thread has its own."""
+SHARED, MEMBER = "shared.", "members."
+"""What names of tensors begin with in a bundle of several members."""
+
+
+class Ensemble(nn.Module):
+    """Inputs to the logarithm of the members' mean class probabilities (B, classes).
+
+    Those are logits as any network's: their softmax is the mean.
+
+    Attributes:
+        info: of the members' backbone.
+        classes: how many.
+        members: the networks; frozen layers that all have alike stand in the first one only.
+        flips: whether each member also looks at the mirrored image, with the same weight.
+        reused: how many layers of each further member are the first one's.
+    """
+
+    def __init__(self, members: Sequence[Backbone], *, flips: bool = False) -> None:
+        super().__init__()
+        self.info: BackboneInfo = members[0].info
+        self.classes = members[0].classes
+        self.flips = flips
+        self.members = nn.ModuleList(members)
+        inputs = self.info.inputs
+        self.reused = share_frozen(self.members, inputs.to_model(inputs.example(2)))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits (B, classes) of a batch of inputs."""
+        return averaged(self.looks(inputs, mirrored=self.flips))
+
+    def looks(self, inputs: Tensor, *, mirrored: bool) -> Tensor:
+        """Each member's own logits (B, looks, members, classes) of the inputs as they are, then mirrored."""
+        views = [inputs, inputs.flip(-1)] if mirrored else [inputs]
+        return torch.stack([torch.stack(_run(self.members, view), dim=1) for view in views], dim=1)
+
+
+def averaged(looks: Tensor) -> Tensor:
+    """Logits (B, classes) whose softmax is the mean over looks and members.
+
+    Args:
+        looks: logits (B, looks, members, classes).
+    """
+    logits = looks.flatten(1, 2)
+    if logits.shape[1] == 1:
+        return logits[:, 0]
+    return logits.log_softmax(dim=2).logsumexp(dim=1) - math.log(logits.shape[1])
+
+
+def _run(members: nn.ModuleList, inputs: Tensor) -> list[Tensor]:
+    token = _outputs.set({})
+    try:
+        told = [member(inputs) for member in members]
+    finally:
+        _outputs.reset(token)
+    return [one[0] if isinstance(one, tuple) else one for one in told]
+
+
+# ------------------------------------------------------------------------------------- tensors in a bundle
+
+
+def joined(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Members' tensors under one name each; those that are equal in all members once."""
+    first = states[0]
+    equal = {
+        name
+        for name, tensor in first.items()
+        if all(torch.equal(tensor, state[name]) for state in states[1:])
+    }
+    own = {
+        f"{MEMBER}{number}.{name}": tensor
+        for number, state in enumerate(states)
+        for name, tensor in state.items()
+        if name not in equal
+    }
+    return {**{f"{SHARED}{name}": first[name] for name in equal}, **own}
+
+
+def separated(state: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]]:
+    """What `joined` was given; equal tensors are the same ones."""
+    shared = {name.removeprefix(SHARED): t for name, t in state.items() if name.startswith(SHARED)}
+    found = []
+    for number in range(count):
+        prefix = f"{MEMBER}{number}."
+        own = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+        found.append({**shared, **own})
+    return found
+
+
+# ----------------------------------------------------------------------------- frozen layers computed once
+
+
+class _Kept(nn.Module):
+    """A frozen layer of the first member, whose output the others read."""
+
+    def __init__(self, layer: nn.Module, number: int, *, copies: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        self.number = number
+        self.copies = copies
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The layer's output."""
+        output: Tensor = self.layer(inputs)
+        _outputs.get()[self.number] = output.clone() if self.copies else output
+        return output
+
+
+class _Read(nn.Module):
+    """In the place of the same layer in another member."""
+
+    def __init__(self, number: int, *, copies: bool) -> None:
+        super().__init__()
+        self.number = number
+        self.copies = copies
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """What the first member's layer put out."""
+        output = _outputs.get()[self.number]
+        return output.clone() if self.copies else output
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    """A layer's only call: what went in and came out, and a copy of that, for others may write into it."""
+
+    name: str
+    inputs: Tensor
+    output: Tensor
+    value: Tensor
+    version: int
+
+    @property
+    def written(self) -> bool:
+        """Whether anybody wrote into the output."""
+        return self.output._version != self.version
+
+
+@torch.inference_mode(mode=False)
+@torch.no_grad()
+def share_frozen(members: nn.ModuleList, example: Tensor) -> int:
+    """Let members read what the first one's layers put out, where it is the same; returns how many layers.
+
+    Which layers these are is found by looking: a layer counts where it puts out the very same in each
+    member. If the members then don't compute what they computed before, everything stays as it was.
+
+    Args:
+        members: of one structure, in eval mode.
+        example: a batch of inputs.
+    """
+    if len(members) < 2:
+        return 0
+    example = example.to(next(members.parameters()).device)
+    expected = _run(members, example)
+    common = _common(members, example)
+    # A layer whose output goes straight into the next common one needn't be kept.
+    chain = {one.name for one, two in itertools.pairwise(common) if two.inputs is one.output}
+    for passed in (chain, set[str]()):
+        before = _swap(members, common, passed)
+        with contextlib.suppress(Exception):  # a network may do anything with a layer's output
+            if all(map(torch.equal, _run(members, example), expected)):
+                return len(common)
+        for owner, leaf, layer in before:
+            setattr(owner, leaf, layer)
+    return 0
+
+
+def _common(members: nn.ModuleList, example: Tensor) -> list[_Call]:
+    """The first member's outermost layers that put out the same in all, in the order of their calls."""
+    first, *others = [_calls(member, example) for member in members]
+    same = [
+        name
+        for name, call in first.items()
+        if all(name in other and torch.equal(call.value, other[name].value) for other in others)
+    ]
+    return [first[name] for name in same if not any(name.startswith(f"{outer}.") for outer in same)]
+
+
+def _calls(member: nn.Module, example: Tensor) -> dict[str, _Call]:
+    """Calls of all layers from one tensor to another that are called once, by name."""
+    found: dict[str, _Call] = {}
+    odd: set[str] = set()
+
+    def note(name: str, module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+        if name in found or len(inputs) != 1 or not isinstance(inputs[0], Tensor):
+            odd.add(name)
+        elif isinstance(output, Tensor):
+            found[name] = _Call(name, inputs[0], output, output.clone(), output._version)
+
+    handles = [
+        module.register_forward_hook(partial(note, name)) for name, module in member.named_modules() if name
+    ]
+    try:
+        member(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: call for name, call in found.items() if name not in odd}
+
+
+def _swap(
+    members: nn.ModuleList, common: Sequence[_Call], passed: Collection[str]
+) -> list[tuple[nn.Module, str, nn.Module]]:
+    """Put readers into the places of common layers; returns what stood there, with its owner and name."""
+    before = []
+    for number, call in enumerate(common):
+        path, _, leaf = call.name.rpartition(".")
+        for position, member in enumerate(members):
+            owner = member.get_submodule(path)
+            layer = owner.get_submodule(leaf)
+            if position == 0 and call.name in passed:
+                continue
+            new: nn.Module
+            if position == 0:
+                new = _Kept(layer, number, copies=call.written)
+            elif call.name in passed:
+                new = nn.Identity()
+            else:
+                new = _Read(number, copies=call.written)
+            if position:
+                new._forward_hooks = layer._forward_hooks  # of a head that looks at all layers
+            setattr(owner, leaf, new.eval())
+            before.append((owner, leaf, layer))
+    return before

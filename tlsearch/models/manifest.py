@@ -1,0 +1,136 @@
+"""What ``bundle.json`` says of a model, and how it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tlsearch.errors import BundleError
+from tlsearch.models.calibration import temperature_of
+from tlsearch.records import Params, Scalar
+
+FORMAT = 3
+READ = (2, 3)
+"""Formats that can be read."""
+WEIGHTS = "model.safetensors"
+MANIFEST = "bundle.json"
+DESCRIPTION = "tlsearch.description"
+"""Where the header of the weights has the checksum of `MANIFEST`."""
+MOST_MEMBERS = 1000
+LARGEST = 4096
+"""Pixels of an image side, as a study file may have it."""
+
+_KINDS: Mapping[str, Any] = {
+    "classes": list,
+    "backbone": str,
+    "image_size": int | None,
+    "inputs": dict,
+    "strategy": str,
+    "params": dict,
+    "sha256": str,
+    "bytes": int,
+    "metrics": dict,
+    "provenance": dict,
+    "calibration": dict,
+    "architecture": dict,
+    "members": int,
+    "flips": bool,
+    "trained_on": list,
+}
+"""What JSON may hold in the fields of a `Manifest`."""
+_ADDED: Mapping[str, Any] = {
+    "calibration": {},
+    "architecture": {},
+    "members": 1,
+    "flips": False,
+    "trained_on": ["train"],
+}
+"""Fields that earlier versions didn't write, and what they mean where they are missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What ``bundle.json`` says.
+
+    ``metrics`` maps ``val`` and ``test`` to metric names and values; ``provenance`` is for people and
+    programs that ask where a model came from (study, trial, seed, data fingerprint, versions).
+    ``calibration`` is a `Calibration`'s JSON, empty where none was fitted. ``architecture`` is the backbone's
+    `BackboneInfo.architecture`: what it is built by where its name is not enough. The model averages
+    ``members`` networks and, with ``flips``, what each says of the mirrored image; all have learned from the
+    splits ``trained_on``. ``digest`` is the SHA-256 of the whole description but for what it says of the
+    weights' file.
+    """
+
+    format: int
+    classes: tuple[str, ...]
+    backbone: str
+    image_size: int | None
+    inputs: Mapping[str, Any]
+    strategy: str
+    params: Params
+    sha256: str
+    bytes: int
+    metrics: Mapping[str, Mapping[str, float]]
+    provenance: Mapping[str, Any]
+    calibration: Mapping[str, Any]
+    digest: str
+    architecture: Mapping[str, Any] = field(default_factory=dict)
+    members: int = 1
+    flips: bool = False
+    trained_on: tuple[str, ...] = ("train",)
+
+
+def digest_of(document: Mapping[str, Any]) -> str:
+    """SHA-256 of a description, whatever its layout, without what it says of the weights' file."""
+    plain = json.loads(json.dumps(dict(document)))
+    said = {key: value for key, value in plain.items() if key not in ("sha256", "bytes")}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What a bundle says of itself; the weights are not read.
+
+    Raises:
+        BundleError: it isn't a bundle, or one of a newer format.
+    """
+    path = folder / MANIFEST
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        version = document["format"]
+        if version not in READ:
+            raise BundleError(
+                f"{path} has format {version}; this tlsearch reads format {' and '.join(map(str, READ))}.",
+                hint="Install the tlsearch that wrote it, or a newer one.",
+            )
+        known = {"format": version, "digest": digest_of(document)}
+        for name, kind in _KINDS.items():
+            known[name] = document.get(name, _ADDED[name]) if name in _ADDED else document[name]
+            if not isinstance(known[name], kind) or isinstance(known[name], bool) is not (kind is bool):
+                raise TypeError(f"{name} can't be {known[name]!r}")
+        known["classes"] = tuple(str(name) for name in known["classes"])
+        if not known["classes"]:
+            raise ValueError("there are no classes")
+        if known["image_size"] is not None and not 1 <= known["image_size"] <= LARGEST:
+            raise ValueError(f"image_size can't be {known['image_size']}")
+        if not all(isinstance(value, Scalar) for value in known["params"].values()):
+            raise TypeError("params can only be numbers, words and truth values")
+        known["inputs"] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in known["inputs"].items()
+        }
+        temperature_of(known["calibration"])
+        if not 1 <= known["members"] <= MOST_MEMBERS:
+            raise ValueError(f"there can't be {known['members']} members")
+        known["trained_on"] = tuple(str(name) for name in known["trained_on"])
+        return Manifest(**known)
+    except FileNotFoundError:
+        raise BundleError(
+            f"{folder} is not a model bundle: it has no {MANIFEST}.",
+            hint="`tlsearch best STUDY` names the bundle of a study.",
+        ) from None
+    except (KeyError, TypeError, AttributeError, ValueError, OSError, RecursionError) as error:
+        raise BundleError(f"{path} is not a bundle's description: {error!r}") from None

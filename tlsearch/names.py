@@ -1,0 +1,59 @@
+"""Names that come from outside: of files, classes and splits, as they are stored, shown and understood."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Marks of writing direction, which make a text look like another one."""
+_ESCAPED = ("Cc", "Cs", "Zl", "Zp")
+
+_SPLITS = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validate", "validation", "dev", "devel", "development", "eval", "evaluation"),
+    "test": ("test", "testing", "tst", "holdout", "heldout"),
+}
+_SPLIT_OF = {name: split for split, names in _SPLITS.items() for name in names}
+_FILLING = re.compile(r"(?<=.)(set|data|dataset|split|images?|imgs?)$")
+
+
+def printable(text: str) -> str:
+    """A text as one that can be printed and stored: valid UTF-8, on one line, no orders to a terminal."""
+    try:
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a pair, which no file name gives
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(
+        ascii(c)[1:-1] if unicodedata.category(c) in _ESCAPED or c in _TURNING else c for c in text
+    )
+
+
+def class_name(text: str) -> str:
+    """A label as the name of a class: printable, without blanks around it, accents in their composed form.
+
+    macOS stores an accent apart from its letter (NFD) and most others together (NFC); they look the same.
+    """
+    return printable(unicodedata.normalize("NFC", text).strip())
+
+
+def split_of(name: str) -> str | None:
+    """The split that people mean by a name: ``train``, ``val``, ``test``, or None for any other.
+
+    Case doesn't matter, nor what says that it is a set: ``Training``, ``test_set``, ``dev-images``.
+    """
+    word = re.sub(r"[\W_]+", "", name.casefold())
+    known = _SPLIT_OF.get(word)
+    return known if known is not None else _SPLIT_OF.get(_FILLING.sub("", word))
+
+
+def alike(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Pairs of names that differ in case, blanks or hyphens alone; single letters may be just that."""
+    seen: dict[str, str] = {}
+    pairs = []
+    for name in names:
+        key = re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip()
+        other = seen.setdefault(key, name)
+        if other != name and len(key) > 1:
+            pairs.append((other, name))
+    return pairs

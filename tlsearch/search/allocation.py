@@ -1,0 +1,192 @@
+"""Which branch (a backbone with a strategy) gets the next trial.
+
+Every backbone is first scouted with heads, which cost little and tell what its features are worth. Then the
+reference strategy fine-tunes each promising backbone, since the best features do not always belong to the
+backbone that fine-tunes best. After that, most of the work goes to the branches that rank first, and up to a
+third of it to strategies that were not tried yet.
+
+Work is counted, not timed: a trial is charged by the share of the backbone that it trains. Seconds differ
+from run to run, and the same seed must propose the same points.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from tlsearch.records import Params
+from tlsearch.search.space import Branch, SearchSpace
+
+HEAD_CHARGE = 0.25
+"""Work of a head, where 1 is a trial that trains the whole backbone. It is far less in truth, but heads that
+cost nothing would take every trial of the budget."""
+LEAST_CHARGE = 0.2
+"""Work of a trial that trains only the last layers: it still loads its data and evaluates."""
+EXPLORATION = 1 / 3
+"""Share of the work that may go to strategies' first trials."""
+FEWEST_PROMISING = 3
+"""Backbones that are fine-tuned at least, where the study names so many."""
+TRIALS_PER_PROMISING = 6
+"""Trials of the budget for each backbone beyond those."""
+
+BACKBONE_FALL, STRATEGY_FALL = 1.0, 2.0
+"""How steeply shares of the work fall with the rank: 1, 1/2, 1/3, ... and 1, 1/4, 1/9, ..."""
+
+Key = tuple[str, str]
+T = TypeVar("T")
+
+
+@dataclass
+class _Tally:
+    """What is known of a branch: its trials, their work, and the latest value of each, more being better."""
+
+    tried: int = 0
+    work: float = 0.0
+    exhausted: bool = False
+    values: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def best(self) -> float | None:
+        """The best of its trials as they stand now: a value that an epoch had and lost does not count."""
+        return max(self.values.values(), default=None)
+
+
+class Allocation:
+    """Counts what branches were given and what came of it, and names the next one.
+
+    Args:
+        space: all branches; its strategies stand in the order in which they are to be tried.
+        trials: budget of the study, which bounds how many backbones are promising.
+        ranked: whether better branches get more trials; otherwise all get the same.
+    """
+
+    def __init__(self, space: SearchSpace, *, trials: int, ranked: bool) -> None:
+        self.space = space
+        self.trials = trials
+        self.ranked = ranked
+        self._tallies = {key(branch): _Tally() for branch in space.branches}
+
+    def take(self, backbone: str, strategy: str, params: Params) -> None:
+        """Count a trial that was proposed."""
+        tally = self._tallies.get((backbone, strategy))
+        if tally is not None:
+            tally.tried += 1
+            heads = self.space.branch(backbone, strategy).heads
+            tally.work += HEAD_CHARGE if heads else charge(params)
+
+    def note(self, number: int, backbone: str, strategy: str, value: float) -> None:
+        """Take note of a trial's value, signed so that more is better; the latest counts."""
+        tally = self._tallies.get((backbone, strategy))
+        if tally is not None and math.isfinite(value):
+            tally.values[number] = value
+
+    def tried(self, branch: Branch) -> int:
+        """Trials that a branch was given."""
+        return self._tallies[key(branch)].tried
+
+    def exhaust(self, branch: Branch) -> None:
+        """Take note that a branch has no point left."""
+        self._tallies[key(branch)].exhausted = True
+
+    def next(self) -> Branch | None:
+        """The branch that gets the next trial; None where every branch is exhausted."""
+        open_ = [branch for branch in self.space.branches if not self._tallies[key(branch)].exhausted]
+        return next(
+            (
+                branch
+                for choose in (self._scout, self._reference, self._new_strategy, self._refine)
+                if (branch := choose(open_)) is not None
+            ),
+            None,
+        )
+
+    def _scout(self, open_: Sequence[Branch]) -> Branch | None:
+        """A branch of heads on a backbone that no head was tried on."""
+        scouted = {branch.backbone for branch in self._begun() if branch.heads}
+        return next((b for b in open_ if b.heads and b.backbone not in scouted), None)
+
+    def _reference(self, open_: Sequence[Branch]) -> Branch | None:
+        """The first strategy that fine-tunes, on a promising backbone where none was fine-tuned."""
+        reference = next((b.strategy for b in self.space.branches if not b.heads), None)
+        fine_tuned = {branch.backbone for branch in self._begun() if not branch.heads}
+        waiting = {b.backbone: b for b in open_ if b.strategy == reference and b.backbone not in fine_tuned}
+        return next((waiting[backbone] for backbone in self._promising() if backbone in waiting), None)
+
+    def _promising(self) -> list[str]:
+        """Backbones worth fine-tuning, those with the best heads first, else in the study's order."""
+        backbones = self.space.backbones
+        many = max(FEWEST_PROMISING, self.trials // TRIALS_PER_PROMISING)
+        worth = {backbone: self._worth(backbone, heads_only=True) for backbone in backbones}
+        return sorted(backbones, key=lambda backbone: -worth[backbone])[:many]
+
+    def _new_strategy(self, open_: Sequence[Branch]) -> Branch | None:
+        """A strategy that was not tried, on the best backbone, while first trials took less than a third."""
+        begun = {branch.strategy for branch in self._begun()}
+        new = [branch for branch in open_ if branch.strategy not in begun]
+        if not new:
+            return None
+        next_charge = HEAD_CHARGE if new[0].heads else 1.0
+        work = sum(tally.work for tally in self._tallies.values()) + next_charge
+        first = sum(self._first_charge(strategy) for strategy in begun) + next_charge
+        refinable = any(self._tallies[key(branch)].tried for branch in open_)
+        if self.ranked and refinable and first > EXPLORATION * work:
+            return None
+        candidates = [branch for branch in new if branch.strategy == new[0].strategy]
+        return max(candidates, key=lambda branch: self._worth(branch.backbone))
+
+    def _first_charge(self, strategy: str) -> float:
+        """Mean charge of the trials of a strategy that has some."""
+        tallies = [self._tallies[key(b)] for b in self.space.branches if b.strategy == strategy]
+        return sum(tally.work for tally in tallies) / sum(tally.tried for tally in tallies)
+
+    def _refine(self, open_: Sequence[Branch]) -> Branch | None:
+        """The backbone furthest behind its share of the work, and there the strategy furthest behind its own.
+
+        Backbones' shares fall more slowly with their rank than strategies': a backbone's rank may rest on
+        a single learning rate that suits another one.
+        """
+        if not open_:
+            return None
+        backbones = sorted({b.backbone for b in open_}, key=self.space.backbones.index)
+        ranked = sorted(backbones, key=self._worth, reverse=True)
+        backbone = self._due(ranked, [self._work(backbone) for backbone in ranked], BACKBONE_FALL)
+        branches = sorted((b for b in open_ if b.backbone == backbone), key=self._promise, reverse=True)
+        return self._due(branches, [self._tallies[key(b)].work for b in branches], STRATEGY_FALL)
+
+    def _due(self, ranked: Sequence[T], work: Sequence[float], fall: float) -> T:
+        """Which of them is to get the next unit of work, for shares that fall by rank as 1 / rank^fall."""
+        fall = fall if self.ranked else 0.0
+        return ranked[min(range(len(ranked)), key=lambda place: (work[place] + 1) * (place + 1) ** fall)]
+
+    def _work(self, backbone: str) -> float:
+        return sum(self._tallies[key(b)].work for b in self.space.branches if b.backbone == backbone)
+
+    def _promise(self, branch: Branch) -> tuple[bool, float]:
+        """Its best value; branches without one come after those that have one, by their backbone's worth."""
+        own = self._tallies[key(branch)].best
+        if own is not None:
+            return True, own
+        return False, self._worth(branch.backbone)
+
+    def _worth(self, backbone: str, *, heads_only: bool = False) -> float:
+        """The best value on a backbone; infinite where there is none yet."""
+        branches = [b for b in self.space.branches if b.backbone == backbone and (b.heads or not heads_only)]
+        values = [best for b in branches if (best := self._tallies[key(b)].best) is not None]
+        return max(values, default=math.inf)
+
+    def _begun(self) -> list[Branch]:
+        return [branch for branch in self.space.branches if self._tallies[key(branch)].tried]
+
+
+def charge(params: Params) -> float:
+    """Work of a trial that fine-tunes: 1 where the whole backbone trains, less the deeper it is frozen."""
+    depth = params.get("freeze_depth")
+    frozen = depth if isinstance(depth, int | float) and not isinstance(depth, bool) else 0.0
+    return max(LEAST_CHARGE, 1 - frozen)
+
+
+def key(branch: Branch) -> Key:
+    """Tells branches apart."""
+    return branch.backbone, branch.strategy

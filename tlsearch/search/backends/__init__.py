@@ -1,0 +1,1 @@
+"""Who runs trials: `trial_backend` says what a backend does, every other file is one."""

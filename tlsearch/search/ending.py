@@ -1,0 +1,218 @@
+"""From the end of a search to the study's model: repeat the best, choose, refit, hand out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from tlsearch import artifacts
+from tlsearch.contracts.combination import members_of
+from tlsearch.database.store import Lease, Store
+from tlsearch.errors import SearchError
+from tlsearch.records import HANDED_OUT, ModelRecord, Point, TrialRecord, TrialRole, TrialState
+from tlsearch.search import finish, refit
+from tlsearch.search.budget import Ledger
+from tlsearch.search.combine import Combining
+from tlsearch.search.finalists import confirmations, ranked, standing
+from tlsearch.search.progress import Observer, Snapshot
+from tlsearch.search.setup import Prepared
+
+CONFIRM, VERIFY, REFIT, OPEN = (
+    "confirm the best",
+    "verify the winner",
+    "refit the winner",
+    "open the test set",
+)
+"""Phases, as they are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of one study: points for workers, and what the driver does itself between them.
+
+    Attributes:
+        prepared: the study.
+        store: the database.
+        lease: of the study.
+        folder: place of the study's files, a folder or a URL.
+        cache: folder of decoded items and activations.
+        ledger: what may still be spent.
+        observe: told how it goes.
+        stopping: why it is to be left for another time, or empty.
+        created: when the study was.
+    """
+
+    prepared: Prepared
+    store: Store
+    lease: Lease
+    folder: str
+    cache: Path
+    ledger: Ledger
+    observe: Observer
+    stopping: Callable[[], str]
+    created: datetime
+
+    @property
+    def study(self) -> str:
+        """Its name."""
+        return self.prepared.spec.study
+
+    def finalists(self) -> list[TrialRecord]:
+        """The best trials of the search.
+
+        Raises:
+            SearchError: there is none.
+        """
+        spec = self.prepared.spec
+        best = [t for t in self.store.best(self.study, limit=None) if not members_of(t.params)]
+        if not best:
+            raise SearchError(
+                "No trial completed.",
+                hint=f"`tlsearch trials {self.study}` says why each ended as it did.",
+            )
+
+        def order(trial: TrialRecord) -> tuple[float, float, int, int]:
+            value = trial.value if trial.value is not None else math.inf
+            size, minimize = trial.costs.total_parameters, self.prepared.metric.minimize
+            return standing(value, trial.metrics, size=size, number=trial.number, minimize=minimize)
+
+        return sorted(best, key=order)[: spec.search.finalists]
+
+    def confirmations(self, finalists: list[TrialRecord]) -> list[Point]:
+        """What is left to run of finalists with fresh seeds."""
+        return confirmations(
+            finalists,
+            self.store.trials(self.study, role=TrialRole.CONFIRM),
+            seeds=self.prepared.spec.search.confirm_seeds if len(finalists) > 1 else 0,
+            first_number=self.store.next_number(self.study),
+        )
+
+    def choose(
+        self, finalists: list[TrialRecord], *, model: ModelRecord | None, before: list[TrialRecord]
+    ) -> finish.Winner | None:
+        """The finalist, or the combination, that reproduces its score.
+
+        Args:
+            finalists: the best trials of the search.
+            model: that the study has.
+            before: trials that there were when this driver began.
+
+        Returns:
+            The winner; None where it was to stop before, or where the study's model stands.
+        """
+        combined = self._combined(finalists)
+        if self.stopping():
+            return None
+        if model is not None and self.store.trials(self.study) == before:
+            return None  # nothing was left to try: what was found before stands, its test set stays closed
+        self.observe(Snapshot(phase=VERIFY))
+        order = ranked(
+            finalists,
+            self.store.trials(self.study, role=TrialRole.CONFIRM),
+            minimize=self.prepared.metric.minimize,
+            combined=combined,
+            items=self.prepared.dataset.counts["val"],
+        )
+        winner, refused = finish.choose(order, self._end)
+        self._say(VERIFY, refused)
+        if winner is not None and model is not None and self._stands(model, winner.trial):
+            return None
+        return winner
+
+    def _stands(self, model: ModelRecord, winner: TrialRecord) -> bool:
+        """Whether the model is what would come of this winner: then its test set was opened already."""
+        refitted = bool(model.metrics.get(HANDED_OUT, {}).get("refitted"))
+        return model.trial == winner.number and refitted == self.prepared.spec.search.refit
+
+    def _combined(self, finalists: list[TrialRecord]) -> list[TrialRecord]:
+        return Combining(
+            prepared=self.prepared,
+            store=self.store,
+            lease=self.lease,
+            folder=self.folder,
+            cache=self.cache,
+            deadline=self.ledger.deadline,
+            observe=self.observe,
+            stopping=self.stopping,
+        ).run(finalists)
+
+    def refit_seconds(self, seconds: float, *, slots: int) -> float:
+        """Seconds from a winner's verification to the study's model, if its trial took so many."""
+        search = self.prepared.spec.search
+        if not search.refit:
+            return 0.0
+        return refit.needed(seconds * self._growth, members=search.members, slots=slots)
+
+    @property
+    def _growth(self) -> float:
+        """How many times as many items a refit trains on."""
+        counts = self.prepared.dataset.counts
+        return sum(counts.get(name, 0) for name in ("train", "stop", "val")) / max(1, counts["train"])
+
+    def refits(self, winner: TrialRecord, *, slots: int) -> list[Point]:
+        """What is left to train of the winner's recipe on all items but the test split's, as time allows."""
+        search, metric = self.prepared.spec.search, self.prepared.spec.objective.metric
+        if not search.refit:
+            return []
+        seconds = winner.costs.seconds * self._growth
+        left = self.ledger.seconds_left
+        members = refit.affordable(seconds, left=left, members=search.members, slots=slots)
+        if members == 0:
+            self._say(REFIT, ["no time is left to refit the winner: it is handed out as it is"])
+        elif members < search.members:
+            self._say(REFIT, [f"time allows {members} of {search.members} members"])
+        return refit.points(
+            winner,
+            self.store.trials(self.study, role=TrialRole.REFIT),
+            members=members,
+            epochs=refit.length(
+                winner, self.store.epochs(self.study, winner.number), task=self.prepared.task, metric=metric
+            ),
+            first_number=self.store.next_number(self.study),
+        )
+
+    def hand_out(self, winner: finish.Winner) -> ModelRecord | None:
+        """Make the refitted winner, or where there is none the winner itself, the study's model.
+
+        Returns:
+            The study's model; None where it was to stop before there was one.
+        """
+        runs = self.store.trials(self.study, role=TrialRole.REFIT)
+        members = refit.members_of(winner.trial, runs) if self.prepared.spec.search.refit else []
+        own = [trial for trial in runs if trial.confirms == winner.trial.number]
+        failed = [trial for trial in own if trial.state is TrialState.FAILED]
+        self._say(REFIT, [f"trial {trial.number} failed: {trial.reason}" for trial in failed])
+        self.observe(Snapshot(phase=OPEN))
+        model, told = finish.hand_out(winner, members, self._end)
+        self._say(OPEN, told)
+        if model is None:
+            return self.store.model(self.study)
+        self._drop([*self.store.trials(self.study, role=TrialRole.CONFIRM), *runs])
+        finish.sweep(self.folder, self.store.trials(self.study), model)
+        return model
+
+    @property
+    def _end(self) -> finish.Finishing:
+        return finish.Finishing(
+            store=self.store,
+            lease=self.lease,
+            prepared=self.prepared,
+            folder=self.folder,
+            provenance={"study": self.study, "created": self.created.isoformat()},
+            stopping=self.stopping,
+        )
+
+    def _say(self, phase: str, sentences: Iterable[str]) -> None:
+        for sentence in sentences:
+            self.observe(Snapshot(phase=phase, note=sentence))
+
+    def _drop(self, runs: list[TrialRecord]) -> None:
+        """Weights of repeated runs have told what they had to tell; those of refits are in the model."""
+        kept = [trial for trial in runs if trial.artifact is not None]
+        self.store.forget_artifacts(self.lease, [trial.number for trial in kept])
+        for trial in kept:
+            if trial.artifact is not None:
+                artifacts.delete(trial.artifact.uri)

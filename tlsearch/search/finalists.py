@@ -1,0 +1,224 @@
+"""The best few of a search, run again with fresh seeds, and which of them wins."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from tlsearch.contracts.combination import members_of
+from tlsearch.records import Point, TrialRecord, TrialRole, TrialState
+
+LOSS_TIE = 0.05
+"""Relative difference of log-losses within which the smaller model is taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    """A trial with the values of its repeated runs; a trial that wasn't repeated has its own alone.
+
+    The value that made a trial a finalist is the best of many and so too good on average: where there are
+    others, it doesn't count.
+
+    Attributes:
+        trial: of the search.
+        values: of the runs with fresh seeds.
+        repeated: whether there were any.
+        loss: mean log-loss of the same runs.
+        items: of the validation split, where values are shares of right answers, or like them; else 0.
+        expected: what its mean is expected to be on other items: the mean, drawn towards that of the other
+            finalists by as much as chance explains their differences.
+    """
+
+    trial: TrialRecord
+    values: tuple[float, ...]
+    repeated: bool = False
+    loss: float = math.inf
+    items: int = 0
+    expected: float | None = None
+
+    @property
+    def mean(self) -> float:
+        """Mean over the runs."""
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Standard error of the mean by the runs' own differences; 0 for a single run."""
+        if len(self.values) < 2:
+            return 0.0
+        return statistics.stdev(self.values) / math.sqrt(len(self.values))
+
+    @property
+    def error(self) -> float:
+        """Standard error of the mean: by the runs' differences, but no less than so few items allow.
+
+        Runs that agree say nothing of the items that none of them saw. The share of right answers among n
+        items has a binomial error, here with two answers added, one of them right: none in 20 wrong is no
+        proof that none ever will be.
+        """
+        if not self.items:
+            return self.spread
+        share = (self.mean * self.items + 1) / (self.items + 2)
+        return max(self.spread, math.sqrt(max(0.0, share * (1 - share)) / (self.items + 2)))
+
+
+def standing(
+    value: float, metrics: Mapping[str, float], *, size: int, number: int, minimize: bool
+) -> tuple[float, float, int, int]:
+    """A key that is smaller for the better of two trials: by value, log-loss, parameters, then number."""
+    return value if minimize else -value, metrics.get("log_loss", math.inf), size, number
+
+
+def confirmations(
+    finalists: Sequence[TrialRecord], existing: Sequence[TrialRecord], *, seeds: int, first_number: int
+) -> list[Point]:
+    """Points that repeat finalists with fresh seeds, less those that are there already.
+
+    Args:
+        finalists: the best trials of the search.
+        existing: CONFIRM trials of the study; those that didn't end by themselves run again.
+        seeds: how many fresh seeds for each.
+        first_number: of the trials to be added.
+    """
+    points: list[Point] = []
+    number = first_number
+    for finalist in finalists:
+        known = {trial.seed: trial for trial in existing if trial.confirms == finalist.number}
+        for offset in range(1, seeds + 1):
+            seed = finalist.seed + offset
+            trial = known.get(seed)
+            if trial is None:
+                points.append(
+                    Point(
+                        number=number,
+                        backbone=finalist.backbone,
+                        strategy=finalist.strategy,
+                        params=finalist.params,
+                        seed=seed,
+                        role=TrialRole.CONFIRM,
+                        confirms=finalist.number,
+                    )
+                )
+                number += 1
+            elif trial.state in (TrialState.RUNNING, TrialState.CANCELLED):
+                points.append(again(trial))
+    return points
+
+
+def again(trial: TrialRecord) -> Point:
+    """The point of a trial that didn't end by itself, for another attempt."""
+    return replace(trial.point, attempt=trial.attempt + 1)
+
+
+def ranked(
+    finalists: Sequence[TrialRecord],
+    confirmed: Sequence[TrialRecord],
+    *,
+    minimize: bool,
+    combined: Sequence[TrialRecord] = (),
+    items: int = 0,
+) -> list[Finalist]:
+    """Finalists from the winner on: by the mean of their repeated runs.
+
+    Those whose means are within one standard error of the best are tied, by what the runs of all finalists
+    say of chance. Of these the one of least log-loss comes first; where that is nearly equal, the smaller
+    model. Those that time left without a repeated run come last where others were repeated: one value may be
+    luck.
+
+    A combined trial has one value, on which it was chosen. It is taken to gain over each run of its first
+    member what it gained over that member itself; where that is no finalist, over the best one.
+
+    Args:
+        finalists: the best trials of the search.
+        confirmed: CONFIRM trials.
+        minimize: whether smaller is better.
+        combined: trials made of others.
+        items: of the validation split.
+    """
+    counted = 0 if minimize else items
+    candidates = [_finalist(trial, confirmed, counted) for trial in finalists if trial.value is not None]
+    sign = 1 if minimize else -1
+    repeated = any(finalist.repeated for finalist in candidates)
+
+    def place(finalist: Finalist) -> tuple[bool, float]:
+        return repeated and not finalist.repeated, sign * finalist.mean
+
+    def order(finalist: Finalist) -> tuple[bool, float, float, int, int]:
+        costs = finalist.trial.costs
+        return *place(finalist), finalist.loss, costs.total_parameters, finalist.trial.number
+
+    candidates.sort(key=order)
+    candidates += _combined(combined, candidates, confirmed)
+    candidates.sort(key=order)
+    chance = _chance(candidates)
+    candidates = [replace(one, expected=_expected(one, candidates, chance)) for one in candidates]
+    best = candidates[0]
+    band = chance / math.sqrt(len(best.values))
+    tied = [
+        f
+        for f in candidates
+        if place(f)[0] == place(best)[0] and (abs(f.mean - best.mean) <= band or f.mean == best.mean)
+    ]
+    rest = [f for f in candidates if f not in tied]
+    least = min(finalist.loss for finalist in tied)
+
+    def cost(finalist: Finalist) -> tuple[bool, int, float, int]:
+        near = finalist.loss <= least * (1 + LOSS_TIE)
+        return not near, finalist.trial.costs.total_parameters, finalist.loss, finalist.trial.number
+
+    return sorted(tied, key=cost) + rest
+
+
+def _finalist(trial: TrialRecord, confirmed: Sequence[TrialRecord], items: int) -> Finalist:
+    runs = [
+        other
+        for other in confirmed
+        if other.confirms == trial.number and other.state is TrialState.COMPLETE and other.value is not None
+    ]
+    counted = runs or [trial]
+    return Finalist(
+        trial,
+        tuple(run.value for run in counted if run.value is not None),
+        repeated=bool(runs),
+        loss=statistics.fmean(run.metrics.get("log_loss", math.inf) for run in counted),
+        items=items,
+    )
+
+
+def _chance(candidates: Sequence[Finalist]) -> float:
+    """Standard deviation of one run's value, pooled over finalists: two or three runs of one say little."""
+    variances = [statistics.variance(one.values) for one in candidates if len(one.values) > 1]
+    return math.sqrt(statistics.fmean(variances)) if variances else 0.0
+
+
+def _expected(finalist: Finalist, candidates: Sequence[Finalist], chance: float) -> float:
+    """The mean shrunk towards its like (James and Stein 1961), as the best of several is partly luck."""
+    like = [one.mean for one in candidates if one.repeated == finalist.repeated]
+    if len(like) < 2:
+        return finalist.mean
+    grand, between = statistics.fmean(like), statistics.variance(like)
+    noise = chance**2 / len(finalist.values)
+    kept = max(0.0, 1 - noise / between) if between > 0 else 1.0
+    return grand + kept * (finalist.mean - grand)
+
+
+def _combined(
+    combined: Sequence[TrialRecord], finalists: Sequence[Finalist], confirmed: Sequence[TrialRecord]
+) -> list[Finalist]:
+    """Combined trials beside finalists, which stand best first."""
+    runs = {finalist.trial.number: (finalist.trial, finalist) for finalist in finalists}
+    for trial in confirmed:
+        if trial.confirms in runs:
+            runs[trial.number] = (trial, runs[trial.confirms][1])
+    found = []
+    for trial in combined:
+        run, base = runs.get(members_of(trial.params)[0], (finalists[0].trial, finalists[0]))
+        if trial.value is not None and run.value is not None:
+            gain = trial.value - run.value
+            lost = trial.metrics.get("log_loss", math.inf) - run.metrics.get("log_loss", math.inf)
+            values = tuple(value + gain for value in base.values)
+            loss = base.loss + lost if math.isfinite(lost) else math.inf
+            found.append(replace(base, trial=trial, values=values, loss=loss))
+    return found
