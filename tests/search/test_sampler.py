@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -8,7 +9,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from tlsearch import registry
-from tlsearch.records import Costs, TrialRecord, TrialRole, TrialState
+from tlsearch.records import Costs, EpochRecord, TrialRecord, TrialRole, TrialState
+from tlsearch.search import history
 from tlsearch.search import space as spaces
 from tlsearch.search.sampler import Proposal, Sampler
 from tlsearch.search.space import Branch, SearchSpace
@@ -234,9 +236,69 @@ def test_a_new_driver_knows_what_the_old_one_learned():
     found = drain(sampler(space), 30)
     later = sampler(space, seed=9)
     later.rebuild([record(n, p, quality(p)) for n, p in enumerate(found)])
-    (start, *more) = [later.ask(30 + n, most=1, heads=1)[0] for n in range(8)]
-    assert start.key not in keys(found)
+    more = []
+    for number in range(30, 50):
+        more += later.ask(number, most=1, heads=1)
+        later.tell(number, COMPLETE, quality(more[-1]))
+    assert not set(keys(more)) & set(keys(found))
     assert sum(quality(proposal) for proposal in more) / len(more) > 0.85
+
+
+def outcome(number: int, proposal: Proposal) -> tuple[TrialState, float | None]:
+    """How a trial would end: many well, some pruned or failed."""
+    rate = proposal.params.get("learning_rate", 1e-3)
+    assert isinstance(rate, float)
+    value = 1 - abs(math.log10(rate) + 3) / 10
+    return [(COMPLETE, value), (PRUNED, value - 0.1), (COMPLETE, value), (FAILED, None)][number % 4]
+
+
+def go_on(one: Sampler, turns: list[list[Proposal]], open_: list[int], *, count: int, heads: int) -> None:
+    """End what is open, then ask and tell, a turn after another, until so many were proposed."""
+    while True:
+        for number in sorted(open_, key=lambda number: -number % 3):  # heads of a turn end in any order
+            state, value = outcome(number, [p for turn in turns for p in turn][number])
+            if value is not None and number % 5 == 0:
+                one.observe(number, value + 0.3)  # an epoch that was better than the one that is kept
+            one.tell(number, state, value)
+        first = sum(map(len, turns))
+        if first >= count:
+            return
+        turns.append(one.ask(first, most=1000, heads=heads))
+        open_ = list(range(first, first + len(turns[-1])))
+
+
+@pytest.mark.parametrize(
+    ("kind", "heads", "count"), [("tpe", 1, 24), ("tpe", 8, 60), ("random", 3, 20), ("grid", 1, 12)]
+)
+def test_a_search_that_is_interrupted_anywhere_proposes_what_it_would_have(kind, heads, count, monkeypatch):
+    monkeypatch.setattr(history, "HISTORY", 5)  # histories are cut, too
+    knobs = {
+        "learning_rate": FloatDistribution(1e-5, 1e-1, log=True),
+        "augmentation": CategoricalDistribution(["none", "light"]),
+    }
+    starts = (
+        {"learning_rate": 1e-3, "augmentation": "light"},
+        {"learning_rate": 1e-4, "augmentation": "none"},
+    )
+    space = SearchSpace(
+        tuple(Branch("b", name, knobs, starts, name == "heads") for name in ("heads", "deep"))
+    )
+    whole: list[list[Proposal]] = []
+    go_on(sampler(space, kind), whole, [], count=count, heads=heads)
+    for stop in range(1, len(whole), 1 + len(whole) // 5):
+        done = [proposal for turn in whole[:stop] for proposal in turn]
+        open_ = [number for number in range(len(done) - len(whole[stop - 1]), len(done)) if number % 2]
+        records, curves = [], {}
+        for number, proposal in enumerate(done):
+            state, value = (TrialState.CANCELLED, None) if number in open_ else outcome(number, proposal)
+            stored = json.loads(json.dumps(dict(proposal.params)))  # as the database has them
+            records.append(record(number, replace(proposal, params=stored), value, state=state))
+            if value is not None and number % 5 == 0:
+                curves[number] = [EpochRecord(1, value + 0.3, {}, 1.0), EpochRecord(2, value, {}, 1.0)]
+        later, turns = sampler(space, kind), whole[:stop]
+        later.rebuild(records[::-1], curves=curves)
+        go_on(later, turns, open_, count=count, heads=heads)
+        assert [keys(turn) for turn in turns] == [keys(turn) for turn in whole]
 
 
 def test_records_that_do_not_fit_any_more_harm_nothing():

@@ -12,8 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import psutil
+from pathlib import Path
 
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import DatabaseError, StudyConflictError
@@ -55,22 +54,56 @@ def who_and_where() -> str:
 
 
 def this_process() -> str:
-    """This driver's name as the owner of a lease; tells whether it lives, on the machine it is on."""
-    process = psutil.Process()
-    return f"{who_and_where()}:{process.pid}:{process.create_time():.2f}"
+    """This driver's name as the owner of a lease; tells whether it lives, on the machine it is on.
+
+    USER@HOST:PID:BOOT/NAMESPACE/TICKS. Containers may share host names and PIDs, and a clock may be set: the
+    boot, the PID namespace, and the ticks from the boot to its start tell which process it is.
+    """
+    pid = os.getpid()
+    return f"{who_and_where()}:{pid}:{_here() or 'unknown'}/{_ticks(pid)}"
 
 
 def surely_dead(owner: str) -> bool:
-    """Whether a lease's owner was a process of this machine that doesn't live any more."""
+    """Whether a lease's owner was a process of this boot and PID namespace that doesn't live any more.
+
+    False where that can't be known: the lease then holds until it runs out.
+    """
     try:
-        where, pid, started = owner.rsplit(":", 2)
-        if where.partition("@")[2] != socket.gethostname():
+        where, pid, mark = owner.rsplit(":", 2)
+        place, _, ticks = mark.rpartition("/")
+        if where.partition("@")[2] != socket.gethostname() or not place or place != _here() or not int(ticks):
             return False
-        return f"{psutil.Process(int(pid)).create_time():.2f}" != started
-    except psutil.NoSuchProcess:
-        return True
-    except (ValueError, psutil.Error):
+        now = _ticks(int(pid))
+    except ValueError:
         return False
+    if now:
+        return now != int(ticks)
+    try:
+        os.kill(int(pid), 0)  # /proc may hide the processes of others
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return True  # a zombie
+
+
+def _here() -> str:
+    """This boot and this PID namespace; empty where the system doesn't tell them."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return ""
+
+
+def _ticks(pid: int) -> int:
+    """Clock ticks from the boot to a process's start; 0 where it isn't there or is a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    fields = stat.rpartition(")")[2].split()  # a name may hold spaces and brackets
+    return 0 if fields[0] in ("Z", "X") else int(fields[19])
 
 
 @contextlib.contextmanager

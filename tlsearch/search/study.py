@@ -340,10 +340,10 @@ class _Run:
             kind=self.spec.search.sampler,
             minimize=self.prepared.metric.minimize,
             trials=self.spec.budget.trials,
-            # Resumed with the same seed it would draw again the very points that were tried already.
-            seed=self.spec.seed + len(elders) + len(ended) + len(left_open),
+            # A fork begins where its elders are: it is to draw other points than they did.
+            seed=self.spec.seed + len(elders),
         )
-        sampler.rebuild([*elders, *ended])
+        sampler.rebuild([*ended, *left_open], elders=elders, curves=self.store.curves(self.spec.study))
         return Searching(
             sampler,
             self.ledger,
