@@ -181,10 +181,16 @@ class Allocation:
 
 
 def charge(params: Params) -> float:
-    """Work of a trial that fine-tunes: 1 where the whole backbone trains, less the deeper it is frozen."""
-    depth = params.get("freeze_depth")
-    frozen = depth if isinstance(depth, int | float) and not isinstance(depth, bool) else 0.0
-    return max(LEAST_CHARGE, 1 - frozen)
+    """Work of a trial that fine-tunes: 1 where the whole backbone trains for the usual length.
+
+    Less, the deeper it is frozen, and in proportion to the ``length``.
+    """
+    return max(LEAST_CHARGE, (1 - _number(params, "freeze_depth", 0.0)) * _number(params, "length", 1.0))
+
+
+def _number(params: Params, name: str, otherwise: float) -> float:
+    value = params.get(name, otherwise)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else otherwise
 
 
 def key(branch: Branch) -> Key:
