@@ -148,8 +148,8 @@ def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[
         plain = task.score(averaged(told[:, :1]), labels, spec)
         flipped = task.score(averaged(told), labels, spec)
         tie_breaker = task.metric(task.tie_breaker)
-        # Looking twice pays where it is not worse by the metric, and better by the tie breaker.
-        measured["flips"] = metric.signed(flipped[metric.name]) >= metric.signed(
+        # Looking twice costs twice: it must be better by the metric and by the tie breaker.
+        measured["flips"] = metric.signed(flipped[metric.name]) > metric.signed(
             plain[metric.name]
         ) and tie_breaker.signed(flipped[tie_breaker.name]) > tie_breaker.signed(plain[tie_breaker.name])
     # What has learned from these items is surer of them than of others: nothing is fitted to that.
