@@ -277,6 +277,10 @@ def test_members_cut_short_by_time_are_not_handed_out() -> None:
     whole = record(number=5, confirms=0, role=TrialRole.REFIT, artifact=Artifact("u", "s", 1))
     cut = replace(whole, number=6, seed=1, reason="stopped at the time budget in epoch 1 of 2")
     assert refit.members_of(record(), [whole, cut]) == [whole]
+    twin = replace(whole, number=7, seed=2)
+    assert refit.members_of(record(), [whole, twin]) == [whole], "a fit without randomness needs no average"
+    other = replace(whole, number=8, seed=3, artifact=Artifact("v", "t", 1))
+    assert refit.members_of(record(), [whole, twin, other]) == [whole, other]
 
 
 def test_the_length_is_that_of_the_winner_or_its_best_epoch() -> None:

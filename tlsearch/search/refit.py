@@ -96,7 +96,9 @@ def members_of(winner: TrialRecord, existing: Sequence[TrialRecord]) -> list[Tri
         and trial.artifact is not None
         and "time budget" not in trial.reason
     ]
-    return list({trial.seed: trial for trial in sorted(usable, key=lambda t: t.number)}.values())
+    by_seed = {trial.seed: trial for trial in sorted(usable, key=lambda t: t.number)}
+    # Where a fit has no randomness (ridge, kNN), one is as good as three equal ones.
+    return list({t.artifact.sha256: t for t in reversed(by_seed.values()) if t.artifact}.values())[::-1]
 
 
 def affordable(seconds: float, *, left: float | None, members: int, slots: int) -> int:

@@ -158,8 +158,8 @@ def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[
 
 
 def _worth_twice(flipped: tuple[float, float], plain: tuple[float, float]) -> bool:
-    """Whether looking twice pays, by two ranks: not worse by the metric, and better where ties are broken."""
-    return flipped[0] >= plain[0] and flipped[1] > plain[1]
+    """Whether mirrored images besides, which cost as much again, are better by the metric and its tie breaker."""
+    return flipped[0] > plain[0] and flipped[1] > plain[1]
 
 
 def _looks(
