@@ -1,4 +1,4 @@
-"""Where the core still acts on classes by itself instead of asking the task; the list may only get shorter."""
+"""Where the core still acts on classes by itself instead of asking the task: the list only gets shorter."""
 
 from __future__ import annotations
 
