@@ -37,7 +37,6 @@ from tlsearch.contracts.task import Evaluator, Metric, Scores, Strata, TargetSpe
 
 __all__ = [
     "API_VERSION",
-    "SPOKEN",
     "Backbone",
     "BackboneFamily",
     "BackboneInfo",
@@ -61,6 +60,7 @@ __all__ = [
     "NoOptions",
     "Pretrained",
     "Recipe",
+    "SPOKEN",
     "Samples",
     "Score",
     "Scores",
