@@ -37,6 +37,7 @@ from tlsearch.contracts.task import Evaluator, Metric, Scores, Strata, TargetSpe
 
 __all__ = [
     "API_VERSION",
+    "SPOKEN",
     "Backbone",
     "BackboneFamily",
     "BackboneInfo",
@@ -60,7 +61,6 @@ __all__ = [
     "NoOptions",
     "Pretrained",
     "Recipe",
-    "SPOKEN",
     "Samples",
     "Score",
     "Scores",
