@@ -115,7 +115,7 @@ def test_what_a_plugin_prints_stays_out_of_stdout(install, capsys):
         ("from tlsearch.contracts import NoOptions as Plugin\n", "is not a subclass of Strategy"),
         (
             GOOD + "    api_version = 3\n",
-            "was written for version 2 of the plugin contract; this tlsearch speaks",
+            "was written for version 3 of the plugin contract; this tlsearch speaks",
         ),
         (GOOD + "    api_version = None\n", "was written for version None"),
         (GOOD + "    def __init__(self):\n        raise KeyError('k')\n", "can't be constructed: KeyError"),

@@ -216,7 +216,10 @@ def forget() -> None:
 
 @functools.cache
 def _load(group: str, name: str) -> object:
-    from tlsearch import contracts  # before any plugin's own thread: torch is imported only once, and here
+    from tlsearch import contracts
+    from tlsearch.contracts import (
+        recipe,  # before any plugin's own thread: torch is imported only once, and here
+    )
 
     plugin = _find(group, name)
     _refuse_unlisted(plugin)
@@ -240,7 +243,7 @@ def _load(group: str, name: str) -> object:
         if not (inspect.isclass(kind) and issubclass(kind, base)):
             raise _broken(plugin, f"({plugin.target}) is not a subclass of {base.__name__}")
         version = getattr(kind, "api_version", None)
-        if version not in contracts.SPOKEN:
+        if version not in recipe.SPOKEN:
             raise _broken(
                 plugin,
                 f"was written for version {version} of the plugin contract; this tlsearch speaks "

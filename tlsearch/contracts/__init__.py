@@ -21,7 +21,7 @@ from tlsearch.contracts.combination import (
 from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, NoOptions, Samples
 from tlsearch.contracts.fine_tuning import FineTuning, number, rate_factor
 from tlsearch.contracts.inputs import InputSpec
-from tlsearch.contracts.recipe import API_VERSION, SPOKEN, LinearRecipe, Recipe
+from tlsearch.contracts.recipe import API_VERSION, LinearRecipe, Recipe
 from tlsearch.contracts.strategy import (
     Batch,
     Forward,
@@ -37,7 +37,6 @@ from tlsearch.contracts.task import Evaluator, Metric, Scores, Strata, TargetSpe
 
 __all__ = [
     "API_VERSION",
-    "SPOKEN",
     "Backbone",
     "BackboneFamily",
     "BackboneInfo",
