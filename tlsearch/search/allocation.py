@@ -2,8 +2,8 @@
 
 Every backbone is first scouted with heads, which cost little and tell what its features are worth. Then the
 reference strategy fine-tunes each promising backbone, since the best features do not always belong to the
-backbone that fine-tunes best. After that, most of the work goes to the branches that rank first, and up to a
-third of it to strategies that were not tried yet.
+backbone that fine-tunes best. Each other strategy of heads follows once. After that, most of the work goes to
+the branches that rank first, and up to a third of it to strategies that were not tried yet.
 
 Work is counted, not timed: a trial is charged by the share of the backbone that it trains. Seconds differ
 from run to run, and the same seed must propose the same points.
@@ -93,12 +93,9 @@ class Allocation:
     def next(self) -> Branch | None:
         """The branch that gets the next trial; None where every branch is exhausted."""
         open_ = [branch for branch in self.space.branches if not self._tallies[key(branch)].exhausted]
+        steps = (self._scout, self._reference, self._other_heads, self._new_strategy, self._refine)
         return next(
-            (
-                branch
-                for choose in (self._scout, self._reference, self._new_strategy, self._refine)
-                if (branch := choose(open_)) is not None
-            ),
+            (branch for choose in steps if (branch := choose(open_)) is not None),
             None,
         )
 
@@ -121,20 +118,28 @@ class Allocation:
         worth = {backbone: self._worth(backbone, heads_only=True) for backbone in backbones}
         return sorted(backbones, key=lambda backbone: -worth[backbone])[:many]
 
+    def _other_heads(self, open_: Sequence[Branch]) -> Branch | None:
+        """Heads of a strategy that was not tried, on the best backbone: its features are there already."""
+        return self._first_trial([branch for branch in open_ if branch.heads])
+
     def _new_strategy(self, open_: Sequence[Branch]) -> Branch | None:
         """A strategy that was not tried, on the best backbone, while first trials took less than a third."""
-        begun = {branch.strategy for branch in self._begun()}
-        new = [branch for branch in open_ if branch.strategy not in begun]
-        if not new:
-            return None
-        next_charge = HEAD_CHARGE if new[0].heads else 1.0
-        work = sum(tally.work for tally in self._tallies.values()) + next_charge
-        first = sum(self._first_charge(strategy) for strategy in begun) + next_charge
+        work = sum(tally.work for tally in self._tallies.values()) + 1
+        first = sum(self._first_charge(strategy) for strategy in self._begun_strategies()) + 1
         refinable = any(self._tallies[key(branch)].tried for branch in open_)
         if self.ranked and refinable and first > EXPLORATION * work:
             return None
+        return self._first_trial(open_)
+
+    def _first_trial(self, branches: Sequence[Branch]) -> Branch | None:
+        """The first strategy among these branches that was not tried, on the best of its backbones."""
+        begun = self._begun_strategies()
+        new = [branch for branch in branches if branch.strategy not in begun]
         candidates = [branch for branch in new if branch.strategy == new[0].strategy]
-        return max(candidates, key=lambda branch: self._worth(branch.backbone))
+        return max(candidates, key=lambda branch: self._worth(branch.backbone), default=None)
+
+    def _begun_strategies(self) -> set[str]:
+        return {branch.strategy for branch in self._begun()}
 
     def _first_charge(self, strategy: str) -> float:
         """Mean charge of the trials of a strategy that has some."""
