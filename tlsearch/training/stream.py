@@ -35,13 +35,15 @@ class Stream:
     def take(self) -> Batch:
         """The next batch; its ``epoch`` is the pass."""
         if self._batches is None:
-            self._batches = self._from(self.taken)
+            self._batches = _batches(self.feed, self.size, self.seed, self.taken)
         self.taken += 1
         return next(self._batches)
 
-    def _from(self, taken: int) -> Iterator[Batch]:
-        passes, skip = divmod(taken, self.feed.batches(self.size))
-        for number in itertools.count(1 + passes):
-            for inputs, targets in self.feed.train(number, batch_size=self.size, seed=self.seed, skip=skip):
-                yield Batch(inputs, targets, number, self.feed.data.task)
-            skip = 0
+
+def _batches(feed: Feed, size: int, seed: int, taken: int) -> Iterator[Batch]:
+    """Batches after so many. It knows no stream: the two would keep each other, and mapped files, alive."""
+    passes, skip = divmod(taken, feed.batches(size))
+    for number in itertools.count(1 + passes):
+        for inputs, targets in feed.train(number, batch_size=size, seed=seed, skip=skip):
+            yield Batch(inputs, targets, number, feed.data.task)
+        skip = 0
