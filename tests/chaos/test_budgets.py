@@ -70,7 +70,7 @@ def test_downtime_is_not_counted(scene: Scene, fault: Fault, repetition: int) ->
     first, second = spans(scene)
     fault.landed(f"{first:.1f} s and {second:.1f} s, asked for {BUDGET:g}")
     assert first + second < BUDGET + SLACK
-    # A fifth is kept for confirmation, and a trial that could not end in time is not begun. Had the pause been
+    # A fifth is kept for confirmation; a trial that could not end in time is not begun. Had the pause been
     # counted, under a second would have been left.
     assert second > 0.8 * BUDGET - first - 3
     check_end(scene)

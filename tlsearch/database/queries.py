@@ -108,7 +108,7 @@ def best(
     limit: int | None,
     role: TrialRole,
 ) -> list[TrialRecord]:
-    """The complete trials with the best values; of equals the smaller model."""
+    """The complete trials with the best values; of equals those with weights, then the smaller model."""
     row = study_row(connection, study)
     query = select(TRIALS).where(
         TRIALS.c.study_id == row.id,
@@ -119,7 +119,8 @@ def best(
     if max_parameters is not None:
         query = query.where(TRIALS.c.total_parameters <= max_parameters)
     value = TRIALS.c.value.desc() if row.direction == "maximize" else TRIALS.c.value.asc()
-    query = query.order_by(value, TRIALS.c.total_parameters, TRIALS.c.number).limit(limit)
+    gone = TRIALS.c.artifact_uri.is_(None)
+    query = query.order_by(value, gone, TRIALS.c.total_parameters, TRIALS.c.number).limit(limit)
     return _records(connection, row.name, query)
 
 
