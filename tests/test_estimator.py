@@ -119,7 +119,7 @@ def test_what_is_wrong_is_said_before_anything_is_searched(images, labels, messa
 
 def test_odd_folders_types_and_labels_make_a_model_that_knows_its_classes(digits, tmp_path):
     """A Series, NumPy's numbers, a lone name, a folder that a URL would cut, numbers that sort otherwise."""
-    from tests.one_process import verify_here, without_ray
+    from tests.one_process import one_process, verify_here
     from tlsearch import open as studies
 
     images, names, _, _ = digits
@@ -134,7 +134,7 @@ def test_odd_folders_types_and_labels_make_a_model_that_knows_its_classes(digits
         directory=tmp_path / "a?b %20#~",
     )
     pictures = pd.Series(list(images[:60]), index=range(60)[::-1])
-    with without_ray(slots=1, verify=verify_here), pytest.warns(UserWarning, match="under different labels"):
+    with one_process(verify=verify_here), pytest.warns(UserWarning, match="under different labels"):
         search.fit([*pictures, images[0]], [*labels[:60], 19 - labels.iloc[0]])
     assert search.classes_.tolist() == [9, 10]
     assert search.model_.classes == ("10", "9")
