@@ -7,29 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.search import first_heads
-
 pytestmark = pytest.mark.slow
 
 WORKERS = "start workers"
-AS_LARGE_DATA = """\
-from tlsearch.cli import main
-from tlsearch.search import first_heads
-first_heads.MOST_OPERATIONS = 1
-main()
-"""
+COMMAND = "from tlsearch.cli import main; from tlsearch.search import first_heads; first_heads.{}; main()"
+PATIENT = COMMAND.format("SECONDS = 300")
+"""The command line, whose driver fits heads for as long as a busy machine may need."""
+AS_LARGE_DATA = COMMAND.format("MOST_OPERATIONS = 1")
 """The command line, to whose driver no data are small."""
 
 
-@pytest.fixture(autouse=True)
-def patient(monkeypatch):
-    """The driver fits heads for as long as a busy machine may need."""
-    monkeypatch.setattr(first_heads, "SECONDS", 300)
-
-
-def on_workers(place, file: Path) -> str:
+def run(place, command: str, file: Path) -> str:
     return subprocess.run(
-        [place.python, "-c", AS_LARGE_DATA, "run", file],
+        [place.python, "-c", command, "run", file],
         cwd=place.folder,
         env=place.env,
         capture_output=True,
@@ -54,23 +44,23 @@ HEADS = ["linear_probe", "feature_copy"]
 
 
 def test_a_search_of_small_heads_needs_no_worker(place):
-    assert WORKERS not in place.here("run", study(place, "here", strategies=HEADS)).stderr
+    assert WORKERS not in run(place, PATIENT, study(place, "here", strategies=HEADS))
     assert len(trials(place, "here")) == 6
 
 
 @pytest.mark.long
 def test_small_heads_score_as_with_a_worker(place):
     place.here("run", study(place, "here", strategies=HEADS))
-    assert WORKERS in on_workers(place, study(place, "there", strategies=HEADS))
+    assert WORKERS in run(place, AS_LARGE_DATA, study(place, "there", strategies=HEADS))
     assert trials(place, "here") == trials(place, "there")
 
 
 def test_others_heads_go_to_workers(place):
     """A plugin's code may end the process that it runs in; the driver's is to live."""
-    assert WORKERS in place.here("run", study(place, "others", strategies=["ranpac"])).stderr
+    assert WORKERS in place.run("run", study(place, "others", strategies=["ranpac"])).stderr
 
 
 def test_the_driver_goes_on_with_workers_where_it_left_off(place):
-    said = place.here("run", study(place, "both", strategies=["linear_probe", "fine_tune"])).stderr
+    said = place.run("run", study(place, "both", strategies=["linear_probe", "fine_tune"])).stderr
     assert WORKERS in said
     assert {strategy for _, strategy, _, _ in trials(place, "both")} == {"linear_probe", "fine_tune"}
