@@ -158,7 +158,7 @@ def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[
 
 
 def _worth_twice(flipped: tuple[float, float], plain: tuple[float, float]) -> bool:
-    """Whether mirrored images besides, which cost as much again, are better by the metric and its tie breaker."""
+    """Whether mirrored images besides, which cost as much again, are better by metric and tie breaker."""
     return flipped[0] > plain[0] and flipped[1] > plain[1]
 
 
