@@ -61,7 +61,6 @@ def test_all_commands_work_in_a_moved_project(project, tmp_path):
     assert str(here) in said(here, "best", "tiny")
     assert "red" in said(here, "predict", "tiny", "pictures/red/00.png")
     said(here, "evaluate", "tiny", "pictures")
-    said(here, "export", "tiny", "-f", "huggingface", "-o", "exported")
     more = json.loads((here / "study.yaml").read_text())
     more["budget"]["trials"] = 3
     (here / "study.yaml").write_text(json.dumps(more))
