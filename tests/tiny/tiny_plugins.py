@@ -139,6 +139,15 @@ class Raising(FineTuning):
         raise RuntimeError("the loss fell over")
 
 
+class Negating(FineTuning):
+    """Turns every answer round after training."""
+
+    def finish(self, model: Backbone, params: Params) -> None:
+        with torch.no_grad():
+            for parameter in model.head.parameters():
+                parameter.neg_()
+
+
 class Exploding(FineTuning):
     """Its loss isn't a number from the second epoch on."""
 

@@ -32,6 +32,7 @@ EVERY_STRATEGY = [
     point("feature_copy", params={"learner": "svm", "svm.C": 10.0, "svm.gamma": 1.0}),
     point("joint_training", domain_weight=0.1),
     point("tiny_unfreezing"),
+    point("tiny_negating"),
     point("tiny_heads", kind="good"),
     point("tiny_layers"),
 ]
@@ -74,6 +75,21 @@ def test_the_saved_weights_are_the_model_of_the_recorded_score(tmp_path, item):
     again = reloaded_scores(worker, item, outcome, "pretrained")
     for name, value in outcome.metrics.items():
         assert again[name] == pytest.approx(value, abs=1e-4), name
+
+
+def test_a_model_that_finish_changed_is_scored_as_it_is_handed_out(tmp_path):
+    told = results(bench(tmp_path), point("tiny_negating"))
+    outcome, last = outcomes(told)[0], told[-1]
+    assert outcome.state is COMPLETE, outcome.reason
+    assert "scored again after finish" in outcome.reason
+    assert outcome.metrics["log_loss"] > last.metrics["log_loss"]
+
+
+def test_a_finish_that_keeps_the_outputs_costs_no_second_evaluation(tmp_path):
+    item = point("joint_training", domain_weight=0.1)
+    outcome = outcomes(results(bench(tmp_path, study(**SOURCE)), item))[0]
+    assert outcome.state is COMPLETE, outcome.reason
+    assert "scored again" not in outcome.reason
 
 
 def test_weights_may_be_random_and_are_the_same_everywhere(tmp_path):

@@ -119,7 +119,11 @@ class Strategy(abc.ABC):
         return 0
 
     def finish(self, model: Backbone, params: Params) -> None:
-        """Make the trained model one that predicts, in place: merge adapters, drop training's extras."""
+        """Make the trained model one that predicts, in place: merge adapters, drop training's extras.
+
+        Where outputs change by more than rounding, as they do when weights are averaged here, the finished
+        model is scored again: the recorded score is always that of the model that is handed out.
+        """
 
     def restore(self, model: Backbone, params: Params) -> None:
         """Give a fresh model the structure of a finished one, in place, for saved weights to go into.

@@ -126,7 +126,12 @@ def _sqlite_engine(path: Path, *, create: bool, patience: float) -> Engine:
 
     # No pool: an idle connection would save a fraction of a millisecond and outlive a fork.
     engine = create_engine(
-        "sqlite://", creator=connect, poolclass=NullPool, json_serializer=dump, hide_parameters=True
+        "sqlite://",
+        creator=connect,
+        poolclass=NullPool,
+        json_serializer=dump,
+        hide_parameters=True,
+        execution_options={"tlsearch_home": path.resolve().parent},
     )
 
     @event.listens_for(engine, "begin")

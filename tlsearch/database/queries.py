@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 
 from tlsearch.database.engine import database_time
 from tlsearch.database.leases import unknown_study
+from tlsearch.database.places import home
 from tlsearch.database.rows import curve, study_record, trial_record
 from tlsearch.database.tables import DATASETS, EPOCHS, STUDIES, TRIALS
 from tlsearch.errors import UnknownNameError, did_you_mean
@@ -127,7 +128,7 @@ def best(
 def trial(connection: Connection, study: str, number: int) -> TrialRecord:
     """One trial; UnknownNameError if there is none of that number."""
     row = study_row(connection, study)
-    return trial_record(row.name, _trial_row(connection, row, number))
+    return trial_record(row.name, _trial_row(connection, row, number), home=home(connection))
 
 
 def epochs(connection: Connection, study: str, number: int) -> list[EpochRecord]:
@@ -184,7 +185,8 @@ def _named(**filters: str | None) -> list[ColumnElement[bool]]:
 
 
 def _records(connection: Connection, study: str, query: Select[Any]) -> list[TrialRecord]:
-    return [trial_record(study, row) for row in connection.execute(query)]
+    folder = home(connection)
+    return [trial_record(study, row, home=folder) for row in connection.execute(query)]
 
 
 def _none_yet() -> dict[TrialState, int]:

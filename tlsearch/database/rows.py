@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Row
 
+from tlsearch.database.places import present
 from tlsearch.records import (
     Artifact,
     Costs,
@@ -153,11 +155,12 @@ def model_values(model: ModelRecord) -> dict[str, Any]:
     }
 
 
-def trial_record(study: str, row: Row[Any]) -> TrialRecord:
-    """A row of trials as a record."""
+def trial_record(study: str, row: Row[Any], *, home: Path | None) -> TrialRecord:
+    """A row of trials as a record; ``home`` is the database file's folder, see `places.present`."""
     artifact = None
     if row.artifact_uri is not None:
-        artifact = Artifact(uri=row.artifact_uri, sha256=row.artifact_sha256, bytes=row.artifact_bytes)
+        uri = present(row.artifact_uri, home)
+        artifact = Artifact(uri=uri, sha256=row.artifact_sha256, bytes=row.artifact_bytes)
     return TrialRecord(
         study=study,
         number=row.number,
@@ -252,12 +255,12 @@ def dataset_record(row: Row[Any]) -> DatasetRecord:
     )
 
 
-def model_record(study: str, row: Row[Any]) -> ModelRecord:
-    """A row of models as a record."""
+def model_record(study: str, row: Row[Any], *, home: Path | None) -> ModelRecord:
+    """A row of models as a record; ``home`` as in `trial_record`."""
     return ModelRecord(
         study=study,
         trial=row.trial,
-        uri=row.uri,
+        uri=present(row.uri, home),
         sha256=row.sha256,
         bytes=row.bytes,
         verified=row.verified,

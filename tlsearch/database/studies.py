@@ -13,6 +13,7 @@ from sqlalchemy import delete as delete_from
 
 from tlsearch.database.engine import Database, database_time, upsert
 from tlsearch.database.leases import locked, refuse_held
+from tlsearch.database.places import home
 from tlsearch.database.queries import study, study_row
 from tlsearch.database.rows import (
     dataset_record,
@@ -174,4 +175,4 @@ def model(connection: Connection, study: str) -> ModelRecord | None:
     """The study's model, or None while it has none."""
     found = study_row(connection, study)
     row = connection.execute(select(MODELS).where(MODELS.c.study_id == found.id)).first()
-    return None if row is None else model_record(found.name, row)
+    return None if row is None else model_record(found.name, row, home=home(connection))

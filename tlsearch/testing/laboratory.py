@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,6 +43,7 @@ class Run:
         results: all that the worker told.
         output: what the finished model returns for the `probe`; None where the trial failed.
         sources: for each batch, the number of source items that the loss was given.
+        validation: model input and labels of the validation split.
     """
 
     point: Point
@@ -49,6 +51,7 @@ class Run:
     results: tuple[EpochResult, ...]
     output: Any
     sources: tuple[int, ...]
+    validation: tuple[Tensor, Tensor]
 
     @property
     def complete(self) -> bool:
@@ -154,6 +157,12 @@ class Laboratory:
 
         with mock.patch.object(strategy, "loss", loss):
             told = [result for turn in worker.run(points) for result in turn]
+        data = worker.data("data", worker.backbone(points[0].backbone).info.inputs)
+        held_out = data.indices["val"]
+        validation = (
+            data.inputs.to_model(torch.from_numpy(np.asarray(data.array[held_out]))),
+            torch.from_numpy(data.targets[held_out]),
+        )
         runs = []
         for point in points:
             own = tuple(result for result in told if result.number == point.number)
@@ -162,7 +171,14 @@ class Laboratory:
                 raise AssertionError(f"the trial of {dict(point.params)} ended without an outcome")
             done = outcome.state is TrialState.COMPLETE
             runs.append(
-                Run(point, outcome, own, worker.outputs[point.number] if done else None, tuple(sources))
+                Run(
+                    point,
+                    outcome,
+                    own,
+                    worker.outputs[point.number] if done else None,
+                    tuple(sources),
+                    validation,
+                )
             )
         return runs
 

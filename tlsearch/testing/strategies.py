@@ -33,6 +33,8 @@ DRAWS = 8
 FEW_EPOCHS = 4
 WIDE_DRAWS = 64
 CLASS_COUNTS = (2, 3, 30)
+SCORE_TOLERANCE = 0.01
+"""Rounding may turn the answer of an item, of about a hundred."""
 WORSE_THAN_CHANCE = 0.4
 """Share of chance's accuracy at which a model of two classes answers the wrong way round."""
 
@@ -135,6 +137,19 @@ class StrategyContract(Contract):
         """The finished model returns plain logits: a finite tensor (B, classes)."""
         for backbone in BACKBONES:
             _check_logits(self._run(backbone).output, len(probe()), f"the finished {_short(backbone)}")
+
+    def test_recorded_score(self) -> None:
+        """The recorded scores are those of the finished model, saved and reloaded."""
+        for backbone in BACKBONES:
+            run = self._run(backbone)
+            images, labels = run.validation
+            again = fixtures.score(self._reloaded(run, fixtures.CLASSES)(images), labels)
+            for name, recorded in run.outcome.metrics.items():
+                demand(
+                    abs(again[name] - recorded) <= SCORE_TOLERANCE * max(1.0, abs(recorded)),
+                    f"{name} of {_short(backbone)} is recorded as {recorded:.4f}, and the model that is "
+                    f"handed out has {again[name]:.4f}",
+                )
 
     def test_any_number_of_classes(self) -> None:
         """Two, three and thirty classes, as large as each other and not: a trial completes and reloads."""

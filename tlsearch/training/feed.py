@@ -129,23 +129,35 @@ class Feed:
         count = len(self.data.indices["train"])
         return max(1, min(math.ceil(count / batch_size), count // 2))
 
-    def evaluate(self, split: str, forward: Callable[[tuple[Tensor, ...]], object]) -> Scores:
-        """All metrics of the task on a split."""
+    def evaluate(self, split: str, forward: Callable[..., object], *, whole: bool = False) -> Scores:
+        """All metrics of the task on a split; ``whole`` as in `outputs`."""
         evaluator = self.data.task.evaluator(self.data.target_spec)
-        for outputs, targets in self.outputs(split, forward):
+        for outputs, targets in self.outputs(split, forward, whole=whole):
             evaluator.update(outputs, targets)
         return evaluator.compute()
 
     def outputs(
-        self, split: str, forward: Callable[[tuple[Tensor, ...]], object]
+        self,
+        split: str,
+        forward: Callable[..., object],
+        *,
+        whole: bool = False,
+        first: int | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Outputs and targets of a split, a batch at a time, on the CPU."""
-        items = self.data.indices[split]
+        """Outputs and targets of a split, a batch at a time, on the CPU.
+
+        Args:
+            split: its name.
+            forward: gets the boundary tensors, as a tuple.
+            whole: ``forward`` is a whole model, which gets model input, whatever the frontier is.
+            first: only so many of its items.
+        """
+        items = self.data.indices[split][:first]
         done = 0
         while done < len(items):
             index = items[done : done + self._evaluated_at_once]
             try:
-                outputs = self._outputs(index, forward)
+                outputs = self._outputs(index, forward, whole=whole)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or self._evaluated_at_once == 1:
                     raise
@@ -158,9 +170,9 @@ class Feed:
             torch.cuda.empty_cache()
         self.counts.evaluated += len(items)
 
-    def _outputs(self, index: Indices, forward: Callable[[tuple[Tensor, ...]], object]) -> Tensor:
+    def _outputs(self, index: Indices, forward: Callable[..., object], *, whole: bool) -> Tensor:
         with torch.inference_mode():
-            outputs = forward(self.fetch(index, 0))
+            outputs = forward(self.read(index, 0) if whole else self.fetch(index, 0))
             first = outputs[0] if isinstance(outputs, tuple) else outputs
             if not isinstance(first, Tensor):
                 raise TypeError(f"a model must return a tensor, not {type(first).__name__}")

@@ -18,6 +18,7 @@ from tlsearch.records import Costs, EpochResult, Point
 from tlsearch.training.costs import count_costs
 from tlsearch.training.failures import FAILURES, failed
 from tlsearch.training.feed import Counts, Feed
+from tlsearch.training.finishing import finish
 from tlsearch.training.frontier import find_frontier
 from tlsearch.training.heads import train_linear
 from tlsearch.training.item_sets import items_of, key_of
@@ -122,13 +123,13 @@ def _fit_together(
             )
             # The images of a batch of heads went through the backbone once: the first one bears them.
             feed.counts = Counts()
-            strategy.finish(model, point.params)
+            scores, remark = finish(strategy, model.eval(), point.params, feed, scores)
             outcome = bench.conclude(
                 point,
                 model,
                 pretrained,
                 scores=scores,
-                reason="fitted on stored features",
+                reason="fitted on stored features" + remark,
                 cache=feed.cache,
                 costs=costs,
             )

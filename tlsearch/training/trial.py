@@ -32,6 +32,7 @@ from tlsearch.training.costs import count_costs, with_costs
 from tlsearch.training.data import Data
 from tlsearch.training.failures import FAILURES, failed
 from tlsearch.training.feed import Counts, Feed
+from tlsearch.training.finishing import finish
 from tlsearch.training.fit import fit
 from tlsearch.training.frontier import (
     Frontier,
@@ -179,13 +180,13 @@ class Workbench:
             outcome = None
             trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
             if epoch.ended:
-                strategy.finish(model, point.params)
+                scores, remark = finish(strategy, model, point.params, latest[0], epoch.kept)
                 outcome = self.conclude(
                     point,
                     model,
                     pretrained,
-                    scores=epoch.kept,
-                    reason=epoch.ended + (f"; resumed after epoch {resume.epoch}" if resume else ""),
+                    scores=scores,
+                    reason=epoch.ended + (f"; resumed after epoch {resume.epoch}" if resume else "") + remark,
                     cache=latest[0].cache,
                     costs=costs(trainable),
                 )
