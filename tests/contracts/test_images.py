@@ -458,7 +458,7 @@ def test_words_of_the_command_line_are_files_and_folders_of_them(tmp_path):
     inside = [tmp_path / "ants" / "a.png", tmp_path / "ants" / "deep" / "c.png"]
     assert inputs.find(str(tmp_path / "ants")) == [(str(path), path) for path in inside]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="There is no file in"):
+    with pytest.raises(DataError, match="There is no picture in"):
         inputs.find(str(tmp_path / "empty"))
     with pytest.raises(DataError, match=r"There is no file .*none\.png"):
         inputs.find(str(tmp_path / "none.png"))

@@ -175,7 +175,7 @@ def test_older_schema_asks_for_an_upgrade(url: str, monkeypatch: pytest.MonkeyPa
 def test_newer_schema_is_refused_untouched(url: str, create_it: bool) -> None:
     Store.open(url, create=True).close()
     execute(url, f"UPDATE {schema.VERSION_TABLE} SET version_num = '0999'")
-    with pytest.raises(DatabaseError, match=r'schema "0999".*knows "0003"'):
+    with pytest.raises(DatabaseError, match=r'schema "0999".*knows "0004"'):
         Store.open(url, create=create_it)
     with pytest.raises(DatabaseError, match="0999"):
         upgrade(url)

@@ -30,7 +30,7 @@ def test_lists_images_labels_and_splits(tmp_path, shape):
     ("arrays", "message"),
     [
         ({"images": np.zeros((2, 4, 4), np.uint8)}, "no labels"),
-        ({"images": np.zeros((2, 4, 4)), "labels": [0, 1]}, "float64"),
+        ({"images": np.zeros((2, 4, 4), np.complex64), "labels": [0, 1]}, "complex64"),
         ({"images": np.zeros((2, 4), np.uint8), "labels": [0, 1]}, "shape"),
         ({"images": np.zeros((2, 4, 4, 4), np.uint8), "labels": [0, 1]}, "shape"),
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0]}, "2 images and labels"),

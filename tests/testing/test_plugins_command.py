@@ -58,7 +58,7 @@ def test_a_new_package_passes_its_own_tests(packages):
     options = ("-q", "-p", "no:cacheprovider", "--import-mode=importlib")
     done = run("pytest", *options, *tests, cwd=folder, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stdout
-    assert "31 passed" in done.stdout
+    assert "35 passed" in done.stdout
 
 
 def test_a_new_package_keeps_the_contract_and_the_verdict_says_so(packages):
@@ -67,9 +67,9 @@ def test_a_new_package_keeps_the_contract_and_the_verdict_says_so(packages):
     assert done.returncode == 0, done.stdout + done.stderr
     header, _, *rows = done.stdout.splitlines()
     assert header.split() == ["check", "ok", "seconds", "message"]
-    assert all(row.split("  ")[0] and "FAILS" not in row for row in rows[:11])
+    assert all(row.split("  ")[0] and "FAILS" not in row for row in rows[:13])
     assert rows[-1] == (
-        "The strategy fresh_strategy of tlsearch-fresh-strategy 0.1.0: keeps the contract: 11 checks, "
+        "The strategy fresh_strategy of tlsearch-fresh-strategy 0.1.0: keeps the contract: 13 checks, "
         "1 of them not applicable."
     )
 

@@ -21,3 +21,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def few_stop_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny data's stop items are enough to choose an epoch by."""
+    monkeypatch.setattr("tlsearch.training.fit.LEAST_STOP_ITEMS", 1)

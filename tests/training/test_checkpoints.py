@@ -98,7 +98,7 @@ def test_a_trial_that_was_cut_off_comes_to_the_same_to_the_last_bit(tmp_path, it
     assert outcome.costs.trainable_parameters == whole.costs.trainable_parameters
 
 
-@pytest.mark.usefixtures("every_epoch")
+@pytest.mark.usefixtures("every_epoch", "few_stop_items")
 def test_early_stopping_counts_on(tmp_path):
     spec = study(budget={"epochs": 20})
     item = point(learning_rate=0.03, patience=2, freeze_depth=0.0)

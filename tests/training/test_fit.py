@@ -362,7 +362,7 @@ def test_the_gradient_of_pieces_is_the_batchs(worker):
         )
         stepper = fitting._Stepper(model, Watched(), item.params, optimizer, batch_size=21)
         items = data.indices["train"][:21]
-        inputs, targets = feed.fetch(items, 0), feed.labels(items)
+        inputs, targets = feed.fetch(items, 0), feed.targets(items)
         stepper.step(frontier, Batch(inputs, targets, 1, TASK), 0.0)
         found |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         return sizes, found

@@ -384,6 +384,7 @@ def test_a_deadline_that_is_over_gives_one_step_and_says_so(tmp_path):
         assert outcomes(told)[0].reason == f"stopped at the time budget in epoch 1 of {epochs}"
 
 
+@pytest.mark.usefixtures("few_stop_items")
 def test_training_stops_early_where_it_does_not_get_better(tmp_path):
     worker = bench(tmp_path, study(budget={"epochs": 60}))
     told = results(worker, point(patience=3, learning_rate=1e-5, layer_decay=1.0, head_multiplier=1.0))

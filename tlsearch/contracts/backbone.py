@@ -77,7 +77,9 @@ class LinearHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Outputs (B, outputs) of features (B, width)."""
-        outputs: Tensor = self.linear(self.dropout(features))
+        # Without dropout it must not be an operation either: one that changes nothing would belong to the
+        # frozen prefix, whose outputs could then not be shared with other heads.
+        outputs: Tensor = self.linear(self.dropout(features) if self.dropout.p else features)
         return outputs
 
 

@@ -60,10 +60,14 @@ class Allocation:
         space: all branches; its strategies stand in the order in which they are to be tried.
         trials: budget of the study, which bounds how many backbones are promising.
         ranked: whether better branches get more trials; otherwise all get the same.
+        exploration: share of the work that may go to strategies' first trials; 1 where each is to be tried.
     """
 
-    def __init__(self, space: SearchSpace, *, trials: int, ranked: bool) -> None:
+    def __init__(
+        self, space: SearchSpace, *, trials: int, ranked: bool, exploration: float = EXPLORATION
+    ) -> None:
         self.space = space
+        self.exploration = exploration
         self.trials = trials
         self.ranked = ranked
         self._tallies = {key(branch): _Tally() for branch in space.branches}
@@ -127,7 +131,7 @@ class Allocation:
         work = sum(tally.work for tally in self._tallies.values()) + 1
         first = sum(self._first_charge(strategy) for strategy in self._begun_strategies()) + 1
         refinable = any(self._tallies[key(branch)].tried for branch in open_)
-        if self.ranked and refinable and first > EXPLORATION * work:
+        if self.ranked and refinable and first > self.exploration * work:
             return None
         return self._first_trial(open_)
 

@@ -22,7 +22,7 @@ from types import MappingProxyType
 import optuna
 
 from tlsearch.records import EpochRecord, Params, TrialRecord, TrialState
-from tlsearch.search.allocation import Allocation, key
+from tlsearch.search.allocation import EXPLORATION, Allocation, key
 from tlsearch.search.history import History, Proposal, Told
 from tlsearch.search.space import Branch, SearchSpace, draw, grid
 
@@ -50,7 +50,14 @@ class Sampler:
     """Proposes points and learns from results. Numbers are the study's trial numbers."""
 
     def __init__(
-        self, space: SearchSpace, *, kind: str, minimize: bool, seed: int, trials: int = DEFAULT_TRIALS
+        self,
+        space: SearchSpace,
+        *,
+        kind: str,
+        minimize: bool,
+        seed: int,
+        trials: int = DEFAULT_TRIALS,
+        exploration: float = EXPLORATION,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space = space
@@ -59,7 +66,7 @@ class Sampler:
         self._histories = {
             key(branch): History(branch, kind=kind, minimize=minimize) for branch in space.branches
         }
-        self._allocation = Allocation(space, trials=trials, ranked=kind == "tpe")
+        self._allocation = Allocation(space, trials=trials, ranked=kind == "tpe", exploration=exploration)
         self._seen: set[str] = set()
         self._asked: dict[int, _Asked] = {}
         self._starts = {key(branch): deque(branch.starts) for branch in space.branches}

@@ -19,6 +19,7 @@ from tlsearch.errors import DatabaseError, SearchError, StudyConflictError, Work
 from tlsearch.files import cache_folder
 from tlsearch.records import ModelRecord, Point, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
 from tlsearch.search import finish, first_heads, hold, ray_cluster, refit
+from tlsearch.search.allocation import EXPLORATION
 from tlsearch.search.backends.local import LocalBackend
 from tlsearch.search.backends.trial_backend import TrialBackend
 from tlsearch.search.budget import Ledger
@@ -340,6 +341,8 @@ class _Run:
             kind=self.spec.search.sampler,
             minimize=self.prepared.metric.minimize,
             trials=self.spec.budget.trials,
+            # Strategies that the study names are all to be tried, those that are just installed need not be.
+            exploration=EXPLORATION if self.spec.strategies is None else 1.0,
             # A fork begins where its elders are: it is to draw other points than they did.
             seed=self.spec.seed + len(elders),
         )

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from tlsearch import registry
 from tlsearch.contracts import Backbone, HeadStrategy, Recipe, Space, Strategy
+from tlsearch.contracts.fine_tuning import rate_factor
 from tlsearch.errors import PluginError, UnknownNameError
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Params, Point, Scalar
-from tlsearch.search.declared import declared
+from tlsearch.search.declared import declared, inside
 from tlsearch.search.space import Branch, draw
 from tlsearch.testing import fixtures
 from tlsearch.testing.contract import CheckResult, Contract, demand, in_fresh_process, results, skip
@@ -263,8 +264,19 @@ class StrategyContract(Contract):
         return self._branch(backbone).knobs
 
     def _params(self, backbone: str) -> dict[str, Scalar]:
-        """The point that is trained."""
-        return {**self._laboratory.strategy.default(self._laboratory.info(backbone)), **self.params}
+        """The point that is trained.
+
+        A tiny transformer has learned nothing that the low rates usual for transformers would keep: in a few
+        epochs it would not move.
+        """
+        info = self._laboratory.info(backbone)
+        default = dict(self._laboratory.strategy.default(info))
+        rate = default.get("learning_rate")
+        if isinstance(rate, float) and rate_factor(info) < 1:
+            faster = rate / rate_factor(info)
+            if inside(self._branch(backbone).knobs["learning_rate"], faster):
+                default["learning_rate"] = faster
+        return {**default, **self.params}
 
     def _points(self) -> Iterator[tuple[str, Params]]:
         """The starts, and points drawn by chance, for each tiny backbone; read-only."""
