@@ -165,7 +165,7 @@ def test_older_schema_asks_for_an_upgrade(url: str, monkeypatch: pytest.MonkeyPa
     Store.open(url, create=True).close()
     with monkeypatch.context() as patch:
         patch.setattr(schema, "REVISIONS", (*schema.REVISIONS, "9999"))
-        with pytest.raises(DatabaseError, match='"0003", older than "9999"') as caught:
+        with pytest.raises(DatabaseError, match='"0004", older than "9999"') as caught:
             Store.open(url)
         assert "tlsearch db upgrade" in str(caught.value.hint)
     assert upgrade(url) == ("0003", "0003")
