@@ -28,7 +28,7 @@ KNOWN = {
     "models/export/sidecar.py": 1,
     "models/serving/server.py": 2,
     # Public names of a bundle: `Model.classes` and `Model.predict`.
-    "models/bundle.py": 4,
+    "models/bundle.py": 3,
     "models/manifest.py": 1,
     # The column and the document that a study's database calls classes.
     "database/rows.py": 2,

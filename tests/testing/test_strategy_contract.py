@@ -67,6 +67,12 @@ class OddRecipe(FineTuning):
     def space(self, backbone):
         return {**super().space(backbone), "augmentation": CategoricalDistribution(["none", "spin"])}
 
+    def default(self, backbone):
+        return {**super().default(backbone), "augmentation": "none"}
+
+    def starts(self, backbone):
+        return [self.default(backbone)]
+
 
 class Counting(FineTuning):
     """Depends on how often it was called."""

@@ -150,7 +150,7 @@ def test_no_image_goes_through_deltas_source_network_twice(bench, depth):
     worker = bench(1)
     data = worker.data("data", worker.backbone(CNN).info.inputs)
     seen = sum(len(data.indices[name]) for name in ("train", "stop", "val"))
-    point = worker.point(CNN, "delta", freeze_depth=depth)
+    point = worker.point(CNN, "delta", freeze_depth=depth, augmentation="none")
     outcomes = [worker.outcome(point) for _ in range(2)]
     assert [outcome.cache for outcome in outcomes] == ["prefix"] * 2
     assert outcomes[0].costs.prefix_images in (0, seen)  # none, where another test came before
