@@ -156,7 +156,7 @@ def test_best_is_among_the_finalists_that_brute_force_finds(finished):
     assert confirmed == {trial["number"] for trial in ranked[:2]}
     assert finished.ask("best", "tiny")["trial"] in confirmed
     heads = [trial for trial in ranked if trial["strategy"] == "linear_probe"]
-    assert finished.ask("best", "tiny", "--strategy", "linear_probe")["trial"] == heads[0]["number"]
+    assert finished.ask("best", "tiny", "--strategy", "linear_probe")["value"] == heads[0]["value"]
     by_loss = min(trials, key=lambda t: t["metrics"]["log_loss"])
     assert finished.ask("best", "tiny", "--metric", "log_loss")["trial"] == by_loss["number"]
 
@@ -276,7 +276,8 @@ def test_a_study_that_differs_is_refused_and_told_in_what(finished):
 
 def test_a_damaged_model_is_refused_and_made_anew(finished):
     best = finished.ask("best", "tiny")
-    before = load_file(Path(best["model"]["uri"]) / "model.safetensors")
+    stored = load_file(Path(best["model"]["uri"]) / "model.safetensors")
+    before = {name: tensor.clone() for name, tensor in stored.items()}  # the file is about to change
     weights = Path(best["model"]["uri"]) / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-5] ^= 1

@@ -48,7 +48,8 @@ class TrialBackend(Protocol):
     def run(self, dispatcher: Dispatcher) -> None:
         """Run work until the dispatcher has none left or says stop.
 
-        Every point that was handed out has then been told of by `Dispatcher.ended`, once.
+        Every point that was handed out has then been told of by `Dispatcher.ended`, once; but points that were
+        under way when it was told to stop may be left to the dispatcher.
 
         Raises:
             WorkError: the backend itself failed, not just a worker of it.
