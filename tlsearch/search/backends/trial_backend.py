@@ -48,7 +48,7 @@ class TrialBackend(Protocol):
     def run(self, dispatcher: Dispatcher) -> None:
         """Run work until the dispatcher has none left or says stop.
 
-        Every point that was handed out has then been told of by `Dispatcher.ended`, once; but points that were
+        Every point that was handed out has then been told of by `Dispatcher.ended`, once. Points that were
         under way when it was told to stop may be left to the dispatcher.
 
         Raises:
