@@ -168,7 +168,7 @@ def test_older_schema_asks_for_an_upgrade(url: str, monkeypatch: pytest.MonkeyPa
         with pytest.raises(DatabaseError, match='"0004", older than "9999"') as caught:
             Store.open(url)
         assert "tlsearch db upgrade" in str(caught.value.hint)
-    assert upgrade(url) == ("0003", "0003")
+    assert upgrade(url) == ("0004", "0004")
 
 
 @pytest.mark.parametrize("create_it", [False, True])
