@@ -26,8 +26,8 @@ LEAST_ITEMS = 30
 FOLDS = 5
 ENOUGH = 0.5
 """Standard errors by which the log-loss of items left out must fall: between 1, at which in simulation a
-needed temperature is often missed, and 0, at which one that isn't needed costs up to 0.008 nats (40 items)."""
-DRAWS = 200
+"""Standard errors by which the log-loss of items left out must fall: between 1, where in simulation a needed
+temperature is often missed, and 0, where one that is not needed costs up to 0.008 nats (40 items)."""
 
 
 @dataclass(frozen=True, slots=True)
