@@ -25,7 +25,6 @@ LEAST_ITEMS = 30
 """With fewer, nobody can tell whether a temperature helps."""
 FOLDS = 5
 ENOUGH = 0.5
-"""Standard errors by which the log-loss of items left out must fall: between 1, at which in simulation a
 """Standard errors by which the log-loss of items left out must fall: between 1, where in simulation a needed
 temperature is often missed, and 0, where one that is not needed costs up to 0.008 nats (40 items)."""
 
