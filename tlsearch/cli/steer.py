@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
@@ -39,6 +40,7 @@ def resume(
     json: options.Json = False,
 ) -> None:
     """Go on with a study as the database holds it; --trials +50 extends it."""
+    began = time.time()
     from tlsearch import spec
     from tlsearch.search import steer
 
@@ -53,6 +55,7 @@ def resume(
             parsed,
             url,
             artifacts,
+            began=began,
             address=None,
             insecure=insecure_no_token,
             again=False,

@@ -140,7 +140,8 @@ class BudgetSpec(_Section):
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 60
     """Points that are tried."""
     minutes: Annotated[float, Field(gt=0, le=60 * 24 * 365)] | None = None
-    """Time while a driver runs; none where it is left out."""
+    """From the command's start to the verified model; of interrupted runs, the time while they ran; without a
+    limit where it is left out."""
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Passes over the data of one trial at most; where they are left out, the length follows from the data
     and is searched."""
