@@ -34,3 +34,21 @@ def test_the_promised_commands_are_there():
 def test_help_is_light_and_quick(place):
     assert not place.modules("--help") & set(HEAVY)
     assert place.fastest("--help") < 2.0
+
+
+def test_the_version_is_told_at_once(place):
+    from importlib.metadata import version
+
+    assert place.here("--version").stdout == f"tlsearch {version('tlsearch')}\n"
+
+
+def test_backbones_are_recommended_and_all_of_them_listed_when_asked_for(place):
+    told = place.here("backbones").stdout
+    assert "efficientnet_lite/lite0\n" in told
+    assert len(told.splitlines()) < 40
+    assert max(map(len, told.splitlines())) <= 80
+    recommended = {one["name"] for one in place.ask("backbones")}
+    every = place.ask("backbones", "--all")
+    assert recommended <= set(every)
+    assert len(every) > 1000
+    assert all("resnet18" in name for name in place.ask("backbones", "resnet18"))
