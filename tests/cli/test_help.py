@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from typer.main import get_command
 
-from tlsearch.cli.app import app
+from tlsearch.cli.app import MOVED, app
 
 HEAVY = ("torch", "timm", "ray", "sqlalchemy", "optuna", "sklearn", "pandas")
 
@@ -26,9 +26,17 @@ def test_every_command_has_help(place, command):
 
 
 def test_the_promised_commands_are_there():
-    promised = "run submit jobs logs stop studies trials show best predict evaluate plugins backbones"
-    promised += " strategies datasets db doctor"
-    assert set(promised.split()) <= {command[0] for command in commands()}
+    promised = "init run audit show compare trials best report predict evaluate export serve backbones"
+    promised += " plugins study cluster db doctor dashboard"
+    assert set(promised.split()) == {command[0] for command in commands()}
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_old_names_are_hidden_and_still_work_with_a_word(place, old, new):
+    assert tuple(new.split()) in commands()
+    done = place.here(old, "--help")
+    assert done.stdout == place.here(*new.split(), "--help").stdout
+    assert done.stderr == f"`tlsearch {old}` is now `tlsearch {new}`.\n"
 
 
 def test_help_is_light_and_quick(place):

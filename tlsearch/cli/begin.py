@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
     app.command()(init)
-    app.command()(schema)
 
 
 def init(

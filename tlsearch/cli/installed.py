@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from tlsearch.cli import options, output
+from tlsearch.cli import options, output, plugins
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (strategies, backbones, datasets):
-        app.command()(command)
+    app.command()(backbones)
+    for command in (strategies, datasets):
+        plugins.group.command()(command)
 
 
 def strategies(json: options.Json = False) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from tlsearch.cli import options, output
 from tlsearch.errors import InputError
+from tlsearch.records import TrialRole
 
 if TYPE_CHECKING:
     from tlsearch.search.study import StudyResult
@@ -184,7 +185,7 @@ def search(
         )
     if result.interrupted:
         if result.study.state.value == "CANCELLED":
-            resume = f"`tlsearch fork {parsed.study} NEW` begins with what it found."
+            resume = f"`tlsearch study fork {parsed.study} NEW` begins with what it found."
         output.say(f"Stopped: {result.interrupted}. {resume}")
         raise typer.Exit(128 + (result.signal or 2))
     _report(result, url, as_json=as_json)
@@ -224,7 +225,9 @@ def _report(result: StudyResult, url: str, *, as_json: bool) -> None:
         if as_json:
             output.print_json(best)
             return
-        print_leaderboard(studies.trials(name, sort="value", limit=10), result.study.metric)
+        ranked = studies.trials(name, role=TrialRole.SEARCH, sort="value")
+        print_leaderboard(ranked, result.study.metric, winner=best.trial)
+        print()
         print_best(best)
     from tlsearch.urls import public
 

@@ -162,7 +162,7 @@ def refuse_cancelled(row: Row[Any]) -> None:
     if row.request == StudyRequest.CANCEL:
         raise StudyConflictError(
             f'Study "{row.name}" was cancelled by {row.requested_by}.',
-            hint=f"To go on from what it found: `tlsearch fork {row.name} NEW`.",
+            hint=f"To go on from what it found: `tlsearch study fork {row.name} NEW`.",
         )
 
 
@@ -198,7 +198,7 @@ def unknown_study(connection: Connection, study: str) -> UnknownNameError:
         f'No study "{study}" in the database.{" " + guess if guess else ""}',
         hint=f"There are: {', '.join(sorted(names)[:LISTED])}."
         if 0 < len(names) <= LISTED
-        else "`tlsearch studies` lists what there is.",
+        else "`tlsearch study list` lists what there is.",
     )
 
 

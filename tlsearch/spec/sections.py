@@ -60,7 +60,7 @@ class DataSpec(BaseModel):
     )
 
     source: str
-    """A data set plugin, such as folder or table; `tlsearch datasets` lists them with their keys."""
+    """A data set plugin, such as folder or table; `tlsearch plugins datasets` lists them with their keys."""
     split: SplitSpec = SplitSpec()
     image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
     """Pixels of a side; the backbone's own where it is left out."""
@@ -221,7 +221,7 @@ class StudySpec(_Section):
     backbones: Annotated[tuple[BackboneSpec, ...], Field(min_length=1)]
     """Names, or names with weights."""
     strategies: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """All that are installed and apply, where it is left out; `tlsearch strategies` lists them."""
+    """All that are installed and apply, where it is left out; `tlsearch plugins strategies` lists them."""
     space: Mapping[str, Override] = Field(default_factory=dict)
     """Other ranges for knobs, by strategy.knob or *.knob."""
     objective: ObjectiveSpec = ObjectiveSpec()
