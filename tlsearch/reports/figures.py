@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tlsearch.counts import plural
 from tlsearch.records import TrialRecord, TrialState
 from tlsearch.reports.evidence import Evidence
-from tlsearch.reports.words import depth, plural, score
+from tlsearch.reports.words import depth, score
 
 COLOURS = 8
 """How many the page has for strategies."""
