@@ -140,7 +140,7 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
-        """Class probabilities (N, classes), calibrated on the held out items.
+        """Class probabilities (N, classes), calibrated where the held out items show that it helps.
 
         Raises:
             tlsearch.errors.DataError: an image is broken.

@@ -42,7 +42,7 @@ def predict(
 ) -> None:
     """Classify images, or what else the best model of a study takes.
 
-    Probabilities are calibrated on the study's validation split.
+    Probabilities are calibrated where that was found to help (`bundle.json` tells).
     """
     model = model_of(study, db)
     task = model.task

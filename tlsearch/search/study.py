@@ -36,7 +36,7 @@ from tlsearch.search.setup import Prepared, assign, prepare
 from tlsearch.search.steer import inherited
 from tlsearch.search.turns import Fixed, PointSource, Searching, is_heads
 from tlsearch.search.workers import allocate
-from tlsearch.spec import StudySpec
+from tlsearch.spec import BudgetSpec, StudySpec
 from tlsearch.training.objective import settled
 from tlsearch.training.trial import Assignment
 
@@ -231,7 +231,7 @@ class _Run:
         left_open = [trial for trial in searched if trial not in ended]
         self.model = model = self._model_that_stands()
         late = self.ledger.search_deadline <= time.time()
-        over = late or (not left_open and self.ledger.trials_left == 0)
+        over = late or self._ended_with_this_budget() or (not left_open and self.ledger.trials_left == 0)
         if model is not None and over:
             return model
         finish.sweep(self.folder, before)
@@ -242,6 +242,17 @@ class _Run:
         if self._stopping() or self.winner is None:
             return self.store.model(self.spec.study)
         return self._ending.hand_out(self.winner)
+
+    def _ended_with_this_budget(self) -> bool:
+        """Whether the study is complete and was given no more since.
+
+        A search may end before its minutes do, where no other trial fits in; those are not to be spent later.
+        """
+        if self.record.state is not StudyState.COMPLETE:
+            return False
+        before, now = BudgetSpec.model_validate(self.record.spec["budget"]), self.spec.budget
+        more = (now.minutes or math.inf) > (before.minutes or math.inf)
+        return now.trials <= before.trials and not more
 
     def _stopping(self) -> str:
         return self.interruption.reason

@@ -179,11 +179,19 @@ def _calibrated(model: Model) -> str:
     known = model.manifest.calibration
     if not known:
         return "Probabilities are not calibrated."
+    chance = known.get("error_by_chance")
+    noise = f" (exact probabilities would show {chance:.4f} on so many)" if chance is not None else ""
+    if not known.get("used", True):
+        return (
+            f"Probabilities are not calibrated: {known.get('why')}. Expected calibration error "
+            f"{known.get('error_before', math.nan):.4f} on {known.get('items')} validation images{noise}."
+        )
     whose = " of the search's winner" if "val" in model.manifest.trained_on else ""
     return (
         f"Probabilities are calibrated with the temperature {model.temperature:.3f}, fitted on "
         f"{known.get('items')} validation images{whose}: expected calibration error "
-        f"{known.get('error_before', math.nan):.4f} before, {known.get('error_after', math.nan):.4f} after."
+        f"{known.get('error_before', math.nan):.4f} before, {known.get('error_after', math.nan):.4f} after"
+        f"{noise}."
     )
 
 

@@ -44,7 +44,7 @@ def parse_preprocess(word: str) -> bool:
 class Whole(nn.Module):
     """uint8 (B, size, size, 3), or normalized float32 (B, 3, size, size), to (logits, probabilities).
 
-    Both are (B, classes) and calibrated: their softmax is what the model predicts.
+    Both are (B, classes) and with the model's temperature: their softmax is what it predicts.
     """
 
     mean: Tensor
