@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tlsearch.contracts.figure import Figure
 from tlsearch.contracts.recipe import API_VERSION, LinearRecipe, Recipe
 from tlsearch.errors import SpecError, did_you_mean
 
@@ -238,7 +239,7 @@ class Task(abc.ABC):
     ) -> tuple[Scores, Scores]:
         """What a user is told of a finished model: its metrics, calibrated ones too, and one by name.
 
-        The second is for each of the spec's names that occurs, such as a class's recall.
+        The second is for each of the spec's names that occurs, such as a class's recall: see `per_name`.
         """
         return self.score(outputs, targets, spec), {}
 
@@ -263,6 +264,8 @@ class Task(abc.ABC):
 
     # How it is used
 
+    per_name: ClassVar[str] = "recall"
+    """What the second part of `evaluate` is called."""
     probabilities: ClassVar[bool] = False
     """Whether `decode` gives probabilities of the spec's names: reports show their confusion."""
     unreadable: ClassVar[Mapping[str, Any]] = {}
@@ -302,6 +305,19 @@ class Task(abc.ABC):
     def answers(self, decoded: NDArray[Any], spec: TargetSpec) -> list[Any]:
         """The answers of N items in short, such as their classes, of the second part of `decode`."""
         return decoded.tolist()
+
+    def figures(
+        self, decoded: NDArray[Any], targets: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> Sequence[Figure]:
+        """What a report shows of a model at work on held-out items.
+
+        Args:
+            decoded: second part of `decode` (N, ...).
+            targets: as encoded (N, ...).
+            spec: what the targets are.
+            calibration: the model's.
+        """
+        return ()
 
     def say(self, prediction: Mapping[str, Any], *, top: int) -> str:
         """A prediction in a few words: at most the ``top`` likeliest answers, where there are several."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tlsearch.contracts import (
+    Figure,
     LinearHead,
     LinearRecipe,
     Metric,
@@ -26,7 +27,7 @@ from tlsearch.contracts import (
     Task,
 )
 from tlsearch.errors import DataError
-from tlsearch.tasks import conformal, numbers
+from tlsearch.tasks import conformal, number_figures, numbers
 from tlsearch.tasks.number_scores import KAPPA, MAE, R2, RMSE, SPEARMAN, NumberEvaluator, error_of
 
 HUBER, MSE = "huber", "mse"
@@ -208,6 +209,13 @@ class Regression(Task):
         low, high = numbers.rounded(values - margin, spec), numbers.rounded(values + margin, spec)
         intervals = {name: [low[at], high[at]] for at, name in enumerate(spec.names)}
         return {"values": named, "intervals": intervals, "coverage": calibration["coverage"]}
+
+    def figures(
+        self, decoded: NDArray[Any], targets: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> Sequence[Figure]:
+        """Predicted against true, and residuals, of each column."""
+        true = numbers.restored(targets.astype(np.float64), spec)
+        return number_figures.figures(decoded.astype(np.float64), true, spec, calibration)
 
     def say(self, prediction: Mapping[str, Any], *, top: int) -> str:
         """Numbers and their intervals."""
