@@ -62,6 +62,24 @@ def test_init_of_a_table_finds_its_columns_and_paths(tmp_path):
     assert "test is cut from train" in (tmp_path / "studies" / "list.yaml").read_text()
 
 
+def test_init_takes_columns_by_name_and_an_empty_one_for_none(tmp_path):
+    photos(tmp_path, {"a": 2, "b": 2})
+    (tmp_path / "list.csv").write_text(
+        '"file_name";"side";"split"\na/0.jpg;a;x\na/1.jpg;a;x\nb/0.jpg;b;y\nb/1.jpg;b;y\n'
+    )
+    done = tlsearch("init", "list.csv", "--label-column", "side", "--split-column", "", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "semicolons" in done.stderr
+    found = spec.load(tmp_path / "list.yaml").data.options
+    assert (found["image_column"], found["label_column"]) == ("file_name", "side")
+    assert found["split_column"] is None
+    done = tlsearch("init", "list.csv", "--label-column", "sides", "--force", cwd=tmp_path)
+    assert done.returncode == 2
+    assert 'Did you mean "side"?' in done.stderr
+    done = tlsearch("init", "a", "--label-column", "side", cwd=tmp_path)
+    assert "which has no columns" in done.stderr
+
+
 def test_init_of_nothing_says_what_would_be_right(tmp_path):
     (tmp_path / "empty").mkdir()
     for name, expected in (("missing", "nothing at missing"), ("empty", "one folder per class")):

@@ -1,4 +1,5 @@
 import os
+import unicodedata
 
 import pandas
 import pytest
@@ -92,7 +93,9 @@ def test_root(folder, tmp_path_factory):
 @pytest.mark.parametrize(
     ("text", "options", "reason"),
     [
-        ("img,label\na.png,x\n", {}, 'no column "image"; it has: img, label'),
+        ("photo,label\na.png,x\n", {}, 'no column "image"; it has: photo, label'),
+        ("path,file,label\na.png,b.png,x\n", {}, "path, file might each be the image"),
+        ("img,label\na.png,x\n", {"image_column": "image"}, 'no column "image"; it has: img, label'),
         ("image,labels\na.png,x\n", {}, 'Did you mean "labels"'),
         ("image,label\na.png,x\nb.png,y\n", {"split_column": "split"}, 'no column "split"'),
         ("image,label\na.png,x\nb.png,y\n", {"group_column": "g"}, 'no column "g"'),
@@ -118,14 +121,86 @@ def test_cells_beyond_the_header_are_never_dropped(folder):
 
 
 def test_files_that_are_no_tables(folder):
-    (folder / "t.csv").write_bytes(b"image,label\n\xff\xfe,x\n")
+    (folder / "t.csv").write_bytes(b"image,label\n\xff\x81,x\n")
+    os.mkfifo(folder / "fifo.csv")
     (folder / "t.parquet").write_bytes(b"image,label\n")
     for name, reason in {
         "none.csv": "can't be read",
-        "t.csv": "can't be parsed",
+        "t.csv": "no text in UTF-8, UTF-16 or cp1252",
+        "fifo.csv": "FIFO",
         "t.parquet": "can't be",
         "a.png": "must end in",
         "sub": "must end in",
     }.items():
         with pytest.raises(DataError, match=reason):
             Table().load(TableOptions(path=folder / name))
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_the_separator_is_found_and_named_where_it_is_not_the_usual_one(folder, name, separator):
+    rows = [("image", "label"), ("a.png", "x"), ("b.png", "y")]
+    samples = load(folder, "".join(f'"{a}"{separator} "{b}"\n'.replace(" ", "") for a, b in rows), name=name)
+    assert samples.classes == ("x", "y")
+    usual = {"t.csv": ",", "t.tsv": "\t"}[name]
+    assert any("between its cells" in note for note in samples.notes) == (separator != usual)
+
+
+def test_a_comma_in_a_semicolon_file_is_text(folder):
+    samples = load(folder, "image;label, kind\na.png;x, 1\nb.png;y\n", label_column="label, kind")
+    assert samples.classes == ("x, 1", "y")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [
+        ("utf-8", None),
+        ("utf-8-sig", None),
+        ("utf-16", "utf-16"),
+        ("utf-16-le", "utf-16-le"),
+        ("cp1252", "cp1252"),
+    ],
+)
+def test_encodings_are_found_and_named(folder, encoding, named):
+    (folder / "t.csv").write_bytes("image,label\na.png,käse\nb.png,y\n".encode(encoding))
+    samples = Table().load(TableOptions(path=folder / "t.csv"))
+    assert samples.classes == ("käse", "y")
+    assert len(samples.notes) == (named is not None)
+    assert named is None or f"is in {named}" in samples.notes[0]
+
+
+@pytest.mark.parametrize("column", ["file_name", "File Name", "path", "filename", "image_path"])
+def test_columns_are_found_by_usual_names_and_said(folder, column):
+    samples = load(folder, f"{column},Class\na.png,x\nb.png,y\n")
+    assert samples.names == ["a.png", "b.png"]
+    told = "\n".join(samples.notes)
+    assert f'"{column}" of table.csv is the image' in told
+    assert '"Class" of table.csv is the label' in told
+
+
+def test_a_split_column_that_means_something_else_is_switched_off(folder):
+    text = "image,label,split\na.png,x,left\nb.png,y,right\n"
+    with pytest.raises(DataError) as caught:
+        load(folder, text)
+    assert "split_column: null" in caught.value.hint
+    assert load(folder, text, split_column=None).splits is None
+
+
+def test_backslashes_and_other_forms_of_accents_are_found(folder):
+    accented = unicodedata.normalize("NFD", "grün")
+    (folder / accented).mkdir()
+    Image.new("RGB", (4, 4)).save(folder / accented / "é.png")  # composed, in a decomposed folder
+    samples = load(folder, "image,label\nsub\\c.png,x\ngrün/é.png,y\n")
+    assert samples.broken == ()
+    assert samples.items == [folder / "sub/c.png", folder / accented / "é.png"]
+    told = "\n".join(samples.notes)
+    assert "1 path in table.csv: backslashes" in told
+    assert "1 path in table.csv: accents" in told
+    with pytest.raises(DataError, match="no such file"):
+        load(folder, "image,label\n..\\x.png,x\na.png,y\n")
+
+
+def test_rows_that_are_there_twice_are_counted(folder):
+    assert load(folder, "image,label\na.png,x\nb.png,y\n").notes == ()
+    samples = load(folder, "image,label\na.png,x\nb.png,y\n" + "a.png,x\nb.png,y\n")
+    assert samples.notes == ("2 of 4 rows in table.csv repeat an earlier row's image",)

@@ -30,6 +30,11 @@ def init(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the study; else the data's own.")] = None,
     preset: options.Preset = None,
+    image_column: Annotated[str | None, typer.Option(help="Of a table; else found by its name.")] = None,
+    label_column: Annotated[str | None, typer.Option(help="Of a table; else found by its name.")] = None,
+    split_column: Annotated[
+        str | None, typer.Option(help="Of a table; '' for none. Else `split`, where there is one.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -42,7 +47,9 @@ def init(
         raise InputError(f"There is nothing at {data}.", hint="Name a folder of class folders, or a table.")
     beside = out.parent if out is not None else Path()
     effort = presets.preset(preset or presets.DEFAULT)
-    proposal = propose(data, name=name, beside=beside, preset=effort)
+    named = {"image_column": image_column, "label_column": label_column, "split_column": split_column}
+    columns = {option: column or None for option, column in named.items() if column is not None}
+    proposal = propose(data, name=name, beside=beside, preset=effort, columns=columns)
     path = out or Path(f"{proposal.study}.yaml")
     from_data.write(path, proposal.text, over=force)
     if json:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+import os
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from tlsearch.contracts.dataset import SPLITS, DatasetOptions, DatasetSource, Samples
+from tlsearch.counts import plural
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.names import printable, split_of
+from tlsearch.tables import meant, read_table
 from tlsearch.walk import refusal
 
 DataPath = Annotated[Path, Field(strict=False)]
@@ -28,13 +32,14 @@ class RowOptions(DatasetOptions):
         path: a ``.csv``, ``.tsv`` or ``.parquet`` file.
         label_column: class names, or the numbers that `task: regression` learns; a list where every item has
             several numbers.
-        split_column: ``train``, ``val`` or ``test``; the column ``split`` is used where there is one.
+        split_column: ``train``, ``val`` or ``test``; the column ``split`` is used where there is one, and
+            none with null.
         group_column: items with the same group never stand in two splits; an empty one is no group.
     """
 
     path: DataPath
     label_column: str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = "label"
-    split_column: str = "split"
+    split_column: str | None = "split"
     group_column: str | None = None
 
 
@@ -63,20 +68,79 @@ class Table(DatasetSource[TableOptions]):
         """
         root = (options.root or options.path.parent).resolve()
         rows = read_rows(options, "image", options.image_column)
+        found = Found(root)
+        files = {image: found.path(image) for image in rows.cells["image"] if image}
+        told = [
+            f"{plural(count, 'path')} in {options.path.name}: {why}" for why, count in found.counts.items()
+        ]
         return samples_of(
-            rows,
+            Rows(rows.cells, (*rows.notes, *told)),
             "image",
             options.path,
-            refused=lambda image: refusal(root / image, root) if image else "no image path",
-            item=lambda image: root / image,
+            refused=lambda image: refusal(files[image], root) if image else "no image path",
+            item=lambda image: files[image],
             named=lambda image, row: printable(image),
             hint=f"Image paths are relative to {root}; set root to change that.",
         )
 
 
-Rows = dict[str, list[str]]
-"""Cells as texts, by what they are: the items' kind; ``label:`` and its name for each column of labels;
-``split`` and ``group`` where there are."""
+class Found:
+    """Where the files of a table's paths are, however their slashes and accents are written.
+
+    Attributes:
+        counts: of paths that were found another way than they are written, by how.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.counts: dict[str, int] = {}
+        self._names: dict[Path, dict[str, str]] = {}
+
+    def path(self, written: str) -> Path:
+        """The path of a file; the one as it is written where there is none."""
+        straight = self.root / written
+        if "\0" in written or os.path.lexists(straight):
+            return straight
+        parts = written.replace("\\", "/").split("/")
+        slashed = self.root / "/".join(parts)
+        if os.path.lexists(slashed):
+            self._count("backslashes are read as slashes")
+            return slashed
+        place = self.root
+        for part in parts:
+            if part == "..":
+                return straight
+            place /= self._listed(place).get(unicodedata.normalize("NFC", part), part)
+        if not os.path.lexists(place):
+            return straight
+        self._count("accents are written in another Unicode form than on disk")
+        return place
+
+    def _count(self, how: str) -> None:
+        self.counts[how] = self.counts.get(how, 0) + 1
+
+    def _listed(self, folder: Path) -> dict[str, str]:
+        if folder not in self._names:
+            try:
+                names = os.listdir(folder)
+            except OSError:
+                names = []
+            self._names[folder] = {unicodedata.normalize("NFC", name): name for name in names}
+        return self._names[folder]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The columns of a table that matter.
+
+    Attributes:
+        cells: as texts, by what they are: the items' kind; ``label:`` and its name for each column of
+            labels; ``split`` and ``group`` where there are.
+        notes: sentences on how the table was understood.
+    """
+
+    cells: dict[str, list[str]]
+    notes: tuple[str, ...] = field(default=())
 
 
 def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
@@ -90,22 +154,34 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
     Raises:
         DataError: no such table or column.
     """
-    frame = read_table(options.path)
-    known = [str(name) for name in frame.columns]
-    given = options.label_column
+    table = read_table(options.path)
+    known, notes = table.columns, list(table.notes)
+
+    def chosen(what: str, given: Any) -> Any:
+        if f"{what}_column" in options.model_fields_set or given in known:
+            return given
+        own = meant(what, known, options.path)
+        if own is None:
+            return given
+        notes.append(f'understood: the column "{printable(own)}" of {options.path.name} is the {what}')
+        return own
+
+    column = chosen(kind, column)
+    given = chosen("label", options.label_column)
     columns = {kind: column}
     columns |= {f"{_LABEL}{name}": name for name in ([given] if isinstance(given, str) else given)}
-    if options.split_column in known or "split_column" in options.model_fields_set:
+    stated = "split_column" in options.model_fields_set
+    if options.split_column is not None and (options.split_column in known or stated):
         columns["split"] = options.split_column
     if options.group_column is not None:
         columns["group"] = options.group_column
     for option, name in columns.items():
         if name not in known:
             raise DataError(
-                f'{options.path} has no column "{name}"; it has: {", ".join(known)}',
+                f'{options.path} has no column "{name}"; it has: {printable(", ".join(known))}',
                 hint=f"Set {option.partition(':')[0]}_column. {did_you_mean(name, known)}".strip(),
             )
-    return {key: texts(frame[name]) for key, name in columns.items()}
+    return Rows({key: texts(table.frame[name]) for key, name in columns.items()}, tuple(notes))
 
 
 def samples_of(
@@ -132,12 +208,13 @@ def samples_of(
     Raises:
         DataError: an unknown split, or fewer than two classes.
     """
-    splits = [_split(value, row, table) for row, value in enumerate(rows.get("split", []), start=1)]
+    cells = rows.cells
+    splits = [_split(value, row, table) for row, value in enumerate(cells.get("split", []), start=1)]
     kept: list[int] = []
     broken: list[str] = []
-    columns = [key for key in rows if key.startswith(_LABEL)]
-    labels = list(zip(*(rows[column] for column in columns), strict=True))
-    for row, (cell, label) in enumerate(zip(rows[kind], labels, strict=True)):
+    columns = [key for key in cells if key.startswith(_LABEL)]
+    labels = list(zip(*(cells[column] for column in columns), strict=True))
+    for row, (cell, label) in enumerate(zip(cells[kind], labels, strict=True)):
         reason = refused(cell) if all(label) or not cell else "no label"
         if reason is None:
             kept.append(row)
@@ -155,14 +232,25 @@ def samples_of(
     index = {label: number for number, label in enumerate(classes)}
     one = len(columns) == 1
     return Samples(
-        items=[item(rows[kind][row]) for row in kept],
+        items=[item(cells[kind][row]) for row in kept],
         targets=[index[labels[row]] if one else labels[row] for row in kept],
         spec=[name for (name,) in classes] if one else None,
         columns=[column.removeprefix(_LABEL) for column in columns],
-        names=[named(rows[kind][row], row + 1) for row in kept],
+        names=[named(cells[kind][row], row + 1) for row in kept],
         splits=[splits[row] for row in kept] if splits else None,
-        groups=[rows["group"][row] for row in kept] if "group" in rows else None,
+        groups=[cells["group"][row] for row in kept] if "group" in cells else None,
         broken=tuple(broken),
+        notes=(*rows.notes, *_repeats(cells[kind], kind, table)),
+    )
+
+
+def _repeats(cells: Sequence[str], kind: str, table: Path) -> list[str]:
+    given = [cell for cell in cells if cell]
+    again = len(given) - len(set(given))
+    return (
+        [f"{again} of {plural(len(cells), 'row')} in {table.name} repeat an earlier row's {kind}"]
+        if again
+        else []
     )
 
 
@@ -181,40 +269,3 @@ def texts(column: Any) -> list[str]:
     # Parquet has missing values, which CSV doesn't: there they are empty strings.
     pairs = zip(column, column.isna(), strict=True)
     return ["" if missing else str(value).strip() for value, missing in pairs]
-
-
-def read_table(path: Path) -> Any:
-    """A table as a pandas frame whose cells are as they are written.
-
-    Raises:
-        DataError: it can't be read, or is of another kind.
-    """
-    import pandas
-
-    suffix = path.suffix.lower()
-    try:
-        if suffix == ".parquet":
-            return pandas.read_parquet(path, dtype_backend="pyarrow").astype(object)
-        if suffix in (".csv", ".tsv"):
-            # na_filter off: a class may be called "NA" or "None", and 007 isn't 7.
-            with warnings.catch_warnings():
-                # Cells beyond the header's would only be warned of and dropped, the label among them.
-                warnings.simplefilter("error", pandas.errors.ParserWarning)
-                return pandas.read_csv(
-                    path,
-                    sep="\t" if suffix == ".tsv" else ",",
-                    dtype=str,
-                    na_filter=False,
-                    encoding="utf-8-sig",
-                    index_col=False,
-                )
-    except OSError as error:
-        raise DataError(f"table {path} can't be read ({error.strerror or error})") from error
-    except pandas.errors.ParserWarning as error:
-        raise DataError(
-            f"table {path} has rows of more cells than its header",
-            hint="Quote values that hold the separator.",
-        ) from error
-    except Exception as error:  # pandas and pyarrow raise almost anything on damaged files
-        raise DataError(f"table {path} can't be parsed: {error or type(error).__name__}") from error
-    raise DataError(f"table {path} must end in .csv, .tsv or .parquet")

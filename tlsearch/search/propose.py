@@ -6,16 +6,17 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from tlsearch import registry
-from tlsearch.errors import DataError
+from tlsearch.errors import DataError, InputError
 from tlsearch.spec import NAME_PATTERN, parse
 from tlsearch.spec.presets import Preset
+from tlsearch.tables import meant, read_table
 from tlsearch.training import sources
 
 PREFERRED = ("efficientnet_lite/lite0", "timm/resnet18.a1_in1k", "torchvision/resnet18")
@@ -30,8 +31,6 @@ UNEQUAL = 3.0
 SMALL = 400
 """Below, a share of 0.15 is too few items to tell models apart."""
 LOOKED_AT = 100
-IMAGE_COLUMNS = ("image", "path", "file", "filename", "image_path", "filepath", "img")
-LABEL_COLUMNS = ("label", "class", "target", "category", "y")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,14 @@ class Proposal:
     notes: tuple[str, ...] = ()
 
 
-def propose(data: Path, *, name: str | None, beside: Path, preset: Preset) -> Proposal:
+def propose(
+    data: Path,
+    *,
+    name: str | None,
+    beside: Path,
+    preset: Preset,
+    columns: Mapping[str, str | None] | None = None,
+) -> Proposal:
     """Look at a folder of class folders, or at a table, and write a study file for it.
 
     Args:
@@ -57,14 +63,18 @@ def propose(data: Path, *, name: str | None, beside: Path, preset: Preset) -> Pr
         name: of the study; the data's own by default.
         beside: folder of the study file, which paths in it are relative to.
         preset: whose keys the study gets.
+        columns: column options of a table that are to be as they are here, such as ``label_column``.
 
     Raises:
+        InputError: a folder was given columns.
         DataError: there is nothing to search on; the message says what and where.
     """
     path = Path(os.path.relpath(data.resolve(), beside.resolve())).as_posix()
     section: dict[str, Any] = {"source": "folder" if data.is_dir() else "table", "path": path}
     if section["source"] == "table":
-        section |= _columns(data)
+        section |= _columns(data, columns or {})
+    elif columns:
+        raise InputError(f"{data} is a folder, which has no columns: leave {', '.join(columns)} out.")
     study = name or study_name(data)
     spec = parse({"study": study, "data": section, "backbones": [PREFERRED[0]]}, folder=beside)
     listed = sources.listing(spec.data, threads=max(1, len(os.sched_getaffinity(0))))
@@ -144,21 +154,15 @@ def _text(
     )
 
 
-def _columns(table: Path) -> dict[str, str]:
+def _columns(table: Path, given: Mapping[str, str | None]) -> dict[str, str | None]:
     """Column options of a table that doesn't use the default names, where its own are plain enough."""
-    from tlsearch.registry import dataset
-
-    source = dataset("table")
-    options = source.options.model_fields
-    with table.open(encoding="utf-8-sig", errors="replace") as file:
-        header = file.readline().strip()
-    known = re.split(r"[,\t]", header) if table.suffix.lower() in (".csv", ".tsv") else []
+    known = read_table(table).columns
     found = {}
-    for option, names in (("image_column", IMAGE_COLUMNS), ("label_column", LABEL_COLUMNS)):
-        own = next((column for name in names for column in known if column.lower() == name), None)
-        if own is not None and own != options[option].default:
-            found[option] = own
-    return found
+    for kind in ("image", "label"):
+        own = meant(kind, known, table) if f"{kind}_column" not in given else None
+        if own not in (None, kind):
+            found[f"{kind}_column"] = own
+    return found | dict(given)
 
 
 def study_name(data: Path) -> str:

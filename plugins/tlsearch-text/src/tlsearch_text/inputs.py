@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlsearch.contracts import InputSpec
-from tlsearch.datasets.table import read_table, texts
+from tlsearch.datasets.table import texts
 from tlsearch.errors import DataError, WeightsError
+from tlsearch.tables import read_table
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -102,8 +103,8 @@ class TextInput(InputSpec):
         if named == "-":
             return _lines(sys.stdin.read(), "line")
         if path.suffix.lower() in _TABLES:
-            frame = read_table(path)
-            columns = [str(column) for column in frame.columns]
+            table = read_table(path)
+            frame, columns = table.frame, table.columns
             if "text" not in columns and len(columns) > 1:
                 raise DataError(
                     f'{path} has no column "text"; it has: {", ".join(columns)}',

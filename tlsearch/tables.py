@@ -1,0 +1,159 @@
+"""A table's file as a frame: its encoding and separator are found out, and what was assumed is said."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+import stat
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from tlsearch.errors import DataError
+from tlsearch.names import printable
+
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+LOOKED_AT = 50
+"""Records that a separator is judged by."""
+MEANT = {
+    "image": ("image", "path", "file", "filename", "imagepath", "filepath", "img", "imagefile", "imgpath"),
+    "label": ("label", "class", "target", "category", "classname", "labelname"),
+}
+"""Names of columns, without case, blanks and hyphens, that say what is in them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableFile:
+    """A table as it was read.
+
+    Attributes:
+        frame: a pandas frame whose cells are as they are written.
+        delimiter: between cells; None where the format has none.
+        encoding: of the text; None where the format has none.
+        notes: sentences on what was assumed, for the user.
+    """
+
+    frame: Any
+    delimiter: str | None = None
+    encoding: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of its columns."""
+        return [str(name) for name in self.frame.columns]
+
+
+def read_table(path: Path) -> TableFile:
+    """A table of CSV, TSV or Parquet, with cells as they are written.
+
+    Raises:
+        DataError: it can't be read, or is of another kind.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".tsv", ".parquet"):
+        raise DataError(f"table {path} must end in .csv, .tsv or .parquet")
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise DataError(f"table {path} is a {'folder' if stat.S_ISDIR(mode) else 'FIFO or device'}")
+        if suffix == ".parquet":
+            return TableFile(_parquet(path))
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"table {path} can't be read ({error.strerror or error})") from error
+    text, encoding = _decoded(raw, path)
+    own = "\t" if suffix == ".tsv" else ","
+    delimiter = _separator(text, own)
+    notes = []
+    if delimiter != own:
+        notes.append(f"understood: {path.name} has {SEPARATORS[delimiter]} between its cells")
+    if encoding != "utf-8":
+        doubt = "" if encoding.startswith("utf") else "; if letters look wrong, save it as UTF-8"
+        notes.append(f"understood: {path.name} is in {encoding}, not UTF-8{doubt}")
+    return TableFile(_frame(text, delimiter, path), delimiter, encoding, tuple(notes))
+
+
+def _parquet(path: Path) -> Any:
+    import pandas
+
+    try:
+        return pandas.read_parquet(path, dtype_backend="pyarrow").astype(object)
+    except OSError as error:
+        raise DataError(f"table {path} can't be read ({error.strerror or error})") from error
+    except Exception as error:  # pandas and pyarrow raise almost anything on damaged files
+        raise DataError(f"table {path} can't be parsed: {error or type(error).__name__}") from error
+
+
+def _decoded(raw: bytes, path: Path) -> tuple[str, str]:
+    """A file's text, and its encoding: by its first bytes, else UTF-8, else what spreadsheets write."""
+    known = "utf-8-sig"
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        known = "utf-16"
+    elif b"\0" in raw[:4]:  # UTF-16 without a mark: every other byte of a header is nothing
+        known = "utf-16-be" if raw[:1] == b"\0" else "utf-16-le"
+    for encoding in (known, "cp1252") if known == "utf-8-sig" else (known,):
+        try:
+            return raw.decode(encoding), encoding.removesuffix("-sig")
+        except UnicodeDecodeError:
+            continue
+    raise DataError(f"table {path} is no text in UTF-8, UTF-16 or cp1252", hint="Save it as UTF-8.")
+
+
+def _separator(text: str, own: str) -> str:
+    """What stands between cells: the first that cuts all records alike, the ending's own before others."""
+    for delimiter in (own, *(other for other in SEPARATORS if other != own)):
+        try:
+            records = itertools.islice(csv.reader(StringIO(text), delimiter=delimiter), LOOKED_AT)
+            counts = {len(record) for record in records if record}
+        except csv.Error:
+            continue
+        if len(counts) == 1 and counts != {1}:
+            return delimiter
+    return own
+
+
+def _frame(text: str, delimiter: str, path: Path) -> Any:
+    import pandas
+
+    try:
+        with warnings.catch_warnings():
+            # Cells beyond the header's would only be warned of and dropped, the label among them.
+            warnings.simplefilter("error", pandas.errors.ParserWarning)
+            # na_filter off: a class may be called "NA" or "None", and 007 isn't 7.
+            frame = pandas.read_csv(
+                StringIO(text), sep=delimiter, dtype=str, na_filter=False, index_col=False
+            )
+    except pandas.errors.ParserWarning as error:
+        raise DataError(
+            f"table {path} has rows of more cells than its header",
+            hint="Quote values that hold the separator.",
+        ) from error
+    except Exception as error:  # pandas raises almost anything on damaged files
+        raise DataError(f"table {path} can't be parsed: {error or type(error).__name__}") from error
+    stripped = [str(name).strip() for name in frame.columns]
+    if len(set(stripped)) == len(stripped):
+        frame.columns = stripped
+    return frame
+
+
+def meant(kind: str, columns: Sequence[str], table: Path) -> str | None:
+    """The column that holds something by its name, such as ``File_Name`` for an image; None for none.
+
+    Raises:
+        DataError: several might.
+    """
+    if kind in columns:
+        return kind
+    known = MEANT.get(kind, ())
+    found = [column for column in columns if re.sub(r"[\W_]+", "", column).lower() in known]
+    if len(found) > 1:
+        raise DataError(
+            f"{table}: columns {printable(', '.join(found))} might each be the {kind}",
+            hint=f"Set {kind}_column (`init` has --{kind}-column).",
+        )
+    return found[0] if found else None
