@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tlsearch.errors import SpecError
@@ -45,6 +46,17 @@ def read_yaml(text: str, name: str) -> tuple[dict[str, Any], dict[str, int]]:
     if not isinstance(data, dict):
         raise SpecError(f"{name}: a study file is a mapping with keys such as study, data, backbones.")
     return data, dict(_line_numbers(root))
+
+
+def write_yaml(data: Mapping[str, Any]) -> str:
+    """A mapping as lines of YAML, quoted wherever a value would be read as something else."""
+    from ruamel.yaml import YAML
+
+    text = io.StringIO()
+    writer = YAML()
+    writer.width = 1_000_000
+    writer.dump(dict(data), text)
+    return text.getvalue()
 
 
 def _line_numbers(node: Any, path: str = "") -> Iterator[tuple[str, int]]:

@@ -254,7 +254,7 @@ def test_evaluate_takes_a_table_of_any_columns_and_predict_prints_csv(finished, 
     assert evaluated["items"] == 12
     assert evaluated["metrics"]["accuracy"] == pytest.approx(sum(right) / 12)
     for row in predicted:
-        assert float(row[row["label"]]) == pytest.approx(float(row["probability"]))
+        assert float(row[f"probability of {row['label']}"]) == pytest.approx(float(row["probability"]))
     said = finished.here("evaluate", "tiny", table, "--set", "label_colum=kind", code=2).stderr
     assert 'Did you mean "label_column"' in said
 

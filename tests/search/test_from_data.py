@@ -8,6 +8,7 @@ from tests.conftest import draw_folder
 from tlsearch import spec
 from tlsearch.errors import InputError
 from tlsearch.search.from_data import is_data, known_file, study_file, study_of
+from tlsearch.search.propose import study_name
 
 
 @pytest.fixture
@@ -63,3 +64,27 @@ def test_a_study_can_be_had_without_a_file(photos, tmp_path):
     written = study_file(photos).path
     assert known_file(photos) == written
     assert study_of(photos) == study_of(written)
+
+
+@pytest.mark.parametrize(
+    "name", ["2024", "true", "null", "1e3", "Frühjahr", "a: b", "x\nbudget: {trials: 1}"]
+)
+def test_a_folder_of_any_name_gives_a_study_that_reads_back(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    made = study_file(draw_folder(tmp_path / name, classes=("disc", "frame"), each=6), preset="quick")
+    study = spec.load(made.path)
+    assert study.study == study_name(tmp_path / name)
+    assert study.data.options["path"] == str(tmp_path / name)
+    assert study.budget.trials == 12
+    assert "Fr-h" not in study.study
+
+
+def test_a_label_with_a_line_break_adds_no_key(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw_folder(tmp_path / "in", classes=("disc", "frame"), each=6)
+    rows = [f'{path},"{path.parent.name}\nseed: 7"' for path in (tmp_path / "in").glob("disc/*")]
+    rows += [f"{path},frame" for path in sorted((tmp_path / "in").glob("frame/*"))[:1]]
+    (tmp_path / "list.csv").write_text("\n".join(["image,label", *rows]).replace(f"{tmp_path}/", ""))
+    study = spec.load(study_file(tmp_path / "list.csv", preset="quick").path)
+    assert study.objective.metric == "balanced_accuracy"
+    assert study.seed == 0

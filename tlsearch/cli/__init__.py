@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from tlsearch.safe_text import for_terminal
+
 MAX_LINE = 1000
 """Characters of a line of an error that are printed."""
 
@@ -38,7 +40,7 @@ def main() -> None:
 
 def harmless(text: str) -> str:
     """A message without what a terminal would take for orders in the names that it repeats, and no novel."""
-    lines = ["".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in text.splitlines()]
+    lines = [for_terminal(line) for line in text.splitlines()]
     return "\n".join(
         line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}... ({len(line)} characters)" for line in lines
     )

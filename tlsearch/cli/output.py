@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tlsearch.safe_text import for_csv, for_terminal
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -59,7 +61,7 @@ def table(
     from rich import box
     from rich.table import Table
 
-    cells = [[cell if isinstance(cell, str) else show(cell) for cell in row] for row in rows]
+    cells = [[for_terminal(cell if isinstance(cell, str) else show(cell)) for cell in row] for row in rows]
     kept = list(range(len(columns)))
     dropped = iter(optional)
     while width is not None and sum(_narrowest(columns, cells, kept)) + GAP * (len(kept) - 1) > width:
@@ -112,12 +114,11 @@ def _widths(
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """The same as CSV on stdout."""
+    """The same as CSV on stdout, without what a spreadsheet would take for a formula."""
     import csv
 
     writer = csv.writer(sys.stdout)
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows([for_csv(cell) for cell in row] for row in (columns, *rows))
 
 
 def json_line(document: Any) -> str:
@@ -127,7 +128,7 @@ def json_line(document: Any) -> str:
 
 def say(text: str) -> None:
     """A line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(for_terminal(text), file=sys.stderr, flush=True)
 
 
 def show(value: object) -> str:

@@ -11,6 +11,7 @@ import typer
 from tlsearch import walk
 from tlsearch.cli import options, output
 from tlsearch.errors import BundleError
+from tlsearch.safe_text import for_terminal
 
 if TYPE_CHECKING:
     from tlsearch.models.bundle import Model
@@ -66,7 +67,7 @@ def predict(
     else:
         for prediction in predictions:
             told = f"unreadable: {prediction.error}" if prediction.error else task.say(prediction, top=top)
-            print(f"{prediction.item}: {told}")
+            print(for_terminal(f"{prediction.item}: {told}"))
     if any(prediction.error for prediction in predictions):
         raise typer.Exit(2)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
+import textwrap
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from typing import Any
 
 from tlsearch import registry
 from tlsearch.errors import DataError, InputError
+from tlsearch.names import printable
 from tlsearch.spec import NAME_PATTERN, parse
 from tlsearch.spec.presets import Preset
 from tlsearch.tables import meant, read_table
 from tlsearch.training import sources
+from tlsearch.yaml_text import write_yaml
 
 PREFERRED = ("efficientnet_lite/lite0", "timm/resnet18.a1_in1k", "torchvision/resnet18")
 """Backbones to begin with, the first whose family is installed; lite0 needs no hub."""
@@ -120,7 +123,7 @@ def _text(
 ) -> str:
     items = sum(counts.values())
     largest, smallest = counts.most_common()[0], counts.most_common()[-1]
-    data = [f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in section.items()]
+    data = textwrap.indent(write_yaml(section), "  ").splitlines()
     if size is not None:
         why = "the images are small" if pixels is not None and size >= pixels else "quick on this machine"
         data.append(f"  image_size: {size}                 # {why}; the backbone's own is larger")
@@ -134,14 +137,15 @@ def _text(
         cut = f"; {missing} is cut from train" if missing else ""
         data.append(f"  # It brings its own splits{cut}.")
     reason = (
-        f"classes are unequal: {largest[1]} of {largest[0]}, {smallest[1]} of {smallest[0]}"
+        f"classes are unequal: {largest[1]} of {printable(largest[0])}, "
+        f"{smallest[1]} of {printable(smallest[0])}"
         if metric != "accuracy"
         else "classes are about equal; else balanced_accuracy or macro_f1"
     )
     return "\n".join(
         [
             f"# {items:,} items of {len(counts)} classes",
-            f"study: {study}",
+            write_yaml({"study": study}).rstrip(),
             "data:",
             *data,
             "backbones:                       # `tlsearch backbones` lists more",
@@ -169,7 +173,8 @@ def study_name(data: Path) -> str:
     """The name of a study of some data that is given none."""
     named = Path(os.path.abspath(data))  # as it was given: a link goes by its own name
     stem = named.stem if data.is_file() else named.name
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80]
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")[:80]
     return name if re.match(NAME_PATTERN, name) else "study"
 
 

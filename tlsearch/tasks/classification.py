@@ -285,7 +285,8 @@ class Classification(Task):
         """The likeliest class, its probability, and the probability of every class."""
         shares = prediction["probabilities"]
         first = [("label", prediction["label"]), ("probability", prediction["probability"])]
-        return [*first, *((name, shares.get(name)) for name in spec.names)]
+        # The words before a class's name keep it apart from other columns, such as "label" and "error".
+        return [*first, *((f"probability of {name}", shares.get(name)) for name in spec.names)]
 
 
 def _scaled(logits: Tensor, calibration: Mapping[str, Any]) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tlsearch.models.bundle import Manifest, Model
+from tlsearch.safe_text import for_markdown
 
 SPLITS = {"val": "validation", "test": "test"}
 USES = {
@@ -98,7 +99,9 @@ def _header(model: Model, library: str) -> str:
 
 def _data(model: Model) -> list[str]:
     known, names = model.manifest.provenance, model.classes
-    listed = ", ".join(names[:50]) + (f" and {len(names) - 50} more" if len(names) > 50 else "")
+    listed = ", ".join(for_markdown(name) for name in names[:50]) + (
+        f" and {len(names) - 50} more" if len(names) > 50 else ""
+    )
     inputs = model.manifest.inputs
     return [
         f"Classes: {listed}.",

@@ -1,0 +1,47 @@
+"""Labels and reasons from outside can't order a terminal about, compute in a spreadsheet or format a card."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from rich.console import Console
+
+from tlsearch.cli import output
+from tlsearch.contracts import TargetSpec
+from tlsearch.safe_text import for_csv, for_markdown, for_terminal
+from tlsearch.tasks.classification import Classification
+
+TITLE = "\x1b]0;owned\x07cat"
+
+
+def test_a_terminal_gets_no_orders(capsys):
+    output.say(TITLE + "\nnext")
+    assert capsys.readouterr().err == "\\x1b]0;owned\\x07cat\nnext\n"
+    stream = io.StringIO()
+    Console(file=stream, width=100).print(output.table(["label"], [[TITLE], [3]]))
+    assert "\x1b" not in stream.getvalue()
+    assert for_terminal("Käse und 猫") == "Käse und 猫"
+
+
+@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "-1+2", "@SUM(A1)", "\t=1"])
+def test_a_spreadsheet_gets_no_formula(text, capsys):
+    output.print_csv([text, "value"], [[text, -0.5]])
+    head, row = csv.reader(io.StringIO(capsys.readouterr().out))
+    assert head[0] == row[0]
+    assert row[0].startswith("'")
+    assert row[1] == "-0.5"  # a number is no text
+    assert for_csv("cat = dog") == "cat = dog"
+
+
+def test_markdown_shows_a_label_as_it_is():
+    assert for_markdown("a|b\n# <img src=x>") == r"a\|b\\n\# \<img src=x\>"
+
+
+def test_classes_named_like_columns_have_columns_of_their_own():
+    names = ("error", "item", "label", "probability")
+    shares = dict.fromkeys(names, 0.25)
+    one = {"label": "error", "probability": 0.25, "probabilities": shares}
+    headings = [name for name, _ in Classification().cells(one, TargetSpec(names=names))]
+    assert len({"item", *headings, "error"}) == len(names) + 4
