@@ -30,6 +30,8 @@ def test_init_writes_a_study_that_fits_and_keeps_what_is_there(tmp_path):
     photos(tmp_path / "my photos", {"cat": 30, "dog": 6})
     done = tlsearch("init", "my photos", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert "broken" not in done.stderr  # nothing was decoded
+    assert "Only names and some sizes were looked at" in done.stderr
     written = tmp_path / "my-photos.yaml"
     study = spec.load(written)
     assert study.study == "my-photos"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, recall_score
 
 from tlsearch import registry
+from tlsearch.cli.use import warnings_of
 from tlsearch.contracts import Backbone, Samples
 from tlsearch.errors import DataError
 from tlsearch.models import bundle
 from tlsearch.models.evaluation import evaluate, score_samples
+from tlsearch.records import StudyItems
 from tlsearch.testing import classes
 
 CLASSES = ("ant", "bee", "cat")
@@ -116,3 +119,21 @@ def test_one_split_of_those_that_the_data_names(model):
     assert "test, train" in str(caught.value)
     with pytest.raises(DataError, match="names no splits"):
         score_samples(model, arrays(None), split="test")
+
+
+def test_items_that_the_model_has_seen_are_counted_and_warned_of(model, folder, tmp_path):
+    files = sorted(folder.rglob("*.png"))
+    hashes = tuple(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    splits = ("train",) * 6 + ("val",) * 3 + ("test",) * 2 + ("train",)
+    known = StudyItems(tuple(map(str, files[:12])), hashes[:12], ("",) * 12, splits, aside=(11,))
+    files[0].rename(files[0].with_name("renamed.png"))  # the content counts, not the name
+    found = evaluate(model, folder, study=known)
+    assert found.seen == {"train": 6, "val": 3, "test": 2}
+    told = "\n".join(warnings_of(found, ("train",)))
+    assert "trained on 6 of these 15 items" in told
+    assert "chosen by 3 of these 15 items" in told
+
+    none = evaluate(model, folder, study=StudyItems((), (), (), ()))
+    assert none.seen == {}
+    assert warnings_of(none, ("train",)) == []
+    assert "isn't known" in warnings_of(evaluate(model, folder), ("train",))[0]

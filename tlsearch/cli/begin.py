@@ -64,7 +64,8 @@ def say_proposal(path: Path, proposal: Proposal) -> None:
     size = f", about {proposal.pixels} pixels" if proposal.pixels else ""
     output.say(
         f"{plural(proposal.items, 'item')} of {plural(len(proposal.counts), 'class', 'classes')}{size}; "
-        f"{len(proposal.broken)} broken."
+        f"{len(proposal.broken)} can't be taken. Only names and some sizes were looked at: "
+        "`tlsearch audit` and `run` decode every image."
     )
     for note in proposal.notes:
         output.say(note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +11,14 @@ import typer
 
 from tlsearch import walk
 from tlsearch.cli import options, output
+from tlsearch.counts import plural
 from tlsearch.errors import BundleError
 from tlsearch.safe_text import for_terminal
 
 if TYPE_CHECKING:
     from tlsearch.models.bundle import Model
+    from tlsearch.models.evaluation import Evaluation
+    from tlsearch.records import StudyItems
 
 StudyOrBundle = Annotated[
     str, typer.Argument(metavar="STUDY", help="Name of a study, or folder of a model bundle.")
@@ -94,7 +98,9 @@ def evaluate(
 
     keys = table_options(setting or [])
     model = model_of(study, db)
-    found = score(model, data, split=split, options=keys)
+    found = score(model, data, split=split, options=keys, study=_items_of(study, db))
+    for sentence in warnings_of(found, model.manifest.trained_on):
+        output.say(sentence)
     if json:
         output.print_json(found)
         return
@@ -107,6 +113,31 @@ def evaluate(
             *((f"{model.task.per_name} of {name}", share) for name, share in found.per_class.items()),
         ],
     )
+
+
+def warnings_of(found: Evaluation, trained_on: Sequence[str]) -> list[str]:
+    """What makes scores too good: items that the model has learned from, or was chosen by."""
+    if found.seen is None:
+        return ["Whether the model was trained on these items isn't known: its own items aren't listed here."]
+    trained = sum(count for split, count in found.seen.items() if split in trained_on)
+    chosen = sum(found.seen.values()) - trained - found.seen.get("test", 0)
+    told = []
+    if trained:
+        told.append(f"Warning: the model was trained on {trained} of these {plural(found.items, 'item')}.")
+    if chosen:
+        told.append(f"Warning: the model was chosen by {chosen} of these {plural(found.items, 'item')}.")
+    return [*told, "Scores of such items are better than those of new ones."] if told else []
+
+
+def _items_of(study: str, db: str | None) -> StudyItems | None:
+    """The items of a study; None for a bundle's folder, or where an older version prepared them."""
+    from tlsearch.models import bundle
+    from tlsearch.reports.studies import Studies
+
+    if os.path.isfile(Path(study) / bundle.MANIFEST):
+        return None
+    with Studies(options.database(db)) as database:
+        return database.store.items(study)
 
 
 def model_of(study: str, db: str | None) -> Model:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from tlsearch.contracts import DatasetSource, Samples
 from tlsearch.contracts.dataset import raw_for, usable
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.models.bundle import Model
+from tlsearch.records import StudyItems
 
 CHUNK = 1024
 """Items held in memory at once."""
@@ -26,16 +29,25 @@ class Evaluation:
 
     ``log_loss`` is of the network's own logits, as in the study's trials; ``calibrated_log_loss`` and
     ``calibration_error`` are of the probabilities that `predict` tells.
+
+    ``seen`` counts items with the very content of one of the study's, by the split that it stands in there;
+    None where the study's items aren't known.
     """
 
     items: int
     metrics: Mapping[str, float]
     per_class: Mapping[str, float]
     broken: tuple[str, ...]
+    seen: Mapping[str, int] | None = None
 
 
 def evaluate(
-    model: Model, path: str | Path, *, split: str | None = None, options: Mapping[str, str] | None = None
+    model: Model,
+    path: str | Path,
+    *,
+    split: str | None = None,
+    options: Mapping[str, str] | None = None,
+    study: StudyItems | None = None,
 ) -> Evaluation:
     """Score a model on a folder of class folders, or on a table of items (such as image paths) and labels.
 
@@ -44,6 +56,7 @@ def evaluate(
         path: of the folder, or of a CSV, TSV or Parquet file.
         split: only items of this split, where the data names splits.
         options: a table's own keys, such as ``label_column``.
+        study: the items that the model was searched with, to be found again.
 
     Raises:
         DataError: nothing usable is there, its classes are not the model's, or options that it can't have.
@@ -63,7 +76,7 @@ def evaluate(
             )
     samples = source.load(source.options.model_validate({"path": str(path.resolve()), **(options or {})}))
     samples = raw_for(model.task, samples, registry.task(source.task))
-    return score_samples(model, samples, split=split)
+    return score_samples(model, samples, split=split, study=study)
 
 
 def table_options(settings: Sequence[str]) -> dict[str, str]:
@@ -102,7 +115,9 @@ def _source(model: Model, path: Path) -> DatasetSource[Any]:
     )
 
 
-def score_samples(model: Model, samples: Samples, *, split: str | None = None) -> Evaluation:
+def score_samples(
+    model: Model, samples: Samples, *, split: str | None = None, study: StudyItems | None = None
+) -> Evaluation:
     """Score a model on listed items, whose classes go by name.
 
     Raises:
@@ -138,4 +153,28 @@ def score_samples(model: Model, samples: Samples, *, split: str | None = None) -
     metrics, per_name = task.evaluate(
         torch.cat(outputs), torch.from_numpy(targets[rows]), model.target_spec, model.manifest.calibration
     )
-    return Evaluation(len(rows), metrics, per_name, tuple(broken))
+    seen = None if study is None else _seen((samples.items[row] for row in rows), study)
+    return Evaluation(len(rows), metrics, per_name, tuple(broken), seen)
+
+
+def _seen(items: Iterable[Any], study: StudyItems) -> dict[str, int]:
+    """How many items have the content of one of a study's, by the split that it is in there."""
+    # Of copies in several splits, the one that tells most counts: the last written here.
+    order = ("test", "val", "stop", "train")
+    known: dict[str, str] = {}
+    for split in order:
+        known |= {study.hashes[at]: split for at in study.of(split)}
+    counts = Counter(known.get(_content(item), "") for item in items)
+    return {split: counts[split] for split in reversed(order) if counts[split]}
+
+
+def _content(item: Any) -> str:
+    """SHA-256 of what an item holds, as a study keeps it; empty where that can't be told."""
+    if isinstance(item, Path):
+        try:
+            return hashlib.sha256(item.read_bytes()).hexdigest()
+        except OSError:
+            return ""
+    if isinstance(item, str):
+        item = item.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(item).hexdigest() if isinstance(item, bytes) else ""
