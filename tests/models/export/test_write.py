@@ -332,3 +332,24 @@ def test_a_model_on_another_device_is_exported_to_onnx_and_stays_there(tmp_path,
     (done,) = write.export(model, tmp_path / "m", ["onnx"])
     assert done.checked.difference < 1e-3
     assert next(model.network.parameters()).device.type == device
+
+
+def test_the_cards_snippet_reads_a_turned_picture_as_the_model_does(tmp_path, lite0):
+    place = tmp_path / "hub"
+    write.export(lite0, place, ["huggingface"])
+    code = (place / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for seed in range(40):  # until one that is another class when it lies on its side
+        coarse = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize((90, 60))
+        picture.save(place / "lying.png")
+        picture.save(place / "image.png", exif=turned)
+        lying, upright = lite0.predict([place / "lying.png", place / "image.png"])
+        if lying != upright:
+            break
+    assert lying != upright
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=place, check=True
+    ).stdout
+    assert said.strip() == upright

@@ -16,11 +16,11 @@ from tlsearch.models.bundle import Manifest, Model
 SPLITS = {"val": "validation", "test": "test"}
 USES = {
     "timm": """import timm
-from PIL import Image
+from PIL import Image, ImageOps
 
 model = timm.create_model("local-dir:.", pretrained=True).eval()   # or hf-hub:OWNER/NAME
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-image = Image.open("image.png").convert("RGB")
+image = ImageOps.exif_transpose(Image.open("image.png")).convert("RGB")  # upright
 probabilities = model(transform(image).unsqueeze(0)).softmax(dim=1)[0]
 print(model.pretrained_cfg["label_names"][int(probabilities.argmax())])
 """,
