@@ -28,7 +28,7 @@ def test_tells_counts_best_strategies_speed_and_time():
         "2 running, 5 complete, 1 failed",
         "best 0.9123: trial 3, fine_tune on timm/resnet18, freeze depth 2/5",
         "fine_tune 0.9123, linear_probe 0.8500",
-        "12.3 trials a minute, 4 on stored activations",
+        "12.3 trials a minute, 4 with cached activations",
         "1:01 left",
     ]
 

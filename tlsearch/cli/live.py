@@ -137,7 +137,7 @@ def describe(snapshot: Snapshot) -> list[str]:
     if snapshot.per_minute is not None:
         speed.append(f"{snapshot.per_minute:.3g} trials a minute")
     if snapshot.cached:
-        speed.append(f"{snapshot.cached} on stored activations")
+        speed.append(f"{snapshot.cached} with cached activations")
     if speed:
         phrases.append(", ".join(speed))
     if snapshot.seconds_left is not None:

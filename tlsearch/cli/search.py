@@ -33,7 +33,10 @@ Trials = Annotated[
 Minutes = Annotated[float | None, typer.Option(help="Replaces budget.minutes.")]
 Insecure = Annotated[
     bool,
-    typer.Option("--insecure-no-token", help="Talk to another machine without a token: anybody there may."),
+    typer.Option(
+        "--insecure-no-token",
+        help="Connect to another machine without a token; anybody who reaches it can then run code on it.",
+    ),
 ]
 
 

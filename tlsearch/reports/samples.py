@@ -46,7 +46,7 @@ def held_out(
             record, items = store.study(study), store.items(study)
         listed = sources.listing(parse(record.spec).data)
     except InputError as error:
-        told(f"The study's images can't be had ({error.message}); the export is tried on generated noise.")
+        told(f"The study's images can't be read ({error.message}); the export is tried on generated noise.")
         return [], ""
     raw = listed.samples.items
     try:
