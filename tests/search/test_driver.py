@@ -584,3 +584,22 @@ def test_a_trial_that_cannot_end_in_time_is_not_begun(minutes, begins):
     source.learn(EpochResult(first.number, 1, 1, 1, 0.5, outcome=outcome))
     assert bool(source.take()) is begins
     assert (source.too_long is None) is begins
+
+
+def test_the_best_that_is_told_is_the_best_of_best(world):
+    driver = world.drive()
+    first, second = world.turn()[0], world.turn()[0]
+    world.finish(first, 0.9, loss=0.6)
+    world.finish(second, 0.9, loss=0.2)
+    assert driver.best is not None
+    assert driver.best.point.number == second.number  # equal values: the smaller log-loss, as `best` has it
+
+
+def test_interrupted_trials_are_no_progress(world):
+    driver = world.drive()
+    first, second = world.turn()[0], world.turn()[0]
+    world.finish(first, 0.9)
+    world.stopping = "interrupted"
+    driver.ended([second], None)
+    assert world.told[-1].done == 1
+    assert world.told[-1].counts[CANCELLED] == 1

@@ -73,14 +73,13 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
         other_label = f", {alike['other_label']} of them under another label" if alike["other_label"] else ""
         lines.append(
             f"{plural(alike['items'], 'picture')} of val and test with a near-duplicate in another split"
-            f"{other_label}: {one['item']} ({one['split']}) and {one['other']} ({one['other_split']}); scores may look"
-            " better than they are"
+            f"{other_label}: {one['item']} ({one['split']}) and {one['other']} ({one['other_split']});"
+            " scores may look better than they are"
         )
     if alike and alike["plain"]["count"]:
         plain = alike["plain"]
-        lines.append(
-            f"{plural(plain['count'], 'picture is', 'pictures are')} of one plain colour, such as {plain['examples'][0]}"
-        )
+        pictures = plural(plain["count"], "picture is", "pictures are")
+        lines.append(f"{pictures} of one plain colour, such as {plain['examples'][0]}")
     copies = found["source_copies"]
     if copies["count"]:
         item, other = copies["examples"][0]
