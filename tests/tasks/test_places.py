@@ -28,14 +28,13 @@ KNOWN = {
     "models/export/sidecar.py": 1,
     "models/serving/server.py": 2,
     # Public names of a bundle: `Model.classes` and `Model.predict`.
-    "models/bundle.py": 3,
+    "models/bundle.py": 2,
     "models/manifest.py": 1,
     # The column and the document that a study's database calls classes.
     "database/rows.py": 2,
     # The most alike of pictures, no classes.
     "training/duplicates.py": 1,
-    # Ties among finalists, and the metric that `init` proposes.
-    "search/finalists.py": 3,
+    # The metric that `init` proposes.
     "search/propose.py": 2,
 }
 """Lines by file."""

@@ -55,7 +55,7 @@ def _print_classes(found: Mapping[str, Any]) -> None:
         [label, *(found["counts"][split][label] for split in splits)] for label in found["counts"][splits[0]]
     ]
     total = ["all", *(sum(found["counts"][split].values()) for split in splits)]
-    output.print_table(["class", *splits], [*rows, total], right=splits)
+    output.print_table([found["kind"], *splits], [*rows, total], right=splits)
 
 
 def _lists(found: Mapping[str, Any]) -> Iterator[tuple[str, list[str], int]]:
@@ -74,7 +74,7 @@ def _lists(found: Mapping[str, Any]) -> Iterator[tuple[str, list[str], int]]:
         ("One content in more than one split", found["overlaps"]),
         ("In source_data too", found["source_copies"]),
         ("Of one plain colour", alike["plain"] if alike else {"count": 0}),
-        ("Tiny classes", found["tiny_classes"]),
+        ("Tiny classes", found.get("tiny_classes", {"count": 0})),
     ]
     for title, some in kinds:
         if some["count"]:

@@ -93,7 +93,8 @@ def evaluate(
     from tlsearch.models.evaluation import table_options
 
     keys = table_options(setting or [])
-    found = score(model_of(study, db), data, split=split, options=keys)
+    model = model_of(study, db)
+    found = score(model, data, split=split, options=keys)
     if json:
         output.print_json(found)
         return
@@ -103,7 +104,7 @@ def evaluate(
         ["", plural(found.items, "item")],
         [
             *found.metrics.items(),
-            *((f"recall of {name}", share) for name, share in found.per_class.items()),
+            *((f"{model.task.per_name} of {name}", share) for name, share in found.per_class.items()),
         ],
     )
 

@@ -12,6 +12,7 @@ import torch
 
 from tlsearch import registry
 from tlsearch.contracts import DatasetSource, Samples
+from tlsearch.contracts.dataset import raw_for, usable
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.models.bundle import Model
 
@@ -61,6 +62,7 @@ def evaluate(
                 hint=f"Keys: {', '.join(name for name in known if name != 'path')}.",
             )
     samples = source.load(source.options.model_validate({"path": str(path.resolve()), **(options or {})}))
+    samples = raw_for(model.task, samples, registry.task(source.task))
     return score_samples(model, samples, split=split)
 
 
@@ -107,9 +109,10 @@ def score_samples(model: Model, samples: Samples, *, split: str | None = None) -
         DataError: a class that the model doesn't know, or no readable item.
     """
     task = model.task
-    described = samples.spec or task.describe(samples.targets)
-    encoded = task.encode(samples.targets, described)
-    targets = task.encode([task.plain(target, described) for target in encoded], model.target_spec)
+    samples = usable(task, samples)
+    spec = samples.spec
+    raw = samples.targets if spec is None else [task.plain(target, spec) for target in samples.targets]
+    targets = task.encode(raw, model.target_spec)
     chosen = [
         index
         for index in range(len(samples.items))

@@ -28,7 +28,7 @@ from tlsearch.search.progress import Best, Observer, Snapshot
 from tlsearch.search.turns import PointSource
 from tlsearch.spec import StudySpec
 from tlsearch.training import checkpoints
-from tlsearch.training.objective import metric_of
+from tlsearch.training.objective import metric_of, task_of
 
 RETRIES = 2
 """How often a point is given to another worker whose worker died."""
@@ -62,7 +62,8 @@ class Driver:
         self.store = store
         self.lease = lease
         self.spec = spec
-        self._metric = metric_of(spec)
+        task = task_of(spec)
+        self._metric, self._tie = metric_of(spec), task.metric(task.tie_breaker)
         self.source = source
         self.ledger = ledger
         self.deadline = deadline
@@ -280,6 +281,7 @@ class Driver:
             size=outcome.costs.total_parameters,
             number=point.number,
             minimize=self._metric.minimize,
+            tie=self._tie,
         )
 
     def _better(self, value: float, other: float) -> bool:

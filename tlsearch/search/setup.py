@@ -74,6 +74,11 @@ class Prepared:
         """What trials are compared by."""
         return self.task.metric(self.spec.objective.metric)
 
+    @property
+    def tie(self) -> Metric:
+        """What tells apart trials of equal value."""
+        return self.task.metric(self.task.tie_breaker)
+
 
 def prepare(
     spec: StudySpec,
@@ -287,13 +292,13 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
     """
     task = name_of(spec)
     if spec.strategies is not None:
-        named = {name: registry.strategy(name) for name in spec.strategies if not _combines(name)}
-        if not named:
+        found = {name: registry.strategy(name) for name in spec.strategies if not _combines(name)}
+        if not found:
             raise SpecError(
                 "strategies: combinations alone train nothing.",
                 hint="Name a strategy too, such as fine_tune, or leave the list out.",
             )
-        for name, strategy in named.items():
+        for name, strategy in found.items():
             if strategy.requires_source and spec.source_data is None:
                 raise SpecError(
                     f'strategies: "{name}" trains on source data too, and the study has no source_data.',
@@ -304,8 +309,8 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
                     f'strategies: "{name}" learns {" and ".join(strategy.tasks)} alone, not {task}.',
                     hint="Leave the strategy out.",
                 )
-        return named, []
-    found: dict[str, Strategy] = {}
+        return {name: strategy.for_task(task) for name, strategy in found.items()}, []
+    found = {}
     skipped = []
     for name in registry.installed(registry.STRATEGIES):
         try:
@@ -318,7 +323,7 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
             continue
         if strategy.tasks and task not in strategy.tasks:
             continue
-        found[name] = strategy
+        found[name] = strategy.for_task(task)
     if not found:
         raise SpecError(NONE_APPLIES, hint="See `tlsearch plugins strategies`.")
     return dict(sorted(found.items(), key=lambda item: (item[1].precedence, item[0]))), skipped

@@ -129,7 +129,7 @@ def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[
     told, labels = _looks(model, listed, items, "val", mirrored=mirrors or model.manifest.flips)
     for number, value in enumerate(request["values"]):
         found = task.score(told[:, 0, number], labels, spec)[metric.name]
-        if abs(found - value) > metric.tolerance(len(labels)):
+        if not metric.same(found, value, items=len(labels)):
             which = f" of member {number + 1}" if len(request["values"]) > 1 else ""
             return {
                 "error": f"{metric.name}{which} on the validation split is {found:.6g}, "

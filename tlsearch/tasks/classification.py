@@ -77,13 +77,29 @@ class Classification(Task):
         Metric(ACCURACY),
         Metric(BALANCED),
         Metric(MACRO_F1),
-        Metric(LOG_LOSS, minimize=True, unit="nats", needs_probabilities=True, tolerance=lambda items: 1e-3),
+        Metric(
+            LOG_LOSS,
+            minimize=True,
+            unit="nats",
+            needs_probabilities=True,
+            tolerance=lambda items: 1e-3,
+            slack=0.1,
+        ),
     )
     tie_breaker = LOG_LOSS
     probabilities = True
 
-    def describe(self, targets: Sequence[Any] | NDArray[Any]) -> TargetSpec:
-        """The class names that occur, sorted."""
+    def describe(self, targets: Sequence[Any] | NDArray[Any], columns: Sequence[str] = ()) -> TargetSpec:
+        """The class names that occur, sorted.
+
+        Raises:
+            DataError: there are several columns.
+        """
+        if len(columns) > 1:
+            raise DataError(
+                f"An item is of one class, and there are {len(columns)} columns: {', '.join(columns)}.",
+                hint="Name one label_column; several columns of numbers are learned by task: regression.",
+            )
         return TargetSpec(tuple(sorted({str(target) for target in targets})))
 
     def encode(self, targets: Sequence[Any] | NDArray[Any], spec: TargetSpec) -> NDArray[Any]:
@@ -204,7 +220,7 @@ class Classification(Task):
     ) -> tuple[Scores, Scores]:
         """The metrics, log-loss and calibration error of calibrated probabilities, and classes' recalls."""
         right = outputs.argmax(dim=1) == targets
-        calibrated, told = self.decode(outputs, calibration)
+        calibrated, told = self.decode(outputs, spec, calibration)
         metrics = {
             **self.score(outputs, targets, spec),
             "calibrated_log_loss": self.score(calibrated, targets, spec)[LOG_LOSS],
@@ -233,19 +249,27 @@ class Classification(Task):
         self, outputs: Tensor, targets: Tensor, calibration: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         """Expected calibration errors with and without the temperature."""
-        _, told = self.decode(outputs, calibration)
+        told = _scaled(outputs, calibration).softmax(dim=1)
         return {
             "test_items": len(targets),
             "test_error_before": temperature.expected_error(outputs.softmax(dim=1), targets),
             "test_error_after": temperature.expected_error(told, targets),
         }
 
-    def decode(self, outputs: Tensor, calibration: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, outputs: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
         """Logits divided by the temperature, and class probabilities; both (N, classes)."""
-        scaled = outputs / float(calibration.get("temperature", 1.0))
+        scaled = _scaled(outputs, calibration)
         return scaled, scaled.softmax(dim=1)
 
-    def predict(self, decoded: NDArray[Any], spec: TargetSpec) -> Mapping[str, Any]:
+    def answers(self, decoded: NDArray[Any], spec: TargetSpec) -> list[str]:
+        """The likeliest class of each item."""
+        return [spec.names[index] for index in decoded.argmax(axis=1)]
+
+    def predict(
+        self, decoded: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         """The likeliest class, its probability, and all probabilities from the largest on."""
         named = dict(zip(spec.names, decoded.tolist(), strict=True))
         ordered = dict(sorted(named.items(), key=lambda pair: -pair[1]))
@@ -262,3 +286,7 @@ class Classification(Task):
         shares = prediction["probabilities"]
         first = [("label", prediction["label"]), ("probability", prediction["probability"])]
         return [*first, *((name, shares.get(name)) for name in spec.names)]
+
+
+def _scaled(logits: Tensor, calibration: Mapping[str, Any]) -> Tensor:
+    return logits / float(calibration.get("temperature", 1.0))

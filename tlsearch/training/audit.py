@@ -54,6 +54,8 @@ def examine(
         "items": sum(len(indices) for indices in data.parts.values()),
         "notes": list(samples.notes),
         "counts": counts,
+        "kind": data.strata.one,
+        "kinds": data.strata.many,
         "broken": _counted(list(data.broken)),
         "clashes": _counted([list(names) for names in audit.clashes]),
         "overlaps": _counted([list(names) for names in audit.overlaps]),
