@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from tlsearch import registry
+from tlsearch.counts import plural
 from tlsearch.errors import DataError
 from tlsearch.spec import NAME_PATTERN, parse
 from tlsearch.spec.presets import Preset
@@ -130,7 +131,7 @@ def _text(
     )
     return "\n".join(
         [
-            f"# {items:,} items of {len(counts)} classes",
+            f"# {plural(items, 'item')} of {plural(len(counts), 'class', 'classes')}",
             f"study: {study}",
             "data:",
             *data,
