@@ -263,6 +263,30 @@ class Classification(Task):
         scaled = _scaled(outputs, calibration)
         return scaled, scaled.softmax(dim=1)
 
+    outputs = ("logits", "probabilities")
+    pipeline = "image-classification"
+
+    def does(self, spec: TargetSpec) -> str:
+        """It classifies."""
+        return f"Puts an image into one of {len(spec.names)} classes."
+
+    def disagreement(
+        self, expected: NDArray[Any], found: NDArray[Any], spec: TargetSpec, *, allowed: float
+    ) -> tuple[float, str]:
+        """Probabilities that are off, and items that get another class."""
+        difference = float(np.abs(found - expected).max())
+        rows = np.arange(len(expected))
+        ours, theirs = expected.argmax(axis=1), found.argmax(axis=1)
+        # Where two classes are as probable as each other, rounding may turn them round.
+        margin = expected[rows, ours] - expected[rows, theirs]
+        turned = np.flatnonzero((ours != theirs) & (margin > allowed))
+        if not len(turned) and difference <= allowed:
+            return difference, ""
+        return difference, (
+            f"{len(turned)} of {len(rows)} pictures get another class, and a probability is off by "
+            f"{difference:.2g} (allowed: {allowed:g})"
+        )
+
     def answers(self, decoded: NDArray[Any], spec: TargetSpec) -> list[str]:
         """The likeliest class of each item."""
         return [spec.names[index] for index in decoded.argmax(axis=1)]

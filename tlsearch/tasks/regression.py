@@ -192,6 +192,35 @@ class Regression(Task):
         )
         return outputs, outputs * scale + mean
 
+    outputs = ("standardized", "values")
+    pipeline = "image-feature-extraction"  # the hub has no name for regression
+
+    def trust(self, calibration: Mapping[str, Any]) -> str:
+        """What intervals are made to hold, and what they held."""
+        if "margin" not in calibration:
+            return "There are no intervals: nothing was held out to make them from."
+        held = calibration.get("test_coverage")
+        return (
+            f"Intervals are made to hold {100 * calibration['coverage']:.0f} % of the numbers of new images "
+            f"like the {calibration['items']} validation images (split conformal prediction, by the errors "
+            "of the search's winner)"
+            + (f"; of the test images' they hold {100 * held:.0f} %." if held is not None else ".")
+        )
+
+    def beside(self, spec: TargetSpec, calibration: Mapping[str, Any]) -> Mapping[str, Any]:
+        """``margin`` of each column's interval on both sides, in the user's unit, and its ``coverage``."""
+        if "margin" not in calibration:
+            return {}
+        margin = np.asarray(calibration["margin"]) * np.asarray(spec.facts["scale"])
+        return {"margin": margin.tolist(), "coverage": calibration["coverage"]}
+
+    def disagreement(
+        self, expected: NDArray[Any], found: NDArray[Any], spec: TargetSpec, *, allowed: float
+    ) -> tuple[float, str]:
+        """In deviations of the targets, whatever their unit."""
+        scale = np.asarray(spec.facts["scale"])
+        return super().disagreement(expected / scale, found / scale, spec, allowed=allowed)
+
     def answers(self, decoded: NDArray[Any], spec: TargetSpec) -> list[Any]:
         """Numbers, or lists of them where there are several columns."""
         rows: list[list[float]] = [numbers.rounded(row, spec) for row in decoded.astype(np.float64)]
