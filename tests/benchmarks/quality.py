@@ -138,9 +138,7 @@ def _search(case: Case, made: Path, *, seconds: float, seed: int) -> Cell:
             "test": _tested(best["model"]["uri"], made),
             "seconds": took,
             "minutes": seconds / 60,
-            "val": best["value"],
-            "winner": f"{best['strategy']} {best['params']}",
-            "metrics": best["model"]["metrics"],
+            "best": best,
             "trials": {
                 name: sum(trial["strategy"] == name for trial in trials)
                 for name in sorted({trial["strategy"] for trial in trials})

@@ -93,3 +93,37 @@ def test_a_wrong_file_of_defaults_is_an_error(tmp_path, text, expected):
     done = tlsearch("studies", cwd=tmp_path)
     assert done.returncode == 2
     assert expected in done.stderr
+
+
+QUICK = ("--trials", "2", "--set", "strategies=[linear_probe]", "--set", "data.image_size=32")
+
+
+def test_one_command_goes_from_a_folder_to_a_model_and_on(place, images):
+    photos = place.folder / "solar cells"
+    photos.symlink_to(images, target_is_directory=True)
+    done = place.here("run", "solar cells", "--preset", "quick", *QUICK)
+    assert f"Wrote {place.folder / 'solar-cells.yaml'}" in done.stderr
+    assert "120 items of 3 classes" in done.stderr
+    assert "budget: {trials: 12, minutes: 2, epochs: 10}" in done.stderr  # the preset as plain keys
+    assert "best of solar-cells" in done.stdout
+    following = done.stderr.partition("Next:")[2].split("\n")
+    assert [line.split()[1] for line in following if line.strip()] == ["predict", "report", "export"]
+
+    again = place.here("run", "solar cells", *QUICK)
+    assert "Going on with" in again.stderr
+    assert len(place.ask("trials", "solar-cells")) == 2
+    said = place.refused("run", "solar cells", "--preset", "best")
+    assert "--name solar-cells-best" in said
+    assert "study file" in place.refused("run", "solar-cells.yaml", "--preset", "best")
+
+
+def test_audit_looks_at_a_folder_and_leaves_nothing(place, images):
+    found = place.ask("audit", images)
+    assert found["classes"] == 3
+    assert not list(place.folder.glob("*.yaml"))
+
+
+def test_a_folder_that_is_not_there_is_named_with_the_nearest(place, images):
+    (place.folder / "photos").symlink_to(images, target_is_directory=True)
+    for verb in ("run", "audit"):
+        assert 'Did you mean "photos"' in place.refused(verb, "photoss/")

@@ -389,3 +389,24 @@ def test_a_name_is_taken_once_though_all_ask_at_the_same_time(url: str) -> None:
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["made", *["taken"] * 7]
+
+
+def test_a_database_that_says_it_has_two_schemas_is_refused(url: str) -> None:
+    Store.open(url, create=True).close()
+    execute(url, f"INSERT INTO {schema.VERSION_TABLE} (version_num) VALUES ('0001')")
+    for attempt in (lambda: Store.open(url), lambda: Store.open(url, create=True), lambda: upgrade(url)):
+        with pytest.raises(DatabaseError, match="several schemas at once: 0001, 0004") as caught:
+            attempt()
+        assert "one row" in str(caught.value)
+
+
+def test_no_part_of_a_password_is_shown_where_the_host_was_forgotten() -> None:
+    for url in (
+        "postgresql://ann:p@secretpart.invalid/w0rdpart",
+        "postgresql://ann:p@secretpart.invalid/w@w0rdpart",
+        "postgresql://ann:secretpart.invalid",
+    ):
+        with pytest.raises(DatabaseError) as caught:
+            Store.open(url, patience=0.1)
+        assert not re.search("secretpart|w0rdpart", str(caught.value)), str(caught.value)
+        assert "write @ as %40" in str(caught.value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def audit(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")],
+    data: options.Target,
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -28,12 +27,11 @@ def audit(
     json: options.Json = False,
 ) -> None:
     """Look at a study's data: broken and doubled images, clashing labels, classes. Nothing is searched."""
-    from tlsearch import spec
     from tlsearch.cli.live import view
     from tlsearch.cli.search import read_settings
-    from tlsearch.search import setup
+    from tlsearch.search import from_data, setup
 
-    parsed = spec.load(study, overrides=read_settings(setting or ()))
+    parsed = from_data.study_of(data, overrides=read_settings(setting or ()))
     with view() as observe:
         found = setup.examine(parsed, observe=observe)
     if json:

@@ -10,9 +10,8 @@ from tlsearch.cli import options, output
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
     app.command()(dashboard)
-    app.command("export-optuna")(export_optuna)
 
 
 def dashboard(

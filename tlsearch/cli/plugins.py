@@ -26,9 +26,11 @@ class Kind(enum.StrEnum):
     combination = "combination"
 
 
+group = typer.Typer(invoke_without_command=True)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(invoke_without_command=True)
     group.callback()(plugins)
     group.command()(new)
     group.command()(check)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ import typer
 
 from tlsearch.cli import options, output
 from tlsearch.errors import InputError
+from tlsearch.records import TrialRole
 
 if TYPE_CHECKING:
     from tlsearch.search.study import StudyResult
@@ -41,7 +43,9 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")],
+    data: options.Target,
+    preset: options.Preset = None,
+    name: options.Name = None,
     trials: Trials = None,
     minutes: Minutes = None,
     setting: Setting = None,
@@ -63,15 +67,21 @@ def run(
     again: Annotated[bool, typer.Option("--again", hidden=True)] = False,
     json: options.Json = False,
 ) -> None:
-    """Run a search here, with live progress. The same command again resumes it."""
+    """Search for the best model of a folder, a table or a study file; the same command again resumes it.
+
+    A folder or table gets a study file in the working directory, with the reasons for what is in it.
+    """
+    began = time.time()
     if local and address is not None:
         raise InputError("--local runs trials in this process, and --address on a cluster: give one of them.")
     url = options.database(db)
+    study = study_file(data, preset=preset, name=name)
     parsed = read_study(study, url, trials=trials, minutes=minutes, settings=setting or ())
     search(
         parsed,
         url,
         artifacts,
+        began=began,
         address=address,
         local=local,
         insecure=insecure_no_token,
@@ -79,6 +89,31 @@ def run(
         as_json=json,
         resume="The same command goes on from here.",
     )
+
+
+def study_file(target: Path, *, preset: str | None, name: str | None) -> Path:
+    """The study file that somebody names, or that of the data that they name, written if it isn't there.
+
+    Raises:
+        InputError: a preset or a name is given for a study file, which has its own.
+    """
+    from tlsearch.search import from_data
+
+    if not from_data.is_data(target):
+        if given := [option for option, value in (("--preset", preset), ("--name", name)) if value]:
+            raise InputError(
+                f"{given[0]} is for a new study of a folder or table, and {target} is a study file.",
+                hint="Change the file, or replace values with --set.",
+            )
+        return target
+    found = from_data.study_file(target, preset=preset, name=name)
+    if found.proposal is None:
+        output.say(f"Going on with {found.path.absolute()}, which is there for this data.")
+    else:
+        from tlsearch.cli.begin import say_proposal
+
+        say_proposal(found.path, found.proposal)
+    return found.path
 
 
 def read_study(
@@ -102,6 +137,7 @@ def search(
     url: str,
     artifacts: str | None,
     *,
+    began: float,
     address: str | None,
     insecure: bool,
     again: bool,
@@ -109,7 +145,20 @@ def search(
     as_json: bool,
     resume: str,
 ) -> None:
-    """Run a study to its end and print what it came to; ``resume`` tells how to go on if it is stopped."""
+    """Run a study to its end and print what it came to.
+
+    Args:
+        parsed: the study.
+        url: of the study database.
+        artifacts: where weights and models go.
+        began: when the command did, as `time.time` counts.
+        address: of a Ray cluster.
+        insecure: talk to it without a token.
+        again: this driver replaces one that died.
+        local: run trials in this process.
+        as_json: print one JSON document.
+        resume: how to go on if it is stopped.
+    """
     place = options.artifacts(artifacts, url)
     if address is not None:
         from tlsearch.cluster import token
@@ -132,10 +181,11 @@ def search(
             address=address,
             local=local or None,
             again=again,
+            began=began,
         )
     if result.interrupted:
         if result.study.state.value == "CANCELLED":
-            resume = f"`tlsearch fork {parsed.study} NEW` begins with what it found."
+            resume = f"`tlsearch study fork {parsed.study} NEW` begins with what it found."
         output.say(f"Stopped: {result.interrupted}. {resume}")
         raise typer.Exit(128 + (result.signal or 2))
     _report(result, url, as_json=as_json)
@@ -175,10 +225,18 @@ def _report(result: StudyResult, url: str, *, as_json: bool) -> None:
         if as_json:
             output.print_json(best)
             return
-        print_leaderboard(studies.trials(name, sort="value", limit=10), result.study.metric)
+        ranked = studies.trials(name, role=TrialRole.SEARCH, sort="value")
+        print_leaderboard(ranked, result.study.metric, winner=best.trial)
+        print()
         print_best(best)
     from tlsearch.urls import public
 
     # Where the variable says it, it needn't be said again; and no password is repeated.
     suffix = "" if url == options.database(None) else f" --db {public(url)}"
-    output.say(f"\nTry: tlsearch predict {name} ITEM...{suffix}    tlsearch trials {name}{suffix}")
+    output.say("\nNext:")
+    for words in (
+        f"predict {name} ITEM...",
+        f"report {name} -o {name}.html",
+        f"export {name} --format onnx -o {name}-onnx",
+    ):
+        output.say(f"  tlsearch {words}{suffix}")

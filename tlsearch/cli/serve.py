@@ -32,9 +32,19 @@ def serve(
     ] = None,
     max_mb: Annotated[float, typer.Option(min=0.001, help="Of one request, in megabytes.")] = 32.0,
     max_pixels: Annotated[int, typer.Option(min=1, help="Of one image.")] = 50_000_000,
+    max_all_pixels: Annotated[int, typer.Option(min=1, help="Of all images of one request.")] = 200_000_000,
     max_files: Annotated[int, typer.Option(min=1, help="Images in one request.")] = 64,
     batch: Annotated[int, typer.Option(min=1, help="Images that go through the model together.")] = 32,
     wait_ms: Annotated[float, typer.Option(min=0, help="How long a batch waits for more images.")] = 2.0,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name that requests may call this server by; may be repeated. Without it: this "
+            "machine's own (localhost, 127.0.0.1), and any where other machines can ask.",
+            show_default=False,
+        ),
+    ] = None,
     db: options.Database = None,
 ) -> None:
     """Answer HTTP requests with the best model's predictions: POST /predict, pages / and /docs.
@@ -48,6 +58,19 @@ def serve(
     from tlsearch.models.serving.server import run
 
     limits = Limits(
-        bytes=int(max_mb * 1e6), pixels=max_pixels, files=max_files, batch=batch, wait=wait_ms / 1000
+        bytes=int(max_mb * 1e6),
+        pixels=max_pixels,
+        all_pixels=max(max_all_pixels, max_pixels),
+        files=max_files,
+        batch=batch,
+        wait=wait_ms / 1000,
     )
-    run(model_of(study, db), host=host, port=port, token=token, limits=limits, told=output.say)
+    run(
+        model_of(study, db),
+        host=host,
+        port=port,
+        token=token,
+        limits=limits,
+        told=output.say,
+        allowed=tuple(allow_host or ()),
+    )

@@ -23,9 +23,12 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from tlsearch.database.address import EXAMPLES, Address
 from tlsearch.errors import DatabaseError, UnreachableError
+from tlsearch.urls import ESCAPES, NOT_SHOWN
 
 T = TypeVar("T")
 
+_NO_HOST = "resolve host"
+"""In what psycopg says of a host that nobody knows."""
 PATIENCE = 30.0
 """Seconds to wait for another process's lock, or for a server that went away."""
 
@@ -99,6 +102,12 @@ class Database:
         text = self.address.mask(" ".join(str(cause).split()))
         if self.address.path is not None:
             return _sqlite_error(self.address, text, self.patience)
+        if isinstance(error, OperationalError) and self.address.has_password and _NO_HOST in text:
+            # Of user:p@ss/word, whose host was forgotten, "ss" looks like a host and "word" like a database.
+            return UnreachableError(
+                f"There is no host of the name in the database URL {NOT_SHOWN}.",
+                hint=f"{ESCAPES} {EXAMPLES}",
+            )
         if isinstance(error, OperationalError):
             return UnreachableError(
                 f"The study database {self.address} can't be reached: {text}",

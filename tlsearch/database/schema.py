@@ -113,8 +113,14 @@ def _missing(message: str) -> DatabaseError:
 def _version(connection: Connection) -> str | None:
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()
-    return None if found is None else str(found)
+    found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalars().all()
+    if len(found) > 1:
+        raise DatabaseError(
+            f"The study database says it has several schemas at once: {', '.join(sorted(map(str, found)))}.",
+            hint=f"The table {VERSION_TABLE} must have one row. Restore a copy of the database, or delete "
+            "the rows that it didn't have before.",
+        )
+    return str(found[0]) if found else None
 
 
 def _known(found: str | None, database: Database) -> str:

@@ -98,7 +98,7 @@ def _source(model: Model, path: Path) -> DatasetSource[Any]:
             return source
     raise DataError(
         f"The model takes {modality} items, and no data set that is installed lists such items of a path.",
-        hint="`tlsearch datasets` lists what is installed.",
+        hint="`tlsearch plugins datasets` lists what is installed.",
     )
 
 

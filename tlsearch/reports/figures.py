@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tlsearch.contracts.figure import Figure, Trace, escape
+from tlsearch.counts import plural
 from tlsearch.records import TrialRecord, TrialState
 from tlsearch.reports.evidence import Evidence
-from tlsearch.reports.words import depth, plural, score
+from tlsearch.reports.words import depth, score
 
 __all__ = [
     "Figure",

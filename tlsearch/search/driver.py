@@ -201,7 +201,8 @@ class Driver:
     def close(self) -> None:
         """End whatever is still open when no worker is left."""
         if self._open:
-            reason = self.stopping() or "the time budget ran out"
+            late = "the time budget ran out" if time.time() >= self.deadline else "the search was broken off"
+            reason = self.stopping() or late
             self._close(list(self._open.values()), TrialState.CANCELLED, reason)
 
     def _close(self, points: Sequence[Point], state: TrialState, reason: str) -> None:

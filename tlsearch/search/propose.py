@@ -15,13 +15,12 @@ from typing import Any
 from tlsearch import registry
 from tlsearch.errors import DataError
 from tlsearch.spec import NAME_PATTERN, parse
+from tlsearch.spec.presets import Preset
 from tlsearch.training import sources
 
 PREFERRED = ("efficientnet_lite/lite0", "timm/resnet18.a1_in1k", "torchvision/resnet18")
 """Backbones to begin with, the first whose family is installed; lite0 needs no hub."""
 SIZES = (224, 160, 128, 96, 64)
-EPOCH_SECONDS = 30.0
-"""What an epoch of fine-tuning should take at most, so that an evening sees dozens of trials."""
 SECONDS_AT_224 = 0.06
 """Of one core for one image in one epoch of lite0 with half of it frozen: measured on a server core."""
 GPU_SPEED = 100.0
@@ -50,13 +49,14 @@ class Proposal:
     notes: tuple[str, ...] = ()
 
 
-def propose(data: Path, *, name: str | None, beside: Path) -> Proposal:
+def propose(data: Path, *, name: str | None, beside: Path, preset: Preset) -> Proposal:
     """Look at a folder of class folders, or at a table, and write a study file for it.
 
     Args:
         data: the folder or table.
         name: of the study; the data's own by default.
         beside: folder of the study file, which paths in it are relative to.
+        preset: whose keys the study gets.
 
     Raises:
         DataError: there is nothing to search on; the message says what and where.
@@ -65,13 +65,13 @@ def propose(data: Path, *, name: str | None, beside: Path) -> Proposal:
     section: dict[str, Any] = {"source": "folder" if data.is_dir() else "table", "path": path}
     if section["source"] == "table":
         section |= _columns(data)
-    study = name or _name(data)
+    study = name or study_name(data)
     spec = parse({"study": study, "data": section, "backbones": [PREFERRED[0]]}, folder=beside)
     listed = sources.listing(spec.data, threads=max(1, len(os.sched_getaffinity(0))))
     samples = listed.samples
     counts = Counter(listed.identity(index) for index in range(len(samples.items)))
     pixels = _pixels(samples.items)
-    size = _image_size(pixels, len(samples.items))
+    size = _image_size(pixels, len(samples.items), preset.epoch_seconds)
     unequal = max(counts.values()) >= UNEQUAL * min(counts.values())
     metric = "balanced_accuracy" if unequal else "accuracy"
     text = _text(
@@ -82,6 +82,7 @@ def propose(data: Path, *, name: str | None, beside: Path) -> Proposal:
         size=size,
         metric=metric,
         splits=samples.splits,
+        preset=preset,
     )
     return Proposal(
         study=study,
@@ -105,6 +106,7 @@ def _text(
     size: int | None,
     metric: str,
     splits: Sequence[str] | None,
+    preset: Preset,
 ) -> str:
     items = sum(counts.values())
     largest, smallest = counts.most_common()[0], counts.most_common()[-1]
@@ -134,11 +136,8 @@ def _text(
             *data,
             "backbones:                       # `tlsearch backbones` lists more",
             f"  - {_backbone()}",
-            "# strategies: [linear_probe, fine_tune]   # left out: all that apply",
             f"objective: {{metric: {metric}}}   # {reason}",
-            "budget:                          # whichever comes first; the same command again goes on",
-            "  trials: 60",
-            "  minutes: 30",
+            *preset.lines(),
             "seed: 0",
             "",
         ]
@@ -162,8 +161,10 @@ def _columns(table: Path) -> dict[str, str]:
     return found
 
 
-def _name(data: Path) -> str:
-    stem = data.resolve().stem if data.is_file() else data.resolve().name
+def study_name(data: Path) -> str:
+    """The name of a study of some data that is given none."""
+    named = Path(os.path.abspath(data))  # as it was given: a link goes by its own name
+    stem = named.stem if data.is_file() else named.name
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80]
     return name if re.match(NAME_PATTERN, name) else "study"
 
@@ -184,7 +185,7 @@ def _pixels(items: Sequence[Any]) -> int | None:
     return int(median(sides)) if sides else None
 
 
-def _image_size(pixels: int | None, items: int) -> int | None:
+def _image_size(pixels: int | None, items: int, seconds: float) -> int | None:
     """The largest size that the images fill and this machine trains quickly; None for the backbone's own."""
     import torch
 
@@ -192,7 +193,7 @@ def _image_size(pixels: int | None, items: int) -> int | None:
     for size in SIZES:
         smaller = SIZES[min(SIZES.index(size) + 1, len(SIZES) - 1)]
         filled = pixels is None or pixels > smaller or size == SIZES[-1]
-        if filled and items * SECONDS_AT_224 * (size / 224) ** 2 / speed <= EPOCH_SECONDS:
+        if filled and items * SECONDS_AT_224 * (size / 224) ** 2 / speed <= seconds:
             return None if size == SIZES[0] else size
     return SIZES[-1]
 

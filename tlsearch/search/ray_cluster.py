@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,6 +16,7 @@ import psutil
 import ray
 
 from tlsearch.errors import WorkError
+from tlsearch.search import ray_words
 
 _ENVIRONMENT = {
     # Result files, progress tables and state snapshots of Tune's own: nobody reads them here.
@@ -35,6 +38,8 @@ _early: list[Future[None]] = []
 """The start that is under way in the background, if one is."""
 _over = threading.Event()
 """Set when Ray isn't needed any more."""
+_CORE = ("raylet", "gcs_server")
+"""Those of Ray's own processes without which nothing goes on."""
 
 
 def start_early() -> None:
@@ -75,6 +80,7 @@ def start(*, address: str | None) -> None:
 
 def _start(address: str | None) -> None:
     os.environ.update({name: value for name, value in _ENVIRONMENT.items() if name not in os.environ})
+    ray_words.filter_out()
     options: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address is None:
         # "local" never joins somebody's cluster by accident.
@@ -97,6 +103,10 @@ def _start(address: str | None) -> None:
         _daemons[:] = [
             child for child in psutil.Process().children() if child not in before and _belongs_to_ray(child)
         ]
+        _names.clear()
+        for daemon in _daemons:
+            with contextlib.suppress(psutil.Error):
+                _names[daemon.pid] = daemon.name()
 
 
 def _belongs_to_ray(process: psutil.Process) -> bool:
@@ -126,6 +136,81 @@ def _own_signals() -> Iterator[None]:
 def started() -> bool:
     """Whether Ray runs in this process already."""
     return bool(ray.is_initialized()) and not _early
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Leave the block as soon as one of Ray's own processes of this machine dies.
+
+    Ray itself would wait for it, print a page of its log, and end this process without a word of what to do.
+
+    Raises:
+        WorkError: one died; it says which.
+    """
+    over, dead = threading.Event(), list[str]()
+    here = threading.get_ident()
+
+    def watch() -> None:
+        while not dead:
+            if over.wait(_WATCH_SECONDS):
+                return
+            dead.extend(_name(daemon) for daemon in list(_daemons) if _is_core(daemon) and _gone(daemon))
+        kill_workers()
+        _raise_in(here, _Lost)
+        if not over.wait(_LEAVE_SECONDS):  # it hangs in Ray's own code, which would end this process soon
+            error = _lost(dead[0])
+            print(f"Error: {error.message}\n{error.hint}", file=sys.stderr, flush=True)
+            os._exit(error.exit_code)
+
+    watcher = threading.Thread(target=watch, name="tlsearch-watch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    except BaseException as error:
+        if dead and isinstance(error, Exception | _Lost):
+            raise _lost(dead[0]) from None
+        raise
+    finally:
+        over.set()
+
+
+_WATCH_SECONDS = 0.5
+_LEAVE_SECONDS = 8.0
+"""How long it may take to leave what Ray is asked; ten seconds after a raylet Ray ends the process."""
+
+
+class _Lost(BaseException):
+    """One of Ray's own processes died."""
+
+
+def _lost(name: str) -> WorkError:
+    return WorkError(
+        f"Ray's own process {name} died, and the search with it: was it killed, or is the memory full?",
+        hint="What was recorded stays. The same command goes on from there.",
+    )
+
+
+def _raise_in(thread: int, error: type[BaseException]) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
+
+
+_names: dict[int, str] = {}
+"""Of Ray's own processes by PID: one that is dead can't be asked any more."""
+
+
+def _name(process: psutil.Process) -> str:
+    return _names.get(process.pid, "")
+
+
+def _is_core(process: psutil.Process) -> bool:
+    return _name(process) in _CORE
+
+
+def _gone(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 def session() -> str:

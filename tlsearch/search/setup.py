@@ -324,7 +324,7 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
             continue
         found[name] = strategy.for_task(task)
     if not found:
-        raise SpecError(NONE_APPLIES, hint="See `tlsearch strategies`.")
+        raise SpecError(NONE_APPLIES, hint="See `tlsearch plugins strategies`.")
     return dict(sorted(found.items(), key=lambda item: (item[1].precedence, item[0]))), skipped
 
 

@@ -61,6 +61,7 @@ def run(
     address: str | None = None,
     local: bool | None = None,
     again: bool = False,
+    began: float | None = None,
 ) -> StudyResult:
     """Run a study, or go on with it where it was left.
 
@@ -72,11 +73,13 @@ def run(
         address: of a Ray cluster; None starts Ray on this machine.
         local: run trials in this process, without Ray; None where TLSEARCH_LOCAL says so.
         again: this driver replaces one that died, so what was asked of that one is asked of this one.
+        began: when its minutes began, as `time.time` counts; now where it is None.
 
     Raises:
         InputError: something is wrong with the study, found before anything was written.
         WorkError: the search has no result, or the study was lost to another driver or a failing database.
     """
+    began = time.time() if began is None else began
     here = os.environ.get("TLSEARCH_LOCAL", "") not in ("", "0") if local is None else local
     place = stores.normal(artifacts)
     spec = settled(spec)
@@ -114,6 +117,7 @@ def run(
             local=here,
             again=again,
             journal=journal,
+            began=began,
         )
     finally:
         journal.close()
@@ -131,6 +135,7 @@ def _run_prepared(
     local: bool,
     again: bool,
     journal: Journal,
+    began: float,
 ) -> StudyResult:
     spec = prepared.spec
     with Store.open(database, create=True) as store:
@@ -165,6 +170,7 @@ def _run_prepared(
                         address=address,
                         local=local,
                         journal=journal,
+                        began=began,
                     ).to_the_end()
                 state, reason = (
                     (StudyState.INTERRUPTED, interruption.reason)
@@ -209,6 +215,7 @@ class _Run:
     address: str | None
     local: bool
     journal: Journal
+    began: float
     spec: StudySpec = field(init=False)
     ledger: Ledger = field(init=False)
     before: list[TrialRecord] = field(init=False)
@@ -226,7 +233,9 @@ class _Run:
         """
         self.before = before = self.store.trials(self.spec.study)
         searched = [t for t in before if t.role is TrialRole.SEARCH and not members_of(t.params)]
-        self.ledger = Ledger(self.spec.budget, started=len(searched), spent=self.record.seconds)
+        self.ledger = Ledger.of_driver(
+            self.spec.budget, started=len(searched), spent=self.record.seconds, began=self.began
+        )
         ended = [t for t in searched if t.state.final and t.state is not TrialState.CANCELLED]
         left_open = [trial for trial in searched if trial not in ended]
         self.model = model = self._model_that_stands()

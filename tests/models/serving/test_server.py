@@ -9,79 +9,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
-import torch
-import uvicorn
 from PIL import Image
-from tiny_bench import BACKBONE
 
-from tlsearch import registry
-from tlsearch.contracts import Backbone
 from tlsearch.errors import InputError
-from tlsearch.models import bundle
-from tlsearch.models.serving.limits import Limits, check_host
-from tlsearch.models.serving.server import create_app
-from tlsearch.testing import classes
+from tlsearch.models.serving.limits import check_host
 
 CLASSES = ["ant", "bee", "cat"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> bundle.Model:
-    pretrained = registry.backbone(BACKBONE, weights="pretrained", image_size=None)
-    network = Backbone(pretrained, *classes(3))
-    plugin = registry.strategy("feature_copy")
-    params = {"learner": "lda"}
-    plugin.restore(network, params)
-    network.release_source()
-    with torch.no_grad():
-        network.head[1].weight.copy_(20 * torch.randn(3, 16, generator=torch.Generator().manual_seed(0)))
-    folder = tmp_path_factory.mktemp("served") / "bundle"
-    manifest = {
-        "classes": CLASSES,
-        "image_size": None,
-        "strategy": "feature_copy",
-        "params": params,
-        "metrics": {"val": {"accuracy": 0.5}},
-        "provenance": {"study": "insects", "trial": 3},
-        "calibration": {"temperature": 2.0},
-    }
-    bundle.write(folder, network=network.eval(), manifest=manifest)
-    return bundle.load(folder)
-
-
-Start = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def start(model) -> Iterator[Start]:
-    """Starts a server and returns its address."""
-    servers: list[tuple[uvicorn.Server, threading.Thread]] = []
-
-    def begin(*, token: str | None = None, **limits: float) -> str:
-        app = create_app(model, limits=Limits(**limits), token=token)
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        servers.append((server, thread))
-        while not server.started:
-            time.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        return f"http://127.0.0.1:{port}"
-
-    yield begin
-    for server, thread in servers:
-        server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
@@ -216,13 +155,22 @@ def test_the_command_serves_and_ctrl_c_ends_it(model, tmp_path):
     assert refused.returncode == 2
     assert "token" in refused.stderr
     with subprocess.Popen(
-        [*command, "--port", "0"], stderr=subprocess.PIPE, text=True, env=env, cwd=tmp_path
+        [*command, "--port", "0", "--allow-host", "models.lan"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        cwd=tmp_path,
     ) as process:
         assert process.stderr is not None
         found = re.search(r"http://127\.0\.0\.1:(\d+)", process.stderr.readline())
         assert found
         answer = requests.post(f"{found[0]}/predict", files={"files": ("a.png", png())}, timeout=60)
         assert answer.json()["predictions"][0]["label"] == model.predict([png()])[0]
+        told = [
+            requests.get(f"{found[0]}/health", headers={"Host": name}, timeout=60).status_code
+            for name in ("models.lan", "LOCALHOST:1", "[::1]:80", "evil.example", "")
+        ]
+        assert told == [200, 200, 200, 400, 400]
         taken = subprocess.run(
             [*command, "--port", found[1]], capture_output=True, text=True, env=env, cwd=tmp_path, check=False
         )

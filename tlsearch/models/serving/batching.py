@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -29,6 +29,8 @@ class Batcher:
         self.limits = limits
         self.batches = 0
         self.images = 0
+        self._load = 0.0
+        self._headers = ThreadPoolExecutor(1, thread_name_prefix="headers")
         self._decoders = ThreadPoolExecutor(limits.decoders, thread_name_prefix="decode")
         self._network = ThreadPoolExecutor(1, thread_name_prefix="predict")
         self._waiting: asyncio.Queue[Waiting] = asyncio.Queue()
@@ -45,27 +47,70 @@ class Batcher:
             await asyncio.gather(self._collector, return_exceptions=True)
         while not self._waiting.empty():
             self._waiting.get_nowait()[1].cancel()
+        self._headers.shutdown(wait=False, cancel_futures=True)
         self._decoders.shutdown(wait=False, cancel_futures=True)
         self._network.shutdown(wait=True)
 
     async def predict(self, contents: Sequence[bytes]) -> NDArray[np.float32]:
         """Probabilities (N, classes) of the contents of image files.
 
+        All headers are read before anything is decoded. Images are decoded a few of a request at a time, so
+        that those of later requests come in between.
+
         Raises:
-            Unreadable: one of them is no picture that can be decoded.
+            Unreadable: one of them is no picture that can be decoded, or has too many pixels.
+            TooMuch: together they have too many pixels.
+            Busy: as much is being answered as may be at once.
         """
         loop = asyncio.get_running_loop()
-        decoded = [loop.run_in_executor(self._decoders, self._decode, content) for content in contents]
-        results = await asyncio.gather(*decoded, return_exceptions=True)
-        images = []
-        for number, result in enumerate(results):
+        pixels = await loop.run_in_executor(self._headers, lambda: [_pixels(content) for content in contents])
+        for number, (width, height) in enumerate(pixels):
+            if width * height > self.limits.pixels:
+                sentence = f"has {width} x {height} pixels; at most {self.limits.pixels} are taken"
+                raise Unreadable(number, DataError(sentence))
+        total = sum(width * height for width, height in pixels)
+        if total > self.limits.all_pixels:
+            raise TooMuch(total)
+        with self._admitted(max(sum(map(len, contents)) / self.limits.bytes, total / self.limits.all_pixels)):
+            images = await self._decode_all(contents)
+            futures = [loop.create_future() for _ in images]
+            for image, future in zip(images, futures, strict=True):
+                self._waiting.put_nowait((image, future))
+            return np.stack(await asyncio.gather(*futures))
+
+    @contextlib.contextmanager
+    def _admitted(self, load: float) -> Iterator[None]:
+        """Hold a share of what may be answered at once; ``load`` is 1 for the largest request taken."""
+        if self._load + load > self.limits.at_once:
+            raise Busy
+        self._load += load
+        try:
+            yield
+        finally:
+            self._load -= load
+
+    async def _decode_all(self, contents: Sequence[bytes]) -> list[NDArray[Any]]:
+        loop = asyncio.get_running_loop()
+        places = asyncio.Semaphore(self.limits.decoders)
+        broken = asyncio.Event()
+
+        async def one(number: int, content: bytes) -> NDArray[Any] | None:
+            async with places:
+                if broken.is_set():  # the request is refused: the rest needn't be decoded
+                    return None
+                try:
+                    return await loop.run_in_executor(self._decoders, self._decode, content)
+                except Exception as error:
+                    broken.set()
+                    raise Unreadable(number, error) from error
+
+        results = await asyncio.gather(
+            *(one(number, content) for number, content in enumerate(contents)), return_exceptions=True
+        )
+        for result in results:
             if isinstance(result, BaseException):
-                raise Unreadable(number, result)
-            images.append(result)
-        futures = [loop.create_future() for _ in images]
-        for image, future in zip(images, futures, strict=True):
-            self._waiting.put_nowait((image, future))
-        return np.stack(await asyncio.gather(*futures))
+                raise result
+        return [result for result in results if isinstance(result, np.ndarray)]
 
     async def _collect(self) -> None:
         loop = asyncio.get_running_loop()
@@ -101,16 +146,33 @@ class Batcher:
     def _decode(self, content: bytes) -> NDArray[Any]:
         if not content:
             raise DataError("is empty (0 bytes)")
-        # Asked of the header: nothing is decoded yet. What has no readable header is refused by the decoder.
-        width, height = 0, 0
-        with contextlib.suppress(Exception), Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
-        if width * height > self.limits.pixels:
-            raise DataError(f"has {width} x {height} pixels; at most {self.limits.pixels} are taken")
         return self.model.encode(content)
 
     def _forward(self, images: NDArray[Any]) -> NDArray[np.float32]:
         return self.model.probabilities(self.model.forward(images))
+
+
+def _pixels(content: bytes) -> tuple[int, int]:
+    """Width and height as the header tells them; 0, 0 where there is none: the decoder says what it is."""
+    with contextlib.suppress(Exception), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return image.size
+    return 0, 0
+
+
+class Busy(Exception):
+    """As much is being answered as may be at once."""
+
+
+class TooMuch(Exception):
+    """The images of a request have too many pixels together.
+
+    Attributes:
+        pixels: how many.
+    """
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__(f"{pixels} pixels")
+        self.pixels = pixels
 
 
 class Unreadable(Exception):

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import HTTPException, Request
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.requests import ClientDisconnect
 
 from tlsearch.models.serving.limits import Limits
 
@@ -34,8 +35,15 @@ async def read_images(request: Request, limits: Limits) -> list[tuple[str, bytes
     """Names and contents of the images of a request; at least one.
 
     Raises:
-        HTTPException: 413, 415 or 422, with a sentence.
+        HTTPException: 400, 413, 415 or 422, with a sentence.
     """
+    try:
+        return await _read(request, limits)
+    except ClientDisconnect:
+        raise HTTPException(400, "The request was broken off.") from None
+
+
+async def _read(request: Request, limits: Limits) -> list[tuple[str, bytes]]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == FORM:
         return await _of_form(request, limits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,16 +19,17 @@ from uvicorn.config import LOGGING_CONFIG
 
 from tlsearch.errors import DataError, InputError
 from tlsearch.models.bundle import Model
-from tlsearch.models.serving.access import BodyLimit, only_with
-from tlsearch.models.serving.batching import Batcher, Unreadable
+from tlsearch.models.serving.access import BodyLimit, HostGuard, only_with
+from tlsearch.models.serving.batching import Batcher, Busy, TooMuch, Unreadable
+from tlsearch.models.serving.connections import bounded
 from tlsearch.models.serving.contents import BODY, read_images
-from tlsearch.models.serving.limits import Limits
+from tlsearch.models.serving.limits import Limits, own_hosts
 
 PAGE = Path(__file__).parent / "page.html"
 GRACE = 10
 """Seconds that requests get to end when the server is to stop."""
-AT_ONCE = 256
-"""Connections; further ones are told to come back later (503)."""
+BACKLOG = 2048
+"""Connections that the system holds until they are taken."""
 
 
 class Guess(BaseModel):
@@ -75,16 +76,29 @@ class Card(BaseModel):
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Complaint, "description": "The request is no HTTP that can be read."},
+    400: {
+        "model": Complaint,
+        "description": "The request can't be read, or calls the server by another's name.",
+    },
     401: {"model": Complaint, "description": "The token is missing or wrong."},
-    413: {"model": Complaint, "description": "Too many bytes or too many images."},
+    408: {"model": Complaint, "description": "The request wasn't complete in time."},
+    413: {"model": Complaint, "description": "Too many bytes, images, or pixels of all images."},
     415: {"model": Complaint, "description": "Neither a form with files nor an image."},
     422: {"model": Complaint, "description": "Not an image, too many pixels, or a parameter that can't be."},
+    503: {"model": Complaint, "description": "As much is being answered as may be at once: ask again later."},
 }
 
 
-def create_app(model: Model, *, limits: Limits, token: str | None) -> FastAPI:
+def create_app(
+    model: Model, *, limits: Limits, token: str | None, hosts: Collection[str] = ("*",)
+) -> FastAPI:
     """The application around a model.
+
+    Args:
+        model: what answers.
+        limits: of requests.
+        token: that callers must send, if any.
+        hosts: names that a request may call the server by; ``*`` is any.
 
     Raises:
         InputError: the model takes something else than pictures.
@@ -103,6 +117,7 @@ def create_app(model: Model, *, limits: Limits, token: str | None) -> FastAPI:
     app = FastAPIOffline(title=f"tlsearch: {study}", redoc_url=None, lifespan=life, version="1")
     app.state.batcher = batcher
     app.add_middleware(BodyLimit, most=limits.bytes)
+    app.add_middleware(HostGuard, hosts=hosts)
     guarded = [Depends(only_with(token))] if token else []
 
     @app.exception_handler(RequestValidationError)
@@ -120,6 +135,16 @@ def create_app(model: Model, *, limits: Limits, token: str | None) -> FastAPI:
             if not isinstance(error.cause, DataError):
                 raise error.cause from None
             raise HTTPException(422, f"{named[error.number][0]} {error.cause.message}.") from None
+        except TooMuch as error:
+            raise HTTPException(
+                413,
+                f"The images have {error.pixels} pixels together; at most {limits.all_pixels} are taken in "
+                "one request. Send fewer or smaller ones.",
+            ) from None
+        except Busy:
+            raise HTTPException(
+                503, "The server is busy with other requests: ask again later.", headers={"Retry-After": "1"}
+            ) from None
         return Answer(
             predictions=[
                 _guess(name, model.classes, row, top) for (name, _), row in zip(named, shares, strict=True)
@@ -151,37 +176,59 @@ def run(
     token: str | None,
     limits: Limits,
     told: Callable[[str], None],
+    allowed: Collection[str] = (),
 ) -> None:
     """Serve until interrupted; then answer what has come in.
+
+    Args:
+        model: what answers.
+        host: address to listen on.
+        port: 0 takes a free one.
+        token: that callers must send, if any.
+        limits: of requests.
+        told: gets a line for the user.
+        allowed: names that a request may call the server by besides this machine's own; of a server that
+            other machines can ask, only these, or any name where there are none.
 
     Raises:
         InputError: nothing can listen there.
         KeyboardInterrupt: Ctrl-C was pressed; everything is closed.
     """
-    app = create_app(model, limits=limits, token=token)
+    app = create_app(model, limits=limits, token=token, hosts=_hosts(host, allowed))
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listening = socket.create_server((host, port), family=family, backlog=2048)
+        listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         raise InputError(
             f"Nothing can listen on {host}, port {port}: {getattr(error, 'strerror', None) or error}.",
             hint="Is another server running? --port 0 takes a free port.",
         ) from None
-    config = uvicorn.Config(
-        app,
-        log_config=_logging(),
-        timeout_graceful_shutdown=GRACE,
-        limit_concurrency=AT_ONCE,
-        server_header=False,
-    )
     shown = f"[{host}]" if ":" in host else host
     told(f"Serving on http://{shown}:{listening.getsockname()[1]} (pages / and /docs). Ctrl-C stops it.")
     try:
         with listening:
-            uvicorn.Server(config).run(sockets=[listening])
+            uvicorn.Server(configured(app, limits)).run(sockets=[listening])
     finally:
         batcher: Batcher = app.state.batcher
         told(f"Stopped after {batcher.images} images in {batcher.batches} batches.")
+
+
+def configured(app: FastAPI, limits: Limits, *, port: int = 8000) -> uvicorn.Config:
+    """How uvicorn runs the application."""
+    return uvicorn.Config(
+        app,
+        port=port,
+        http=bounded(limits),
+        ws="none",
+        log_config=_logging(),
+        timeout_graceful_shutdown=GRACE,
+        server_header=False,
+    )
+
+
+def _hosts(host: str, allowed: Collection[str]) -> tuple[str, ...]:
+    own = own_hosts(host)
+    return tuple(allowed) or own if "*" in own else (*own, *allowed)
 
 
 def _logging() -> dict[str, Any]:

@@ -304,16 +304,17 @@ class RayTuneBackend:
         scratch = tempfile.mkdtemp(prefix=f"{_SCRATCH}{os.getpid()}-")
         stopper = DispatcherStopper(dispatcher)
         try:
-            tune.Tuner(
-                self._trainable(),
-                tune_config=tune.TuneConfig(
-                    search_alg=DispatcherSearcher(dispatcher, on_cpus=self.workers.on_cpus or _none),
-                    scheduler=self._scheduler(),
-                    num_samples=-1,
-                    reuse_actors=True,
-                ),
-                run_config=_run_config(scratch, stopper),
-            ).fit()
+            with ray_cluster.watched():
+                tune.Tuner(
+                    self._trainable(),
+                    tune_config=tune.TuneConfig(
+                        search_alg=DispatcherSearcher(dispatcher, on_cpus=self.workers.on_cpus or _none),
+                        scheduler=self._scheduler(),
+                        num_samples=-1,
+                        reuse_actors=True,
+                    ),
+                    run_config=_run_config(scratch, stopper),
+                ).fit()
         except (ray.exceptions.RayError, tune.TuneError) as error:
             raise WorkError(f"Ray failed: {error}") from error
         finally:
