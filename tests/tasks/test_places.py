@@ -32,8 +32,6 @@ KNOWN = {
     "database/rows.py": 2,
     # The most alike of pictures, no classes.
     "training/duplicates.py": 1,
-    # The metric that `init` proposes.
-    "search/propose.py": 2,
 }
 """Lines by file."""
 

@@ -128,6 +128,17 @@ class Task(abc.ABC):
 
     # What targets are
 
+    def claim(self, targets: Sequence[Any]) -> tuple[float, str]:
+        """How well raw targets suit the task, from 0 to 1, and why, for a study file that is proposed.
+
+        The task of the strongest claim is proposed; 0 proposes nothing. An empty reason needs no telling.
+        """
+        return 0.0, ""
+
+    def advised(self, counts: Mapping[str, int]) -> tuple[str, str]:
+        """The metric to propose for items of so many of each kind, and why."""
+        return self.metrics[0].name, f"else {', '.join(metric.name for metric in self.metrics[1:])}"
+
     def unusable(self, targets: Sequence[Any] | NDArray[Any]) -> Mapping[int, str]:
         """Raw targets that can't be learned from, by position, and why: their items are set aside.
 

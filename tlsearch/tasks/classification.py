@@ -89,6 +89,23 @@ class Classification(Task):
     tie_breaker = LOG_LOSS
     probabilities = True
 
+    def claim(self, targets: Sequence[Any]) -> tuple[float, str]:
+        """Any labels can be names; numbers are worth a word."""
+        distinct = {str(target) for target in targets}
+        if not all(name.lstrip("-").isdecimal() for name in distinct):
+            return 0.5, ""
+        return 0.5, f"{len(distinct)} whole numbers, taken as names; regression takes them as amounts"
+
+    def advised(self, counts: Mapping[str, int]) -> tuple[str, str]:
+        """Accuracy, but where classes are unequal."""
+        ordered = sorted(counts.items(), key=lambda pair: -pair[1])
+        largest, smallest = ordered[0], ordered[-1]
+        if largest[1] < IMBALANCED * smallest[1]:
+            return ACCURACY, "classes are about equal; else balanced_accuracy or macro_f1"
+        return BALANCED, (
+            f"classes are unequal: {largest[1]} of {largest[0]}, {smallest[1]} of {smallest[0]}"
+        )
+
     def describe(self, targets: Sequence[Any] | NDArray[Any], columns: Sequence[str] = ()) -> TargetSpec:
         """The class names that occur, sorted.
 

@@ -31,6 +31,8 @@ from tlsearch.tasks import conformal, number_figures, numbers
 from tlsearch.tasks.number_scores import KAPPA, MAE, R2, RMSE, SPEARMAN, NumberEvaluator, error_of
 
 HUBER, MSE = "huber", "mse"
+MOST_WRONG = 0.05
+"""Share of targets that may be no numbers where a column is taken for one of numbers."""
 DELTA = 1.0
 """Deviations from which on an error counts by its size alone, no longer by its square (Huber 1964)."""
 
@@ -50,6 +52,20 @@ class Regression(Task):
     per_name: ClassVar[str] = MAE
 
     # What targets are
+
+    def claim(self, targets: Sequence[Any]) -> tuple[float, str]:
+        """Fractions, and whole numbers of many values, are amounts; of few values they may be names."""
+        wrong = numbers.problems(targets)
+        if len(wrong) > MOST_WRONG * len(targets):
+            return 0.0, ""
+        told = [targets[at] for at in range(len(targets)) if at not in wrong]
+        values = sorted({float(target) for target in told})
+        fraction = next((value for value in values if not value.is_integer()), None)
+        if fraction is not None:
+            return 0.9, f"numbers from {values[0]:g} to {values[-1]:g}, such as {fraction:g}"
+        if len(values) > numbers.LEVELS:
+            return 0.9, f"{len(values)} whole numbers from {values[0]:g} to {values[-1]:g}"
+        return 0.0, ""
 
     def unusable(self, targets: Sequence[Any] | NDArray[Any]) -> Mapping[int, str]:
         """Targets that are missing, no numbers, or infinite.
