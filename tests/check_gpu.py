@@ -1,7 +1,8 @@
 """``make check-gpu``: all that a CPU can't prove, on a machine that has a GPU.
 
 Mixed precision, memory shares, stored outputs on the device, pinned batches that are loaded beforehand, out
-of memory, ONNX from the GPU. Exit code 0: all of it holds; 1: something doesn't; 2: no GPU, nothing was checked.
+of memory, ONNX from the GPU. Exit code 0: all of it holds; 1: something doesn't; 2: no GPU, nothing was
+checked.
 """
 
 from __future__ import annotations
