@@ -53,9 +53,9 @@ def study_file() -> str:
     schema = json_schema()
     parts = [
         "# Study file",
-        "What a study file may hold. `tlsearch schema` prints the same as a JSON schema, by which editors "
-        "complete and check YAML; `tlsearch init DATA` writes a file that fits your data. Relative paths "
-        "count from the file's folder.",
+        "What a study file may hold. `tlsearch study schema` prints the same as a JSON schema, by which "
+        "editors complete and check YAML; `tlsearch init DATA` writes a file that fits your data. Relative "
+        "paths count from the file's folder.",
         _table(schema, schema),
     ]
     told = set()

@@ -148,3 +148,12 @@ def test_a_wrong_setting_is_named(tmp_path):
     images = np.zeros((40, 8, 8))
     with pytest.raises(InputError, match=r"objective\.metric"):
         TransferSearchClassifier(metric="acc", directory=tmp_path).fit(images, [0, 1] * 20)
+
+
+def test_a_preset_is_the_effort_and_what_is_given_stands_in_its_place():
+    quick = TransferSearchClassifier(preset="quick")._effort()
+    assert quick["budget"]["minutes"] == 2
+    assert quick["strategies"] == ["linear_probe", "fine_tune"]
+    mixed = TransferSearchClassifier(5, trials=7, strategies="fine_tune", preset="best")._effort()
+    assert (mixed["budget"], mixed["strategies"]) == ({"trials": 7, "minutes": 5}, "fine_tune")
+    assert mixed["search"]["members"] == 5

@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from tests.one_process import command
 from tlsearch import spec
+from tlsearch.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -67,7 +69,14 @@ def test_public_api_of_the_python_example():
 )
 def test_commands_exist_with_these_options(line):
     words = line.split()
-    done = command(words[1], "--help", folder=ROOT, env=os.environ)
+    of, path = get_command(app), list[str]()
+    while hasattr(of, "commands") and words[len(path) + 1 :]:
+        of = of.commands.get(words[len(path) + 1])
+        if of is None:
+            break
+        path.append(words[len(path) + 1])
+    assert path, line
+    done = command(*path, "--help", folder=ROOT, env=os.environ)
     assert done.returncode == 0
     for option in (word for word in words if word.startswith("--")):
         assert option in done.stdout

@@ -204,8 +204,8 @@ def test_a_package_without_metadata_is_called_unknown(install):
 @pytest.mark.parametrize(
     ("load", "name", "meant", "command"),
     [
-        (registry.strategy, "fine_tun", "fine_tune", "tlsearch strategies"),
-        (registry.dataset, "foldr", "folder", "tlsearch datasets"),
+        (registry.strategy, "fine_tun", "fine_tune", "tlsearch plugins strategies"),
+        (registry.dataset, "foldr", "folder", "tlsearch plugins datasets"),
         (registry.backbone_family, "torchvison", "torchvision", "tlsearch backbones"),
     ],
 )

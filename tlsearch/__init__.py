@@ -10,6 +10,7 @@ model.predict(["a.png", "b.jpg"])
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,14 +40,17 @@ def run(
     *,
     db: str = "sqlite:///tlsearch.db",
     artifacts: str | Path = "tlsearch-artifacts",
+    preset: str | None = None,
     observe: Observer | None = None,
 ) -> StudyResult:
     """Run a study, or go on with it where it was left.
 
     Args:
-        study: a study file's path, its content as a mapping, or a `StudySpec`.
+        study: a study file's path, its content as a mapping, or a `StudySpec`; or the path of a folder of
+            class folders or of a table, whose study file is written into the working directory.
         db: URL of the study database; made if it isn't there.
         artifacts: where weights and models go: a folder, or a URL such as s3://BUCKET/PREFIX.
+        preset: of a new study of a folder or table: quick, good (the default) or best.
         observe: called with a `tlsearch.search.progress.Snapshot` whenever something happened; without it,
             what the data gives to worry about becomes a Python warning.
 
@@ -54,20 +58,25 @@ def run(
         tlsearch.errors.InputError: something is wrong with the study, found before anything was written.
         tlsearch.errors.WorkError: the search has no result.
     """
+    began = time.time()
     from tlsearch import spec
     from tlsearch.errors import SpecError
+    from tlsearch.search import from_data
     from tlsearch.search import study as studies
     from tlsearch.search.progress import warn
 
     if isinstance(study, str | Path):
-        parsed = spec.load(Path(study).expanduser())
+        path = Path(study).expanduser()
+        if from_data.is_data(path):
+            path = from_data.study_file(path, preset=preset).path
+        parsed = spec.load(path)
     elif isinstance(study, Mapping):
         parsed = spec.parse(study)
     elif isinstance(study, spec.StudySpec):
         parsed = study
     else:
         raise SpecError(f"A study is a file's path, a mapping or a StudySpec, not a {type(study).__name__}.")
-    return studies.run(parsed, database=db, artifacts=artifacts, observe=observe or warn)
+    return studies.run(parsed, database=db, artifacts=artifacts, observe=observe or warn, began=began)
 
 
 def open(db: str = "sqlite:///tlsearch.db") -> Studies:

@@ -109,6 +109,17 @@ class VerificationError(WorkError):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """``Did you mean "x"?`` for the nearest known name, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f'Did you mean "{close[0]}"?' if close else ""
+    """``Did you mean "x"?`` for the nearest known name, or an empty string.
+
+    Case doesn't matter; a name that the given one is a part of is near, too.
+    """
+    folded = {one.casefold(): one for one in known}
+    asked = name.casefold()
+    close = difflib.get_close_matches(asked, list(folded), n=1, cutoff=0.6)
+    if not close and len(asked) >= SHORTEST_PART:
+        close = [one for one in folded if asked in one][:1]
+    return f'Did you mean "{folded[close[0]]}"?' if close else ""
+
+
+SHORTEST_PART = 4
+"""Letters that a part of a name has at least to stand for it."""

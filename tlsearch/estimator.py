@@ -22,6 +22,7 @@ from tlsearch.contracts.images import decode
 from tlsearch.errors import DataError
 from tlsearch.items import Items, items_of, missing
 from tlsearch.names import class_name
+from tlsearch.spec.presets import DEFAULT, preset
 
 SMALLEST = 4
 """Items below which no part of the data would hold one of each class."""
@@ -31,16 +32,17 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
     """Searches for the best way to carry a pretrained network over to labelled images.
 
     Args:
-        budget: minutes that the search may take.
+        budget: minutes that the search may take; the preset's where it is None, as are the next two.
         trials: points that it may try.
-        epochs: of one trial; left out, its length follows from the data and is searched.
+        epochs: of one trial; where the preset has none, its length follows from the data and is searched.
         backbones: names, as `tlsearch backbones` lists them.
-        strategies: names; all that are installed and apply where it is None.
+        strategies: names; the preset's where it is None: all that are installed and apply, but for quick.
         metric: accuracy, balanced_accuracy, macro_f1 or log_loss, on items held out of ``X``.
         image_size: pixels of a side; the backbone's own where it is None.
         validation: share of ``X`` that trials are compared on.
         random_state: the same number gives the same split and, with one worker, the same search; None draws
             one, as does a random state of NumPy's.
+        preset: quick, good or best: the effort, as `tlsearch run --preset` takes it.
         directory: where study database, weights and models go; a temporary folder where it is None, which
             lives as long as the estimator.
 
@@ -54,9 +56,9 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        budget: float = 10.0,
+        budget: float | None = None,
         *,
-        trials: int = 60,
+        trials: int | None = None,
         epochs: int | None = None,
         backbones: str | Sequence[str] = ("efficientnet_lite/lite0",),
         strategies: str | Sequence[str] | None = None,
@@ -64,6 +66,7 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
         image_size: int | None = None,
         validation: float = 0.2,
         random_state: Any = 0,
+        preset: str = DEFAULT,
         directory: str | Path | None = None,
     ) -> None:
         self.budget = budget
@@ -75,6 +78,7 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
         self.image_size = image_size
         self.validation = validation
         self.random_state = random_state
+        self.preset = preset
         self.directory = directory
 
     def fit(self, X: Any, y: Any) -> Self:
@@ -110,6 +114,7 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
                 f"{len(images)} items of {len(classes)} classes are too few to compare models on."
             )
         names = _names(classes)
+        effort = self._effort()
         folder = self._folder()
         self.study_ = f"fit-{uuid.uuid4().hex[:12]}"
         self.database_ = url_of(folder / "tlsearch.db")
@@ -118,9 +123,8 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
                 "study": self.study_,
                 "data": self._data(folder / self.study_, images, [names[i] for i in indices]),
                 "backbones": self.backbones,
-                **({} if self.strategies is None else {"strategies": self.strategies}),
+                **effort,
                 "objective": {"metric": self.metric},
-                "budget": {"minutes": float(self.budget), "trials": self.trials, "epochs": self.epochs},
                 "seed": self._seed(),
             },
             db=self.database_,
@@ -140,7 +144,7 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
-        """Class probabilities (N, classes), calibrated on the held out items.
+        """Class probabilities (N, classes), calibrated where the held out items show that it helps.
 
         Raises:
             tlsearch.errors.DataError: an image is broken.
@@ -171,6 +175,16 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
             return folder
         self._temporary = tempfile.TemporaryDirectory(prefix="tlsearch-fit-")
         return Path(self._temporary.name)
+
+    def _effort(self) -> dict[str, Any]:
+        """The preset's sections of a study file, with the values that were given in place of its own."""
+        keys = dict(preset(self.preset).keys)
+        given = {"minutes": self.budget, "trials": self.trials, "epochs": self.epochs}
+        keys["budget"] = {
+            **keys["budget"],
+            **{key: value for key, value in given.items() if value is not None},
+        }
+        return keys if self.strategies is None else {**keys, "strategies": self.strategies}
 
     def _seed(self) -> int:
         """The random state as a number, as scikit-learn takes it: None draws one."""

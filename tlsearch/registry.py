@@ -54,10 +54,10 @@ _KINDS = {
     TASKS: "task",
 }
 _COMMANDS = {
-    STRATEGIES: "`tlsearch strategies`",
+    STRATEGIES: "`tlsearch plugins strategies`",
     BACKBONES: "`tlsearch backbones`",
-    DATASETS: "`tlsearch datasets`",
-    COMBINATIONS: "`tlsearch strategies`",
+    DATASETS: "`tlsearch plugins datasets`",
+    COMBINATIONS: "`tlsearch plugins strategies`",
     TASKS: "`tlsearch plugins`",
 }
 

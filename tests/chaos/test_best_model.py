@@ -11,8 +11,11 @@ from safetensors.torch import load_file, save_file
 from tests.chaos.conftest import Fault
 from tests.chaos.invariants import check_all
 from tests.chaos.scene import TRIALS, Scene
+from tlsearch import registry
 from tlsearch.files import sha256_of
 from tlsearch.search.finalists import ranked
+
+LOG_LOSS = registry.task("classification").metric("log_loss")
 
 
 @pytest.mark.fault("retention: two of ten weights stay", times=5)
@@ -40,7 +43,7 @@ def test_weights_of_another_score_are_never_promoted(
     assert driver.wait() == -9, driver.said()
     with scene.store() as store:
         # The winner, where several have the same score.
-        best = ranked(store.best("tiny", limit=2), [], minimize=False)[0].trial
+        best = ranked(store.best("tiny", limit=2), [], minimize=False, tie=LOG_LOSS)[0].trial
     assert best.artifact is not None
     path = Path(best.artifact.uri)
     state = load_file(path)

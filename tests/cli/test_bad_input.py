@@ -51,11 +51,14 @@ MISTAKES = {
     "misspelt inner key": ({"budget": {"trails": 3}}, ("budget.trails", "trials")),
     "no trials": ({"budget": {"trials": 0}}, ("budget.trials", "0")),
     "trials in words": ({"budget": {"trials": "many"}}, ("budget.trials", "many")),
-    "unknown strategy": ({"strategies": ["fine_tun"]}, ("fine_tun", "fine_tune", "tlsearch strategies")),
+    "unknown strategy": (
+        {"strategies": ["fine_tun"]},
+        ("fine_tun", "fine_tune", "tlsearch plugins strategies"),
+    ),
     "strategy without its data": ({"strategies": ["joint_training"]}, ("joint_training", "source_data")),
     "unknown family": ({"backbones": ["tim/resnet18"]}, ("tim", "timm", "tlsearch backbones")),
     "unknown variant": ({"backbones": ["efficientnet_lite/lite9"]}, ("lite9", "Did you mean")),
-    "unknown source": ({"data": {"source": "foldr"}}, ("foldr", "folder", "tlsearch datasets")),
+    "unknown source": ({"data": {"source": "foldr"}}, ("foldr", "folder", "tlsearch plugins datasets")),
     "unknown option": ({"data": {"pathh": "x"}}, ("pathh", "path")),
     "unknown knob": ({"space": {"fine_tune.learning_rat": 0.1}}, ("learning_rat", "learning_rate")),
     "range turned round": (

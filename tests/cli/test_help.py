@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from typer.main import get_command
 
-from tlsearch.cli.app import app
+from tlsearch.cli.app import MOVED, app
 
 HEAVY = ("torch", "timm", "ray", "sqlalchemy", "optuna", "sklearn", "pandas")
 
@@ -26,11 +26,37 @@ def test_every_command_has_help(place, command):
 
 
 def test_the_promised_commands_are_there():
-    promised = "run submit jobs logs stop studies trials show best predict evaluate plugins backbones"
-    promised += " strategies datasets db doctor"
-    assert set(promised.split()) <= {command[0] for command in commands()}
+    promised = "init run audit show compare trials best report predict evaluate export serve backbones"
+    promised += " plugins study cluster db doctor dashboard"
+    assert set(promised.split()) == {command[0] for command in commands()}
+
+
+@pytest.mark.parametrize(("old", "new"), MOVED.items())
+def test_old_names_are_hidden_and_still_work_with_a_word(place, old, new):
+    assert tuple(new.split()) in commands()
+    done = place.here(old, "--help")
+    assert done.stdout == place.here(*new.split(), "--help").stdout
+    assert done.stderr == f"`tlsearch {old}` is now `tlsearch {new}`.\n"
 
 
 def test_help_is_light_and_quick(place):
     assert not place.modules("--help") & set(HEAVY)
     assert place.fastest("--help") < 2.0
+
+
+def test_the_version_is_told_at_once(place):
+    from importlib.metadata import version
+
+    assert place.here("--version").stdout == f"tlsearch {version('tlsearch')}\n"
+
+
+def test_backbones_are_recommended_and_all_of_them_listed_when_asked_for(place):
+    told = place.here("backbones").stdout
+    assert "efficientnet_lite/lite0\n" in told
+    assert len(told.splitlines()) < 40
+    assert max(map(len, told.splitlines())) <= 80
+    recommended = {one["name"] for one in place.ask("backbones")}
+    every = place.ask("backbones", "--all")
+    assert recommended <= set(every)
+    assert len(every) > 1000
+    assert all("resnet18" in name for name in place.ask("backbones", "resnet18"))

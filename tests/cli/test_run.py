@@ -138,12 +138,29 @@ def test_questions_about_what_is_not_there(finished):
         assert all(word in said for word in says), said
 
 
+def test_show_is_a_study_on_one_screen(finished):
+    shown = finished.here("show", "tiny").stdout
+    best = finished.ask("best", "tiny")
+    assert shown.startswith("tiny: complete")
+    assert f"* {best['trial']} " in shown  # the winner is among the rows
+    assert best["model"]["uri"] in shown.splitlines()  # on a line of its own
+    assert finished.ask("show", "tiny")["best"] == best
+    assert "learning curve" in finished.refused("show", "tiny", "--csv")
+
+
+def test_compare_puts_two_studies_beside_each_other(finished):
+    text = finished.here("compare", "tiny", "tiny").stdout
+    score = f"{finished.ask('best', 'tiny')['metrics']['val']['accuracy']:.4f}"
+    assert next(line for line in text.splitlines() if "val accuracy" in line).count(score) == 2
+    assert len(finished.ask("compare", "tiny", "tiny")) == 2
+
+
 def test_a_study_keeps_the_audit_of_its_data(finished):
     with finished.store() as store:
         kept = store.study("tiny").audit
     assert kept["items"] == 120
     assert kept["near_duplicates"]["compared"] == 36
-    assert "like in another split" not in (finished.folder / "first.txt").read_text()
+    assert "near-duplicate in another split" not in (finished.folder / "first.txt").read_text()
 
 
 def test_best_is_among_the_finalists_that_brute_force_finds(finished):

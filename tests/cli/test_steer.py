@@ -43,7 +43,7 @@ def test_a_study_is_paused_resumed_forked_and_cancelled_from_elsewhere(place):
     follow = Follower(place)
     driver = place.start("run", place.study(**STUDY), TLSEARCH_USER="ann")
     place.wait_for(lambda counts: counts["COMPLETE"] >= 1 and counts["RUNNING"] >= 1, driver, 300)
-    assert "goes on" in follow("tlsearch pause flowers", TLSEARCH_USER="bob").stderr
+    assert "goes on" in follow("tlsearch study pause flowers", TLSEARCH_USER="bob").stderr
     _, errors = driver.communicate(timeout=200)
     assert (driver.returncode, "Traceback" in errors) == (130, False), errors
     assert "Stopped: paused by bob@" in errors
@@ -59,13 +59,13 @@ def test_a_study_is_paused_resumed_forked_and_cancelled_from_elsewhere(place):
     done = place.ask("trials", "tiny")
     assert [trial["number"] for trial in done] == list(range(len(paused)))
     assert {trial["state"] for trial in done} == {"COMPLETE"}
-    assert "start workers" not in follow("tlsearch resume flowers").stderr  # nothing is left to do
-    follow("tlsearch resume flowers --trials +50")
+    assert "start workers" not in follow("tlsearch study resume flowers").stderr  # nothing is left to do
+    follow("tlsearch study resume flowers --trials +50")
     done = place.ask("trials", "tiny")
     assert len(done) == len(paused) + 1
-    deeper = "tlsearch fork flowers flowers-deep --set budget.trials=40 --set budget.epochs=30"
+    deeper = "tlsearch study fork flowers flowers-deep --set budget.trials=40 --set budget.epochs=30"
     assert "begins with what" in follow(deeper).stderr
-    follow("tlsearch resume flowers-deep")
+    follow("tlsearch study resume flowers-deep")
     forked = place.ask("trials", "tiny-deep")
     assert [trial["number"] for trial in forked] == [0, 1]
     points = {json.dumps(trial["params"], sort_keys=True) for trial in (*done, *forked)}
@@ -73,12 +73,12 @@ def test_a_study_is_paused_resumed_forked_and_cancelled_from_elsewhere(place):
     told = {study["name"]: study for study in place.ask("studies")}["tiny-deep"]
     assert (told["parent"], told["state"]) == ("tiny", "COMPLETE")
 
-    said = follow("tlsearch cancel flowers", code=2).stderr
+    said = follow("tlsearch study cancel flowers", code=2).stderr
     assert "complete: there is nothing to cancel" in said
-    follow("tlsearch fork flowers flowers-2")
+    follow("tlsearch study fork flowers flowers-2")
     place.here("cancel", "tiny-2")
     said = place.here("resume", "tiny-2", code=2).stderr
     assert '"tiny-2" was cancelled by' in said
-    assert "tlsearch fork tiny-2" in said
-    assert "CANCELLED" in follow("tlsearch studies").stdout
+    assert "tlsearch study fork tiny-2" in said
+    assert "CANCELLED" in follow("tlsearch study list").stdout
     assert sorted(follow.followed) == sorted(GUIDE)

@@ -130,7 +130,7 @@ class RayCluster:
     """A head and workers on this machine, each node a process with children, behind a token.
 
     Attributes:
-        address: of the dashboard, as `tlsearch submit --address` takes it.
+        address: of the dashboard, as `tlsearch cluster submit --address` takes it.
         gcs: of the head, as `ray start --address` and `ray.init` take it.
         token: the file that holds the token.
         env: what a command needs to submit to the cluster and to reach database and store.

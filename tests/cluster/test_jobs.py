@@ -56,7 +56,7 @@ def test_a_study_runs_as_a_job(place, cluster):
     assert "verify the winner" in told
     said = place.run("logs", f"{job['id']}x", code=2, **cluster).stderr
     assert f"{job['id']}x" in said
-    assert "tlsearch jobs" in said
+    assert "tlsearch cluster jobs" in said
 
 
 @pytest.mark.long

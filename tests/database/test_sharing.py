@@ -49,7 +49,7 @@ def test_a_cancelled_study_stays_so_and_says_how_to_go_on(store: Store, lease: L
     ):
         with pytest.raises(StudyConflictError, match='"flowers" was cancelled by eve') as caught:
             attempt()
-        assert "tlsearch fork flowers NEW" in str(caught.value.hint)
+        assert "tlsearch study fork flowers NEW" in str(caught.value.hint)
     with pytest.raises(StudyConflictError, match="cancelled by eve already"):
         store.ask("flowers", PAUSE, by="bob")
 

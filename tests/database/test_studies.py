@@ -69,7 +69,10 @@ def test_unknown_names_are_guessed(store: Store) -> None:
     ):
         with pytest.raises(UnknownNameError, match=r'No study "flower".*Did you mean "flowers"') as caught:
             ask("flower")
-        assert "tlsearch studies" in str(caught.value.hint)
+        assert caught.value.hint == "There are: flowers."
+    for near in ("FLOWERS", "lowe"):
+        with pytest.raises(UnknownNameError, match='Did you mean "flowers"'):
+            store.study(near)
     with pytest.raises(UnknownNameError, match='No study "flower"'):
         store.acquire("flower", owner="ann@host:1:0")
     with pytest.raises(UnknownNameError, match="has no trial 3"):

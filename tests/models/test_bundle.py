@@ -495,7 +495,7 @@ def test_where_the_package_is_not_known_the_list_is_named(copied, provenance):
     edit(copied, strategy="own_strategy", provenance=provenance)
     with pytest.raises(UnknownNameError) as caught:
         bundle.load(copied)
-    assert "tlsearch strategies" in str(caught.value)
+    assert "tlsearch plugins strategies" in str(caught.value)
 
 
 def test_an_installed_family_that_lost_a_variant(copied):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 
-from tlsearch.search.budget import CONFIRM_SHARE, Ledger
+from tlsearch.search.budget import CONFIRM_SHARE, PREPARATION_SHARE, Ledger
+from tlsearch.search.refit import VERIFYING
 from tlsearch.spec import BudgetSpec
 
 
@@ -23,11 +25,12 @@ def test_without_minutes_there_is_no_end():
 
 def test_the_time_of_earlier_drivers_counts_and_the_time_between_does_not():
     ledger = Ledger(BudgetSpec(minutes=10.0), started=0, spent=240, _since=1_000)
-    assert ledger.deadline == 1_000 + 600 - 240
+    assert ledger.end == 1_000 + 600 - 240
+    assert ledger.deadline == ledger.end - VERIFYING  # the minutes end with the verified model
     # A driver that starts an hour later has as much left.
     later = Ledger(BudgetSpec(minutes=10.0), started=0, spent=240, _since=4_600)
     assert later.deadline - 4_600 == ledger.deadline - 1_000
-    assert ledger.search_deadline == ledger.deadline - CONFIRM_SHARE * 600
+    assert ledger.search_deadline == ledger.end - CONFIRM_SHARE * 600
 
 
 def test_seconds_left_run_out():
@@ -36,4 +39,14 @@ def test_seconds_left_run_out():
     over = Ledger(BudgetSpec(minutes=1.0), started=0, spent=90)
     assert over.seconds_left is not None
     assert over.seconds_left < 0
-    assert over.search_deadline < over.deadline
+    assert over.search_deadline <= over.deadline < over.end
+
+
+def test_minutes_begin_with_the_command_and_leave_time_to_try_something():
+    minute = BudgetSpec(minutes=1.0)
+    now = time.time()
+    prompt = Ledger.of_driver(minute, started=0, spent=0, began=now - 10)
+    assert prompt.end == pytest.approx(now + 50, abs=1)
+    slow = Ledger.of_driver(minute, started=0, spent=0, began=now - 500)
+    assert slow.end == pytest.approx(now + 60 * PREPARATION_SHARE, abs=1)
+    assert Ledger.of_driver(BudgetSpec(), started=0, spent=0, began=now - 500).end == math.inf

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_bench import bench, point, results, study
 
+from tlsearch import registry
 from tlsearch.contracts import Combination, Combined
 from tlsearch.contracts.combination import members_of, structure_of
 from tlsearch.database.store import Lease, Store
@@ -35,6 +36,8 @@ SPEC = study(
     strategies=["fine_tune", "linear_probe", "tiny_shrinking"],
     budget={"trials": 8, "epochs": 2},
 )
+
+LOG_LOSS = registry.task("classification").metric("log_loss")
 
 
 class Mean(Combination):
@@ -307,7 +310,7 @@ def test_what_fails_is_recorded_with_the_reason_and_harms_no_other(kitchen, plug
 
 def test_nothing_better_is_said(kitchen):
     assert kitchen.run(nothing=Nothing()) == []
-    assert "nothing: no combination beats trial" in kitchen.notes()
+    assert "nothing (weight averaging): no better than trial" in kitchen.notes()
     assert len(kitchen.store.trials("s")) == 5
 
 
@@ -364,7 +367,7 @@ def test_a_combined_trial_is_judged_by_what_it_gains_over_its_first_member(kitch
         )
 
     def ranked(*soups):
-        return finalists.ranked([one, two], again, minimize=False, combined=soups)
+        return finalists.ranked([one, two], again, minimize=False, combined=soups, tie=LOG_LOSS)
 
     (made,) = (f for f in ranked(soup(7, 0.92, "0 1")) if f.trial.number == 7)
     assert made.values == pytest.approx((0.82, 0.84)), "two points more than the runs of its first member"
@@ -380,7 +383,7 @@ def test_one_lucky_value_does_not_beat_repeated_runs(kitchen):
     (base,) = kitchen.trials(0)
     lucky, steady = record(0, 0.99, trained=base), record(1, 0.90, trained=base)
     again = [record(2, 0.89, trained=base, role=TrialRole.CONFIRM, confirms=1)]
-    found = finalists.ranked([lucky, steady], again, minimize=False)
+    found = finalists.ranked([lucky, steady], again, minimize=False, tie=LOG_LOSS)
     assert [finalist.trial.number for finalist in found] == [1, 0], "time ended before it was repeated"
-    found = finalists.ranked([lucky, steady], [], minimize=False)
+    found = finalists.ranked([lucky, steady], [], minimize=False, tie=LOG_LOSS)
     assert [finalist.trial.number for finalist in found] == [0, 1]

@@ -10,8 +10,11 @@ from datetime import UTC, datetime
 
 import pytest
 
+from tlsearch import registry
 from tlsearch.records import Costs, TrialRecord, TrialRole, TrialState
 from tlsearch.search.finalists import ranked
+
+LOG_LOSS = registry.task("classification").metric("log_loss")
 
 PLAIN = TrialRecord(
     study="s",
@@ -60,7 +63,7 @@ def runs(of: TrialRecord, *values: float, loss: float = 0.3) -> list[TrialRecord
 def test_a_finalists_own_best_of_many_does_not_count() -> None:
     lucky, steady = trial(0, 0.99), trial(1, 0.90)
     confirmed = [*runs(lucky, 0.85, 0.86), *runs(steady, 0.90, 0.91)]
-    first, second = ranked([lucky, steady], confirmed, minimize=False)
+    first, second = ranked([lucky, steady], confirmed, minimize=False, tie=LOG_LOSS)
     assert first.trial.number == 1
     assert first.values == (0.90, 0.91)
     assert second.mean == pytest.approx(0.855)
@@ -69,20 +72,20 @@ def test_a_finalists_own_best_of_many_does_not_count() -> None:
 def test_ties_go_to_the_surer_model_then_to_the_smaller_one() -> None:
     one, two = trial(0, 0.9, size=100, trained=1), trial(1, 0.9, size=100, trained=99)
     confirmed = [*runs(one, 0.90, 0.91, loss=0.40), *runs(two, 0.90, 0.91, loss=0.30)]
-    assert ranked([one, two], confirmed, minimize=False)[0].trial.number == 1
+    assert ranked([one, two], confirmed, minimize=False, tie=LOG_LOSS)[0].trial.number == 1
     large, small = trial(0, 0.9, size=900), trial(1, 0.9, size=100)
     confirmed = [*runs(large, 0.90, 0.91, loss=0.300), *runs(small, 0.90, 0.91, loss=0.305)]
-    assert ranked([large, small], confirmed, minimize=False)[0].trial.number == 1
+    assert ranked([large, small], confirmed, minimize=False, tie=LOG_LOSS)[0].trial.number == 1
 
 
 def test_equal_values_are_no_certainty() -> None:
     one = trial(0, 1.0)
-    (first,) = ranked([one], runs(one, 1.0, 1.0, 1.0), minimize=False, items=20)
+    (first,) = ranked([one], runs(one, 1.0, 1.0, 1.0), minimize=False, items=20, tie=LOG_LOSS)
     assert first.spread == 0.0
     assert 0.03 < first.error < 0.06
-    (first,) = ranked([one], runs(one, 0.9, 0.9), minimize=False, items=300)
+    (first,) = ranked([one], runs(one, 0.9, 0.9), minimize=False, items=300, tie=LOG_LOSS)
     assert first.error == pytest.approx(math.sqrt(0.9 * 0.1 / 300), rel=0.02)
-    (first,) = ranked([one], runs(one, 0.3, 0.3), minimize=True, items=300)
+    (first,) = ranked([one], runs(one, 0.3, 0.3), minimize=True, items=300, tie=LOG_LOSS)
     assert first.error == 0.0, "a log-loss is no share of items"
 
 
@@ -93,7 +96,7 @@ def test_the_expected_score_of_the_best_of_several_is_not_too_good_on_average() 
     for _ in range(400):
         finalists = [trial(number, 0.95) for number in range(3)]
         confirmed = [run for one in finalists for run in runs(one, *(rng.gauss(0.9, 0.02) for _ in range(3)))]
-        first = max(ranked(finalists, confirmed, minimize=False), key=lambda one: one.mean)
+        first = max(ranked(finalists, confirmed, minimize=False, tie=LOG_LOSS), key=lambda one: one.mean)
         means.append(first.mean)
         expected.append(first.expected or 0.0)
     assert statistics.fmean(means) > 0.907

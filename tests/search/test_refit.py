@@ -266,9 +266,10 @@ def test_members_are_trained_as_time_allows(
 
 
 def test_a_floor_lies_below_the_winner_by_noise_alone() -> None:
-    assert refit.floor(0.9, items=300, minimize=False) == pytest.approx(0.9 - 2 * 0.0173, abs=1e-3)
-    assert refit.floor(1.0, items=20, minimize=False) < 1.0
-    assert refit.floor(0.3, items=20, minimize=True) > 0.3
+    metric = registry.task("classification").metric
+    assert refit.floor(0.9, items=300, metric=metric("accuracy")) == pytest.approx(0.9 - 2 * 0.0173, abs=1e-3)
+    assert refit.floor(1.0, items=20, metric=metric("accuracy")) < 1.0
+    assert refit.floor(0.3, items=20, metric=metric("log_loss")) > 0.3
 
 
 def test_members_cut_short_by_time_are_not_handed_out() -> None:

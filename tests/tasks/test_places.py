@@ -13,7 +13,7 @@ ACTING = re.compile(
 )
 KNOWN = {
     # The page, card and figures of a classifier: `Task.probabilities` keeps other tasks out of them.
-    "models/export/card.py": 7,
+    "models/export/card.py": 4,
     "reports/answer.py": 1,
     "reports/data_findings.py": 1,
     "reports/examination.py": 4,
@@ -22,21 +22,16 @@ KNOWN = {
     # What formats of others call outputs, and the scripts beside an export.
     "models/export/as_huggingface.py": 2,
     "models/export/as_timm.py": 3,
-    "models/export/carried/predict_bundle.py": 1,
     "models/export/carried/predict_timm.py": 1,
-    "models/export/check.py": 1,
     "models/export/sidecar.py": 1,
     "models/serving/server.py": 2,
     # Public names of a bundle: `Model.classes` and `Model.predict`.
-    "models/bundle.py": 3,
+    "models/bundle.py": 2,
     "models/manifest.py": 1,
     # The column and the document that a study's database calls classes.
     "database/rows.py": 2,
     # The most alike of pictures, no classes.
     "training/duplicates.py": 1,
-    # Ties among finalists, and the metric that `init` proposes.
-    "search/finalists.py": 3,
-    "search/propose.py": 2,
 }
 """Lines by file."""
 

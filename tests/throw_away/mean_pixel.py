@@ -32,7 +32,7 @@ class MeanPixel(Task):
     tie_breaker = "mean_error"
     unreadable = {"mean": None}
 
-    def describe(self, targets):
+    def describe(self, targets, columns=()):
         return TargetSpec(("mean",))
 
     def encode(self, targets, spec):
@@ -55,5 +55,5 @@ class MeanPixel(Task):
     def evaluator(self, spec):
         return Error()
 
-    def predict(self, decoded, spec):
+    def predict(self, decoded, spec, calibration):
         return {"mean": float(decoded[0])}

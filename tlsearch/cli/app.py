@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
 import typer
+from typer.core import TyperGroup
 
 from tlsearch.cli import (
     audit,
@@ -13,6 +16,8 @@ from tlsearch.cli import (
     export,
     installed,
     jobs,
+    output,
+    overview,
     plugins,
     query,
     report,
@@ -22,8 +27,38 @@ from tlsearch.cli import (
     use,
 )
 
+MOVED = {
+    "submit": "cluster submit",
+    "jobs": "cluster jobs",
+    "logs": "cluster logs",
+    "stop": "cluster stop",
+    "studies": "study list",
+    "resume": "study resume",
+    "pause": "study pause",
+    "cancel": "study cancel",
+    "fork": "study fork",
+    "schema": "study schema",
+    "strategies": "plugins strategies",
+    "datasets": "plugins datasets",
+    "export-optuna": "db export-optuna",
+}
+"""Commands by the names that they had at the top, and what they are now. They still work."""
+
+
+class Commands(TyperGroup):
+    """The commands; one that was moved into a group is found by its old name, with a word about it."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the words begin with, and what is left of them."""
+        if args and args[0] in MOVED:
+            output.say(f"`tlsearch {args[0]}` is now `tlsearch {MOVED[args[0]]}`.")
+            args = [*MOVED[args[0]].split(), *args[1:]]
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="tlsearch",
+    cls=Commands,
     help="Finds the best way to carry a pretrained network over to your images.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -31,10 +66,30 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"tlsearch {version('tlsearch')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_say_version),
+    ] = False,
+) -> None:
+    """Finds the best way to carry a pretrained network over to your images."""
+
+
 for module in (
     begin,
     search,
     audit,
+    overview,
     query,
     report,
     dashboard,
@@ -43,9 +98,9 @@ for module in (
     serve,
     plugins,
     installed,
-    jobs,
     steer,
     cluster,
+    jobs,
     care,
 ):
     module.register(app)

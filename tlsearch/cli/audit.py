@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def audit(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")],
+    data: options.Target,
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -27,13 +26,12 @@ def audit(
     limit: Annotated[int, typer.Option(min=1, help="Examples of each kind to print.")] = 10,
     json: options.Json = False,
 ) -> None:
-    """Look at a study's data: broken and doubled images, clashing labels, classes. Nothing is searched."""
-    from tlsearch import spec
+    """Look at a study's data: broken images, duplicates, conflicting labels, classes."""
     from tlsearch.cli.live import view
     from tlsearch.cli.search import read_settings
-    from tlsearch.search import setup
+    from tlsearch.search import from_data, setup
 
-    parsed = spec.load(study, overrides=read_settings(setting or ()))
+    parsed = from_data.study_of(data, overrides=read_settings(setting or ()))
     with view() as observe:
         found = setup.examine(parsed, observe=observe)
     if json:
@@ -57,7 +55,7 @@ def _print_classes(found: Mapping[str, Any]) -> None:
         [label, *(found["counts"][split][label] for split in splits)] for label in found["counts"][splits[0]]
     ]
     total = ["all", *(sum(found["counts"][split].values()) for split in splits)]
-    output.print_table(["class", *splits], [*rows, total], right=splits)
+    output.print_table([found["kind"], *splits], [*rows, total], right=splits)
 
 
 def _lists(found: Mapping[str, Any]) -> Iterator[tuple[str, list[str], int]]:
@@ -76,7 +74,7 @@ def _lists(found: Mapping[str, Any]) -> Iterator[tuple[str, list[str], int]]:
         ("One content in more than one split", found["overlaps"]),
         ("In source_data too", found["source_copies"]),
         ("Of one plain colour", alike["plain"] if alike else {"count": 0}),
-        ("Tiny classes", found["tiny_classes"]),
+        ("Tiny classes", found.get("tiny_classes", {"count": 0})),
     ]
     for title, some in kinds:
         if some["count"]:

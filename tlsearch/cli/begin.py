@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tlsearch.cli import options, output
+from tlsearch.counts import plural
 from tlsearch.errors import InputError
+
+if TYPE_CHECKING:
+    from tlsearch.search.propose import Proposal
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
     app.command()(init)
-    app.command()(schema)
 
 
 def init(
@@ -24,36 +29,42 @@ def init(
         typer.Option("--output", "-o", metavar="FILE", help="Where it goes; else NAME.yaml right here."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="Of the study; else the data's own.")] = None,
+    preset: options.Preset = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     json: options.Json = False,
 ) -> None:
     """Look at labelled images and write a commented study file that fits them."""
+    from tlsearch.search import from_data
     from tlsearch.search.propose import propose
+    from tlsearch.spec import presets
 
     if not data.exists():
         raise InputError(f"There is nothing at {data}.", hint="Name a folder of class folders, or a table.")
     beside = out.parent if out is not None else Path()
-    proposal = propose(data, name=name, beside=beside)
+    effort = presets.preset(preset or presets.DEFAULT)
+    proposal = propose(data, name=name, beside=beside, preset=effort)
     path = out or Path(f"{proposal.study}.yaml")
-    try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(proposal.text)
-    except FileExistsError:
-        raise InputError(
-            f"{path} is there already.", hint="Name another with --output, or say --force."
-        ) from None
-    except OSError as error:
-        raise InputError(f"Can't write {path}: {error.strerror}.") from None
+    from_data.write(path, proposal.text, over=force)
     if json:
         output.print_json(proposal)
         return
+    say_proposal(path, proposal)
+    output.say(f"Look at it, then `tlsearch run {shlex.quote(str(path))}`.")
+
+
+def say_proposal(path: Path, proposal: Proposal) -> None:
+    """What a new study file rests on, and its reasons."""
     size = f", about {proposal.pixels} pixels" if proposal.pixels else ""
     output.say(
-        f"{proposal.items:,} items of {len(proposal.counts)} classes{size}; {len(proposal.broken)} broken."
+        f"{plural(proposal.items, 'item')} of {plural(len(proposal.counts), *proposal.kinds)}{size}; "
+        f"{len(proposal.broken)} broken."
     )
     for note in proposal.notes:
         output.say(note)
-    output.say(f"Wrote {path}: look at it, then `tlsearch run {path}`.")
+    output.say(f"Wrote {path.absolute()}:")
+    for line in proposal.text.splitlines():
+        if " # " in line and not line.startswith("#"):
+            output.say(f"  {re.sub(r'  +', '  ', line.strip())}")
 
 
 def schema() -> None:

@@ -1,4 +1,4 @@
-"""``db`` and ``doctor``: care for the database and the installation."""
+"""``db`` and ``doctor``: the study database and the installation."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from typing import Annotated
 import typer
 
 from tlsearch.cli import options, output
+from tlsearch.cli.dashboard import export_optuna
 
 Command = Annotated[str, typer.Argument(metavar="upgrade|version", help="What to do.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    database = typer.Typer(help="Care for the study database.", no_args_is_help=True)
+    database = typer.Typer(
+        help="The study database: its schema, and copies for Optuna.", no_args_is_help=True
+    )
     database.command()(upgrade)
     database.command()(version)
+    database.command("export-optuna")(export_optuna)
     app.add_typer(database, name="db")
     app.command()(doctor)
 

@@ -9,7 +9,9 @@ import typer
 
 from tlsearch.cli import output
 
-group = typer.Typer(no_args_is_help=True, help="Care for a Ray cluster.", rich_markup_mode=None)
+group = typer.Typer(
+    no_args_is_help=True, help="Searches as jobs of a Ray cluster, and its token.", rich_markup_mode=None
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -19,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 @group.callback()
 def _group() -> None:
-    """Care for a Ray cluster."""
+    """Searches as jobs of a Ray cluster, and its token."""
 
 
 @group.command()

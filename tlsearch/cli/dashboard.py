@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from tlsearch.cli import options, output
+from tlsearch.counts import plural
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
     app.command()(dashboard)
-    app.command("export-optuna")(export_optuna)
 
 
 def dashboard(
@@ -37,4 +37,4 @@ def export_optuna(
     from tlsearch.reports.optuna_view import export
 
     count = export(options.database(db), study, to)
-    output.say(f"{count} trials copied. Look at them with: optuna-dashboard {to}")
+    output.say(f"{plural(count, 'trial')} copied. Look at them with: optuna-dashboard {to}")

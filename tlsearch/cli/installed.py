@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from tlsearch.cli import options, output
+from tlsearch.cli import options, output, plugins
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (strategies, backbones, datasets):
-        app.command()(command)
+    app.command()(backbones)
+    for command in (strategies, datasets):
+        plugins.group.command()(command)
 
 
 def strategies(json: options.Json = False) -> None:
@@ -45,9 +46,13 @@ def backbones(
             metavar="[PATTERN]", help="Part of a name, with * and ?; a whole name shows all of it."
         ),
     ] = None,
+    every: Annotated[bool, typer.Option("--all", help="List all that are installed: thousands.")] = False,
     json: options.Json = False,
 ) -> None:
-    """List installed backbones; with a whole name, show its groups, width, size and cost."""
+    """Recommend backbones; with part of a name list those of it, with a whole one show all of it."""
+    if pattern is None and not every:
+        _recommend(as_json=json)
+        return
     import fnmatch
 
     from tlsearch import registry
@@ -67,12 +72,41 @@ def backbones(
     if not found:
         raise UnknownNameError(
             f'No backbone matches "{pattern}". {did_you_mean(pattern or "", names)}'.strip(),
-            hint="`tlsearch backbones` lists all.",
+            hint="`tlsearch backbones --all` lists all.",
         )
     if json:
         output.print_json(found)
     else:
         print("\n".join(found))
+
+
+def _recommend(*, as_json: bool) -> None:
+    from tlsearch import registry
+    from tlsearch.reports.recommended import RECOMMENDED
+
+    families = registry.installed(registry.BACKBONES)
+    if as_json:
+        output.print_json(
+            [
+                {
+                    "name": one.name,
+                    "parameters": one.parameters,
+                    "flops": one.operations,
+                    "speed": one.speed,
+                    "needs": one.needs(families),
+                    "note": one.note,
+                }
+                for one in RECOMMENDED
+            ]
+        )
+        return
+    for one in RECOMMENDED:
+        print(f"{one.name}\n    {one.note}; {one.parameters / 1e6:.1f} M parameters, speed {one.speed:.2g}")
+        print(f"    needs {one.needs(families)}")
+    output.say("\nSpeed is relative to lite0, by operations for one image of the backbone's own size.")
+    output.say(
+        "`tlsearch backbones resnet` lists those of a name, `tlsearch backbones --all` all that there are."
+    )
 
 
 def _show_backbone(name: str, *, as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tlsearch.cli import options, output
+from tlsearch.cli import cluster, options, output
 from tlsearch.cli.search import Insecure, Minutes, Setting, Trials, read_study
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ Address = Annotated[
         help="The cluster's dashboard, such as http://127.0.0.1:8265.",
     ),
 ]
-JobId = Annotated[str, typer.Argument(metavar="ID", help="The job, as `tlsearch jobs` lists it.")]
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job, as `tlsearch cluster jobs` lists it.")]
 LOCAL = "http://127.0.0.1:8265"
 Wait = Annotated[bool, typer.Option("--wait", help="Return when the job has ended.")]
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Print its log until it ends.")]
@@ -30,7 +30,7 @@ Follow = Annotated[bool, typer.Option("--follow", "-f", help="Print its log unti
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (submit, jobs, logs, stop):
-        app.command()(command)
+        cluster.group.command()(command)
 
 
 def submit(
@@ -73,22 +73,22 @@ def hand_in(
     as_json: bool,
 ) -> None:
     """Submit a study and, if asked, stay until its job has ended."""
-    from tlsearch.cluster import jobs as cluster
+    from tlsearch.cluster import jobs as ray_jobs
 
     place = options.artifacts(artifacts, url)
-    job = cluster.submit(parsed, address=address, database=url, artifacts=place, insecure=insecure)
+    job = ray_jobs.submit(parsed, address=address, database=url, artifacts=place, insecure=insecure)
     for note in job.notes:
         output.say(f"note: {note}")
     if not as_json:
         output.say(f"{'Submitted' if job.new else 'Already submitted'}: job {job.id}.")
     if follow:
-        for line in cluster.follow(job.id, address=address, insecure=insecure):
+        for line in ray_jobs.follow(job.id, address=address, insecure=insecure):
             output.say(line.rstrip("\n"))
     if not (wait or follow):
         if as_json:
             output.print_json(job)
         return
-    ended = cluster.wait(job.id, address=address, insecure=insecure)
+    ended = ray_jobs.wait(job.id, address=address, insecure=insecure)
     if as_json:
         output.print_json(ended)
     else:
@@ -96,16 +96,16 @@ def hand_in(
     if ended.status != "SUCCEEDED":
         if not follow:
             output.say(
-                f"Its log ends with:\n{cluster.last_words(job.id, address=address, insecure=insecure)}"
+                f"Its log ends with:\n{ray_jobs.last_words(job.id, address=address, insecure=insecure)}"
             )
         raise typer.Exit(1)
 
 
 def jobs(address: Address = LOCAL, insecure_no_token: Insecure = False, json: options.Json = False) -> None:
     """List the jobs of a cluster."""
-    from tlsearch.cluster import jobs as cluster
+    from tlsearch.cluster import jobs as ray_jobs
 
-    found = cluster.jobs(address=address, insecure=insecure_no_token)
+    found = ray_jobs.jobs(address=address, insecure=insecure_no_token)
     if json:
         output.print_json(found)
         return
@@ -121,22 +121,22 @@ def logs(
     insecure_no_token: Insecure = False,
 ) -> None:
     """Print what a job has printed."""
-    from tlsearch.cluster import jobs as cluster
+    from tlsearch.cluster import jobs as ray_jobs
 
     if follow:
-        for line in cluster.follow(job, address=address, insecure=insecure_no_token):
+        for line in ray_jobs.follow(job, address=address, insecure=insecure_no_token):
             print(line, end="", flush=True)
     else:
-        print(cluster.logs(job, address=address, insecure=insecure_no_token), end="")
+        print(ray_jobs.logs(job, address=address, insecure=insecure_no_token), end="")
 
 
 def stop(
     job: JobId, address: Address = LOCAL, insecure_no_token: Insecure = False, json: options.Json = False
 ) -> None:
     """Stop a job; its study can be resumed."""
-    from tlsearch.cluster import jobs as cluster
+    from tlsearch.cluster import jobs as ray_jobs
 
-    ended = cluster.stop(job, address=address, insecure=insecure_no_token)
+    ended = ray_jobs.stop(job, address=address, insecure=insecure_no_token)
     if json:
         output.print_json(ended)
     else:

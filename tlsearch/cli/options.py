@@ -30,6 +30,21 @@ Artifacts = Annotated[
     ),
 ]
 
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="quick|good|best",
+        help="Effort of a new study: quick is a first verified model within two minutes, good (where it is "
+        "left out) half an hour at most, best four hours at most. It is written out as plain keys.",
+        show_default=False,
+    ),
+]
+Name = Annotated[str | None, typer.Option(help="Of a new study; else the data's own.")]
+Target = Annotated[
+    Path,
+    typer.Argument(metavar="DATA", help="Folder of class folders, or a table, or a study file (STUDY.yaml)."),
+]
+
 
 def database(given: str | None) -> str:
     """The database URL that a command is to use."""

@@ -19,26 +19,96 @@ def print_json(document: Any) -> None:
 
 
 def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    optional: Sequence[str] = (),
 ) -> None:
     """A table on stdout, as wide as its content when nobody looks (a pipe), else fitted to the terminal."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width, highlight=False, markup=False).print(table(columns, rows, right=right))
+    width = Console().width if sys.stdout.isatty() else None
+    made = table(columns, rows, right=right, optional=optional, width=width)
+    Console(width=WIDEST, highlight=False, markup=False).print(made)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> Table:
-    """A table, not yet printed."""
+WIDEST = 100_000
+"""Characters of a line that nobody looks at."""
+GAP = 2
+"""Blanks between columns."""
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    width: int | None = None,
+) -> Table:
+    """A table, not yet printed.
+
+    Args:
+        columns: their headings.
+        rows: of cells.
+        right: columns aligned to the right.
+        optional: columns to leave out where there is no room, the first of them first.
+        width: characters of a line; None for as many as it takes. Lines are broken between words only.
+    """
     from rich import box
     from rich.table import Table
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*(cell if isinstance(cell, str) else show(cell) for cell in row))
+    cells = [[cell if isinstance(cell, str) else show(cell) for cell in row] for row in rows]
+    kept = list(range(len(columns)))
+    dropped = iter(optional)
+    while width is not None and sum(_narrowest(columns, cells, kept)) + GAP * (len(kept) - 1) > width:
+        name = next(dropped, None)
+        if name is None:
+            break
+        kept = [column for column in kept if columns[column] != name]
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
+    for column, fitted in zip(kept, _widths(columns, cells, kept, width), strict=True):
+        justify: Any = "right" if columns[column] in right else "left"
+        made.add_column(columns[column], justify=justify, width=fitted, overflow="fold")
+    for row in cells:
+        made.add_row(*(row[column] for column in kept))
     return made
+
+
+def _narrowest(columns: Sequence[str], cells: Sequence[Sequence[str]], kept: Sequence[int]) -> list[int]:
+    """Characters that columns need so that no word is broken."""
+    from rich.cells import cell_len
+
+    return [
+        max(
+            cell_len(columns[column]),
+            *(cell_len(word) for row in cells for word in row[column].split()),
+            1,
+        )
+        for column in kept
+    ]
+
+
+def _widths(
+    columns: Sequence[str], cells: Sequence[Sequence[str]], kept: Sequence[int], width: int | None
+) -> list[int]:
+    """Characters for each column: its longest line, or less where there is no room for it."""
+    from rich.cells import cell_len
+
+    narrowest = _narrowest(columns, cells, kept)
+    widths = [
+        max([least, *(cell_len(line) for row in cells for line in row[column].splitlines())])
+        for column, least in zip(kept, narrowest, strict=True)
+    ]
+    room = width - GAP * (len(kept) - 1) if width is not None else sum(widths)
+    while sum(widths) > room:
+        spare = [own - least for own, least in zip(widths, narrowest, strict=True)]
+        widest = max(range(len(widths)), key=lambda column: (spare[column] > 0, widths[column]))
+        if spare[widest] <= 0:
+            break
+        widths[widest] -= 1
+    return widths
 
 
 def print_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -26,9 +26,11 @@ class Kind(enum.StrEnum):
     combination = "combination"
 
 
+group = typer.Typer(invoke_without_command=True)
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(invoke_without_command=True)
     group.callback()(plugins)
     group.command()(new)
     group.command()(check)
@@ -65,7 +67,7 @@ def plugins(context: typer.Context, json: options.Json = False) -> None:
 
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the plugin, such as my_method.")],
-    kind: Annotated[Kind, typer.Option(help="What it is.")] = Kind.strategy,
+    kind: Annotated[Kind, typer.Option(help="Kind of plugin to write.")] = Kind.strategy,
     parent: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write it in.")
     ] = Path(),

@@ -1,4 +1,4 @@
-"""``studies``, ``trials``, ``show``, ``best``: questions to the study database."""
+"""``study list``, ``trials``, ``best``: questions to the study database."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BackboneFilter = Annotated[str | None, typer.Option(help="Only trials of this ba
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (studies, trials, show, best):
+    for command in (trials, best):
         app.command()(command)
 
 
@@ -138,9 +138,13 @@ def trials(
             ],
         )
     else:
-        output.print_table(TRIAL_COLUMNS, _trial_rows(found), right=TRIAL_NUMBERS)
+        output.print_table(
+            TRIAL_COLUMNS, _trial_rows(found), right=TRIAL_NUMBERS, optional=["seconds", "freeze", "state"]
+        )
 
 
+LEADERBOARD = 5
+"""Trials of a leaderboard, besides the winner."""
 TRIAL_COLUMNS = ("trial", "state", "strategy", "backbone", "freeze", "value", "seconds", "why it ended")
 TRIAL_NUMBERS = ("freeze", "value", "seconds")
 
@@ -148,7 +152,7 @@ TRIAL_NUMBERS = ("freeze", "value", "seconds")
 def _trial_rows(found: Sequence[TrialRecord]) -> list[list[str]]:
     return [
         [
-            f"{t.number}" if t.confirms is None else f"{t.number} (= {t.confirms}, seed {t.seed})",
+            f"{t.number}" if t.confirms is None else f"{t.number} (repeats {t.confirms}, seed {t.seed})",
             t.state.value,
             t.strategy,
             t.backbone,
@@ -161,14 +165,8 @@ def _trial_rows(found: Sequence[TrialRecord]) -> list[list[str]]:
     ]
 
 
-def show(
-    study: StudyName,
-    trial: Annotated[int, typer.Argument(metavar="TRIAL", help="Number of the trial.")],
-    db: options.Database = None,
-    json: options.Json = False,
-    csv: Csv = False,
-) -> None:
-    """Show all about one trial, with its learning curve; --csv prints the curve alone."""
+def show_trial(study: str, trial: int, *, db: str | None, json: bool, csv: bool) -> None:
+    """All about one trial, with its learning curve."""
     from tlsearch.reports.studies import Studies
 
     with Studies(options.database(db)) as database:
@@ -197,8 +195,8 @@ def show(
         ("frozen prefix", record.cache or "-"),
         ("parameters", f"{costs.trainable_parameters:,} of {costs.total_parameters:,} trained"),
         ("seconds", costs.seconds),
-        ("items through prefix", f"{costs.prefix_images:,}"),
-        ("items through suffix", f"{costs.suffix_images:,}"),
+        ("items computed by frozen layers", f"{costs.prefix_images:,}"),
+        ("items computed by trained layers", f"{costs.suffix_images:,}"),
     ]
     output.print_table(["", f"trial {trial} of {study}"], facts)
     if epochs:
@@ -240,25 +238,32 @@ def best(
         print_best(found)
 
 
-def print_leaderboard(found: Sequence[TrialRecord], metric: str) -> None:
-    """The best trials, one a line."""
-    ranked = [t for t in found if t.state is TrialState.COMPLETE and t.confirms is None]
+def print_leaderboard(found: Sequence[TrialRecord], metric: str, *, winner: int | None = None) -> None:
+    """The best trials, one a line, the winner among them.
+
+    Args:
+        found: trials of the search, the best first.
+        metric: the study's.
+        winner: number of the trial that the study's model is of.
+    """
+    complete = [t for t in found if t.state is TrialState.COMPLETE and t.confirms is None]
+    ranked = [t for place, t in enumerate(complete) if place < LEADERBOARD or t.number == winner]
     output.print_table(
-        ["trial", metric, "strategy", "backbone", "freeze", "trained", "seconds", "params"],
+        ["trial", metric, "strategy", "backbone", "freeze", "trained", "seconds"],
         [
             [
-                str(t.number),
+                f"{'* ' if t.number == winner else ''}{t.number}",
                 output.show(t.value),
                 t.strategy,
                 t.backbone,
                 depth(t.freeze_depth, t.groups),
                 f"{t.costs.trainable_parameters:,}",
                 f"{t.costs.seconds:.1f}",
-                output.show_params({k: v for k, v in t.params.items() if k != "freeze_depth"}),
             ]
             for t in ranked
         ],
         right=["trial", metric, "freeze", "trained", "seconds"],
+        optional=["seconds", "trained", "freeze"],
     )
 
 
@@ -296,10 +301,13 @@ def print_best(found: BestModel) -> None:
             ["params", output.show_params(found.params)],
             *scores,
             *([["made of", made_of(found.metrics[HANDED_OUT])]] if HANDED_OUT in found.metrics else []),
-            ["model", model.uri if model else "none: this trial was not promoted"],
-            *([["sha256", model.sha256]] if model else []),
         ],
     )
+    print()
+    if model is None:
+        print("This trial's weights were not kept: the study's model is another trial's.")
+    else:
+        print(f"Model:\n{model.uri}")
 
 
 def depth(frozen: int | None, groups: int | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +11,7 @@ import typer
 
 from tlsearch.cli import options, output
 from tlsearch.errors import InputError
+from tlsearch.records import TrialRole
 
 if TYPE_CHECKING:
     from tlsearch.search.study import StudyResult
@@ -28,10 +29,19 @@ Trials = Annotated[
         metavar="N", help="Trials in all, in place of budget.trials; +N adds to what the study had."
     ),
 ]
-Minutes = Annotated[float | None, typer.Option(help="Replaces budget.minutes.")]
+Minutes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="Minutes to the verified model, in place of budget.minutes; +N adds to what the study had.",
+    ),
+]
 Insecure = Annotated[
     bool,
-    typer.Option("--insecure-no-token", help="Talk to another machine without a token: anybody there may."),
+    typer.Option(
+        "--insecure-no-token",
+        help="Connect to another machine without a token; anybody who reaches it can then run code on it.",
+    ),
 ]
 
 
@@ -41,7 +51,9 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    study: Annotated[Path, typer.Argument(metavar="STUDY.yaml", help="The study file.")],
+    data: options.Target,
+    preset: options.Preset = None,
+    name: options.Name = None,
     trials: Trials = None,
     minutes: Minutes = None,
     setting: Setting = None,
@@ -63,15 +75,21 @@ def run(
     again: Annotated[bool, typer.Option("--again", hidden=True)] = False,
     json: options.Json = False,
 ) -> None:
-    """Run a search here, with live progress. The same command again resumes it."""
+    """Search for the best model of a folder, a table or a study file; the same command again resumes it.
+
+    A folder or table gets a study file in the working directory, with the reasons for what is in it.
+    """
+    began = time.time()
     if local and address is not None:
         raise InputError("--local runs trials in this process, and --address on a cluster: give one of them.")
     url = options.database(db)
+    study = study_file(data, preset=preset, name=name)
     parsed = read_study(study, url, trials=trials, minutes=minutes, settings=setting or ())
     search(
         parsed,
         url,
         artifacts,
+        began=began,
         address=address,
         local=local,
         insecure=insecure_no_token,
@@ -81,20 +99,60 @@ def run(
     )
 
 
+def study_file(target: Path, *, preset: str | None, name: str | None) -> Path:
+    """The study file that somebody names, or that of the data that they name, written if it isn't there.
+
+    Raises:
+        InputError: a preset or a name is given for a study file, which has its own.
+    """
+    from tlsearch.search import from_data
+
+    if not from_data.is_data(target):
+        if given := [option for option, value in (("--preset", preset), ("--name", name)) if value]:
+            raise InputError(
+                f"{given[0]} is for a new study of a folder or table, and {target} is a study file.",
+                hint="Change the file, or replace values with --set.",
+            )
+        return target
+    found = from_data.study_file(target, preset=preset, name=name)
+    if found.proposal is None:
+        output.say(f"Going on with {found.path.absolute()}, which is there for this data.")
+    else:
+        from tlsearch.cli.begin import say_proposal
+
+        say_proposal(found.path, found.proposal)
+    return found.path
+
+
 def read_study(
-    path: Path, url: str, *, trials: str | None, minutes: float | None, settings: Sequence[str]
+    path: Path, url: str, *, trials: str | None, minutes: str | None, settings: Sequence[str]
 ) -> StudySpec:
     """A study file with what the command line says in place of its values."""
     from tlsearch import spec
 
-    overrides = read_settings(settings, minutes=minutes)
+    overrides = read_settings(settings)
     parsed = spec.load(path, overrides=overrides)
-    if trials is None:
-        return parsed
-    from tlsearch.search.steer import trials_in_all
+    budget = read_budget(parsed, url, trials=trials, minutes=minutes)
+    return spec.load(path, overrides={**overrides, **budget}) if budget else parsed
 
-    in_all = trials_in_all(trials, parsed, url)
-    return spec.load(path, overrides={**overrides, "budget.trials": in_all})
+
+def read_budget(known: StudySpec, url: str, *, trials: str | None, minutes: str | None) -> dict[str, Any]:
+    """--trials and --minutes as dotted keys and values.
+
+    Args:
+        known: the study without them.
+        url: of the study database, which tells what the study had.
+        trials: such as 60 or +50.
+        minutes: such as 30 or +4.
+    """
+    from tlsearch.search import steer
+
+    budget: dict[str, Any] = {}
+    if trials is not None:
+        budget["budget.trials"] = steer.trials_in_all(trials, known, url)
+    if minutes is not None:
+        budget["budget.minutes"] = steer.minutes_in_all(minutes, known, url)
+    return budget
 
 
 def search(
@@ -102,6 +160,7 @@ def search(
     url: str,
     artifacts: str | None,
     *,
+    began: float,
     address: str | None,
     insecure: bool,
     again: bool,
@@ -109,7 +168,20 @@ def search(
     as_json: bool,
     resume: str,
 ) -> None:
-    """Run a study to its end and print what it came to; ``resume`` tells how to go on if it is stopped."""
+    """Run a study to its end and print what it came to.
+
+    Args:
+        parsed: the study.
+        url: of the study database.
+        artifacts: where weights and models go.
+        began: when the command did, as `time.time` counts.
+        address: of a Ray cluster.
+        insecure: talk to it without a token.
+        again: this driver replaces one that died.
+        local: run trials in this process.
+        as_json: print one JSON document.
+        resume: how to go on if it is stopped.
+    """
     place = options.artifacts(artifacts, url)
     if address is not None:
         from tlsearch.cluster import token
@@ -132,16 +204,17 @@ def search(
             address=address,
             local=local or None,
             again=again,
+            began=began,
         )
     if result.interrupted:
         if result.study.state.value == "CANCELLED":
-            resume = f"`tlsearch fork {parsed.study} NEW` begins with what it found."
+            resume = f"`tlsearch study fork {parsed.study} NEW` begins with what it found."
         output.say(f"Stopped: {result.interrupted}. {resume}")
         raise typer.Exit(128 + (result.signal or 2))
     _report(result, url, as_json=as_json)
 
 
-def read_settings(settings: Sequence[str], *, minutes: float | None = None) -> dict[str, Any]:
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
     """``key=value`` settings as dotted keys and values, the latter read as YAML.
 
     Raises:
@@ -158,10 +231,6 @@ def read_settings(settings: Sequence[str], *, minutes: float | None = None) -> d
             overrides[key] = YAML(typ="safe", pure=True).load(text)
         except error.YAMLError:
             raise InputError(f'--set {key}: "{text}" is not a value that YAML knows.') from None
-    if minutes is not None:
-        if not math.isfinite(minutes):
-            raise InputError(f"--minutes must be a finite number, not {minutes}.")
-        overrides["budget.minutes"] = minutes
     return overrides
 
 
@@ -175,10 +244,18 @@ def _report(result: StudyResult, url: str, *, as_json: bool) -> None:
         if as_json:
             output.print_json(best)
             return
-        print_leaderboard(studies.trials(name, sort="value", limit=10), result.study.metric)
+        ranked = studies.trials(name, role=TrialRole.SEARCH, sort="value")
+        print_leaderboard(ranked, result.study.metric, winner=best.trial)
+        print()
         print_best(best)
     from tlsearch.urls import public
 
     # Where the variable says it, it needn't be said again; and no password is repeated.
     suffix = "" if url == options.database(None) else f" --db {public(url)}"
-    output.say(f"\nTry: tlsearch predict {name} ITEM...{suffix}    tlsearch trials {name}{suffix}")
+    output.say("\nNext:")
+    for words in (
+        f"predict {name} ITEM...",
+        f"report {name} -o {name}.html",
+        f"export {name} --format onnx -o {name}-onnx",
+    ):
+        output.say(f"  tlsearch {words}{suffix}")

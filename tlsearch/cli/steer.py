@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
 
 from tlsearch.cli import options, output
+from tlsearch.cli.begin import schema
 from tlsearch.cli.jobs import Follow, Wait, hand_in
-from tlsearch.cli.query import StudyName
-from tlsearch.cli.search import Insecure, Minutes, Setting, Trials, read_settings, search
+from tlsearch.cli.query import StudyName, studies
+from tlsearch.cli.search import Insecure, Minutes, Setting, Trials, read_budget, read_settings, search
+
+group = typer.Typer(
+    no_args_is_help=True,
+    help="Studies of the database: list, resume, pause, cancel, fork.",
+    rich_markup_mode=None,
+)
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (resume, pause, cancel, fork):
-        app.command()(command)
+    group.command("list")(studies)
+    for command in (resume, pause, cancel, fork, schema):
+        group.command()(command)
+    app.add_typer(group, name="study")
 
 
 def resume(
@@ -39,25 +49,25 @@ def resume(
     json: options.Json = False,
 ) -> None:
     """Go on with a study as the database holds it; --trials +50 extends it."""
+    began = time.time()
     from tlsearch import spec
     from tlsearch.search import steer
 
     url = options.database(db)
     known = steer.stored(url, study)
-    overrides = read_settings(setting or (), minutes=minutes)
-    if trials is not None:
-        overrides["budget.trials"] = steer.trials_in_all(trials, known, url)
+    overrides = read_settings(setting or ()) | read_budget(known, url, trials=trials, minutes=minutes)
     parsed = spec.parse(known.to_json(), overrides=overrides, name=f"study {study}")
     if address is None:
         search(
             parsed,
             url,
             artifacts,
+            began=began,
             address=None,
             insecure=insecure_no_token,
             again=False,
             as_json=json,
-            resume=f"`tlsearch resume {study}` goes on from here.",
+            resume=f"`tlsearch study resume {study}` goes on from here.",
         )
     else:
         hand_in(
@@ -77,7 +87,7 @@ def pause(study: StudyName, db: options.Database = None) -> None:
     from tlsearch.search import steer
 
     steer.pause(options.database(db), study)
-    output.say(f"Its driver stops within seconds. `tlsearch resume {study}` goes on.")
+    output.say(f"Its driver stops within seconds. `tlsearch study resume {study}` goes on.")
 
 
 def cancel(study: StudyName, db: options.Database = None) -> None:
@@ -102,4 +112,6 @@ def fork(
     if json:
         output.print_json(made)
     else:
-        output.say(f'Study "{new}" begins with what "{study}" learned. `tlsearch resume {new}` runs it.')
+        output.say(
+            f'Study "{new}" begins with what "{study}" learned. `tlsearch study resume {new}` runs it.'
+        )

@@ -10,6 +10,7 @@ import typer
 
 from tlsearch import walk
 from tlsearch.cli import options, output
+from tlsearch.counts import plural
 from tlsearch.errors import BundleError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def predict(
 ) -> None:
     """Classify images, or what else the best model of a study takes.
 
-    Probabilities are calibrated on the study's validation split.
+    Probabilities are calibrated where that was found to help (`bundle.json` tells).
     """
     model = model_of(study, db)
     task = model.task
@@ -92,17 +93,18 @@ def evaluate(
     from tlsearch.models.evaluation import table_options
 
     keys = table_options(setting or [])
-    found = score(model_of(study, db), data, split=split, options=keys)
+    model = model_of(study, db)
+    found = score(model, data, split=split, options=keys)
     if json:
         output.print_json(found)
         return
     for line in found.broken:
         output.say(f"set aside: {line}")
     output.print_table(
-        ["", f"{found.items} items"],
+        ["", plural(found.items, "item")],
         [
             *found.metrics.items(),
-            *((f"recall of {name}", share) for name, share in found.per_class.items()),
+            *((f"{model.task.per_name} of {name}", share) for name, share in found.per_class.items()),
         ],
     )
 

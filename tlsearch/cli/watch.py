@@ -97,7 +97,9 @@ class _Table:
             f"{count} {state.value.lower()}" for state, count in record.counts.items() if count
         )
         head = Text(f"{record.name} {record.state.value.lower()}: {counts}{left_out}", style="bold")
-        table = output.table(self.columns, self.rows(trials[-room:]), right=self.right)
+        table = output.table(
+            self.columns, self.rows(trials[-room:]), right=self.right, width=self.console.width
+        )
         return Group(head, table)
 
     def close(self) -> None:

@@ -236,7 +236,7 @@ def _job(client: JobSubmissionClient, identity: str) -> Job:
     except RuntimeError as error:
         if "does not exist" in str(error):
             raise UnknownNameError(
-                f'The cluster knows no job "{identity}".', hint="`tlsearch jobs` lists them."
+                f'The cluster knows no job "{identity}".', hint="`tlsearch cluster jobs` lists them."
             ) from None
         raise WorkError(f"The cluster can't tell about {identity}: {_first_line(error)}") from None
 

@@ -19,6 +19,7 @@ from tlsearch.contracts.combination import (
     State,
 )
 from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, NoOptions, Samples
+from tlsearch.contracts.figure import Figure
 from tlsearch.contracts.fine_tuning import FineTuning, number, rate_factor
 from tlsearch.contracts.inputs import InputSpec
 from tlsearch.contracts.recipe import API_VERSION, LinearRecipe, Recipe
@@ -47,6 +48,7 @@ __all__ = [
     "DatasetOptions",
     "DatasetSource",
     "Evaluator",
+    "Figure",
     "FineTuning",
     "Forward",
     "HeadPoint",

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from tlsearch.contracts.recipe import API_VERSION
-from tlsearch.contracts.task import EARLIEST, TargetSpec
+from tlsearch.contracts.task import EARLIEST, TargetSpec, Task
 
 SPLITS = ("train", "val", "test")
 
@@ -36,8 +37,8 @@ class Samples:
     Attributes:
         items: what the backbone's `InputSpec` encodes: a ``Path``, a uint8 array (H, W) or (H, W, 3),
             a string. May be lazy: only ``len`` and indexing are used, each item at least twice.
-        targets: one of every item: raw, as `Task.describe` takes them, or encoded by ``spec`` (the index of a
-            class).
+        targets: one of every item: raw, as `Task.describe` takes them, where there is no ``spec``; with one
+            encoded by it (the index of a class).
         spec: what the targets are, such as the class names in the order of their indices; None where the
             task is to find out.
         names: how to call an item when it is broken, such as its path inside the data set.
@@ -46,6 +47,7 @@ class Samples:
         groups: items of one group (a patient, a scene) never stand in two splits; None where there are none.
         broken: names of items that can't even be listed, with the reason.
         notes: sentences on how the data was understood and what of it was left out, for the user.
+        columns: what the data calls its targets, such as the label columns of a table.
     """
 
     items: Sequence[Any]
@@ -56,6 +58,7 @@ class Samples:
     groups: Sequence[str] | None = None
     broken: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -68,6 +71,7 @@ class Samples:
         broken: tuple[str, ...] = (),
         notes: tuple[str, ...] = (),
         *,
+        columns: Sequence[str] = (),
         labels: Sequence[int] | None = None,
         classes: Sequence[str] | None = None,
     ) -> None:
@@ -84,6 +88,7 @@ class Samples:
             "groups": groups,
             "broken": broken,
             "notes": notes,
+            "columns": tuple(columns),
         }
         for name, value in given.items():
             object.__setattr__(self, name, value)
@@ -97,6 +102,57 @@ class Samples:
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, or of what else the spec names; none where nobody knows yet."""
         return self.spec.names if self.spec is not None else ()
+
+
+def raw_for(task: Task, samples: Samples, own: Task) -> Samples:
+    """Samples with raw targets, as people read them, where another task is to learn them than they were for.
+
+    Args:
+        task: what is learned.
+        samples: as their source listed them.
+        own: the task that the source is for.
+    """
+    if samples.spec is None or type(task) is type(own):
+        return samples
+    spec = samples.spec
+    return replace(samples, targets=[own.plain(target, spec) for target in samples.targets], spec=None)
+
+
+def usable(task: Task, samples: Samples) -> Samples:
+    """Samples without those whose raw target can't be learned from, which are among the broken ones then.
+
+    Raises:
+        DataError: hardly one can be learned from.
+    """
+    wrong = task.unusable(samples.targets) if samples.spec is None else {}
+    if not wrong:
+        return samples
+    kept = [position for position in range(len(samples.items)) if position not in wrong]
+
+    def of_kept(values: Sequence[Any] | NDArray[Any]) -> list[Any]:
+        return [values[position] for position in kept]
+
+    return replace(
+        samples,
+        items=of_kept(samples.items),
+        targets=of_kept(samples.targets),
+        names=of_kept(samples.names),
+        splits=None if samples.splits is None else of_kept(samples.splits),
+        groups=None if samples.groups is None else of_kept(samples.groups),
+        broken=(*samples.broken, *(f"{samples.names[at]}: {why}" for at, why in wrong.items())),
+    )
+
+
+def encoded(task: Task, samples: Samples) -> tuple[NDArray[Any], TargetSpec]:
+    """Targets as arrays (N, ...), and what they are.
+
+    Raises:
+        DataError: the task can't learn them.
+    """
+    if samples.spec is not None:
+        return np.asarray(samples.targets), samples.spec
+    spec = task.describe(samples.targets, samples.columns)
+    return task.encode(samples.targets, spec), spec
 
 
 class DatasetSource(abc.ABC, Generic[Options]):

@@ -14,13 +14,17 @@ SPOKEN = (1, 2)
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What the training loop needs to know; read from the knobs of these names where they exist."""
+    """What the training loop needs to know; read from the knobs of these names where they exist.
+
+    ``loss`` is the name of one of the task's losses; its usual one where it is empty.
+    """
 
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     optimizer: str = "adamw"
     batch_size: int = 32
     label_smoothing: float = 0.0
+    loss: str = ""
     augmentation: str = "none"
     source_share: float = 0.5
     patience: int = 0
@@ -42,3 +46,4 @@ class LinearRecipe:
     label_smoothing: float = 0.0
     dropout: float = 0.0
     seed: int = 0
+    loss: str = ""

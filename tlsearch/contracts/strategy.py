@@ -58,6 +58,13 @@ class Strategy(abc.ABC):
     precedence: ClassVar[int] = 50
     """Where a study names no strategies, those of a lower number are tried first, equal ones by name."""
 
+    def for_task(self, task: str) -> Strategy:
+        """The strategy whose space and starting points suit that task, one of `tasks`; itself by default.
+
+        Models are made and trained by the strategy itself: its hooks must know the points of all of them.
+        """
+        return self
+
     @abc.abstractmethod
     def space(self, backbone: BackboneInfo) -> Space:
         """Its knobs and their ranges.
@@ -152,10 +159,10 @@ class HeadTask:
 
     Attributes:
         features: (K, N, D) float32, K stored views of N training items; view 0 is not augmented.
-        labels: (N,) int64.
+        labels: (N, ...), as the task encodes them: class indices (N,) int64, numbers (N, K) float32.
         stop_features: (M, D), items held out of training for early stopping and for tuning a fit.
-        stop_labels: (M,).
-        classes: how many.
+        stop_labels: (M, ...).
+        classes: how many numbers a head puts out for an item: one for each class, or each column of numbers.
         epochs: the study's epochs.
         train_linear: trains any number of linear heads at once, as one batched matrix product; given
             positions of features (a LongTensor), on these alone, as ``nn.Linear`` of that many inputs.

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tlsearch.contracts.figure import Figure
 from tlsearch.contracts.recipe import API_VERSION, LinearRecipe, Recipe
 from tlsearch.errors import SpecError, did_you_mean
 
@@ -36,6 +37,9 @@ class Metric:
         unit: of its values, such as ``nats``; empty for a share.
         needs_probabilities: whether it is computed from probabilities rather than from what is predicted.
         tolerance: how far a value measured again on this many items may be off, by rounding alone.
+        relative: how far besides, as a share of the value: for metrics in the unit of the targets.
+        slack: what a value may be worse by on items that a model has learned from, besides half of itself;
+            for metrics that are minimized.
     """
 
     name: str
@@ -43,6 +47,17 @@ class Metric:
     unit: str = ""
     needs_probabilities: bool = False
     tolerance: Callable[[int], float] = lambda items: 1.5 / max(1, items)
+    relative: float = 0.0
+    slack: float = 0.0
+
+    @property
+    def share(self) -> bool:
+        """Whether its values are shares of right answers, or like them: larger is better, and no unit."""
+        return not self.minimize and not self.unit
+
+    def same(self, found: float, recorded: float, *, items: int) -> bool:
+        """Whether a value measured again on this many items differs by rounding alone."""
+        return abs(found - recorded) <= self.tolerance(items) + self.relative * abs(recorded)
 
     @property
     def direction(self) -> str:
@@ -113,13 +128,40 @@ class Task(abc.ABC):
 
     # What targets are
 
+    def claim(self, targets: Sequence[Any]) -> tuple[float, str]:
+        """How well raw targets suit the task, from 0 to 1, and why, for a study file that is proposed.
+
+        The task of the strongest claim is proposed; 0 proposes nothing. An empty reason needs no telling.
+        """
+        return 0.0, ""
+
+    def advised(self, counts: Mapping[str, int]) -> tuple[str, str]:
+        """The metric to propose for items of so many of each kind, and why."""
+        return self.metrics[0].name, f"else {', '.join(metric.name for metric in self.metrics[1:])}"
+
+    def unusable(self, targets: Sequence[Any] | NDArray[Any]) -> Mapping[int, str]:
+        """Raw targets that can't be learned from, by position, and why: their items are set aside.
+
+        Raises:
+            DataError: hardly one can be learned from, so that it is no matter of single items.
+        """
+        return {}
+
     @abc.abstractmethod
-    def describe(self, targets: Sequence[Any] | NDArray[Any]) -> TargetSpec:
-        """What raw targets are, where their data set doesn't say."""
+    def describe(self, targets: Sequence[Any] | NDArray[Any], columns: Sequence[str] = ()) -> TargetSpec:
+        """What raw targets are, where their data set doesn't say.
+
+        Args:
+            targets: of all items; where there are several columns, tuples or rows.
+            columns: what the data calls the columns, where it does.
+
+        Raises:
+            DataError: nothing can be learned of such targets.
+        """
 
     @abc.abstractmethod
     def encode(self, targets: Sequence[Any] | NDArray[Any], spec: TargetSpec) -> NDArray[Any]:
-        """Targets, raw, encoded or as `plain` gives them, as an array (N, ...): what batches are made of.
+        """Targets, raw or as `plain` gives them, as an array (N, ...): what batches are made of.
 
         Raises:
             DataError: one isn't what ``spec`` says.
@@ -208,7 +250,7 @@ class Task(abc.ABC):
     ) -> tuple[Scores, Scores]:
         """What a user is told of a finished model: its metrics, calibrated ones too, and one by name.
 
-        The second is for each of the spec's names that occurs, such as a class's recall.
+        The second is for each of the spec's names that occurs, such as a class's recall: see `per_name`.
         """
         return self.score(outputs, targets, spec), {}
 
@@ -233,6 +275,8 @@ class Task(abc.ABC):
 
     # How it is used
 
+    per_name: ClassVar[str] = "recall"
+    """What the second part of `evaluate` is called."""
     probabilities: ClassVar[bool] = False
     """Whether `decode` gives probabilities of the spec's names: reports show their confusion."""
     unreadable: ClassVar[Mapping[str, Any]] = {}
@@ -257,13 +301,66 @@ class Task(abc.ABC):
         """What calibration does on items that it wasn't fitted on, to stand beside it."""
         return {}
 
-    def decode(self, outputs: Tensor, calibration: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, outputs: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
         """Calibrated outputs, and what they mean in the user's terms (probabilities); exports trace this."""
         return outputs, outputs
 
     @abc.abstractmethod
-    def predict(self, decoded: NDArray[Any], spec: TargetSpec) -> Mapping[str, Any]:
+    def predict(
+        self, decoded: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         """A prediction as JSON holds it, of one item's second part of `decode`."""
+
+    outputs: ClassVar[tuple[str, str]] = ("outputs", "values")
+    """What exports call the two parts of `decode`."""
+    pipeline: ClassVar[str] = "other"
+    """What a model card says that models do, in the words of the Hugging Face hub."""
+
+    def does(self, spec: TargetSpec) -> str:
+        """What a model does with an image, as a sentence for its card."""
+        return f"Tells {', '.join(spec.names)} of an image."
+
+    def trust(self, calibration: Mapping[str, Any]) -> str:
+        """How far predictions can be trusted, as a sentence for a model's card, or empty."""
+        return ""
+
+    def beside(self, spec: TargetSpec, calibration: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the description beside an export is to tell of the outputs, as JSON holds it."""
+        return {}
+
+    def disagreement(
+        self, expected: NDArray[Any], found: NDArray[Any], spec: TargetSpec, *, allowed: float
+    ) -> tuple[float, str]:
+        """How far apart two decodings (N, ...) of the same items are, and what is wrong; empty if they agree.
+
+        Args:
+            expected: of the model.
+            found: of its export.
+            spec: what the targets are.
+            allowed: by how much a value may be off.
+        """
+        difference = float(abs(found - expected).max())
+        wrong = f"a value is off by {difference:.2g} (allowed: {allowed:g})"
+        return difference, wrong if difference > allowed else ""
+
+    def answers(self, decoded: NDArray[Any], spec: TargetSpec) -> list[Any]:
+        """The answers of N items in short, such as their classes, of the second part of `decode`."""
+        return decoded.tolist()
+
+    def figures(
+        self, decoded: NDArray[Any], targets: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> Sequence[Figure]:
+        """What a report shows of a model at work on held-out items.
+
+        Args:
+            decoded: second part of `decode` (N, ...).
+            targets: as encoded (N, ...).
+            spec: what the targets are.
+            calibration: the model's.
+        """
+        return ()
 
     def say(self, prediction: Mapping[str, Any], *, top: int) -> str:
         """A prediction in a few words: at most the ``top`` likeliest answers, where there are several."""

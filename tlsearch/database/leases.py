@@ -162,7 +162,7 @@ def refuse_cancelled(row: Row[Any]) -> None:
     if row.request == StudyRequest.CANCEL:
         raise StudyConflictError(
             f'Study "{row.name}" was cancelled by {row.requested_by}.',
-            hint=f"To go on from what it found: `tlsearch fork {row.name} NEW`.",
+            hint=f"To go on from what it found: `tlsearch study fork {row.name} NEW`.",
         )
 
 
@@ -186,13 +186,19 @@ def refuse_if_held(connection: Connection, study: str, *, stale: Callable[[str],
     refuse_cancelled(row)
 
 
+LISTED = 10
+"""Studies that are listed where one is asked for that isn't there."""
+
+
 def unknown_study(connection: Connection, study: str) -> UnknownNameError:
     """The error for a study that isn't there."""
     names = connection.execute(select(STUDIES.c.name)).scalars().all()
     guess = did_you_mean(study, names)
     return UnknownNameError(
         f'No study "{study}" in the database.{" " + guess if guess else ""}',
-        hint="`tlsearch studies` lists what there is.",
+        hint=f"There are: {', '.join(sorted(names)[:LISTED])}."
+        if 0 < len(names) <= LISTED
+        else "`tlsearch study list` lists what there is.",
     )
 
 

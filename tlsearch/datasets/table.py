@@ -18,6 +18,7 @@ from tlsearch.walk import refusal
 DataPath = Annotated[Path, Field(strict=False)]
 
 
+_LABEL = "label:"
 _NO_SPLIT = "Set split_column: null if the column means something else."
 
 
@@ -26,13 +27,14 @@ class RowOptions(DatasetOptions):
 
     Attributes:
         path: a ``.csv``, ``.tsv`` or ``.parquet`` file.
-        label_column: class names; numbers are taken as names.
+        label_column: class names, or the numbers that `task: regression` learns; a list where every item has
+            several numbers.
         split_column: ``train``, ``val`` or ``test``; the column ``split`` is used where there is one.
         group_column: items with the same group never stand in two splits; an empty one is no group.
     """
 
     path: DataPath
-    label_column: str = "label"
+    label_column: str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = "label"
     split_column: str = "split"
     group_column: str | None = None
 
@@ -74,7 +76,8 @@ class Table(DatasetSource[TableOptions]):
 
 
 Rows = dict[str, list[str]]
-"""Cells as texts, by what they are: the items' kind, ``label``; ``split`` and ``group`` where there are."""
+"""Cells as texts, by what they are: the items' kind; ``label:`` and its name for each column of labels;
+``split`` and ``group`` where there are."""
 
 
 def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
@@ -90,7 +93,9 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
     """
     frame = read_table(options.path)
     known = [str(name) for name in frame.columns]
-    columns = {kind: column, "label": options.label_column}
+    given = options.label_column
+    columns = {kind: column}
+    columns |= {f"{_LABEL}{name}": name for name in ([given] if isinstance(given, str) else given)}
     if options.split_column in known or "split_column" in options.model_fields_set:
         columns["split"] = options.split_column
     if options.group_column is not None:
@@ -99,7 +104,7 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
         if name not in known:
             raise DataError(
                 f'{options.path} has no column "{name}"; it has: {", ".join(known)}',
-                hint=f"Set {option}_column. {did_you_mean(name, known)}".strip(),
+                hint=f"Set {option.partition(':')[0]}_column. {did_you_mean(name, known)}".strip(),
             )
     return {key: texts(frame[name]) for key, name in columns.items()}
 
@@ -131,14 +136,16 @@ def samples_of(
     splits = [_split(value, row, table) for row, value in enumerate(rows.get("split", []), start=1)]
     kept: list[int] = []
     broken: list[str] = []
-    for row, (cell, label) in enumerate(zip(rows[kind], rows["label"], strict=True)):
-        reason = refused(cell) if label or not cell else "no label"
+    columns = [key for key in rows if key.startswith(_LABEL)]
+    labels = list(zip(*(rows[column] for column in columns), strict=True))
+    for row, (cell, label) in enumerate(zip(rows[kind], labels, strict=True)):
+        reason = refused(cell) if all(label) or not cell else "no label"
         if reason is None:
             kept.append(row)
         else:
             place, name = f"row {row + 1}", named(cell, row + 1)
             broken.append(f"{place}{f' ({name})' if cell and name != place else ''}: {reason}")
-    classes = sorted({rows["label"][row] for row in kept})
+    classes = sorted({labels[row] for row in kept})
     if len(classes) < 2:
         first = f" (the first of {len(broken)} that can't be used: {broken[0]})" if broken else ""
         raise DataError(
@@ -146,11 +153,13 @@ def samples_of(
         )
     if splits and "train" not in {splits[row] for row in kept}:
         raise DataError(f'{table} has no usable row with split "train"')
-    index = {name: number for number, name in enumerate(classes)}
+    index = {label: number for number, label in enumerate(classes)}
+    one = len(columns) == 1
     return Samples(
         items=[item(rows[kind][row]) for row in kept],
-        labels=[index[rows["label"][row]] for row in kept],
-        classes=tuple(classes),
+        targets=[index[labels[row]] if one else labels[row] for row in kept],
+        spec=[name for (name,) in classes] if one else None,
+        columns=[column.removeprefix(_LABEL) for column in columns],
         names=[named(rows[kind][row], row + 1) for row in kept],
         splits=[splits[row] for row in kept] if splits else None,
         groups=[rows["group"][row] for row in kept] if "group" in rows else None,

@@ -123,8 +123,8 @@ class Model:
         return temperature_of(self.manifest.calibration)
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrated class probabilities (N, classes) of the network's logits."""
-        _, told = self.task.decode(torch.from_numpy(logits), self.manifest.calibration)
+        """What the network's outputs mean: calibrated class probabilities (N, classes), or the task's own."""
+        _, told = self.task.decode(torch.from_numpy(logits), self.target_spec, self.manifest.calibration)
         return np.asarray(told.numpy(), dtype=np.float32)
 
     def logits(self, items: Any) -> NDArray[np.float32]:
@@ -149,9 +149,12 @@ class Model:
         """Class probabilities (N, classes) of raw items, as `logits` takes them, calibrated where it is."""
         return self.probabilities(self.logits(items))
 
-    def predict(self, items: Any) -> list[str]:
-        """The most probable class of each raw item, as `logits` takes them; a list also of one."""
-        return [self.classes[index] for index in self.logits(items).argmax(axis=1)]
+    def predict(self, items: Any) -> list[Any]:
+        """The answer to each raw item, as `logits` takes them: its most probable class, or a number.
+
+        A list also of one.
+        """
+        return self.task.answers(self.probabilities(self.logits(items)), self.target_spec)
 
     def readable(
         self, items: Sequence[object], network: Callable[[Tensor], Tensor] | None = None
@@ -192,7 +195,7 @@ class Model:
                 if position in errors:
                     yield Prediction({"item": name, **self.task.unreadable, "error": errors[position]})
                     continue
-                told = self.task.predict(decoded[position], self.target_spec)
+                told = self.task.predict(decoded[position], self.target_spec, self.manifest.calibration)
                 yield Prediction({"item": name, **told, "error": None})
 
     def encode(self, item: object) -> NDArray[Any]:

@@ -12,6 +12,7 @@ import torch
 
 from tlsearch import registry
 from tlsearch.contracts import DatasetSource, Samples
+from tlsearch.contracts.dataset import raw_for, usable
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.models.bundle import Model
 
@@ -34,7 +35,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Model, path: str | Path, *, split: str | None = None, options: Mapping[str, str] | None = None
+    model: Model, path: str | Path, *, split: str | None = None, options: Mapping[str, Any] | None = None
 ) -> Evaluation:
     """Score a model on a folder of class folders, or on a table of items (such as image paths) and labels.
 
@@ -61,21 +62,24 @@ def evaluate(
                 hint=f"Keys: {', '.join(name for name in known if name != 'path')}.",
             )
     samples = source.load(source.options.model_validate({"path": str(path.resolve()), **(options or {})}))
+    samples = raw_for(model.task, samples, registry.task(source.task))
     return score_samples(model, samples, split=split)
 
 
-def table_options(settings: Sequence[str]) -> dict[str, str]:
-    """``key=value`` words as a table's keys; a root counts from the working directory.
+def table_options(settings: Sequence[str]) -> dict[str, str | list[str]]:
+    """``key=value`` words as a table's keys, repeated ones as lists; a root counts from where one stands.
 
     Raises:
         DataError: a word without an equals sign.
     """
-    found = {}
+    found: dict[str, str | list[str]] = {}
     for word in settings:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise DataError(f'"{word}" is no KEY=VALUE, such as label_column=species.')
-        found[key] = os.path.abspath(value) if key == "root" else value
+        value = os.path.abspath(value) if key == "root" else value
+        before = found.get(key)
+        found[key] = value if before is None else [*([before] if isinstance(before, str) else before), value]
     return found
 
 
@@ -96,7 +100,7 @@ def _source(model: Model, path: Path) -> DatasetSource[Any]:
             return source
     raise DataError(
         f"The model takes {modality} items, and no data set that is installed lists such items of a path.",
-        hint="`tlsearch datasets` lists what is installed.",
+        hint="`tlsearch plugins datasets` lists what is installed.",
     )
 
 
@@ -107,9 +111,10 @@ def score_samples(model: Model, samples: Samples, *, split: str | None = None) -
         DataError: a class that the model doesn't know, or no readable item.
     """
     task = model.task
-    described = samples.spec or task.describe(samples.targets)
-    encoded = task.encode(samples.targets, described)
-    targets = task.encode([task.plain(target, described) for target in encoded], model.target_spec)
+    samples = usable(task, samples)
+    spec = samples.spec
+    raw = samples.targets if spec is None else [task.plain(target, spec) for target in samples.targets]
+    targets = task.encode(raw, model.target_spec)
     chosen = [
         index
         for index in range(len(samples.items))

@@ -41,7 +41,7 @@ def application(url: str) -> Application:
                 start,
                 "405 Method Not Allowed",
                 "This is a view: only a study's own search changes it. "
-                "`tlsearch export-optuna STUDY --to URL` makes a copy that is yours.",
+                "`tlsearch db export-optuna STUDY --to URL` makes a copy that is yours.",
             )
         # A page from elsewhere may have its own name point to this machine, and read along.
         if environ.get("HTTP_HOST", "").rpartition(":")[0] not in (HOST, "localhost"):

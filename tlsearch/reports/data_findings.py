@@ -37,9 +37,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class DataFindings:
-    """The data section of a report; parts are empty where an older study wrote no audit."""
+    """The data section of a report; parts are empty where an older study wrote no audit.
+
+    ``kind`` and ``kinds`` are what the kinds of items are called by which it was split; ``by_class``
+    counts them.
+    """
 
     splits: tuple[str, ...]
+    kind: str
+    kinds: str
     by_class: tuple[ClassCounts, ...]
     warnings: tuple[str, ...]
     findings: tuple[Finding, ...]
@@ -64,10 +70,13 @@ def findings(dataset: DatasetRecord, audit: Mapping[str, Any]) -> DataFindings:
     """
     splits = tuple(name for name in SPLITS if name in dataset.counts)
     counts = audit.get("counts") or {}
+    kind = str(audit.get("kind", "class"))
     known = [name for name in splits if isinstance(counts.get(name), Mapping)]
+    # Of classes also those that no item has, which an older audit doesn't count.
+    names = dataset.classes if kind == "class" else tuple(counts.get("train", ()))
     by_class = tuple(
         ClassCounts(name, tuple(int(counts[split].get(name, 0)) for split in splits))
-        for name in (dataset.classes if known == list(splits) else ())
+        for name in (names if known == list(splits) else ())
     )
     alike = audit.get("near_duplicates") or {}
     found = [
@@ -81,6 +90,8 @@ def findings(dataset: DatasetRecord, audit: Mapping[str, Any]) -> DataFindings:
     ]
     return DataFindings(
         splits=splits,
+        kind=kind,
+        kinds=str(audit.get("kinds", "classes")),
         by_class=by_class,
         warnings=tuple(_warnings(audit)),
         findings=tuple(finding for finding in found if finding.count),

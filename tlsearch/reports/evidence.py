@@ -18,6 +18,8 @@ from tlsearch.records import (
     TrialState,
 )
 from tlsearch.search.finalists import Finalist, ranked
+from tlsearch.spec import parse
+from tlsearch.training.objective import task_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,12 @@ def gather(store: Store, study: str, *, finalists: int = 5) -> Evidence:
     plain = [trial for trial in leading if trial not in combined]
     minimize = record.direction == "minimize"
     dataset = store.dataset(record.fingerprint)
-    items = dataset.counts.get("val", 0)
-    order = ranked(plain, confirmed, minimize=minimize, combined=combined, items=items) if plain else []
+    task = task_of(parse(record.spec))
+    items = dataset.counts.get("val", 0) if task.metric(record.metric).share else 0
+    tie = task.metric(task.tie_breaker)
+    order = (
+        ranked(plain, confirmed, minimize=minimize, combined=combined, items=items, tie=tie) if plain else []
+    )
     if model is not None:  # the promoted one first, whatever was tried since
         order.sort(key=lambda finalist: finalist.trial.number != model.trial)
     return Evidence(

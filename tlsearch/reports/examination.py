@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from tlsearch import registry
-from tlsearch.contracts import InputSpec
+from tlsearch.contracts import Figure, InputSpec, LinearRecipe
 from tlsearch.contracts.images import ImageInput
-from tlsearch.errors import BundleError, DataError, InputError, TlsearchError
+from tlsearch.errors import BundleError, DataError, TlsearchError
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import of_trial
 from tlsearch.records import ModelRecord, StudyItems, StudyRecord, TrialRecord
@@ -101,9 +101,39 @@ class Examination:
         return int(self.confusion.trace())
 
 
+@dataclass(frozen=True, slots=True)
+class Outlier:
+    """One item on which the model's loss is large: ``predicted`` and ``actual`` are the task's words."""
+
+    name: str
+    actual: str
+    predicted: str
+    picture: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was found of a model that doesn't put out probabilities.
+
+    Attributes:
+        figures: the task's.
+        shown: items of the largest loss, from the largest on.
+        count: items looked at.
+        broken: items of the split that couldn't be read.
+        latency_ms: of one item through the network, on one core of this machine.
+    """
+
+    figures: tuple[Figure, ...]
+    shown: tuple[Outlier, ...]
+    count: int
+    broken: int
+    latency_ms: float
+
+
 def examine(
     record: StudyRecord, model: ModelRecord, items: StudyItems | None, *, winner: TrialRecord | None = None
-) -> Examination:
+) -> Examination | Look:
     """Run the model over the validation split, from the raw items.
 
     A model that has learned from that split would be told too good: the search's winner is run, which hasn't.
@@ -123,15 +153,13 @@ def examine(
     loaded = bundle.load(model.uri)
     if loaded.manifest.sha256 != model.sha256:
         raise BundleError(f"{model.uri} holds another model than the one recorded.")
-    if not loaded.task.probabilities:
-        raise InputError(f"models of the task {loaded.manifest.task} are not looked at yet")
     latency = _milliseconds(loaded.network, loaded.inputs)
     if "val" in loaded.manifest.trained_on:
         loaded = _unrefitted(loaded, winner, spec)
     listed = sources.listing(spec.data, task=spec.task)
     items = items or as_split(listed, record)
     chosen = located(items, listed, "val")
-    raw, labels = listed.samples.items, np.asarray(listed.samples.labels)
+    raw, labels = listed.samples.items, np.asarray(listed.samples.targets)
     kept: list[int] = []
     parts_of: list[NDArray[np.float32]] = []
     for start in range(0, len(chosen), CHUNK):
@@ -141,8 +169,11 @@ def examine(
         parts_of.append(logits)
     if not kept:
         raise DataError("no item of the validation split can be read")
-    shares_of = loaded.probabilities(np.concatenate(parts_of)).astype(np.float64)
-    actual = labels[kept]
+    outputs, actual = np.concatenate(parts_of), labels[kept]
+    broken = len(chosen) - len(kept) + sum(items.splits[at] == "val" for at in items.aside)
+    if not loaded.task.probabilities:
+        return _look(loaded, listed, kept, outputs, broken=broken, latency=latency)
+    shares_of = loaded.probabilities(outputs).astype(np.float64)
     predicted = shares_of.argmax(axis=1)
     bins = _bins(shares_of.max(axis=1), predicted == actual)
     count = len(loaded.classes)
@@ -155,9 +186,41 @@ def examine(
             _answer(listed, kept[row], shares_of[row], loaded.classes, loaded.inputs)
             for row in _telling(shares_of, actual, predicted)
         ),
-        broken=len(chosen) - len(kept) + sum(items.splits[at] == "val" for at in items.aside),
+        broken=broken,
         latency_ms=latency,
     )
+
+
+def _look(
+    model: bundle.Model,
+    listed: sources.Listed,
+    kept: Sequence[int],
+    outputs: NDArray[np.float32],
+    *,
+    broken: int,
+    latency: float,
+) -> Look:
+    task, spec = model.task, model.target_spec
+    targets = task.encode([listed.plain(index) for index in kept], spec)
+    decoded = model.probabilities(outputs)
+    recipe = LinearRecipe(learning_rate=0.0)
+    pairs = zip(torch.from_numpy(outputs), torch.from_numpy(targets), strict=True)
+    losses = [float(task.loss(made[None], wanted[None], recipe)) for made, wanted in pairs]
+    shown = []
+    for row in np.argsort(losses, kind="stable")[::-1][:MISTAKES].tolist():
+        item = listed.samples.items[kept[row]]
+        told = task.predict(decoded[row], spec, model.manifest.calibration)
+        shown.append(
+            Outlier(
+                name=listed.samples.names[kept[row]],
+                actual=listed.identity(kept[row]),
+                predicted=task.say(told, top=1),
+                picture=_thumbnail(item, model.inputs) if isinstance(model.inputs, ImageInput) else "",
+                text=item[:TEXT] if isinstance(item, str) and listed.modality != "image" else "",
+            )
+        )
+    figures = task.figures(decoded, targets, spec, model.manifest.calibration)
+    return Look(tuple(figures), tuple(shown), len(kept), broken, latency)
 
 
 def _unrefitted(model: bundle.Model, winner: TrialRecord | None, spec: StudySpec) -> bundle.Model:

@@ -6,44 +6,33 @@ dark. Names of classes, strategies and backbones are escaped, since plotly reads
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
+from tlsearch.contracts.figure import Figure, Trace, escape
+from tlsearch.counts import plural
 from tlsearch.records import TrialRecord, TrialState
 from tlsearch.reports.evidence import Evidence
-from tlsearch.reports.words import depth, plural, score
+from tlsearch.reports.words import depth, score
+
+__all__ = [
+    "Figure",
+    "Trace",
+    "colour",
+    "done",
+    "escape",
+    "metric_words",
+    "points",
+    "shown",
+    "value_axis",
+]
 
 COLOURS = 8
 """How many the page has for strategies."""
 POINTS = 1500
 """Drawn for a strategy at most; of more, every second, third, ..."""
 SYMBOLS = ("circle", "square", "diamond", "triangle-up")
-
-Trace = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One figure: traces and layout for plotly, title and finding for people."""
-
-    name: str
-    title: str
-    finding: str
-    traces: Sequence[Trace]
-    layout: Mapping[str, Any] = field(default_factory=dict)
-    height: int = 340
-
-    def to_json(self) -> dict[str, Any]:
-        """What the page's script draws."""
-        return {"name": self.name, "traces": self.traces, "layout": self.layout, "height": self.height}
-
-
-def escape(text: str) -> str:
-    """Text that plotly shows as it is."""
-    return html.escape(text, quote=False)
 
 
 def colour(evidence: Evidence, strategy: str) -> str:
@@ -124,7 +113,7 @@ def value_axis(evidence: Evidence) -> dict[str, Any]:
         if best > quarter and below and low - signed[0] > 0.25 * (best - low):
             ends = [low, best + 0.08 * (best - low)]
             axis["range"] = sorted(-end for end in ends) if evidence.minimize else ends
-            axis["title"] = {"text": f"{title} ({plural(below, 'trial')} beyond)"}
+            axis["title"] = {"text": f"{title} ({plural(below, 'trial')} outside the plot)"}
     return axis
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from tlsearch.reports.figures import Figure
 from tlsearch.reports.importance import importances
 
 if TYPE_CHECKING:
-    from tlsearch.reports.examination import Examination
+    from tlsearch.reports.examination import Examination, Look
 
 BACKBONES = 12
 """Measured for latency at most, the best first."""
@@ -40,7 +40,7 @@ Say = Callable[[str], None]
 class Looked:
     """What running the model came to; ``why`` is the reason where there is nothing."""
 
-    found: Examination | None
+    found: Examination | Look | None
     why: str
     backbones: Mapping[str, float]
 
@@ -164,9 +164,18 @@ def _figures(
         cost_figures.against_size(evidence),
         cost_figures.against_latency(evidence, looked.backbones),
     ]
-    if looked.found is not None:
-        drawn += [model_figures.confusion(looked.found), model_figures.reliability(looked.found)]
-    return {figure.name: figure for figure in drawn if figure is not None}
+    return {figure.name: figure for figure in [*drawn, *_at_work(looked.found)] if figure is not None}
+
+
+def _at_work(found: Examination | Look | None) -> Sequence[Figure]:
+    """Figures of the model at work; a task's own where it puts out no probabilities."""
+    from tlsearch.reports.examination import Look
+
+    if found is None:
+        return []
+    if isinstance(found, Look):
+        return found.figures
+    return [model_figures.confusion(found), model_figures.reliability(found)]
 
 
 def _endings(evidence: Evidence) -> list[dict[str, Any]]:

@@ -276,5 +276,5 @@ def _direction(record: StudyRecord) -> StudyDirection:
 def _refuse() -> NoReturn:
     raise InputError(
         "A study can't be changed through Optuna: only its own search writes to it.",
-        hint="`tlsearch export-optuna STUDY --to URL` makes a copy that is yours.",
+        hint="`tlsearch db export-optuna STUDY --to URL` makes a copy that is yours.",
     )

@@ -44,9 +44,10 @@ def held_out(
     try:
         with Store.open(url) as store:
             record, items = store.study(study), store.items(study)
-        listed = sources.listing(parse(record.spec).data)
+        spec = parse(record.spec)
+        listed = sources.listing(spec.data, task=spec.task)
     except InputError as error:
-        told(f"The study's images can't be had ({error.message}); the export is tried on generated noise.")
+        told(f"The study's images can't be read ({error.message}); the export is tried on generated noise.")
         return [], ""
     raw = listed.samples.items
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from tlsearch.counts import plural
 from tlsearch.records import TrialRecord, TrialState
 from tlsearch.reports.evidence import Evidence
 from tlsearch.reports.figures import (
@@ -18,7 +19,7 @@ from tlsearch.reports.figures import (
     shown,
     value_axis,
 )
-from tlsearch.reports.words import depth, number, plural, shorten
+from tlsearch.reports.words import depth, number, shorten
 
 CURVES = 40
 """Learning curves drawn at most: the best, then the latest."""
@@ -239,7 +240,7 @@ def importance(evidence: Evidence, found: Mapping[str, Mapping[str, float]]) -> 
     labels = [escape(f"{knob} · {strategy}" if several else knob) for strategy, knob, _ in rows]
     return Figure(
         "importance",
-        "Which knobs matter",
+        "Which hyperparameters matter",
         f"Most of the differences go back to {', '.join(told)} (fANOVA on the finished trials of a strategy; "
         "with few trials, a hint).",
         [

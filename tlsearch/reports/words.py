@@ -46,11 +46,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def plural(count: int, what: str) -> str:
-    """``1 trial``, ``2 trials``."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
 def depth(trial: TrialRecord) -> str:
     """Freeze depth as k of n groups."""
     return "–" if trial.freeze_depth is None else f"{trial.freeze_depth} of {trial.groups}"

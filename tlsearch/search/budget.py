@@ -5,18 +5,22 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Self
 
+from tlsearch.search.refit import VERIFYING
 from tlsearch.spec import BudgetSpec
 
 CONFIRM_SHARE = 0.2
 """Share of the minutes that is kept at least for confirming the finalists and refitting the winner."""
 MOST_KEPT = 0.5
 """At most."""
+PREPARATION_SHARE = 0.5
+"""Share of the minutes that preparation, before the first trial, counts for at most."""
 
 
 @dataclass
 class Ledger:
-    """What a study may still spend. Time counts only while a driver runs.
+    """What a study may still spend. Time counts only while a driver runs, up to the verified model.
 
     Attributes:
         budget: as the study file has it.
@@ -31,6 +35,13 @@ class Ledger:
     after_search: float = 0.0
     _since: float = field(default_factory=time.time)
 
+    @classmethod
+    def of_driver(cls, budget: BudgetSpec, *, started: int, spent: float, began: float) -> Self:
+        """The ledger of a driver whose time began before it came to search: it has imported and prepared."""
+        now = time.time()
+        whole = 60 * budget.minutes if budget.minutes is not None else math.inf
+        return cls(budget, started=started, spent=spent, _since=max(began, now - PREPARATION_SHARE * whole))
+
     @property
     def trials_left(self) -> int:
         """Trials that may still be started."""
@@ -44,11 +55,18 @@ class Ledger:
         return self.budget.minutes * 60 - self.spent - (time.time() - self._since)
 
     @property
-    def deadline(self) -> float:
-        """When all training must have ended, as `time.time` counts."""
+    def end(self) -> float:
+        """When the study is to have its verified model, as `time.time` counts."""
         if self.budget.minutes is None:
             return math.inf
         return self._since + self.budget.minutes * 60 - self.spent
+
+    @property
+    def deadline(self) -> float:
+        """When all training must have ended, so that there is time to verify what came of it."""
+        if self.budget.minutes is None:
+            return math.inf
+        return self.end - min(VERIFYING, CONFIRM_SHARE * self.budget.minutes * 60)
 
     @property
     def search_deadline(self) -> float:
@@ -56,4 +74,4 @@ class Ledger:
         if self.budget.minutes is None:
             return math.inf
         whole = self.budget.minutes * 60
-        return self.deadline - min(max(CONFIRM_SHARE * whole, self.after_search), MOST_KEPT * whole)
+        return self.end - min(max(CONFIRM_SHARE * whole, self.after_search), MOST_KEPT * whole)

@@ -77,7 +77,8 @@ class Ending:
         def order(trial: TrialRecord) -> tuple[float, float, int, int]:
             value = trial.value if trial.value is not None else math.inf
             size, minimize = trial.costs.total_parameters, self.prepared.metric.minimize
-            return standing(value, trial.metrics, size=size, number=trial.number, minimize=minimize)
+            number, tie = trial.number, self.prepared.tie
+            return standing(value, trial.metrics, size=size, number=number, minimize=minimize, tie=tie)
 
         return sorted(best, key=order)[: spec.search.finalists]
 
@@ -114,7 +115,8 @@ class Ending:
             self.store.trials(self.study, role=TrialRole.CONFIRM),
             minimize=self.prepared.metric.minimize,
             combined=combined,
-            items=self.prepared.dataset.counts["val"],
+            items=self.prepared.dataset.counts["val"] if self.prepared.metric.share else 0,
+            tie=self.prepared.tie,
         )
         winner, refused = finish.choose(order, self._end)
         self._say(VERIFY, refused)

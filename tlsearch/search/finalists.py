@@ -7,11 +7,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tlsearch.contracts import Metric
 from tlsearch.contracts.combination import members_of
 from tlsearch.records import Point, TrialRecord, TrialRole, TrialState
 
 LOSS_TIE = 0.05
-"""Relative difference of log-losses within which the smaller model is taken."""
+"""Relative difference of losses within which the smaller model is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Finalist:
         trial: of the search.
         values: of the runs with fresh seeds.
         repeated: whether there were any.
-        loss: mean log-loss of the same runs.
+        loss: mean of the same runs of what breaks ties, such as log-loss; smaller is better.
         items: of the validation split, where values are shares of right answers, or like them; else 0.
         expected: what its mean is expected to be on other items: the mean, drawn towards that of the other
             finalists by as much as chance explains their differences.
@@ -65,10 +66,15 @@ class Finalist:
 
 
 def standing(
-    value: float, metrics: Mapping[str, float], *, size: int, number: int, minimize: bool
+    value: float, metrics: Mapping[str, float], *, size: int, number: int, minimize: bool, tie: Metric
 ) -> tuple[float, float, int, int]:
-    """A key that is smaller for the better of two trials: by value, log-loss, parameters, then number."""
-    return value if minimize else -value, metrics.get("log_loss", math.inf), size, number
+    """A key that is smaller for the better of two trials: by value, what breaks ties, parameters, number."""
+    return value if minimize else -value, _loss(metrics, tie), size, number
+
+
+def _loss(metrics: Mapping[str, float], tie: Metric) -> float:
+    """The metric that breaks ties, as a number that is smaller for the better model."""
+    return -tie.signed(metrics[tie.name]) if tie.name in metrics else math.inf
 
 
 def confirmations(
@@ -119,11 +125,12 @@ def ranked(
     minimize: bool,
     combined: Sequence[TrialRecord] = (),
     items: int = 0,
+    tie: Metric,
 ) -> list[Finalist]:
     """Finalists from the winner on: by the mean of their repeated runs.
 
     Those whose means are within one standard error of the best are tied, by what the runs of all finalists
-    say of chance. Of these the one of least log-loss comes first; where that is nearly equal, the smaller
+    say of chance. Of these the one of least loss comes first; where that is nearly equal, the smaller
     model. Those that time left without a repeated run come last where others were repeated: one value may be
     luck.
 
@@ -135,10 +142,11 @@ def ranked(
         confirmed: CONFIRM trials.
         minimize: whether smaller is better.
         combined: trials made of others.
-        items: of the validation split.
+        items: of the validation split, where values are shares of right answers; else 0.
+        tie: what breaks ties.
     """
     counted = 0 if minimize else items
-    candidates = [_finalist(trial, confirmed, counted) for trial in finalists if trial.value is not None]
+    candidates = [_finalist(trial, confirmed, counted, tie) for trial in finalists if trial.value is not None]
     sign = 1 if minimize else -1
     repeated = any(finalist.repeated for finalist in candidates)
 
@@ -150,7 +158,7 @@ def ranked(
         return *place(finalist), finalist.loss, costs.total_parameters, finalist.trial.number
 
     candidates.sort(key=order)
-    candidates += _combined(combined, candidates, confirmed)
+    candidates += _combined(combined, candidates, confirmed, tie)
     candidates.sort(key=order)
     chance = _chance(candidates)
     candidates = [replace(one, expected=_expected(one, candidates, chance)) for one in candidates]
@@ -165,13 +173,13 @@ def ranked(
     least = min(finalist.loss for finalist in tied)
 
     def cost(finalist: Finalist) -> tuple[bool, int, float, int]:
-        near = finalist.loss <= least * (1 + LOSS_TIE)
+        near = finalist.loss <= least + LOSS_TIE * abs(least)
         return not near, finalist.trial.costs.total_parameters, finalist.loss, finalist.trial.number
 
     return sorted(tied, key=cost) + rest
 
 
-def _finalist(trial: TrialRecord, confirmed: Sequence[TrialRecord], items: int) -> Finalist:
+def _finalist(trial: TrialRecord, confirmed: Sequence[TrialRecord], items: int, tie: Metric) -> Finalist:
     runs = [
         other
         for other in confirmed
@@ -182,7 +190,7 @@ def _finalist(trial: TrialRecord, confirmed: Sequence[TrialRecord], items: int) 
         trial,
         tuple(run.value for run in counted if run.value is not None),
         repeated=bool(runs),
-        loss=statistics.fmean(run.metrics.get("log_loss", math.inf) for run in counted),
+        loss=statistics.fmean(_loss(run.metrics, tie) for run in counted),
         items=items,
     )
 
@@ -205,7 +213,10 @@ def _expected(finalist: Finalist, candidates: Sequence[Finalist], chance: float)
 
 
 def _combined(
-    combined: Sequence[TrialRecord], finalists: Sequence[Finalist], confirmed: Sequence[TrialRecord]
+    combined: Sequence[TrialRecord],
+    finalists: Sequence[Finalist],
+    confirmed: Sequence[TrialRecord],
+    tie: Metric,
 ) -> list[Finalist]:
     """Combined trials beside finalists, which stand best first."""
     runs = {finalist.trial.number: (finalist.trial, finalist) for finalist in finalists}
@@ -217,7 +228,7 @@ def _combined(
         run, base = runs.get(members_of(trial.params)[0], (finalists[0].trial, finalists[0]))
         if trial.value is not None and run.value is not None:
             gain = trial.value - run.value
-            lost = trial.metrics.get("log_loss", math.inf) - run.metrics.get("log_loss", math.inf)
+            lost = _loss(trial.metrics, tie) - _loss(run.metrics, tie)
             values = tuple(value + gain for value in base.values)
             loss = base.loss + lost if math.isfinite(lost) else math.inf
             found.append(replace(base, trial=trial, values=values, loss=loss))

@@ -147,7 +147,7 @@ def _handed_out(winner: Winner, members: Sequence[TrialRecord], end: Finishing) 
     least = None
     if refitted:
         items = end.prepared.dataset.counts["val"]
-        least = floor(winner.scores[metric], items=items, minimize=end.prepared.metric.minimize)
+        least = floor(winner.scores[metric], items=items, metric=end.prepared.metric)
     has_test = bool(end.prepared.dataset.counts.get("test"))
     openings = end.store.count_opening(end.lease) if has_test else 0
     try:

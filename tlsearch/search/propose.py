@@ -13,31 +13,32 @@ from statistics import median
 from typing import Any
 
 from tlsearch import registry
+from tlsearch.counts import plural
 from tlsearch.errors import DataError
 from tlsearch.spec import NAME_PATTERN, parse
+from tlsearch.spec.presets import Preset
 from tlsearch.training import sources
 
 PREFERRED = ("efficientnet_lite/lite0", "timm/resnet18.a1_in1k", "torchvision/resnet18")
 """Backbones to begin with, the first whose family is installed; lite0 needs no hub."""
 SIZES = (224, 160, 128, 96, 64)
-EPOCH_SECONDS = 30.0
-"""What an epoch of fine-tuning should take at most, so that an evening sees dozens of trials."""
 SECONDS_AT_224 = 0.06
 """Of one core for one image in one epoch of lite0 with half of it frozen: measured on a server core."""
 GPU_SPEED = 100.0
 """How much faster a GPU is than a core, to the order of magnitude."""
-UNEQUAL = 3.0
-"""From this ratio of the largest class to the smallest on, accuracy would reward ignoring the small ones."""
 SMALL = 400
 """Below, a share of 0.15 is too few items to tell models apart."""
 LOOKED_AT = 100
 IMAGE_COLUMNS = ("image", "path", "file", "filename", "image_path", "filepath", "img")
-LABEL_COLUMNS = ("label", "class", "target", "category", "y")
+LABEL_COLUMNS = ("label", "class", "target", "category", "y", "value", "score", "rating")
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A study file's text, and what it rests on."""
+    """A study file's text, and what it rests on: ``counts`` of each kind of items, such as a class.
+
+    ``kinds`` is what one kind is called, and several.
+    """
 
     study: str
     text: str
@@ -45,18 +46,21 @@ class Proposal:
     counts: dict[str, int]
     splits: dict[str, int]
     pixels: int | None
+    task: str
+    kinds: tuple[str, str]
     metric: str
     broken: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
 
-def propose(data: Path, *, name: str | None, beside: Path) -> Proposal:
+def propose(data: Path, *, name: str | None, beside: Path, preset: Preset) -> Proposal:
     """Look at a folder of class folders, or at a table, and write a study file for it.
 
     Args:
         data: the folder or table.
         name: of the study; the data's own by default.
         beside: folder of the study file, which paths in it are relative to.
+        preset: whose keys the study gets.
 
     Raises:
         DataError: there is nothing to search on; the message says what and where.
@@ -65,23 +69,31 @@ def propose(data: Path, *, name: str | None, beside: Path) -> Proposal:
     section: dict[str, Any] = {"source": "folder" if data.is_dir() else "table", "path": path}
     if section["source"] == "table":
         section |= _columns(data)
-    study = name or _name(data)
+    study = name or study_name(data)
     spec = parse({"study": study, "data": section, "backbones": [PREFERRED[0]]}, folder=beside)
-    listed = sources.listing(spec.data, threads=max(1, len(os.sched_getaffinity(0))))
-    samples = listed.samples
-    counts = Counter(listed.identity(index) for index in range(len(samples.items)))
+    threads = max(1, len(os.sched_getaffinity(0)))
+    listed = sources.listing(spec.data, threads=threads)
+    own = registry.dataset(spec.data.source).task
+    task, why = _task([listed.plain(index) for index in range(len(listed.samples.items))], own)
+    if task != own:
+        listed = sources.listing(spec.data, task=task, threads=threads)
+    samples, strata = listed.samples, listed.strata
+    counts = Counter(strata.names[kind] for kinds in strata.of for kind in kinds)
     pixels = _pixels(samples.items)
-    size = _image_size(pixels, len(samples.items))
-    unequal = max(counts.values()) >= UNEQUAL * min(counts.values())
-    metric = "balanced_accuracy" if unequal else "accuracy"
+    size = _image_size(pixels, len(samples.items), preset.epoch_seconds)
+    metric, reason = listed.task.advised(counts)
     text = _text(
         study=study,
         section=section,
-        counts=counts,
+        about=f"{plural(len(samples.items), 'item')} of {plural(len(counts), strata.one, strata.many)}",
+        items=len(samples.items),
+        task=f"task: {task}   # {why}" if why else "",
+        reason=reason,
         pixels=pixels,
         size=size,
         metric=metric,
         splits=samples.splits,
+        preset=preset,
     )
     return Proposal(
         study=study,
@@ -90,6 +102,8 @@ def propose(data: Path, *, name: str | None, beside: Path) -> Proposal:
         counts=dict(counts),
         splits=dict(Counter(samples.splits or ())),
         pixels=pixels,
+        task=task,
+        kinds=(strata.one, strata.many),
         metric=metric,
         broken=samples.broken,
         notes=samples.notes,
@@ -100,14 +114,16 @@ def _text(
     *,
     study: str,
     section: dict[str, Any],
-    counts: Counter[str],
+    about: str,
+    items: int,
+    task: str,
+    reason: str,
     pixels: int | None,
     size: int | None,
     metric: str,
     splits: Sequence[str] | None,
+    preset: Preset,
 ) -> str:
-    items = sum(counts.values())
-    largest, smallest = counts.most_common()[0], counts.most_common()[-1]
     data = [f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in section.items()]
     if size is not None:
         why = "the images are small" if pixels is not None and size >= pixels else "quick on this machine"
@@ -121,28 +137,32 @@ def _text(
         missing = " and ".join(name for name in ("val", "test") if name not in splits)
         cut = f"; {missing} is cut from train" if missing else ""
         data.append(f"  # It brings its own splits{cut}.")
-    reason = (
-        f"classes are unequal: {largest[1]} of {largest[0]}, {smallest[1]} of {smallest[0]}"
-        if metric != "accuracy"
-        else "classes are about equal; else balanced_accuracy or macro_f1"
-    )
     return "\n".join(
         [
-            f"# {items:,} items of {len(counts)} classes",
+            f"# {about}",
             f"study: {study}",
+            *([task] if task else []),
             "data:",
             *data,
             "backbones:                       # `tlsearch backbones` lists more",
             f"  - {_backbone()}",
-            "# strategies: [linear_probe, fine_tune]   # left out: all that apply",
             f"objective: {{metric: {metric}}}   # {reason}",
-            "budget:                          # whichever comes first; the same command again goes on",
-            "  trials: 60",
-            "  minutes: 30",
+            *preset.lines(),
             "seed: 0",
             "",
         ]
     )
+
+
+def _task(targets: Sequence[Any], own: str) -> tuple[str, str]:
+    """The installed task that raw targets suit best, and why; of equal claims the data source's own."""
+    claims = {
+        name: registry.task(name).claim(targets)
+        for name in registry.installed(registry.TASKS)
+        if not registry.problem(registry.TASKS, name)
+    }
+    best = max(claims, key=lambda name: (claims[name][0], name == own))
+    return (best, claims[best][1]) if claims[best][0] > 0 else (own, "")
 
 
 def _columns(table: Path) -> dict[str, str]:
@@ -162,8 +182,10 @@ def _columns(table: Path) -> dict[str, str]:
     return found
 
 
-def _name(data: Path) -> str:
-    stem = data.resolve().stem if data.is_file() else data.resolve().name
+def study_name(data: Path) -> str:
+    """The name of a study of some data that is given none."""
+    named = Path(os.path.abspath(data))  # as it was given: a link goes by its own name
+    stem = named.stem if data.is_file() else named.name
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:80]
     return name if re.match(NAME_PATTERN, name) else "study"
 
@@ -184,7 +206,7 @@ def _pixels(items: Sequence[Any]) -> int | None:
     return int(median(sides)) if sides else None
 
 
-def _image_size(pixels: int | None, items: int) -> int | None:
+def _image_size(pixels: int | None, items: int, seconds: float) -> int | None:
     """The largest size that the images fill and this machine trains quickly; None for the backbone's own."""
     import torch
 
@@ -192,7 +214,7 @@ def _image_size(pixels: int | None, items: int) -> int | None:
     for size in SIZES:
         smaller = SIZES[min(SIZES.index(size) + 1, len(SIZES) - 1)]
         filled = pixels is None or pixels > smaller or size == SIZES[-1]
-        if filled and items * SECONDS_AT_224 * (size / 224) ** 2 / speed <= EPOCH_SECONDS:
+        if filled and items * SECONDS_AT_224 * (size / 224) ** 2 / speed <= seconds:
             return None if size == SIZES[0] else size
     return SIZES[-1]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tlsearch.contracts import Task
+from tlsearch.contracts import Metric, Task
 from tlsearch.contracts.combination import structure_of
 from tlsearch.records import EpochRecord, Point, TrialRecord, TrialRole, TrialState
 from tlsearch.search.finalists import again
@@ -121,7 +121,7 @@ def needed(seconds: float, *, members: int, slots: int) -> float:
     return MARGIN * seconds * math.ceil(members / max(1, slots)) + 2 * VERIFYING
 
 
-def floor(value: float, *, items: int, minimize: bool) -> float:
+def floor(value: float, *, items: int, metric: Metric) -> float:
     """The score that a refit must reach on validation items, which it has learned from.
 
     A refit has no validation of its own: it is to be no worse than the winner, but for noise, where it can
@@ -130,9 +130,9 @@ def floor(value: float, *, items: int, minimize: bool) -> float:
     Args:
         value: of the winner, on the same items.
         items: how many.
-        minimize: whether smaller is better.
+        metric: the study's.
     """
-    if minimize:
-        return 1.5 * value + 0.1
+    if metric.minimize:
+        return 1.5 * value + metric.slack
     share = (value * items + 1) / (items + 2)
     return value - NOISE * math.sqrt(max(0.0, share * (1 - share)) / (items + 2))

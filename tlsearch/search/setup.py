@@ -15,6 +15,7 @@ import numpy as np
 
 from tlsearch import registry
 from tlsearch.contracts import BackboneInfo, Combination, InputSpec, Metric, Strategy, TargetSpec, Task
+from tlsearch.counts import plural
 from tlsearch.errors import PluginError, SpecError
 from tlsearch.files import cache_folder
 from tlsearch.records import DatasetRecord, PluginVersion, StudyItems
@@ -72,6 +73,11 @@ class Prepared:
     def metric(self) -> Metric:
         """What trials are compared by."""
         return self.task.metric(self.spec.objective.metric)
+
+    @property
+    def tie(self) -> Metric:
+        """What tells apart trials of equal value."""
+        return self.task.metric(self.task.tie_breaker)
 
 
 def prepare(
@@ -286,13 +292,13 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
     """
     task = name_of(spec)
     if spec.strategies is not None:
-        named = {name: registry.strategy(name) for name in spec.strategies if not _combines(name)}
-        if not named:
+        found = {name: registry.strategy(name) for name in spec.strategies if not _combines(name)}
+        if not found:
             raise SpecError(
                 "strategies: combinations alone train nothing.",
                 hint="Name a strategy too, such as fine_tune, or leave the list out.",
             )
-        for name, strategy in named.items():
+        for name, strategy in found.items():
             if strategy.requires_source and spec.source_data is None:
                 raise SpecError(
                     f'strategies: "{name}" trains on source data too, and the study has no source_data.',
@@ -303,8 +309,8 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
                     f'strategies: "{name}" learns {" and ".join(strategy.tasks)} alone, not {task}.',
                     hint="Leave the strategy out.",
                 )
-        return named, []
-    found: dict[str, Strategy] = {}
+        return {name: strategy.for_task(task) for name, strategy in found.items()}, []
+    found = {}
     skipped = []
     for name in registry.installed(registry.STRATEGIES):
         try:
@@ -317,9 +323,9 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
             continue
         if strategy.tasks and task not in strategy.tasks:
             continue
-        found[name] = strategy
+        found[name] = strategy.for_task(task)
     if not found:
-        raise SpecError(NONE_APPLIES, hint="See `tlsearch strategies`.")
+        raise SpecError(NONE_APPLIES, hint="See `tlsearch plugins strategies`.")
     return dict(sorted(found.items(), key=lambda item: (item[1].precedence, item[0]))), skipped
 
 
@@ -414,6 +420,6 @@ def _data_warnings(data: Mapping[str, Data]) -> list[str]:
     for encoded in data.values():
         if encoded.broken:
             named = "; ".join(encoded.broken[:3])
-            warnings.append(f"{len(encoded.broken)} broken items were set aside: {named}")
+            warnings.append(f"{plural(len(encoded.broken), 'broken item')} set aside: {named}")
         warnings += encoded.audit.warnings
     return list(dict.fromkeys(warnings))

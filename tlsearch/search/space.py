@@ -257,8 +257,10 @@ def _fitted(branch: Branch, start: Params) -> Params:
             chosen[knob] = distribution.choices[0]
         elif isinstance(distribution, FloatDistribution | IntDistribution):
             value = start.get(knob)
-            usable = isinstance(value, int | float) and not isinstance(value, bool)
-            chosen[knob] = _nearest(distribution, float(value)) if usable else _at(distribution, 0.5)  # type: ignore[arg-type]
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                chosen[knob] = _nearest(distribution, float(value))
+            else:
+                chosen[knob] = _at(distribution, 0.5)
     return chosen
 
 

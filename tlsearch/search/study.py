@@ -36,7 +36,7 @@ from tlsearch.search.setup import Prepared, assign, prepare
 from tlsearch.search.steer import inherited
 from tlsearch.search.turns import Fixed, PointSource, Searching, is_heads
 from tlsearch.search.workers import allocate
-from tlsearch.spec import StudySpec
+from tlsearch.spec import BudgetSpec, StudySpec
 from tlsearch.training.objective import settled
 from tlsearch.training.trial import Assignment
 
@@ -61,6 +61,7 @@ def run(
     address: str | None = None,
     local: bool | None = None,
     again: bool = False,
+    began: float | None = None,
 ) -> StudyResult:
     """Run a study, or go on with it where it was left.
 
@@ -72,11 +73,13 @@ def run(
         address: of a Ray cluster; None starts Ray on this machine.
         local: run trials in this process, without Ray; None where TLSEARCH_LOCAL says so.
         again: this driver replaces one that died, so what was asked of that one is asked of this one.
+        began: when its minutes began, as `time.time` counts; now where it is None.
 
     Raises:
         InputError: something is wrong with the study, found before anything was written.
         WorkError: the search has no result, or the study was lost to another driver or a failing database.
     """
+    began = time.time() if began is None else began
     here = os.environ.get("TLSEARCH_LOCAL", "") not in ("", "0") if local is None else local
     place = stores.normal(artifacts)
     spec = settled(spec)
@@ -114,6 +117,7 @@ def run(
             local=here,
             again=again,
             journal=journal,
+            began=began,
         )
     finally:
         journal.close()
@@ -131,6 +135,7 @@ def _run_prepared(
     local: bool,
     again: bool,
     journal: Journal,
+    began: float,
 ) -> StudyResult:
     spec = prepared.spec
     with Store.open(database, create=True) as store:
@@ -165,6 +170,7 @@ def _run_prepared(
                         address=address,
                         local=local,
                         journal=journal,
+                        began=began,
                     ).to_the_end()
                 state, reason = (
                     (StudyState.INTERRUPTED, interruption.reason)
@@ -209,6 +215,7 @@ class _Run:
     address: str | None
     local: bool
     journal: Journal
+    began: float
     spec: StudySpec = field(init=False)
     ledger: Ledger = field(init=False)
     before: list[TrialRecord] = field(init=False)
@@ -226,12 +233,14 @@ class _Run:
         """
         self.before = before = self.store.trials(self.spec.study)
         searched = [t for t in before if t.role is TrialRole.SEARCH and not members_of(t.params)]
-        self.ledger = Ledger(self.spec.budget, started=len(searched), spent=self.record.seconds)
+        self.ledger = Ledger.of_driver(
+            self.spec.budget, started=len(searched), spent=self.record.seconds, began=self.began
+        )
         ended = [t for t in searched if t.state.final and t.state is not TrialState.CANCELLED]
         left_open = [trial for trial in searched if trial not in ended]
         self.model = model = self._model_that_stands()
         late = self.ledger.search_deadline <= time.time()
-        over = late or (not left_open and self.ledger.trials_left == 0)
+        over = late or self._ended_with_this_budget() or (not left_open and self.ledger.trials_left == 0)
         if model is not None and over:
             return model
         finish.sweep(self.folder, before)
@@ -242,6 +251,17 @@ class _Run:
         if self._stopping() or self.winner is None:
             return self.store.model(self.spec.study)
         return self._ending.hand_out(self.winner)
+
+    def _ended_with_this_budget(self) -> bool:
+        """Whether the study is complete and was given no more since.
+
+        A search may end before its minutes do, where no other trial fits in; those are not to be spent later.
+        """
+        if self.record.state is not StudyState.COMPLETE:
+            return False
+        before, now = BudgetSpec.model_validate(self.record.spec["budget"]), self.spec.budget
+        more = (now.minutes or math.inf) > (before.minutes or math.inf)
+        return now.trials <= before.trials and not more
 
     def _stopping(self) -> str:
         return self.interruption.reason
@@ -276,6 +296,12 @@ class _Run:
             yield driver
             if source.exhausted:
                 self.observe(Snapshot(phase="search", note="the space is exhausted: every point was tried"))
+            if source.settled:
+                note = (
+                    f"the search ended: {source.perfect} trials have a perfect {self.prepared.metric.name} "
+                    "on the validation items, and more could only tie; other data would tell them apart"
+                )
+                self.observe(Snapshot(phase="search", note=note))
             if source.too_long is not None:
                 note = (
                     f"the search ended: another trial takes about {source.too_long:.0f} s, and less is left"
@@ -347,7 +373,7 @@ class _Run:
             seed=self.spec.seed + len(elders),
         )
         sampler.rebuild([*ended, *left_open], elders=elders, curves=self.store.curves(self.spec.study))
-        return Searching(
+        searching = Searching(
             sampler,
             self.ledger,
             left_open=[again(trial) for trial in left_open],
@@ -356,6 +382,9 @@ class _Run:
             heads=is_heads(self.prepared.strategies),
             at_once=self._heads_at_once(),
         )
+        metric = self.prepared.metric
+        searching.perfect_value = None if metric.minimize or metric.unit else 1.0
+        return searching
 
     def _heads_at_once(self) -> int:
         """Heads in one turn: many, but no branch of heads gets more than a third of the trials unasked."""

@@ -60,7 +60,7 @@ class DataSpec(BaseModel):
     )
 
     source: str
-    """A data set plugin, such as folder or table; `tlsearch datasets` lists them with their keys."""
+    """A data set plugin, such as folder or table; `tlsearch plugins datasets` lists them with their keys."""
     split: SplitSpec = SplitSpec()
     image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
     """Pixels of a side; the backbone's own where it is left out."""
@@ -140,7 +140,8 @@ class BudgetSpec(_Section):
     trials: Annotated[int, Field(ge=1, le=1_000_000)] = 60
     """Points that are tried."""
     minutes: Annotated[float, Field(gt=0, le=60 * 24 * 365)] | None = None
-    """Time while a driver runs; none where it is left out."""
+    """From the command's start to the verified model; of interrupted runs, the time while they ran; without a
+    limit where it is left out."""
     epochs: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Passes over the data of one trial at most; where they are left out, the length follows from the data
     and is searched."""
@@ -220,7 +221,7 @@ class StudySpec(_Section):
     backbones: Annotated[tuple[BackboneSpec, ...], Field(min_length=1)]
     """Names, or names with weights."""
     strategies: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """All that are installed and apply, where it is left out; `tlsearch strategies` lists them."""
+    """All that are installed and apply, where it is left out; `tlsearch plugins strategies` lists them."""
     space: Mapping[str, Override] = Field(default_factory=dict)
     """Other ranges for knobs, by strategy.knob or *.knob."""
     objective: ObjectiveSpec = ObjectiveSpec()

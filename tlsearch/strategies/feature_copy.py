@@ -21,25 +21,8 @@ from torch.nn import functional
 
 from tlsearch.contracts import BackboneInfo, HeadPoint, HeadStrategy, HeadTask, Space, number
 from tlsearch.records import Params
-
-RIDGE_PATH = tuple(float(strength) for strength in np.logspace(-2, 6, 17))
-"""Strengths that ridge chooses among; on standardized features the best one grows with their number."""
-
-
-class Standardize(nn.Module):
-    """Shift and scale features (B, D) to the training items' zero mean and unit deviation."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("scale", torch.ones(width))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Standardized features."""
-        return (features - self.mean) / self.scale
+from tlsearch.strategies.number_copy import LEARNERS, NumberCopy
+from tlsearch.strategies.standardize import RIDGE_PATH, Standardize, moments
 
 
 class NearestNeighbours(nn.Module):
@@ -105,12 +88,19 @@ class KernelMachine(nn.Module):
 class FeatureCopy(HeadStrategy):
     """Logistic regression, ridge, k nearest neighbours, nearest mean, LDA or an RBF-SVM on copied features.
 
+    Numbers are learned by the learners of `NumberCopy`.
     Ridge chooses its strength by leave-one-out error over a whole path, from one decomposition.
     """
 
-    tasks = ("classification",)
+    tasks = ("classification", "regression")
 
     precedence = 5
+
+    def for_task(self, task: str) -> HeadStrategy:
+        """Numbers have learners of their own."""
+        return self._numbers if task == "regression" else self
+
+    _numbers = NumberCopy()
 
     def space(self, backbone: BackboneInfo) -> Space:
         """Which learner, and that learner's own knobs."""
@@ -134,6 +124,8 @@ class FeatureCopy(HeadStrategy):
     def head(self, width: int, classes: int, params: Params) -> nn.Module:
         """The learner's module, without what it learned."""
         learner = params["learner"]
+        if learner in LEARNERS:
+            return self._numbers.head(width, classes, params)
         if learner == "knn":
             return NearestNeighbours(width, classes, int(number(params, "knn.k")))
         fitted = KernelMachine(width, classes) if learner == "svm" else nn.Linear(width, classes)
@@ -141,10 +133,10 @@ class FeatureCopy(HeadStrategy):
 
     def fit_heads(self, task: HeadTask, points: Sequence[HeadPoint]) -> list[nn.Module]:
         """One fit a point; they share the standardized features."""
+        if task.labels.is_floating_point():
+            return self._numbers.fit_heads(task, points)
         features = task.features[0]
-        mean, scale = features.mean(dim=0), features.std(dim=0)
-        # A feature that is constant but for rounding tells nothing, and must not where it isn't constant.
-        scale = torch.where(scale > 1e-6 * (1 + mean.abs()), scale, torch.inf)
+        mean, scale = moments(features)
         standardized = ((features - mean) / scale).cpu().double().numpy()
         labels = task.labels.cpu().numpy()
         heads = []

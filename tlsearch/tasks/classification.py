@@ -77,13 +77,46 @@ class Classification(Task):
         Metric(ACCURACY),
         Metric(BALANCED),
         Metric(MACRO_F1),
-        Metric(LOG_LOSS, minimize=True, unit="nats", needs_probabilities=True, tolerance=lambda items: 1e-3),
+        Metric(
+            LOG_LOSS,
+            minimize=True,
+            unit="nats",
+            needs_probabilities=True,
+            tolerance=lambda items: 1e-3,
+            slack=0.1,
+        ),
     )
     tie_breaker = LOG_LOSS
     probabilities = True
 
-    def describe(self, targets: Sequence[Any] | NDArray[Any]) -> TargetSpec:
-        """The class names that occur, sorted."""
+    def claim(self, targets: Sequence[Any]) -> tuple[float, str]:
+        """Any labels can be names; numbers are worth a word."""
+        distinct = {str(target) for target in targets}
+        if not all(name.lstrip("-").isdecimal() for name in distinct):
+            return 0.5, ""
+        return 0.5, f"{len(distinct)} whole numbers, taken as names; regression takes them as amounts"
+
+    def advised(self, counts: Mapping[str, int]) -> tuple[str, str]:
+        """Accuracy, but where classes are unequal."""
+        ordered = sorted(counts.items(), key=lambda pair: -pair[1])
+        largest, smallest = ordered[0], ordered[-1]
+        if largest[1] < IMBALANCED * smallest[1]:
+            return ACCURACY, "classes are about equal; else balanced_accuracy or macro_f1"
+        return BALANCED, (
+            f"classes are unequal: {largest[1]} of {largest[0]}, {smallest[1]} of {smallest[0]}"
+        )
+
+    def describe(self, targets: Sequence[Any] | NDArray[Any], columns: Sequence[str] = ()) -> TargetSpec:
+        """The class names that occur, sorted.
+
+        Raises:
+            DataError: there are several columns.
+        """
+        if len(columns) > 1:
+            raise DataError(
+                f"An item is of one class, and there are {len(columns)} columns: {', '.join(columns)}.",
+                hint="Name one label_column; several columns of numbers are learned by task: regression.",
+            )
         return TargetSpec(tuple(sorted({str(target) for target in targets})))
 
     def encode(self, targets: Sequence[Any] | NDArray[Any], spec: TargetSpec) -> NDArray[Any]:
@@ -204,7 +237,7 @@ class Classification(Task):
     ) -> tuple[Scores, Scores]:
         """The metrics, log-loss and calibration error of calibrated probabilities, and classes' recalls."""
         right = outputs.argmax(dim=1) == targets
-        calibrated, told = self.decode(outputs, calibration)
+        calibrated, told = self.decode(outputs, spec, calibration)
         metrics = {
             **self.score(outputs, targets, spec),
             "calibrated_log_loss": self.score(calibrated, targets, spec)[LOG_LOSS],
@@ -233,19 +266,51 @@ class Classification(Task):
         self, outputs: Tensor, targets: Tensor, calibration: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         """Expected calibration errors with and without the temperature."""
-        _, told = self.decode(outputs, calibration)
+        told = _scaled(outputs, calibration).softmax(dim=1)
         return {
             "test_items": len(targets),
             "test_error_before": temperature.expected_error(outputs.softmax(dim=1), targets),
             "test_error_after": temperature.expected_error(told, targets),
         }
 
-    def decode(self, outputs: Tensor, calibration: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    def decode(
+        self, outputs: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
         """Logits divided by the temperature, and class probabilities; both (N, classes)."""
-        scaled = outputs / float(calibration.get("temperature", 1.0))
+        scaled = _scaled(outputs, calibration)
         return scaled, scaled.softmax(dim=1)
 
-    def predict(self, decoded: NDArray[Any], spec: TargetSpec) -> Mapping[str, Any]:
+    outputs = ("logits", "probabilities")
+    pipeline = "image-classification"
+
+    def does(self, spec: TargetSpec) -> str:
+        """It classifies."""
+        return f"Puts an image into one of {len(spec.names)} classes."
+
+    def disagreement(
+        self, expected: NDArray[Any], found: NDArray[Any], spec: TargetSpec, *, allowed: float
+    ) -> tuple[float, str]:
+        """Probabilities that are off, and items that get another class."""
+        difference = float(np.abs(found - expected).max())
+        rows = np.arange(len(expected))
+        ours, theirs = expected.argmax(axis=1), found.argmax(axis=1)
+        # Where two classes are as probable as each other, rounding may turn them round.
+        margin = expected[rows, ours] - expected[rows, theirs]
+        turned = np.flatnonzero((ours != theirs) & (margin > allowed))
+        if not len(turned) and difference <= allowed:
+            return difference, ""
+        return difference, (
+            f"{len(turned)} of {len(rows)} pictures get another class, and a probability is off by "
+            f"{difference:.2g} (allowed: {allowed:g})"
+        )
+
+    def answers(self, decoded: NDArray[Any], spec: TargetSpec) -> list[str]:
+        """The likeliest class of each item."""
+        return [spec.names[index] for index in decoded.argmax(axis=1)]
+
+    def predict(
+        self, decoded: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
         """The likeliest class, its probability, and all probabilities from the largest on."""
         named = dict(zip(spec.names, decoded.tolist(), strict=True))
         ordered = dict(sorted(named.items(), key=lambda pair: -pair[1]))
@@ -262,3 +327,7 @@ class Classification(Task):
         shares = prediction["probabilities"]
         first = [("label", prediction["label"]), ("probability", prediction["probability"])]
         return [*first, *((name, shares.get(name)) for name in spec.names)]
+
+
+def _scaled(logits: Tensor, calibration: Mapping[str, Any]) -> Tensor:
+    return logits / float(calibration.get("temperature", 1.0))

@@ -292,7 +292,7 @@ _KINDS = {
         'strategy = "<<entry>>"',
         _STRATEGY,
         "The strategy <<entry>> for tlsearch.",
-        "Every study then searches it beside the other strategies; `tlsearch strategies` lists it.",
+        "Every study then searches it beside the other strategies; `tlsearch plugins strategies` lists it.",
     ),
     "backbone": _Kind(
         registry.BACKBONES,

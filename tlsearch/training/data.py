@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tlsearch.contracts.dataset import Samples
+from tlsearch.contracts.dataset import Samples, encoded
 from tlsearch.contracts.images import open_regular
 from tlsearch.contracts.inputs import InputSpec
 from tlsearch.contracts.task import Strata, TargetSpec, Task
@@ -139,18 +139,17 @@ def prepare(
         DataError: too many broken or copied items, a class or split that has none left, or see `split`.
     """
     identity, hashes = hashed if hashed is not None else fingerprint(samples, task, threads=threads)
-    spec = samples.spec or task.describe(samples.targets)
-    targets = task.encode(samples.targets, spec)
+    targets, spec = encoded(task, samples)
     strata = task.strata(targets, spec)
     if parts is None:
         parts = split(samples, hashes, strata, val=val, test=test, stop=stop, seed=seed)
     inputs = suited(samples, inputs, store, fingerprint=identity, hashes=hashes, threads=threads)
-    encoded = encode(
+    stored = encode(
         samples, inputs, store, fingerprint=identity, hashes=hashes, threads=threads, progress=progress
     )
-    broken = (*samples.broken, *(f"{samples.names[index]}: {why}" for index, why in encoded.broken.items()))
+    broken = (*samples.broken, *(f"{samples.names[index]}: {why}" for index, why in stored.broken.items()))
     _check_broken(broken, len(samples.items) + len(samples.broken), limit=max_broken)
-    aside = np.array(sorted(encoded.broken), dtype=np.int64)
+    aside = np.array(sorted(stored.broken), dtype=np.int64)
     kept = {name: np.setdiff1d(indices, aside) for name, indices in parts.items()}
     wanted = {"train": 1.0, "stop": stop, "val": val, "test": test}
     for name, indices in kept.items():
@@ -164,19 +163,19 @@ def prepare(
             hint=_first(broken) or None,
         )
     return Data(
-        array=encoded.array,
+        array=stored.array,
         targets=targets,
         target_spec=spec,
         indices=kept,
         fingerprint=identity,
-        key=encoded.key,
+        key=stored.key,
         mirror=mirror,
         inputs=inputs,
         broken=broken,
         audit=audit(samples, hashes, parts, strata, lambda index: task.plain(targets[index], spec)),
         task=task,
         parts=parts,
-        aside=tuple(sorted(encoded.broken)),
+        aside=tuple(sorted(stored.broken)),
         units=_units(samples, hashes, strata, kept) if val > 0 else None,
     )
 
@@ -202,8 +201,7 @@ def fingerprint(samples: Samples, task: Task, *, threads: int = 2) -> tuple[str,
 
     chunks = _in_threads(hash_some, len(samples.items), threads=threads)
     hashes = [digest for _, chunk in sorted(chunks) for digest in chunk]
-    spec = samples.spec or task.describe(samples.targets)
-    targets = task.encode(samples.targets, spec)
+    targets, spec = encoded(task, samples)
     lines = sorted(
         json.dumps([content, task.plain(target, spec)])
         for content, target in zip(hashes, targets, strict=True)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from tlsearch import artifacts, registry
 from tlsearch.contracts import InputSpec, Samples, Strata, TargetSpec, Task
+from tlsearch.contracts.dataset import encoded, raw_for, usable
 from tlsearch.errors import DataError, SpecError
 from tlsearch.spec import DataSpec, unknown_option
 from tlsearch.training import fetching
@@ -94,9 +95,10 @@ def listing(
                 text = f"{problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}."
             problems.append(f"{section}.{name}: {text}")
         raise SpecError("\n".join(problems)) from None
-    samples = source.load(options)
-    spec = samples.spec or learned.describe(samples.targets)
-    samples = replace(samples, targets=learned.encode(samples.targets, spec), spec=spec)
+    samples = raw_for(learned, source.load(options), registry.task(source.task))
+    samples = usable(learned, samples)
+    targets, spec = encoded(learned, samples)
+    samples = replace(samples, targets=targets, spec=spec)
     mirror = source.mirror if described.horizontal_flip is None else described.horizontal_flip
     identity, hashes = fingerprint(samples, learned, threads=threads)
     return Listed(described, samples, source.modality, mirror, identity, hashes, learned)

@@ -44,7 +44,7 @@ def parse_preprocess(word: str) -> bool:
 class Whole(nn.Module):
     """uint8 (B, size, size, 3), or normalized float32 (B, 3, size, size), to (logits, probabilities).
 
-    Both are (B, classes) and calibrated: their softmax is what the model predicts.
+    Both are (B, classes) and with the model's temperature: their softmax is what it predicts.
     """
 
     mean: Tensor
@@ -55,7 +55,9 @@ class Whole(nn.Module):
         inputs = picture_input(model)
         self.network = copy.deepcopy(model.network).cpu().float().eval()
         self.network.to(memory_format=torch.contiguous_format)
-        self.decode = partial(model.task.decode, calibration=dict(model.manifest.calibration))
+        self.decode = partial(
+            model.task.decode, spec=model.target_spec, calibration=dict(model.manifest.calibration)
+        )
         self.inside = inside
         self.register_buffer("mean", torch.tensor(inputs.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(inputs.std).view(1, 3, 1, 1))

@@ -1,0 +1,66 @@
+"""From a folder or a table to its study file, which is written once and never lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import draw_folder
+from tlsearch import spec
+from tlsearch.errors import InputError
+from tlsearch.search.from_data import is_data, known_file, study_file, study_of
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """A folder whose name has a blank, in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return draw_folder(tmp_path / "solar cells", classes=("disc", "frame"), each=6)
+
+
+def test_a_folder_and_a_table_are_data_and_a_study_file_is_not(photos, tmp_path):
+    for name in ("list.csv", "list.parquet", "photos.yaml", "photos", "study.json"):
+        (tmp_path / name).touch()
+    assert is_data(photos)
+    assert is_data(tmp_path / "list.csv")
+    assert is_data(tmp_path / "list.parquet")
+    assert not is_data(tmp_path / "photos.yaml")
+    assert not is_data(tmp_path / "study.json")  # what a job of a cluster runs
+    assert not is_data(tmp_path / "missing.yaml")  # whose reading says what is missing
+    assert not is_data(tmp_path / "photos")
+    with pytest.raises(InputError, match='Did you mean "solar cells"'):
+        is_data(tmp_path / "solar-cells")
+
+
+def test_the_file_is_written_here_and_then_gone_on_with(photos, tmp_path):
+    made = study_file(photos, preset="quick")
+    assert made.path.absolute() == tmp_path / "solar-cells.yaml"
+    assert made.proposal is not None
+    study = spec.load(made.path)
+    assert (study.study, study.budget.minutes, study.search.refit) == ("solar-cells", 2, False)
+    assert study.data.options["path"] == str(photos)
+    made.path.write_text(made.path.read_text() + "# mine\n")
+    for same in ("quick", None):
+        assert study_file(photos, preset=same).proposal is None
+    assert made.path.read_text().endswith("# mine\n")
+
+
+def test_other_data_or_another_preset_never_takes_a_file_over(photos, tmp_path):
+    study_file(photos, preset="quick")
+    before = (tmp_path / "solar-cells.yaml").read_text()
+    with pytest.raises(InputError, match=r"budget.minutes: 2.0") as told:
+        study_file(photos, preset="best")
+    assert "--name solar-cells-best" in str(told.value)
+    other = draw_folder(tmp_path / "elsewhere" / "solar cells", classes=("disc", "frame"), each=6)
+    with pytest.raises(InputError, match=str(photos)):
+        study_file(other)
+    assert (tmp_path / "solar-cells.yaml").read_text() == before
+    assert study_file(other, name="others").path.name == "others.yaml"
+
+
+def test_a_study_can_be_had_without_a_file(photos, tmp_path):
+    study = study_of(photos, overrides={"seed": 3})
+    assert (study.study, study.seed) == ("solar-cells", 3)
+    assert known_file(photos) is None
+    written = study_file(photos).path
+    assert known_file(photos) == written
+    assert study_of(photos) == study_of(written)

@@ -1,0 +1,40 @@
+"""The three efforts are plain keys, valid and told from one another."""
+
+from __future__ import annotations
+
+import pytest
+
+from tlsearch.errors import UnknownNameError
+from tlsearch.spec import parse
+from tlsearch.spec.presets import DEFAULT, PRESETS, preset
+from tlsearch.yaml_text import read_yaml
+
+LEAST = {"study": "s", "data": {"source": "folder", "path": "x"}, "backbones": ["a/b"]}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_lines_of_a_preset_are_its_keys(name):
+    written, _ = read_yaml("\n".join(preset(name).lines()), name)
+    assert written == preset(name).keys
+    study = parse({**LEAST, **written})
+    assert preset(name).differences(study) == []
+    assert all(other.differences(study) for other in PRESETS.values() if other.name != name)
+
+
+def test_quick_is_two_minutes_and_good_is_what_is_left_out():
+    quick = parse({**LEAST, **preset("quick").keys})
+    assert quick.budget.minutes == 2
+    assert not quick.search.refit
+    good, plain = parse({**LEAST, **preset(DEFAULT).keys}), parse(LEAST)
+    assert (good.search, good.strategies, good.budget.trials) == (plain.search, None, plain.budget.trials)
+
+
+def test_differences_say_what_a_study_has():
+    study = parse({**LEAST, "budget": {"trials": 60, "minutes": 5}})
+    assert preset("good").differences(study) == ["budget.minutes: 5.0"]
+    assert "strategies: null" in preset("quick").differences(study)
+
+
+def test_another_name_is_refused_with_the_nearest():
+    with pytest.raises(UnknownNameError, match='Did you mean "quick"'):
+        preset("quik")

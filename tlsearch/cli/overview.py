@@ -1,0 +1,135 @@
+"""``show`` and ``compare``: a study on one screen, and two beside each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tlsearch.cli import options, output
+from tlsearch.cli.query import Csv, StudyName, print_best, print_leaderboard, show_trial
+from tlsearch.counts import plural
+from tlsearch.errors import InputError, UnknownNameError
+from tlsearch.records import TrialRole, TrialState
+
+if TYPE_CHECKING:
+    from tlsearch.reports.studies import BestModel, Studies, Study
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(show)
+    app.command()(compare)
+
+
+def show(
+    study: StudyName,
+    trial: Annotated[
+        int | None, typer.Argument(metavar="[TRIAL]", help="Number of a trial: all about it alone.")
+    ] = None,
+    db: options.Database = None,
+    json: options.Json = False,
+    csv: Csv = False,
+) -> None:
+    """Show a study: its state, its best trials and its model. With a trial's number, show that trial.
+
+    --csv prints a trial's learning curve.
+    """
+    if trial is not None:
+        show_trial(study, trial, db=db, json=json, csv=csv)
+        return
+    if csv:
+        raise InputError(
+            "--csv prints the learning curve of one trial.", hint=f"`tlsearch trials {study} --csv`"
+        )
+    from tlsearch.reports.studies import Studies
+
+    with Studies(options.database(db)) as database:
+        record = database.study(study)
+        best = _best(database, study)
+        ranked = database.trials(study, role=TrialRole.SEARCH, sort="value")
+    if json:
+        output.print_json({"study": record, "best": best})
+        return
+    print("\n".join(_head(record)))
+    print()
+    if best is None:
+        print("No trial has completed yet.")
+        return
+    print_leaderboard(ranked, record.metric, winner=best.trial)
+    print()
+    print_best(best)
+
+
+def _best(database: Studies, study: str) -> BestModel | None:
+    try:
+        return database.best(study)
+    except UnknownNameError:
+        return None  # no trial has completed
+
+
+def _head(record: Study) -> list[str]:
+    """State, trials, time and what is searched, a line each."""
+    counts = ", ".join(f"{count} {state.value.lower()}" for state, count in record.counts.items() if count)
+    spec: dict[str, Any] = dict(record.spec)
+    strategies = spec.get("strategies")
+    why = f": {record.reason}" if record.reason else ""
+    minutes = spec["budget"].get("minutes")
+    limit = f" of {minutes:g} min" if minutes is not None else ""
+    return [
+        f"{record.name}: {record.state.value.lower()}{why}",
+        f"data: {spec['data'].get('path', spec['data']['source'])}",
+        f"trials: {counts or 'none'}",
+        f"time: {record.seconds / 60:.1f} min{limit}",
+        f"backbones: {', '.join(one['name'] for one in spec['backbones'])}",
+        f"strategies: {', '.join(strategies) if strategies else 'all that apply'}",
+    ]
+
+
+def compare(
+    one: Annotated[str, typer.Argument(metavar="A", help="Name of a study.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="Name of another one.")],
+    db: options.Database = None,
+    json: options.Json = False,
+) -> None:
+    """Compare two studies: what was searched, what won, how good it is, and what it cost."""
+    from tlsearch.reports.studies import Studies
+
+    with Studies(options.database(db)) as database:
+        found = [(database.study(name), _best(database, name)) for name in (one, other)]
+    if json:
+        output.print_json([{"study": record, "best": best} for record, best in found])
+        return
+    sides = [_side(record, best) for record, best in found]
+    rows = [[key, *(side.get(key, "-") for side in sides)] for key in {**sides[0], **sides[1]}]
+    output.print_table(["", one, other], rows)
+    (first, _), (second, _) = found
+    if first.fingerprint != second.fingerprint:
+        print("\nTheir data differ: the scores are of other items and can't be compared.")
+    elif first.metric != second.metric:
+        print("\nTheir metrics differ: the scores can't be compared.")
+
+
+def _side(record: Study, best: BestModel | None) -> dict[str, str]:
+    complete = record.counts.get(TrialState.COMPLETE, 0)
+    side = {
+        "state": record.state.value.lower(),
+        "metric": record.metric,
+        "trials": f"{plural(sum(record.counts.values()), 'trial')}, {complete} complete",
+        "time": f"{record.seconds / 60:.1f} min",
+    }
+    if best is None:
+        return side
+    scores = {
+        f"{split} {record.metric}": output.show(values.get(record.metric))
+        for split, values in best.metrics.items()
+        if record.metric in values
+    }
+    return {
+        **side,
+        **scores,
+        "winner": f"trial {best.trial}",
+        "strategy": best.strategy,
+        "backbone": best.backbone,
+        "parameters": f"{best.costs.total_parameters:,}",
+    }

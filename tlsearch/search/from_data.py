@@ -1,0 +1,155 @@
+"""From what somebody hands in, a folder, a table or a study file, to the study file that is searched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tlsearch import spec
+from tlsearch.errors import InputError, did_you_mean
+from tlsearch.search.propose import Proposal, propose, study_name
+from tlsearch.spec import presets
+from tlsearch.yaml_text import read_yaml
+
+STUDY_FILES = (".yaml", ".yml", ".json", "")
+"""Endings of files that are read as study files; any other file is a table."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFile:
+    """A study file for data.
+
+    Attributes:
+        path: of the file.
+        proposal: what was written into it; None where it was there.
+    """
+
+    path: Path
+    proposal: Proposal | None = None
+
+
+def is_data(target: Path) -> bool:
+    """Whether a path is of data, a folder or a table, and not of a study file.
+
+    Raises:
+        InputError: there is nothing at the path, and its name is no study file's.
+    """
+    suffix = target.suffix.lower()
+    if os.path.isdir(target):  # False too for names that no file can have
+        return True
+    if suffix in STUDY_FILES and (suffix or os.path.isfile(target)):
+        return False
+    if os.path.isfile(target):
+        return True
+    raise InputError(
+        f"There is nothing at {target}.{_near(target)}",
+        hint="Name a folder of class folders, a table, or a study file.",
+    )
+
+
+def _near(target: Path) -> str:
+    folder = target.parent
+    names = [path.name for path in folder.iterdir()] if os.path.isdir(folder) else []
+    guess = did_you_mean(target.name, names)
+    return f" {guess}" if guess else ""
+
+
+def study_file(
+    data: Path, *, preset: str | None = None, name: str | None = None, folder: Path = Path()
+) -> StudyFile:
+    """The study file of a folder or table, written if it isn't there.
+
+    Args:
+        data: the folder or table.
+        preset: quick, good or best; good for a new file where it is None.
+        name: of the study; the data's own by default.
+        folder: where the file is, as ``NAME.yaml``.
+
+    Raises:
+        InputError: a file of that name is there for other data, or with other values than the preset's; or it
+            can't be written.
+        DataError: there is nothing to search on.
+    """
+    path = known_file(data, preset=preset, name=name, folder=folder)
+    if path is not None:
+        return StudyFile(path)
+    proposal = propose(data, name=name, beside=folder, preset=presets.preset(preset or presets.DEFAULT))
+    path = folder / f"{proposal.study}.yaml"
+    write(path, proposal.text)
+    return StudyFile(path, proposal)
+
+
+def known_file(
+    data: Path, *, preset: str | None = None, name: str | None = None, folder: Path = Path()
+) -> Path | None:
+    """The study file that is there for a folder or table; None where there is none.
+
+    Raises:
+        InputError: one is there for other data, or with other values than the preset's.
+        UnknownNameError: there is no such preset.
+    """
+    wanted = presets.preset(preset) if preset is not None else None
+    path = folder / f"{name or study_name(data)}.yaml"
+    if not path.exists():
+        return None
+    known = spec.load(path)
+    other = f"{path.stem}-{preset or 2}"
+    hint = f"`--name {other}` makes another study; `tlsearch run {path}` goes on with this one."
+    if not _same(known.data.options.get("path"), data):
+        searched = known.data.options.get("path", known.data.source)
+        raise InputError(f"{path} is there already, and it searches {searched}.", hint=hint)
+    if wanted is not None and (differing := wanted.differences(known)):
+        raise InputError(
+            f"{path} is there already without the values of preset {preset}: it has {'; '.join(differing)}.",
+            hint=hint,
+        )
+    return path
+
+
+def study_of(
+    target: Path,
+    *,
+    preset: str | None = None,
+    name: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> spec.StudySpec:
+    """The study of a folder, table or study file, without writing anything.
+
+    Args:
+        target: the folder, table or file.
+        preset: as for `study_file`.
+        name: as for `study_file`.
+        overrides: dotted keys and values that replace the study's.
+    """
+    if not is_data(target):
+        return spec.load(target, overrides=overrides)
+    path = known_file(target, preset=preset, name=name)
+    if path is not None:
+        return spec.load(path, overrides=overrides)
+    proposal = propose(target, name=name, beside=Path(), preset=presets.preset(preset or presets.DEFAULT))
+    plain, _ = read_yaml(proposal.text, proposal.study)
+    return spec.parse(plain, overrides=overrides, name=proposal.study)
+
+
+def write(path: Path, text: str, *, over: bool = False) -> None:
+    """Write a study file.
+
+    Raises:
+        InputError: one is there, unless it is to be written ``over``; or it can't be written.
+    """
+    try:
+        with path.open("w" if over else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise InputError(
+            f"{path} is there already.", hint="Name another with --output, or say --force."
+        ) from None
+    except OSError as error:
+        raise InputError(f"Can't write {path}: {error.strerror}.") from None
+
+
+def _same(path: Any, data: Path) -> bool:
+    return isinstance(path, str) and os.path.realpath(path) == os.path.realpath(data)
