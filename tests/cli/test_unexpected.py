@@ -87,6 +87,10 @@ def special(request, tmp_path) -> Path:
 
 @pytest.mark.timeout(60)
 def test_what_is_no_file_is_never_opened_as_a_study_or_a_table(special, place):
-    assert "it is a" in place.refused("run", special)
+    for command in ("run", "init", "audit"):
+        assert "it is a" in place.refused(command, special)
+    study = special.rename(special.with_suffix(".yaml"))
+    assert "it is a" in place.refused("run", study)
+    special = study.rename(special)
     with pytest.raises(DataError, match=r"it is a (FIFO|device), not a file"):
         read_table(special)

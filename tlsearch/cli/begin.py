@@ -38,6 +38,7 @@ def init(
     from tlsearch.search.propose import propose
     from tlsearch.spec import presets
 
+    from_data.refuse_no_file(data)
     if not data.exists():
         raise InputError(f"There is nothing at {data}.", hint="Name a folder of class folders, or a table.")
     beside = out.parent if out is not None else Path()
