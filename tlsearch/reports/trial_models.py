@@ -39,7 +39,7 @@ def model_of_trial(url: str, study: str, number: int, *, winner: Model, folder: 
     manifest = winner.manifest
     described = {
         "task": manifest.task,
-        "classes": list(manifest.classes),
+        "classes": list(winner.target_spec.names),
         "facts": dict(manifest.facts),
         "image_size": manifest.image_size,
         "inputs": inputs,
