@@ -12,7 +12,7 @@ from tlsearch import registry
 from tlsearch.contracts import Backbone, Samples
 from tlsearch.errors import DataError
 from tlsearch.models import bundle
-from tlsearch.models.evaluation import evaluate, score_samples
+from tlsearch.models.evaluation import evaluate, score_samples, table_options
 from tlsearch.testing import classes
 
 CLASSES = ("ant", "bee", "cat")
@@ -116,3 +116,9 @@ def test_one_split_of_those_that_the_data_names(model):
     assert "test, train" in str(caught.value)
     with pytest.raises(DataError, match="names no splits"):
         score_samples(model, arrays(None), split="test")
+
+
+def test_a_repeated_word_names_several_columns():
+    words = ["label_column=age", "image_column=file", "label_column=weight", "label_column=a=b"]
+    told = table_options(words)
+    assert told == {"label_column": ["age", "weight", "a=b"], "image_column": "file"}

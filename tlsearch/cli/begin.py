@@ -56,7 +56,7 @@ def say_proposal(path: Path, proposal: Proposal) -> None:
     """What a new study file rests on, and its reasons."""
     size = f", about {proposal.pixels} pixels" if proposal.pixels else ""
     output.say(
-        f"{plural(proposal.items, 'item')} of {plural(len(proposal.counts), 'class', 'classes')}{size}; "
+        f"{plural(proposal.items, 'item')} of {plural(len(proposal.counts), *proposal.kinds)}{size}; "
         f"{len(proposal.broken)} broken."
     )
     for note in proposal.notes:

@@ -26,18 +26,19 @@ SECONDS_AT_224 = 0.06
 """Of one core for one image in one epoch of lite0 with half of it frozen: measured on a server core."""
 GPU_SPEED = 100.0
 """How much faster a GPU is than a core, to the order of magnitude."""
-UNEQUAL = 3.0
-"""From this ratio of the largest class to the smallest on, accuracy would reward ignoring the small ones."""
 SMALL = 400
 """Below, a share of 0.15 is too few items to tell models apart."""
 LOOKED_AT = 100
 IMAGE_COLUMNS = ("image", "path", "file", "filename", "image_path", "filepath", "img")
-LABEL_COLUMNS = ("label", "class", "target", "category", "y")
+LABEL_COLUMNS = ("label", "class", "target", "category", "y", "value", "score", "rating")
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A study file's text, and what it rests on."""
+    """A study file's text, and what it rests on: ``counts`` of each kind of items, such as a class.
+
+    ``kinds`` is what one kind is called, and several.
+    """
 
     study: str
     text: str
@@ -45,6 +46,8 @@ class Proposal:
     counts: dict[str, int]
     splits: dict[str, int]
     pixels: int | None
+    task: str
+    kinds: tuple[str, str]
     metric: str
     broken: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -68,17 +71,24 @@ def propose(data: Path, *, name: str | None, beside: Path, preset: Preset) -> Pr
         section |= _columns(data)
     study = name or study_name(data)
     spec = parse({"study": study, "data": section, "backbones": [PREFERRED[0]]}, folder=beside)
-    listed = sources.listing(spec.data, threads=max(1, len(os.sched_getaffinity(0))))
-    samples = listed.samples
-    counts = Counter(listed.identity(index) for index in range(len(samples.items)))
+    threads = max(1, len(os.sched_getaffinity(0)))
+    listed = sources.listing(spec.data, threads=threads)
+    own = registry.dataset(spec.data.source).task
+    task, why = _task([listed.plain(index) for index in range(len(listed.samples.items))], own)
+    if task != own:
+        listed = sources.listing(spec.data, task=task, threads=threads)
+    samples, strata = listed.samples, listed.strata
+    counts = Counter(strata.names[kind] for kinds in strata.of for kind in kinds)
     pixels = _pixels(samples.items)
     size = _image_size(pixels, len(samples.items), preset.epoch_seconds)
-    unequal = max(counts.values()) >= UNEQUAL * min(counts.values())
-    metric = "balanced_accuracy" if unequal else "accuracy"
+    metric, reason = listed.task.advised(counts)
     text = _text(
         study=study,
         section=section,
-        counts=counts,
+        about=f"{plural(len(samples.items), 'item')} of {plural(len(counts), strata.one, strata.many)}",
+        items=len(samples.items),
+        task=f"task: {task}   # {why}" if why else "",
+        reason=reason,
         pixels=pixels,
         size=size,
         metric=metric,
@@ -92,6 +102,8 @@ def propose(data: Path, *, name: str | None, beside: Path, preset: Preset) -> Pr
         counts=dict(counts),
         splits=dict(Counter(samples.splits or ())),
         pixels=pixels,
+        task=task,
+        kinds=(strata.one, strata.many),
         metric=metric,
         broken=samples.broken,
         notes=samples.notes,
@@ -102,15 +114,16 @@ def _text(
     *,
     study: str,
     section: dict[str, Any],
-    counts: Counter[str],
+    about: str,
+    items: int,
+    task: str,
+    reason: str,
     pixels: int | None,
     size: int | None,
     metric: str,
     splits: Sequence[str] | None,
     preset: Preset,
 ) -> str:
-    items = sum(counts.values())
-    largest, smallest = counts.most_common()[0], counts.most_common()[-1]
     data = [f"  {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in section.items()]
     if size is not None:
         why = "the images are small" if pixels is not None and size >= pixels else "quick on this machine"
@@ -124,15 +137,11 @@ def _text(
         missing = " and ".join(name for name in ("val", "test") if name not in splits)
         cut = f"; {missing} is cut from train" if missing else ""
         data.append(f"  # It brings its own splits{cut}.")
-    reason = (
-        f"classes are unequal: {largest[1]} of {largest[0]}, {smallest[1]} of {smallest[0]}"
-        if metric != "accuracy"
-        else "classes are about equal; else balanced_accuracy or macro_f1"
-    )
     return "\n".join(
         [
-            f"# {plural(items, 'item')} of {plural(len(counts), 'class', 'classes')}",
+            f"# {about}",
             f"study: {study}",
+            *([task] if task else []),
             "data:",
             *data,
             "backbones:                       # `tlsearch backbones` lists more",
@@ -143,6 +152,17 @@ def _text(
             "",
         ]
     )
+
+
+def _task(targets: Sequence[Any], own: str) -> tuple[str, str]:
+    """The installed task that raw targets suit best, and why; of equal claims the data source's own."""
+    claims = {
+        name: registry.task(name).claim(targets)
+        for name in registry.installed(registry.TASKS)
+        if not registry.problem(registry.TASKS, name)
+    }
+    best = max(claims, key=lambda name: (claims[name][0], name == own))
+    return (best, claims[best][1]) if claims[best][0] > 0 else (own, "")
 
 
 def _columns(table: Path) -> dict[str, str]:

@@ -44,6 +44,8 @@ def merged(model: Model) -> nn.Module:
         InputError: the trunk isn't timm's, or the head isn't one linear layer there.
     """
     network, name = model.network, model.manifest.backbone
+    if not model.task.probabilities:
+        raise InputError(f"A timm model classifies, and this one learned {model.manifest.task}.", hint=HINT)
     if isinstance(network, Ensemble):
         averaged = f"{len(network.members)} networks" if len(network.members) > 1 else "mirrored images"
         raise InputError(f"This model averages {averaged}, and a timm model is one network.", hint=HINT)
