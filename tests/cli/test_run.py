@@ -269,6 +269,22 @@ def test_predict_names_what_it_cannot_read_and_goes_on(finished, images, tmp_pat
     assert told[1]["label"]
 
 
+def test_predict_saves_labelled_pictures_and_tells_what_is_no_picture(finished, images, tmp_path):
+    page, torn = tmp_path / "page.png", tmp_path / "torn.png"
+    page.write_bytes(b"<html>not found</html>")
+    good = sorted((images / "disc").iterdir())[:3]
+    torn.write_bytes(good[0].read_bytes()[:200])
+    out = tmp_path / "out"
+    done = finished.here("predict", "tiny", page, torn, *good, "--save", out, code=2)
+    lines = done.stdout.splitlines()
+    assert ": no picture: " in lines[0]
+    assert ": unreadable: " in lines[1]
+    assert f"Wrote 4 pictures to {out}" in done.stderr
+    assert {path.suffix for path in out.iterdir()} == {".jpg"}
+    assert len(list(out.iterdir())) == 4
+    assert "not empty" in finished.refused("predict", "tiny", *good, "--save", out)
+
+
 def test_running_again_changes_nothing_even_if_the_data_has_moved(finished, tmp_path):
     before = finished.ask("trials", "tiny")
     model = finished.ask("best", "tiny")
