@@ -160,7 +160,7 @@ def test_a_study_keeps_the_audit_of_its_data(finished):
         kept = store.study("tiny").audit
     assert kept["items"] == 120
     assert kept["near_duplicates"]["compared"] == 36
-    assert "like in another split" not in (finished.folder / "first.txt").read_text()
+    assert "near-duplicate in another split" not in (finished.folder / "first.txt").read_text()
 
 
 def test_best_is_among_the_finalists_that_brute_force_finds(finished):

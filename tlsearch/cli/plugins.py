@@ -67,7 +67,7 @@ def plugins(context: typer.Context, json: options.Json = False) -> None:
 
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the plugin, such as my_method.")],
-    kind: Annotated[Kind, typer.Option(help="What it is.")] = Kind.strategy,
+    kind: Annotated[Kind, typer.Option(help="Kind of plugin to write.")] = Kind.strategy,
     parent: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write it in.")
     ] = Path(),

@@ -10,6 +10,7 @@ import typer
 
 from tlsearch import walk
 from tlsearch.cli import options, output
+from tlsearch.counts import plural
 from tlsearch.errors import BundleError
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def evaluate(
     for line in found.broken:
         output.say(f"set aside: {line}")
     output.print_table(
-        ["", f"{found.items} items"],
+        ["", plural(found.items, "item")],
         [
             *found.metrics.items(),
             *((f"{model.task.per_name} of {name}", share) for name, share in found.per_class.items()),

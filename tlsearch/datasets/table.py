@@ -11,6 +11,7 @@ from pydantic import Field
 
 from tlsearch.contracts.dataset import SPLITS, DatasetOptions, DatasetSource, Samples
 from tlsearch.errors import DataError, did_you_mean
+from tlsearch.files import refuse_special
 from tlsearch.names import printable, split_of
 from tlsearch.walk import refusal
 
@@ -193,6 +194,7 @@ def read_table(path: Path) -> Any:
 
     suffix = path.suffix.lower()
     try:
+        refuse_special(path)
         if suffix == ".parquet":
             return pandas.read_parquet(path, dtype_backend="pyarrow").astype(object)
         if suffix in (".csv", ".tsv"):

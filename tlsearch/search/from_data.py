@@ -14,7 +14,7 @@ from tlsearch.search.propose import Proposal, propose, study_name
 from tlsearch.spec import presets
 from tlsearch.yaml_text import read_yaml
 
-STUDY_FILES = (".yaml", ".yml", "")
+STUDY_FILES = (".yaml", ".yml", ".json", "")
 """Endings of files that are read as study files; any other file is a table."""
 
 

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from tlsearch import registry
+from tlsearch.counts import plural
 from tlsearch.errors import DataError
 from tlsearch.spec import NAME_PATTERN, parse
 from tlsearch.spec.presets import Preset
@@ -84,7 +85,7 @@ def propose(data: Path, *, name: str | None, beside: Path, preset: Preset) -> Pr
     text = _text(
         study=study,
         section=section,
-        about=f"{len(samples.items):,} items of {len(counts)} {strata.many}",
+        about=f"{plural(len(samples.items), 'item')} of {plural(len(counts), strata.one, strata.many)}",
         items=len(samples.items),
         task=f"task: {task}   # {why}" if why else "",
         reason=reason,

@@ -312,3 +312,23 @@ def test_the_interval_is_wilsons():
     assert (round(low, 3), round(high, 3)) == (0.826, 0.945)
     assert wilson(1.0, 10)[1] == pytest.approx(1)
     assert wilson(0.0, 10)[0] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+            ],
+        ),
+    ],
+)
+def test_a_model_on_another_device_is_exported_to_onnx_and_stays_there(tmp_path, made, device):
+    model = bundle.load(made("fine_tune").folder, device=device)
+    (done,) = write.export(model, tmp_path / "m", ["onnx"])
+    assert done.checked.difference < 1e-3
+    assert next(model.network.parameters()).device.type == device

@@ -123,7 +123,7 @@ def _strategy(model: Model) -> list[str]:
     told = [
         f"`{manifest.strategy}` on `{manifest.backbone}`.",
         frozen,
-        f"Knobs: {knobs}." if knobs else "",
+        f"Hyperparameters: {knobs}." if knobs else "",
         _made_of(manifest),
     ]
     return [line for line in told if line]
