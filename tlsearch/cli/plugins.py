@@ -24,6 +24,7 @@ class Kind(enum.StrEnum):
     backbone = "backbone"
     dataset = "dataset"
     combination = "combination"
+    task = "task"
 
 
 group = typer.Typer(invoke_without_command=True)
@@ -119,6 +120,8 @@ def check(
             checked[one] = testing.check_backbone(name, weights=weights, image_size=image_size)
         elif one is Kind.combination:
             checked[one] = testing.check_combination(name)
+        elif one is Kind.task:
+            checked[one] = testing.check_task(name)
         else:
             checked[one] = testing.check_dataset(name, read_settings(setting or ()))
     failed = sum(not result.ok for results in checked.values() for result in results)
