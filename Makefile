@@ -8,12 +8,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 IMPORTED := torch torchvision timm ray scipy sklearn numpy pandas sqlalchemy optuna pydantic
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 
-.PHONY: help demo test test-long test-all lint docs bench bench-strategies chaos clean
+.PHONY: help demo test test-long test-all check-gpu lint docs bench bench-strategies chaos clean
 
 help:
 	@echo "make demo   search for the best way to carry ImageNet weights over to handwritten digits"
 	@echo "make test   all checks, and the tests of a quarter of an hour"
 	@echo "make test-all  the long tests besides: repetitions of faults, clusters"
+	@echo "make check-gpu  on a machine with a GPU: all that a CPU can't prove"
 	@echo "make docs   the documentation, into build/docs"
 	@echo "make bench  benchmarks against the plain scripts"
 	@echo "make bench-strategies  all strategies under equal budgets, on five data sets; hours"
@@ -53,6 +54,10 @@ test-long: $(STAMP)
 	$(PYTEST) -m long
 
 test-all: test test-long
+
+# Exit code 2: there is no GPU here, and nothing was checked.
+check-gpu: $(STAMP)
+	$(BIN)/python -m tests.check_gpu $(ARGS)
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tests.one_process import one_process, verify_here
-from tlsearch import TransferSearchClassifier
+from tlsearch import TransferSearchClassifier, TransferSearchRegressor
 from tlsearch.errors import InputError
 
 
@@ -81,7 +81,7 @@ def test_paths_are_searched_as_a_table(tmp_path):
     for number in range(4):
         paths.append(tmp_path / f"a b,{number}.png")
         Image.new("RGB", (8, 8), (number, 0, 0)).save(paths[-1])
-    section = TransferSearchClassifier()._data(tmp_path / "s", paths, list("abab"))
+    section = TransferSearchClassifier()._data(tmp_path / "s", paths, np.array(list("abab")))
     options = {key: value for key, value in section.items() if key in ("path", "root")}
     samples = Table().load(TableOptions(**options))
     assert list(samples.items) == paths
@@ -157,3 +157,40 @@ def test_a_preset_is_the_effort_and_what_is_given_stands_in_its_place():
     mixed = TransferSearchClassifier(5, trials=7, strategies="fine_tune", preset="best")._effort()
     assert (mixed["budget"], mixed["strategies"]) == ({"trials": 7, "minutes": 5}, "fine_tune")
     assert mixed["search"]["members"] == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_regressor_predicts_numbers_in_the_shape_of_y(digits, tmp_path, columns):
+    images, _, others, _ = digits
+    y = _ink(images, columns)
+    search = TransferSearchRegressor(
+        5, trials=1, epochs=2, strategies=["feature_copy"], image_size=32, directory=tmp_path
+    )
+    with one_process(verify=verify_here):
+        search.fit(images, y)
+    told = search.predict(others)
+    assert told.shape == (len(others), *y.shape[1:])
+    truth = _ink(others, columns)
+    assert np.abs(told.mean(axis=0) - truth.mean(axis=0)).max() < 10, "in the unit of y"
+    assert np.corrcoef(told.reshape(60, -1)[:, 0], truth.reshape(60, -1)[:, 0])[0, 1] > 0.2
+    ends = search.predict_interval(others[:2])
+    assert ends.shape == (2, columns, 2)
+    assert (ends[..., 0] < ends[..., 1]).all()
+    assert 0.5 < search.interval_coverage_ <= 0.9
+
+
+def _ink(images, columns):
+    ink = images.reshape(len(images), -1).mean(axis=1)
+    return ink if columns == 1 else np.stack([ink, 1000 - ink], axis=1)
+
+
+def test_a_regressor_refuses_what_is_no_number(digits, tmp_path):
+    images, names, _, _ = digits
+    with pytest.raises(ValueError, match="could not convert string"):
+        TransferSearchRegressor().fit(images, names)
+    with pytest.raises(ValueError, match="NaN"):
+        TransferSearchRegressor().fit(images, [float("nan")] * len(images))
+    with pytest.raises(ValueError, match="5 items are too few"):
+        TransferSearchRegressor().fit(images[:5], range(5))
+    assert clone(TransferSearchRegressor(trials=7)).metric == "mae"

@@ -16,22 +16,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tlsearch.estimator import TransferSearchClassifier
+    from tlsearch.estimator import TransferSearchClassifier, TransferSearchRegressor
     from tlsearch.models.bundle import Model
     from tlsearch.reports.studies import Studies
     from tlsearch.search.progress import Observer
     from tlsearch.search.study import StudyResult
     from tlsearch.spec import StudySpec
 
-__all__ = ["TransferSearchClassifier", "load", "open", "run"]
+__all__ = ["TransferSearchClassifier", "TransferSearchRegressor", "load", "open", "run"]
 
 
 def __getattr__(name: str) -> Any:
     """The estimator is imported when it is asked for: scikit-learn takes a second."""
-    if name == "TransferSearchClassifier":
-        from tlsearch.estimator import TransferSearchClassifier
+    if name in ("TransferSearchClassifier", "TransferSearchRegressor"):
+        from tlsearch import estimator
 
-        return TransferSearchClassifier
+        return getattr(estimator, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

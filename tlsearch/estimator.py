@@ -13,10 +13,10 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_array, check_is_fitted
 
 from tlsearch.contracts.images import decode
 from tlsearch.errors import DataError
@@ -26,9 +26,139 @@ from tlsearch.spec.presets import DEFAULT, preset
 
 SMALLEST = 4
 """Items below which no part of the data would hold one of each class."""
+FEWEST = 20
+"""Items below which errors on the held out ones say nothing."""
 
 
-class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
+class _TransferSearch(BaseEstimator):
+    """What classifier and regressor share: the parameters, and the search."""
+
+    def __init__(
+        self,
+        budget: float | None = None,
+        *,
+        trials: int | None = None,
+        epochs: int | None = None,
+        backbones: str | Sequence[str] = ("efficientnet_lite/lite0",),
+        strategies: str | Sequence[str] | None = None,
+        metric: str = "",
+        image_size: int | None = None,
+        validation: float = 0.2,
+        random_state: Any = 0,
+        preset: str = DEFAULT,
+        directory: str | Path | None = None,
+    ) -> None:
+        self.budget = budget
+        self.trials = trials
+        self.epochs = epochs
+        self.backbones = backbones
+        self.strategies = strategies
+        self.metric = metric
+        self.image_size = image_size
+        self.validation = validation
+        self.random_state = random_state
+        self.preset = preset
+        self.directory = directory
+
+    def _search(self, images: Sequence[Any], targets: NDArray[Any], **study: Any) -> None:
+        """Search, and keep what came out.
+
+        Args:
+            images: the items.
+            targets: names (N,), or numbers (N, K).
+            study: further keys of a study file.
+
+        Raises:
+            tlsearch.errors.TlsearchError: the search has no result.
+        """
+        import tlsearch
+        from tlsearch.database.address import url_of
+
+        effort = self._effort()
+        folder = self._folder()
+        self.study_ = f"fit-{uuid.uuid4().hex[:12]}"
+        self.database_ = url_of(folder / "tlsearch.db")
+        result = tlsearch.run(
+            {
+                "study": self.study_,
+                "data": self._data(folder / self.study_, images, targets),
+                "backbones": self.backbones,
+                **effort,
+                "objective": {"metric": self.metric},
+                "seed": self._seed(),
+                **study,
+            },
+            db=self.database_,
+            artifacts=folder / "artifacts",
+        )
+        if result.model is None or result.best is None:
+            raise RuntimeError(f"The search was interrupted: {result.interrupted}.")
+        winner, _ = tlsearch.open(self.database_).trial(self.study_, result.model.trial)
+        self.model_ = tlsearch.load(result.model.uri)
+        self.best_strategy_ = winner.strategy
+        self.best_backbone_ = winner.backbone
+        self.best_params_ = dict(winner.params)
+        self.best_score_ = result.model.metrics["val"][self.metric]
+
+    def __sklearn_tags__(self) -> Any:
+        """Images are no table of numbers."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        tags.non_deterministic = True  # workers finish in any order
+        return tags
+
+    def _folder(self) -> Path:
+        if self.directory is not None:
+            folder = Path(self.directory).expanduser().absolute()
+            folder.mkdir(parents=True, exist_ok=True)
+            return folder
+        self._temporary = tempfile.TemporaryDirectory(prefix="tlsearch-fit-")
+        return Path(self._temporary.name)
+
+    def _effort(self) -> dict[str, Any]:
+        """The preset's sections of a study file, with the values that were given in place of its own."""
+        keys = dict(preset(self.preset).keys)
+        given = {"minutes": self.budget, "trials": self.trials, "epochs": self.epochs}
+        keys["budget"] = {
+            **keys["budget"],
+            **{key: value for key, value in given.items() if value is not None},
+        }
+        return keys if self.strategies is None else {**keys, "strategies": self.strategies}
+
+    def _seed(self) -> int:
+        """The random state as a number, as scikit-learn takes it: None draws one."""
+        if self.random_state is None or not isinstance(self.random_state, Integral):
+            return int(check_random_state(self.random_state).randint(2**31 - 1))
+        return int(self.random_state)
+
+    def _data(self, place: Path, images: Sequence[Any], targets: NDArray[Any]) -> dict[str, Any]:
+        """The items as a data set, and the section of a study file that names it."""
+        kinds = {
+            (image.shape, image.dtype.str) if isinstance(image, np.ndarray) else None for image in images
+        }
+        if len(kinds) == 1 and isinstance(images[0], np.ndarray) and images[0].dtype == np.uint8:
+            path: Path = place.with_suffix(".npz")
+            source: dict[str, Any] = {"source": "arrays"}
+            np.savez(path, images=_stacked(images), labels=targets)
+        else:
+            files = [_file(image, place / f"{number:06d}.png") for number, image in enumerate(images)]
+            path = place.with_suffix(".csv")
+            source = {"source": "table", "root": files[0].anchor}
+            with path.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                rows = targets.reshape(len(files), -1).tolist()
+                columns = ["label"] if targets.ndim == 1 else [f"label {at}" for at in range(len(rows[0]))]
+                writer.writerow(["image", *columns])
+                writer.writerows([one, *row] for one, row in zip(files, rows, strict=True))
+            if targets.ndim > 1:
+                source["label_column"] = columns
+        section = {**source, "path": str(path), "split": {"val": self.validation, "test": 0.0}}
+        return section if self.image_size is None else {**section, "image_size": self.image_size}
+
+
+class TransferSearchClassifier(ClassifierMixin, _TransferSearch):
     """Searches for the best way to carry a pretrained network over to labelled images.
 
     Args:
@@ -96,9 +226,6 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
             ValueError: X and y don't fit, or X isn't images.
             tlsearch.errors.TlsearchError: the search has no result.
         """
-        import tlsearch
-        from tlsearch.database.address import url_of
-
         images = _images(X).values
         labels = np.asarray(list(y) if not hasattr(y, "__array__") else y).ravel()
         if lacking := [n for n, label in enumerate(labels) if label is None or label != label]:
@@ -114,33 +241,10 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
                 f"{len(images)} items of {len(classes)} classes are too few to compare models on."
             )
         names = _names(classes)
-        effort = self._effort()
-        folder = self._folder()
-        self.study_ = f"fit-{uuid.uuid4().hex[:12]}"
-        self.database_ = url_of(folder / "tlsearch.db")
-        result = tlsearch.run(
-            {
-                "study": self.study_,
-                "data": self._data(folder / self.study_, images, [names[i] for i in indices]),
-                "backbones": self.backbones,
-                **effort,
-                "objective": {"metric": self.metric},
-                "seed": self._seed(),
-            },
-            db=self.database_,
-            artifacts=folder / "artifacts",
-        )
-        if result.model is None or result.best is None:
-            raise RuntimeError(f"The search was interrupted: {result.interrupted}.")
-        winner, _ = tlsearch.open(self.database_).trial(self.study_, result.model.trial)
+        self._search(images, np.array([names[index] for index in indices]))
         self.classes_ = classes
-        self.model_ = tlsearch.load(result.model.uri)
         # The study sorts classes as texts, scikit-learn labels as what they are.
         self._columns = [self.model_.classes.index(name) for name in names]
-        self.best_strategy_ = winner.strategy
-        self.best_backbone_ = winner.backbone
-        self.best_params_ = dict(winner.params)
-        self.best_score_ = result.model.metrics["val"][self.metric]
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
@@ -159,56 +263,86 @@ class TransferSearchClassifier(ClassifierMixin, BaseEstimator):
         found: NDArray[Any] = self.classes_[self.model_.logits(_images(X))[:, self._columns].argmax(axis=1)]
         return found
 
-    def __sklearn_tags__(self) -> Any:
-        """Images are no table of numbers."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        tags.input_tags.string = True
-        tags.non_deterministic = True  # workers finish in any order
-        return tags
 
-    def _folder(self) -> Path:
-        if self.directory is not None:
-            folder = Path(self.directory).expanduser().absolute()
-            folder.mkdir(parents=True, exist_ok=True)
-            return folder
-        self._temporary = tempfile.TemporaryDirectory(prefix="tlsearch-fit-")
-        return Path(self._temporary.name)
+class TransferSearchRegressor(RegressorMixin, _TransferSearch):
+    """Searches for the best way to carry a pretrained network over to images with numbers.
 
-    def _effort(self) -> dict[str, Any]:
-        """The preset's sections of a study file, with the values that were given in place of its own."""
-        keys = dict(preset(self.preset).keys)
-        given = {"minutes": self.budget, "trials": self.trials, "epochs": self.epochs}
-        keys["budget"] = {
-            **keys["budget"],
-            **{key: value for key, value in given.items() if value is not None},
-        }
-        return keys if self.strategies is None else {**keys, "strategies": self.strategies}
+    Arguments and attributes are those of `TransferSearchClassifier`, but for ``classes_``.
 
-    def _seed(self) -> int:
-        """The random state as a number, as scikit-learn takes it: None draws one."""
-        if self.random_state is None or not isinstance(self.random_state, Integral):
-            return int(check_random_state(self.random_state).randint(2**31 - 1))
-        return int(self.random_state)
+    Args:
+        metric: mae, rmse, r2, spearman or quadratic_kappa, on items held out of ``X``.
+    """
 
-    def _data(self, place: Path, images: Sequence[Any], names: Sequence[str]) -> dict[str, Any]:
-        """The items as a data set, and the section of a study file that names it."""
-        kinds = {
-            (image.shape, image.dtype.str) if isinstance(image, np.ndarray) else None for image in images
-        }
-        if len(kinds) == 1 and isinstance(images[0], np.ndarray) and images[0].dtype == np.uint8:
-            path, source = place.with_suffix(".npz"), {"source": "arrays"}
-            np.savez(path, images=_stacked(images), labels=np.array(names))
-        else:
-            files = [_file(image, place / f"{number:06d}.png") for number, image in enumerate(images)]
-            path, source = place.with_suffix(".csv"), {"source": "table", "root": files[0].anchor}
-            with path.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.writer(file)
-                writer.writerow(["image", "label"])
-                writer.writerows(zip(files, names, strict=True))
-        section = {**source, "path": str(path), "split": {"val": self.validation, "test": 0.0}}
-        return section if self.image_size is None else {**section, "image_size": self.image_size}
+    def __init__(
+        self,
+        budget: float | None = None,
+        *,
+        trials: int | None = None,
+        epochs: int | None = None,
+        backbones: str | Sequence[str] = ("efficientnet_lite/lite0",),
+        strategies: str | Sequence[str] | None = None,
+        metric: str = "mae",
+        image_size: int | None = None,
+        validation: float = 0.2,
+        random_state: Any = 0,
+        preset: str = DEFAULT,
+        directory: str | Path | None = None,
+    ) -> None:
+        self.budget = budget
+        self.trials = trials
+        self.epochs = epochs
+        self.backbones = backbones
+        self.strategies = strategies
+        self.metric = metric
+        self.image_size = image_size
+        self.validation = validation
+        self.random_state = random_state
+        self.preset = preset
+        self.directory = directory
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Search.
+
+        Args:
+            X: as `TransferSearchClassifier.fit` takes it.
+            y: numbers (N,), or (N, K) for several an image.
+
+        Warns:
+            UserWarning: of items that were set aside, and whatever else the data gives to worry about.
+
+        Raises:
+            ValueError: X and y don't fit, X isn't images, or y isn't finite numbers.
+            tlsearch.errors.TlsearchError: the search has no result.
+        """
+        images = _images(X).values
+        targets = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+        if targets.ndim > 2:
+            raise ValueError(f"y has shape {targets.shape}; right are (N,) and (N, K).")
+        if len(images) != len(targets):
+            raise ValueError(f"X has {len(images)} items and y has {len(targets)}.")
+        if len(images) < FEWEST:
+            raise ValueError(f"{len(images)} items are too few to compare models on; {FEWEST} are needed.")
+        self._flat = targets.ndim == 1
+        self._search(images, targets, task="regression")
+        return self
+
+    def predict(self, X: Any) -> NDArray[np.float64]:
+        """The numbers of each image, (N,) or (N, K) as ``y`` was."""
+        check_is_fitted(self, "model_")
+        found = np.asarray(self.model_.predict(_images(X)), dtype=np.float64)
+        return found.reshape(-1) if self._flat else found.reshape(len(found), -1)
+
+    def predict_interval(self, X: Any) -> NDArray[np.float64]:
+        """Lower and upper ends (N, K, 2) of the intervals; ``interval_coverage_`` is what they promise."""
+        check_is_fitted(self, "model_")
+        found = [list(one["intervals"].values()) for one in self.model_.describe(_images(X).values)]
+        return np.asarray(found, dtype=np.float64)
+
+    @property
+    def interval_coverage_(self) -> float:
+        """The share of new numbers that intervals are made to hold."""
+        check_is_fitted(self, "model_")
+        return float(self.model_.manifest.calibration["coverage"])
 
 
 def _stacked(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:

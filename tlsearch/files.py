@@ -5,19 +5,49 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
 
+from tlsearch.errors import InputError
 from tlsearch.records import Artifact
 
 
 def cache_folder() -> Path:
-    """What can be made again lies here, local to the machine: TLSEARCH_CACHE, or the user's cache folder."""
+    """What can be made again lies here, local to the machine: TLSEARCH_CACHE, or the user's cache folder.
+
+    Raises:
+        InputError: it isn't there and can't be made, or nothing can be written in it.
+    """
     given = os.environ.get("TLSEARCH_CACHE")
-    return Path(given) if given else Path(platformdirs.user_cache_dir("tlsearch"))
+    folder = Path(given) if given else Path(platformdirs.user_cache_dir("tlsearch"))
+    try:
+        if not folder.is_absolute() and not given:
+            raise OSError(errno.ENOENT, "you have no home folder here")
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"The cache folder {folder} can't be used: {getattr(error, 'strerror', None) or error}.",
+            hint="Set TLSEARCH_CACHE to a folder that you may write to.",
+        ) from None
+    return folder
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse what isn't a regular file before it is opened: a FIFO would block, a device may never end.
+
+    Raises:
+        OSError: it is neither file nor folder, or isn't there.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kind = "a FIFO" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file")
 
 
 def write_durably(path: Path, write: Callable[[Path], object], *, mark: bool = False) -> Artifact:

@@ -21,7 +21,7 @@ LOOKED_AT = 50
 """Records that a separator is judged by."""
 MEANT = {
     "image": ("image", "path", "file", "filename", "imagepath", "filepath", "img", "imagefile", "imgpath"),
-    "label": ("label", "class", "target", "category", "classname", "labelname"),
+    "label": ("label", "class", "target", "category", "classname", "labelname", "value", "score", "rating"),
 }
 """Names of columns, without case, blanks and hyphens, that say what is in them."""
 

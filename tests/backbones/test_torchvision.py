@@ -125,7 +125,7 @@ def test_no_network_is_told_in_seconds_and_leaves_no_partial_file(tmp_path, monk
     )
     start = time.monotonic()
     with pytest.raises(
-        WeightsError, match=r"torchvision/squeezenet1_1 can't be had from https://download\.invalid"
+        WeightsError, match=r"torchvision/squeezenet1_1 can't be loaded from https://download\.invalid"
     ) as caught:
         load("squeezenet1_1", weights="pretrained")
     assert time.monotonic() - start < 30

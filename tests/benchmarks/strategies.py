@@ -42,7 +42,11 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="run what is chosen even where it is done")
     parser.add_argument("--out", type=Path, default=OUT / "strategies.json")
     parser.add_argument("--tables", action="store_true", help="run nothing: write the tables, and print them")
-    parser.add_argument("--sections", action="store_true", help="run nothing: write the READMEs' sections")
+    parser.add_argument(
+        "--sections",
+        action="store_true",
+        help="run nothing: write the sections of docs/benchmarks.md and the plugins' READMEs",
+    )
     arguments = parser.parse_args()
     cases = (QUICK,) if arguments.quick else CASES
     if arguments.quick and arguments.out == OUT / "strategies.json":
@@ -52,7 +56,7 @@ def main() -> None:
         for package, text in sections(cells, cases).items():
             if (page := ROOT / "plugins" / package / "README.md").exists():
                 put(page, text, begin=BEGIN, end=END)
-        put(ROOT / "README.md", front(cells, cases), begin=BEGIN, end=END)
+        put(ROOT / "docs" / "benchmarks.md", front(cells, cases), begin=BEGIN, end=END)
         return
     if not arguments.tables:
         chosen = [case for case in cases if not arguments.case or case.name in arguments.case]

@@ -64,7 +64,7 @@ def document(cells: Mapping[str, Mapping[str, Any]], cases: Sequence[Case]) -> s
 
 
 def front(cells: Mapping[str, Mapping[str, Any]], cases: Sequence[Case]) -> str:
-    """The README's section: accuracies, and which strategy wins where."""
+    """The section of docs/benchmarks.md: accuracies, and which strategy wins where."""
     found = _by_case(cells, cases)
     strategies = _ranked({cell["strategy"] for cell in cells.values()}, found, cases)
     lines = ["## Which strategy wins", ""]

@@ -69,7 +69,7 @@ def test_a_look_at_the_data(place, tainted, ask):
     assert found["imbalance"]["proposed_metric"] == "balanced_accuracy"
     _, told, _ = ask(study, "--limit", "2")
     for words in (
-        "class     train   stop   val   test",
+        "class    train  stop  val  test",
         "Nearly the same picture in two splits (3)",
         "... and 1 more",
         "Broken, set aside (1)",
@@ -83,9 +83,9 @@ def test_a_search_says_it_before_it_begins(place, tainted):
     spec = load(place.study(data={"path": str(tainted)}))
     prepared = setup.prepare(spec, cache=Path(place.env["TLSEARCH_CACHE"]), threads=1, observe=lambda _: None)
     said = "\n".join(prepared.warnings)
-    assert "have their like in another split" in said
+    assert "with a near-duplicate in another split" in said
     assert "objective: {metric: balanced_accuracy}" in said
-    assert "broken items were set aside: val/disc/broken.jpg" in said
+    assert "1 broken item set aside: val/disc/broken.jpg" in said
     assert prepared.audit["near_duplicates"]["count"] == 3
 
 

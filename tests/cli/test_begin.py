@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.one_process import command
-from tlsearch import spec
+from tlsearch import registry, spec
 
 
 def tlsearch(*words, cwd, **environment):
@@ -147,3 +147,24 @@ def test_a_folder_that_is_not_there_is_named_with_the_nearest(place, images):
     (place.folder / "photos").symlink_to(images, target_is_directory=True)
     for verb in ("run", "audit"):
         assert 'Did you mean "photos"' in place.refused(verb, "photoss/")
+
+
+@pytest.mark.parametrize(
+    ("cells", "task", "why"),
+    [
+        (["0.25", "1.5", "3", "7"] * 6, "regression", "numbers from 0.25 to 7, such as 0.25"),
+        ([str(number) for number in range(24)], "regression", "24 whole numbers from 0 to 23"),
+        (["1", "2", "3", "4"] * 6, "classification", "4 whole numbers, taken as names"),
+    ],
+)
+def test_init_of_a_table_of_numbers_says_what_it_takes_them_for(tmp_path, cells, task, why):
+    photos(tmp_path, {"all": len(cells)}, size=32)
+    rows = [f"all/{number}.jpg,{cell}" for number, cell in enumerate(cells)]
+    (tmp_path / "list.csv").write_text("\n".join(["image,value", *rows]))
+    done = tlsearch("init", "list.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    study = spec.load(tmp_path / "list.yaml")
+    assert study.task == task
+    assert study.objective.metric == registry.task(task).metrics[0].name
+    assert study.data.options["label_column"] == "value"
+    assert f"task: {task}  # {why}" in done.stderr

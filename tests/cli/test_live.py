@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from tlsearch.cli.live import LineView, describe
+import io
+
+from rich.console import Console
+
+from tlsearch.cli.live import LineView, TerminalView, describe
 from tlsearch.records import Outcome, Point, TrialState
 from tlsearch.search.progress import Best, Snapshot
 
@@ -28,7 +32,7 @@ def test_tells_counts_best_strategies_speed_and_time():
         "2 running, 5 complete, 1 failed",
         "best 0.9123: trial 3, fine_tune on timm/resnet18, freeze depth 2/5",
         "fine_tune 0.9123, linear_probe 0.8500",
-        "12.3 trials a minute, 4 on stored activations",
+        "12.3 trials a minute, 4 with cached activations",
         "1:01 left",
     ]
 
@@ -41,3 +45,28 @@ def test_notes_are_lines_of_their_own(capsys):
     with LineView() as view:
         view(Snapshot(phase="search", note="nothing more goes to mlflow: the disk is full"))
     assert "note: nothing more goes to mlflow" in capsys.readouterr().err
+
+
+def test_pruned_and_interrupted_trials_are_explained():
+    counts = {TrialState.PRUNED: 3, TrialState.CANCELLED: 1}
+    _, said = describe(Snapshot(phase="search", counts=counts))
+    assert said == "3 pruned (behind others at the same epoch), 1 interrupted (to run again)"
+
+
+def seen(view: TerminalView) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=100).print(view.draw())
+    return stream.getvalue()
+
+
+def test_time_left_moves_between_snapshots_and_into_the_next_phase(monkeypatch):
+    view = TerminalView()
+    now = 1000.0
+    monkeypatch.setattr("tlsearch.cli.live.time.monotonic", lambda: now)
+    view(Snapshot(phase="search", done=1, total=9, seconds_left=90.0))
+    assert "1:30 left" in seen(view)
+    now += 20
+    assert "1:10 left" in seen(view)
+    view(Snapshot(phase="verify the winner"))
+    assert "1:10 left" in seen(view)
+    assert view.live.transient  # nothing of it stays above the result

@@ -160,7 +160,7 @@ def test_a_study_keeps_the_audit_of_its_data(finished):
         kept = store.study("tiny").audit
     assert kept["items"] == 120
     assert kept["near_duplicates"]["compared"] == 36
-    assert "like in another split" not in (finished.folder / "first.txt").read_text()
+    assert "near-duplicate in another split" not in (finished.folder / "first.txt").read_text()
 
 
 def test_best_is_among_the_finalists_that_brute_force_finds(finished):
@@ -267,6 +267,22 @@ def test_predict_names_what_it_cannot_read_and_goes_on(finished, images, tmp_pat
     assert told[0]["error"]
     assert told[0]["label"] is None
     assert told[1]["label"]
+
+
+def test_predict_saves_labelled_pictures_and_tells_what_is_no_picture(finished, images, tmp_path):
+    page, torn = tmp_path / "page.png", tmp_path / "torn.png"
+    page.write_bytes(b"<html>not found</html>")
+    good = sorted((images / "disc").iterdir())[:3]
+    torn.write_bytes(good[0].read_bytes()[:200])
+    out = tmp_path / "out"
+    done = finished.here("predict", "tiny", page, torn, *good, "--save", out, code=2)
+    lines = done.stdout.splitlines()
+    assert ": no picture: " in lines[0]
+    assert ": unreadable: " in lines[1]
+    assert f"Wrote 4 pictures to {out}" in done.stderr
+    assert {path.suffix for path in out.iterdir()} == {".jpg"}
+    assert len(list(out.iterdir())) == 4
+    assert "not empty" in finished.refused("predict", "tiny", *good, "--save", out)
 
 
 def test_running_again_changes_nothing_even_if_the_data_has_moved(finished, tmp_path):

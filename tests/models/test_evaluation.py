@@ -14,7 +14,7 @@ from tlsearch.cli.use import warnings_of
 from tlsearch.contracts import Backbone, Samples
 from tlsearch.errors import DataError
 from tlsearch.models import bundle
-from tlsearch.models.evaluation import evaluate, score_samples
+from tlsearch.models.evaluation import evaluate, score_samples, table_options
 from tlsearch.records import StudyItems
 from tlsearch.testing import classes
 
@@ -137,3 +137,9 @@ def test_items_that_the_model_has_seen_are_counted_and_warned_of(model, folder, 
     assert none.seen == {}
     assert warnings_of(none, ("train",)) == []
     assert "isn't known" in warnings_of(evaluate(model, folder), ("train",))[0]
+
+
+def test_a_repeated_word_names_several_columns():
+    words = ["label_column=age", "image_column=file", "label_column=weight", "label_column=a=b"]
+    told = table_options(words)
+    assert told == {"label_column": ["age", "weight", "a=b"], "image_column": "file"}

@@ -50,3 +50,11 @@ def test_minutes_begin_with_the_command_and_leave_time_to_try_something():
     slow = Ledger.of_driver(minute, started=0, spent=0, began=now - 500)
     assert slow.end == pytest.approx(now + 60 * PREPARATION_SHARE, abs=1)
     assert Ledger.of_driver(BudgetSpec(), started=0, spent=0, began=now - 500).end == math.inf
+
+
+def test_a_short_search_leaves_time_for_two_verifications_from_its_beginning():
+    """A deadline that came nearer later would end workers that keep the earlier one."""
+    ledger = Ledger(BudgetSpec(minutes=2.0), started=0, spent=0, _since=1_000)
+    first = ledger.search_deadline
+    ledger.after_search = 2 * VERIFYING
+    assert ledger.search_deadline == first == ledger.end - 2 * VERIFYING

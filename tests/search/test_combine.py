@@ -310,7 +310,7 @@ def test_what_fails_is_recorded_with_the_reason_and_harms_no_other(kitchen, plug
 
 def test_nothing_better_is_said(kitchen):
     assert kitchen.run(nothing=Nothing()) == []
-    assert "nothing: no combination beats trial" in kitchen.notes()
+    assert "nothing (weight averaging): no better than trial" in kitchen.notes()
     assert len(kitchen.store.trials("s")) == 5
 
 

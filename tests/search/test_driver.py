@@ -22,7 +22,7 @@ from tlsearch.search.loggers import Journal
 from tlsearch.search.phase_sequence import PhaseSequence
 from tlsearch.search.progress import Snapshot
 from tlsearch.search.sampler import Sampler
-from tlsearch.search.turns import Fixed, Searching, group_turns
+from tlsearch.search.turns import PERFECT_TRIALS, Fixed, Searching, group_turns
 from tlsearch.spec import parse
 from tlsearch.training.objective import metric_of
 
@@ -284,7 +284,7 @@ def test_the_next_driver_begins_when_all_of_the_one_before_is_recorded(world):
 
 def test_trials_past_the_deadline_end_before_the_next_driver_begins(world):
     def drivers() -> Iterator[Driver]:
-        yield world.drive(deadline=time.time() + 0.2)
+        yield world.drive(deadline=time.time() + 3)
         yield world.drive(
             source=Fixed(
                 [Point(99, "tiny/net", "fine_tune", {"freeze_depth": 0.5}, seed=0)],
@@ -296,7 +296,7 @@ def test_trials_past_the_deadline_end_before_the_next_driver_begins(world):
     relay = PhaseSequence(drivers())
     (point,) = relay.next_turn() or []
     early = relay.deadline
-    time.sleep(0.3)
+    time.sleep(max(0.0, early - time.time()) + 0.05)
     assert relay.next_turn() == []
     relay.ended([point], None)
     assert world.state(point.number)[0] is CANCELLED
@@ -584,3 +584,35 @@ def test_a_trial_that_cannot_end_in_time_is_not_begun(minutes, begins):
     source.learn(EpochResult(first.number, 1, 1, 1, 0.5, outcome=outcome))
     assert bool(source.take()) is begins
     assert (source.too_long is None) is begins
+
+
+def test_the_best_that_is_told_is_the_best_of_best(world):
+    driver = world.drive()
+    first, second = world.turn()[0], world.turn()[0]
+    world.finish(first, 0.9, loss=0.6)
+    world.finish(second, 0.9, loss=0.2)
+    assert driver.best is not None
+    assert driver.best.point.number == second.number  # equal values: the smaller log-loss, as `best` has it
+
+
+def test_interrupted_trials_are_no_progress(world):
+    driver = world.drive()
+    first, second = world.turn()[0], world.turn()[0]
+    world.finish(first, 0.9)
+    world.stopping = "interrupted"
+    driver.ended([second], None)
+    assert world.told[-1].done == 1
+    assert world.told[-1].counts[CANCELLED] == 1
+
+
+@pytest.mark.parametrize(("value", "goes_on"), [(1.0, False), (0.999, True)])
+def test_a_search_ends_when_enough_trials_are_perfect(world, value, goes_on):
+    driver = world.drive(trials=40)
+    source = driver.source
+    assert isinstance(source, Searching)
+    source.perfect_value = 1.0
+    for _ in range(PERFECT_TRIALS):
+        assert not source.settled
+        world.finish(world.turn()[0], value)
+    assert source.settled is not goes_on
+    assert bool(driver.next_turn()) is goes_on

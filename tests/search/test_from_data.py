@@ -19,12 +19,13 @@ def photos(tmp_path, monkeypatch):
 
 
 def test_a_folder_and_a_table_are_data_and_a_study_file_is_not(photos, tmp_path):
-    for name in ("list.csv", "list.parquet", "photos.yaml", "photos"):
+    for name in ("list.csv", "list.parquet", "photos.yaml", "photos", "study.json"):
         (tmp_path / name).touch()
     assert is_data(photos)
     assert is_data(tmp_path / "list.csv")
     assert is_data(tmp_path / "list.parquet")
     assert not is_data(tmp_path / "photos.yaml")
+    assert not is_data(tmp_path / "study.json")  # what a job of a cluster runs
     assert not is_data(tmp_path / "missing.yaml")  # whose reading says what is missing
     assert not is_data(tmp_path / "photos")
     with pytest.raises(InputError, match='Did you mean "solar cells"'):

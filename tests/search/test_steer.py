@@ -113,3 +113,17 @@ def test_forks_that_would_compare_the_incomparable_are_refused(url: str) -> None
         steer.fork(url, "flowers", "x", overrides={"budget.trils": 5})
     with pytest.raises(SpecError, match="study"):
         steer.fork(url, "flowers", "../x", overrides={})
+
+
+@pytest.mark.parametrize(("text", "minutes"), [("4", 4.0), ("+4", 9.0), ("+0.5", 5.5)])
+def test_minutes_add_to_what_a_study_had(url, text, minutes):
+    known = enter(url, budget={"trials": 20, "minutes": 5})
+    assert steer.minutes_in_all(text, known, url) == minutes
+
+
+def test_minutes_of_a_study_that_is_new_add_to_its_file(url):
+    known = parse({**STUDY, "budget": {"minutes": 2}})
+    assert steer.minutes_in_all("+4", known, url) == 6
+    for wrong in ("nan", "soon", "inf"):
+        with pytest.raises(InputError, match="--minutes"):
+            steer.minutes_in_all(wrong, known, url)

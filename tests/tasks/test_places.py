@@ -13,7 +13,7 @@ ACTING = re.compile(
 )
 KNOWN = {
     # The page, card and figures of a classifier: `Task.probabilities` keeps other tasks out of them.
-    "models/export/card.py": 7,
+    "models/export/card.py": 4,
     "reports/answer.py": 1,
     "reports/data_findings.py": 1,
     "reports/examination.py": 4,
@@ -22,9 +22,7 @@ KNOWN = {
     # What formats of others call outputs, and the scripts beside an export.
     "models/export/as_huggingface.py": 2,
     "models/export/as_timm.py": 3,
-    "models/export/carried/predict_bundle.py": 1,
     "models/export/carried/predict_timm.py": 1,
-    "models/export/check.py": 1,
     "models/export/sidecar.py": 1,
     "models/serving/server.py": 2,
     # Public names of a bundle: `Model.classes` and `Model.predict`.
@@ -34,8 +32,6 @@ KNOWN = {
     "database/rows.py": 2,
     # The most alike of pictures, no classes.
     "training/duplicates.py": 1,
-    # The metric that `init` proposes.
-    "search/propose.py": 2,
 }
 """Lines by file."""
 

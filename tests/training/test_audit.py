@@ -76,7 +76,8 @@ def test_pictures_that_are_nearly_the_same_are_named_with_their_labels(look):
     )
     (line,) = audit.sentences(found)
     assert (
-        "2 pictures of val and test have their like in another split, 1 of them under another label" in line
+        "2 pictures of val and test with a near-duplicate in another split, 1 of them under another label"
+        in line
     )
     assert ".png (" in line
 
@@ -120,7 +121,7 @@ def test_tiny_classes_plain_pictures_and_clashes(look):
     assert found["near_duplicates"]["plain"] == {"count": 1, "examples": ["3.png"]}
     assert found["clashes"] == {"count": 1, "examples": [["4.png", "32.png"]]}
     plain, tiny = audit.sentences(found)
-    assert "1 pictures are of one plain colour, such as 3.png" in plain
+    assert "1 picture is of one plain colour, such as 3.png" in plain
     assert '1 class has fewer than 10 items, such as "bee" (6)' in tiny
 
 
@@ -132,8 +133,7 @@ def test_test_items_that_stand_in_the_source_data(look):
     found = look(samples, source=source)
     assert found["source_copies"] == {"count": 1, "examples": [["38.png", "big/1.png"]]}
     assert (
-        "1 items of val and test stand in source_data too, such as 38.png (big/1.png)"
-        in audit.sentences(found)[0]
+        "1 item of val and test also in source_data, such as 38.png (big/1.png)" in audit.sentences(found)[0]
     )
 
 

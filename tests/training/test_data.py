@@ -285,7 +285,7 @@ def test_audit():
     assert audit.overlaps == (("name 0", "name 46"),)
     assert audit.imbalance == 42 / 5
     text = "\n".join(audit.warnings)
-    assert "1 items appear under different labels, such as name 44 and name 45" in text
+    assert "1 item appears under different labels, such as name 44 and name 45" in text
     assert "name 0 and name 46" in text
     assert 'test has no item of 1 classes, such as "few"' in text
     even, hashes = listed([0, 1] * 20)

@@ -195,7 +195,7 @@ class _Plan:
             self.build()  # raises if it's the image size that is wrong
             where = config.get("hf_hub_id") or config.get("url") or config.get("file")
             raise WeightsError(
-                f"The weights of {self.name} can't be had from {where}: {first_line(error)}",
+                f"The weights of {self.name} can't be loaded from {where}: {first_line(error)}",
                 hint=OFFLINE_HINT,
             ) from error
 
@@ -211,7 +211,7 @@ def _architecture(name: str, given: str) -> Architecture:
         raise
     except Exception as error:  # of the hub's client, its transport, the file system, timm
         raise WeightsError(
-            f"The model of {name} can't be had: {first_line(error)}",
+            f"The model of {name} can't be loaded: {first_line(error)}",
             hint="local-dir: takes a folder with config.json and model.safetensors. " + OFFLINE_HINT,
         ) from error
 

@@ -142,7 +142,8 @@ def _download(name: str, published: Any) -> OrderedDict[str, Tensor]:
             state: OrderedDict[str, Tensor] = published.get_state_dict(progress=False, check_hash=True)
     except Exception as error:  # of the network, the file system, a wrong hash, a broken file
         raise WeightsError(
-            f"The weights of {name} can't be had from {published.url}: {first_line(error)}", hint=OFFLINE_HINT
+            f"The weights of {name} can't be loaded from {published.url}: {first_line(error)}",
+            hint=OFFLINE_HINT,
         ) from error
     return state
 

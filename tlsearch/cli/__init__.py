@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from tlsearch.safe_text import for_terminal
 
+DEBUG = "TLSEARCH_DEBUG"
+"""The variable that has unexpected errors print where they came from."""
 MAX_LINE = 1000
 """Characters of a line of an error that are printed."""
 
@@ -15,6 +18,11 @@ def main() -> None:
 
     0 done, 1 the work failed, 2 the user's input is wrong, 130 interrupted.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that knows ASCII alone, or a file name that is no text, is no reason to fail.
+        if callable(set_up := getattr(stream, "reconfigure", None)):
+            set_up(errors="backslashreplace")
+
     from tlsearch import rare_gc
     from tlsearch.cli import defaults
     from tlsearch.cli.app import app
@@ -34,8 +42,35 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.stderr.close()
         sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - a page of Python helps nobody who hasn't written it
+        _tell_unexpected(error)
+        sys.exit(1)
     finally:
         rare_gc.spare()
+
+
+def _tell_unexpected(error: Exception) -> None:
+    """One line of an error that nobody foresaw, and a file that says where it came from."""
+    import tempfile
+    import traceback
+
+    said = harmless(str(error)).strip().partition("\n")[0]
+    print(f"Error: {type(error).__name__}{f': {said}' if said else ''}", file=sys.stderr)
+    details = "".join(traceback.format_exception(error))
+    try:
+        if os.environ.get(DEBUG, "") not in ("", "0"):
+            raise OSError  # it is wanted here
+        handle, place = tempfile.mkstemp(prefix="tlsearch-error-", suffix=".txt")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(details)
+    except OSError:  # nor is there a folder for temporary files
+        print(details, file=sys.stderr)
+        return
+    print(
+        f"tlsearch didn't foresee this. Where it happened is in {place}: please report it with that file. "
+        f"{DEBUG}=1 prints it here.",
+        file=sys.stderr,
+    )
 
 
 def harmless(text: str) -> str:

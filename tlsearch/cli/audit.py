@@ -26,7 +26,7 @@ def audit(
     limit: Annotated[int, typer.Option(min=1, help="Examples of each kind to print.")] = 10,
     json: options.Json = False,
 ) -> None:
-    """Look at a study's data: broken and doubled images, clashing labels, classes. Nothing is searched."""
+    """Look at a study's data: broken images, duplicates, conflicting labels, classes."""
     from tlsearch.cli.live import view
     from tlsearch.cli.search import read_settings
     from tlsearch.search import from_data, setup

@@ -43,6 +43,7 @@ def init(
     from tlsearch.search.propose import propose
     from tlsearch.spec import presets
 
+    from_data.refuse_no_file(data)
     if not data.exists():
         raise InputError(f"There is nothing at {data}.", hint="Name a folder of class folders, or a table.")
     beside = out.parent if out is not None else Path()
@@ -63,7 +64,7 @@ def say_proposal(path: Path, proposal: Proposal) -> None:
     """What a new study file rests on, and its reasons."""
     size = f", about {proposal.pixels} pixels" if proposal.pixels else ""
     output.say(
-        f"{plural(proposal.items, 'item')} of {plural(len(proposal.counts), 'class', 'classes')}{size}; "
+        f"{plural(proposal.items, 'item')} of {plural(len(proposal.counts), *proposal.kinds)}{size}; "
         f"{len(proposal.broken)} can't be taken. Only names and some sizes were looked at: "
         "`tlsearch audit` and `run` decode every image."
     )

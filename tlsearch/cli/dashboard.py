@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tlsearch.cli import options, output
+from tlsearch.counts import plural
 
 
 def register(app: typer.Typer) -> None:
@@ -36,4 +37,4 @@ def export_optuna(
     from tlsearch.reports.optuna_view import export
 
     count = export(options.database(db), study, to)
-    output.say(f"{count} trials copied. Look at them with: optuna-dashboard {to}")
+    output.say(f"{plural(count, 'trial')} copied. Look at them with: optuna-dashboard {to}")

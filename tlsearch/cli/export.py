@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tlsearch.cli import options, output
 from tlsearch.cli.use import StudyOrBundle, model_of
+from tlsearch.errors import InputError
+
+if TYPE_CHECKING:
+    from tlsearch.models.bundle import Model
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +49,14 @@ def export(
         list[Path] | None,
         typer.Option(help="Files or folders to try it on; else the study's validation images, else noise."),
     ] = None,
+    trial: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="A trial of the study instead of its model, uncalibrated; its weights must be kept.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     db: options.Database = None,
     json: options.Json = False,
@@ -57,18 +73,20 @@ def export(
 
     how = Options(inside=parse_preprocess(preprocess), opset=opset)
     check_request(folder, formats, overwrite=overwrite)
-    model = model_of(study, db)
-    items, source = held_out(study, options.database(db), model, given=images or [], told=output.say)
-    done = write(
-        model,
-        folder,
-        formats,
-        options=how,
-        items=items,
-        source=source,
-        overwrite=overwrite,
-        told=output.say,
-    )
+    with _chosen(study, db, trial) as model:
+        if {"timm", "huggingface"} & set(formats):
+            _check_timm(model, study, folder, formats, db)
+        items, source = held_out(study, options.database(db), model, given=images or [], told=output.say)
+        done = write(
+            model,
+            folder,
+            formats,
+            options=how,
+            items=items,
+            source=source,
+            overwrite=overwrite,
+            told=output.say,
+        )
     if json:
         output.print_json(done)
         return
@@ -78,3 +96,62 @@ def export(
             f"{one.folder}: {', '.join(one.files)} ({one.bytes / 1e6:.1f} MB); agrees with the model on "
             f"{tried.pictures} images ({tried.source}), probabilities within {tried.difference:.1g}"
         )
+
+
+@contextlib.contextmanager
+def _chosen(study: str, db: str | None, trial: int | None) -> Iterator[Model]:
+    """The study's model, or the trial that was asked for instead."""
+    winner = model_of(study, db)
+    if trial is None:
+        yield winner
+        return
+    if _is_bundle(study):
+        raise InputError("A bundle has no trials.", hint="--trial goes with the name of a study.")
+    from tlsearch.reports.trial_models import model_of_trial
+
+    with tempfile.TemporaryDirectory(prefix="tlsearch-trial-") as scratch:
+        place = Path(scratch) / "bundle"
+        model = model_of_trial(options.database(db), study, trial, winner=winner, folder=place)
+        output.say(
+            f"Trial {trial} isn't the model that {study} hands out: not verified, averaged or calibrated."
+        )
+        yield model
+
+
+def _check_timm(model: Model, study: str, folder: Path, formats: Sequence[str], db: str | None) -> None:
+    """Where timm can't hold the model, say which trial it can hold, before anything is written.
+
+    Raises:
+        InputError: timm was asked for.
+    """
+    from tlsearch.models.export import as_timm
+
+    try:
+        as_timm.merged(model)
+    except InputError as error:
+        hint = _for_timm(model, study, folder, formats, db) or error.hint
+        if "timm" in formats:
+            raise InputError(error.message, hint=hint) from None
+        output.say(f"huggingface: a tlsearch bundle, which timm can't load. {error.message}\n{hint}")
+
+
+def _for_timm(model: Model, study: str, folder: Path, formats: Sequence[str], db: str | None) -> str:
+    if _is_bundle(study):
+        return ""
+    from tlsearch.reports.trial_models import best_for_timm
+
+    found = best_for_timm(options.database(db), study, winner=model)
+    if found is None:
+        return ""
+    words = ["tlsearch", "export", study, *(word for name in formats for word in ("--format", name))]
+    words += ["-o", str(folder), "--trial", str(found.number), *(["--db", db] if db else [])]
+    return (
+        f"The best that timm can hold is trial {found.number} ({found.strategy}, "
+        f"{output.show(found.value)} on validation): `{shlex.join(words)}`"
+    )
+
+
+def _is_bundle(study: str) -> bool:
+    from tlsearch.models import bundle
+
+    return (Path(study) / bundle.MANIFEST).is_file()

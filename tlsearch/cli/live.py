@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from tlsearch.records import TrialState
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from tlsearch.search.progress import Snapshot
 
 LINE_SECONDS = 5.0
 """Plain lines come at most this often, unless the phase or the best changes."""
+
+STATES = {
+    TrialState.PRUNED: "pruned (behind others at the same epoch)",
+    TrialState.CANCELLED: "interrupted (to run again)",
+}
+"""States that need a word of explanation."""
 
 
 class View(Protocol):
@@ -72,7 +81,7 @@ class LineView:
 
 
 class TerminalView:
-    """A bar for the phase, with counts, the best, and each strategy's best below it."""
+    """A bar for the phase, with counts, the best, and each strategy's best below it; gone when it is over."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -88,7 +97,9 @@ class TerminalView:
             console=self.console,
         )
         self.task = self.progress.add_task("begin", total=None)
-        self.live = Live(self.progress, console=self.console, refresh_per_second=8)
+        self.snapshot: Snapshot | None = None
+        self.ends: float | None = None
+        self.live = Live(get_renderable=self.draw, console=self.console, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> TerminalView:
         self.live.__enter__()
@@ -100,8 +111,7 @@ class TerminalView:
         self.live.__exit__(kind, error, trace)
 
     def __call__(self, snapshot: Snapshot) -> None:
-        """Redraw."""
-        from rich.console import Group
+        """Show where the search stands."""
         from rich.text import Text
 
         if snapshot.note:
@@ -109,8 +119,20 @@ class TerminalView:
         self.progress.update(
             self.task, description=snapshot.phase, completed=snapshot.done, total=snapshot.total
         )
-        _, *facts = describe(snapshot)
-        self.live.update(Group(self.progress, *(Text(f"  {fact}") for fact in facts)))
+        if snapshot.seconds_left is not None:
+            self.ends = time.monotonic() + snapshot.seconds_left
+        self.snapshot = snapshot
+
+    def draw(self) -> RenderableType:
+        """What is on the screen now; the time that is left goes on between two snapshots."""
+        from rich.console import Group
+        from rich.text import Text
+
+        if self.snapshot is None:
+            return self.progress
+        left = self.ends - time.monotonic() if self.ends is not None else None
+        _, *facts = describe(replace(self.snapshot, seconds_left=left))
+        return Group(self.progress, *(Text(f"  {fact}") for fact in facts))
 
 
 def describe(snapshot: Snapshot) -> list[str]:
@@ -118,7 +140,7 @@ def describe(snapshot: Snapshot) -> list[str]:
     total = f"/{snapshot.total}" if snapshot.total is not None else ""
     phrases = [f"{snapshot.phase} {snapshot.done}{total}" if snapshot.total else snapshot.phase]
     counts = [
-        f"{snapshot.counts[state]} {state.value.lower()}"
+        f"{snapshot.counts[state]} {STATES.get(state, state.value.lower())}"
         for state in TrialState
         if snapshot.counts.get(state)
     ]
@@ -137,7 +159,7 @@ def describe(snapshot: Snapshot) -> list[str]:
     if snapshot.per_minute is not None:
         speed.append(f"{snapshot.per_minute:.3g} trials a minute")
     if snapshot.cached:
-        speed.append(f"{snapshot.cached} on stored activations")
+        speed.append(f"{snapshot.cached} with cached activations")
     if speed:
         phrases.append(", ".join(speed))
     if snapshot.seconds_left is not None:

@@ -24,6 +24,7 @@ class Kind(enum.StrEnum):
     backbone = "backbone"
     dataset = "dataset"
     combination = "combination"
+    task = "task"
 
 
 group = typer.Typer(invoke_without_command=True)
@@ -67,7 +68,7 @@ def plugins(context: typer.Context, json: options.Json = False) -> None:
 
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the plugin, such as my_method.")],
-    kind: Annotated[Kind, typer.Option(help="What it is.")] = Kind.strategy,
+    kind: Annotated[Kind, typer.Option(help="Kind of plugin to write.")] = Kind.strategy,
     parent: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write it in.")
     ] = Path(),
@@ -119,6 +120,8 @@ def check(
             checked[one] = testing.check_backbone(name, weights=weights, image_size=image_size)
         elif one is Kind.combination:
             checked[one] = testing.check_combination(name)
+        elif one is Kind.task:
+            checked[one] = testing.check_task(name)
         else:
             checked[one] = testing.check_dataset(name, read_settings(setting or ()))
     failed = sum(not result.ok for results in checked.values() for result in results)

@@ -152,7 +152,7 @@ TRIAL_NUMBERS = ("freeze", "value", "seconds")
 def _trial_rows(found: Sequence[TrialRecord]) -> list[list[str]]:
     return [
         [
-            f"{t.number}" if t.confirms is None else f"{t.number} (= {t.confirms}, seed {t.seed})",
+            f"{t.number}" if t.confirms is None else f"{t.number} (repeats {t.confirms}, seed {t.seed})",
             t.state.value,
             t.strategy,
             t.backbone,
@@ -195,8 +195,8 @@ def show_trial(study: str, trial: int, *, db: str | None, json: bool, csv: bool)
         ("frozen prefix", record.cache or "-"),
         ("parameters", f"{costs.trainable_parameters:,} of {costs.total_parameters:,} trained"),
         ("seconds", costs.seconds),
-        ("items through prefix", f"{costs.prefix_images:,}"),
-        ("items through suffix", f"{costs.suffix_images:,}"),
+        ("items computed by frozen layers", f"{costs.prefix_images:,}"),
+        ("items computed by trained layers", f"{costs.suffix_images:,}"),
     ]
     output.print_table(["", f"trial {trial} of {study}"], facts)
     if epochs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,10 +29,19 @@ Trials = Annotated[
         metavar="N", help="Trials in all, in place of budget.trials; +N adds to what the study had."
     ),
 ]
-Minutes = Annotated[float | None, typer.Option(help="Replaces budget.minutes.")]
+Minutes = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N",
+        help="Minutes to the verified model, in place of budget.minutes; +N adds to what the study had.",
+    ),
+]
 Insecure = Annotated[
     bool,
-    typer.Option("--insecure-no-token", help="Talk to another machine without a token: anybody there may."),
+    typer.Option(
+        "--insecure-no-token",
+        help="Connect to another machine without a token; anybody who reaches it can then run code on it.",
+    ),
 ]
 
 
@@ -117,19 +125,34 @@ def study_file(target: Path, *, preset: str | None, name: str | None) -> Path:
 
 
 def read_study(
-    path: Path, url: str, *, trials: str | None, minutes: float | None, settings: Sequence[str]
+    path: Path, url: str, *, trials: str | None, minutes: str | None, settings: Sequence[str]
 ) -> StudySpec:
     """A study file with what the command line says in place of its values."""
     from tlsearch import spec
 
-    overrides = read_settings(settings, minutes=minutes)
+    overrides = read_settings(settings)
     parsed = spec.load(path, overrides=overrides)
-    if trials is None:
-        return parsed
-    from tlsearch.search.steer import trials_in_all
+    budget = read_budget(parsed, url, trials=trials, minutes=minutes)
+    return spec.load(path, overrides={**overrides, **budget}) if budget else parsed
 
-    in_all = trials_in_all(trials, parsed, url)
-    return spec.load(path, overrides={**overrides, "budget.trials": in_all})
+
+def read_budget(known: StudySpec, url: str, *, trials: str | None, minutes: str | None) -> dict[str, Any]:
+    """--trials and --minutes as dotted keys and values.
+
+    Args:
+        known: the study without them.
+        url: of the study database, which tells what the study had.
+        trials: such as 60 or +50.
+        minutes: such as 30 or +4.
+    """
+    from tlsearch.search import steer
+
+    budget: dict[str, Any] = {}
+    if trials is not None:
+        budget["budget.trials"] = steer.trials_in_all(trials, known, url)
+    if minutes is not None:
+        budget["budget.minutes"] = steer.minutes_in_all(minutes, known, url)
+    return budget
 
 
 def search(
@@ -191,7 +214,7 @@ def search(
     _report(result, url, as_json=as_json)
 
 
-def read_settings(settings: Sequence[str], *, minutes: float | None = None) -> dict[str, Any]:
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
     """``key=value`` settings as dotted keys and values, the latter read as YAML.
 
     Raises:
@@ -208,10 +231,6 @@ def read_settings(settings: Sequence[str], *, minutes: float | None = None) -> d
             overrides[key] = YAML(typ="safe", pure=True).load(text)
         except error.YAMLError:
             raise InputError(f'--set {key}: "{text}" is not a value that YAML knows.') from None
-    if minutes is not None:
-        if not math.isfinite(minutes):
-            raise InputError(f"--minutes must be a finite number, not {minutes}.")
-        overrides["budget.minutes"] = minutes
     return overrides
 
 

@@ -11,7 +11,7 @@ from tlsearch.cli import options, output
 from tlsearch.cli.begin import schema
 from tlsearch.cli.jobs import Follow, Wait, hand_in
 from tlsearch.cli.query import StudyName, studies
-from tlsearch.cli.search import Insecure, Minutes, Setting, Trials, read_settings, search
+from tlsearch.cli.search import Insecure, Minutes, Setting, Trials, read_budget, read_settings, search
 
 group = typer.Typer(
     no_args_is_help=True,
@@ -55,9 +55,7 @@ def resume(
 
     url = options.database(db)
     known = steer.stored(url, study)
-    overrides = read_settings(setting or (), minutes=minutes)
-    if trials is not None:
-        overrides["budget.trials"] = steer.trials_in_all(trials, known, url)
+    overrides = read_settings(setting or ()) | read_budget(known, url, trials=trials, minutes=minutes)
     parsed = spec.parse(known.to_json(), overrides=overrides, name=f"study {study}")
     if address is None:
         search(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +13,11 @@ import typer
 from tlsearch import walk
 from tlsearch.cli import options, output
 from tlsearch.counts import plural
-from tlsearch.errors import BundleError
+from tlsearch.errors import BundleError, InputError
 from tlsearch.safe_text import for_terminal
 
 if TYPE_CHECKING:
-    from tlsearch.models.bundle import Model
+    from tlsearch.models.bundle import Model, Prediction
     from tlsearch.models.evaluation import Evaluation
     from tlsearch.records import StudyItems
 
@@ -44,6 +45,12 @@ def predict(
     db: options.Database = None,
     json: options.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print a row for each item, with all classes.")] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write the pictures with their labels, and a contact sheet, to a new folder."
+        ),
+    ] = None,
 ) -> None:
     """Classify images, or what else the best model of a study takes.
 
@@ -51,12 +58,21 @@ def predict(
     """
     model = model_of(study, db)
     task = model.task
+    if save is not None:
+        _check_save(save, model)
     found = [named for item in items for named in model.inputs.find(item)]
     for item in items:
         if model.inputs.modality == "image" and os.path.isdir(item):
             for sentence in walk.overlooked(Path(item)):
                 output.say(sentence)
-    predictions = list(model.describe([item for _, item in found], [name for name, _ in found]))
+    described = model.describe([item for _, item in found], [name for name, _ in found])
+    predictions = list(_with_progress(described, len(found)))
+    if save is not None:
+        from tlsearch.reports import annotated
+
+        read = [(item, one) for (_, item), one in zip(found, predictions, strict=True) if not one.error]
+        labelled = [(Path(str(item)), task.say(one, top=1)) for item, one in read]
+        output.say(f"Wrote {plural(len(annotated.save(save, labelled)), 'picture')} to {save}.")
     if json:
         output.print_json(predictions)
     elif csv:
@@ -70,10 +86,37 @@ def predict(
         )
     else:
         for prediction in predictions:
-            told = f"unreadable: {prediction.error}" if prediction.error else task.say(prediction, top=top)
+            told = _problem(prediction.error) if prediction.error else task.say(prediction, top=top)
             print(for_terminal(f"{prediction.item}: {told}"))
     if any(prediction.error for prediction in predictions):
         raise typer.Exit(2)
+
+
+def _check_save(folder: Path, model: Model) -> None:
+    from tlsearch.reports import annotated
+
+    if model.inputs.modality != "image":
+        raise InputError(f"--save writes pictures, and this model takes {model.inputs.modality}.")
+    annotated.check_folder(folder)
+
+
+def _problem(error: str) -> str:
+    """What is wrong with an item: a file that is no picture, or a picture that can't be read."""
+    from tlsearch.images.decoding import NO_PICTURE
+
+    return f"no picture: {error}" if error in NO_PICTURE else f"unreadable: {error}"
+
+
+def _with_progress(predictions: Iterable[Prediction], total: int) -> Iterable[Prediction]:
+    """The same, with a bar on a terminal's stderr while they come."""
+    if not sys.stderr.isatty():
+        return predictions
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(
+        predictions, description="predict", total=total, console=Console(stderr=True), transient=True
+    )
 
 
 def evaluate(
@@ -107,7 +150,7 @@ def evaluate(
     for line in found.broken:
         output.say(f"set aside: {line}")
     output.print_table(
-        ["", f"{found.items} items"],
+        ["", plural(found.items, "item")],
         [
             *found.metrics.items(),
             *((f"{model.task.per_name} of {name}", share) for name, share in found.per_class.items()),

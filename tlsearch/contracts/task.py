@@ -128,6 +128,17 @@ class Task(abc.ABC):
 
     # What targets are
 
+    def claim(self, targets: Sequence[Any]) -> tuple[float, str]:
+        """How well raw targets suit the task, from 0 to 1, and why, for a study file that is proposed.
+
+        The task of the strongest claim is proposed; 0 proposes nothing. An empty reason needs no telling.
+        """
+        return 0.0, ""
+
+    def advised(self, counts: Mapping[str, int]) -> tuple[str, str]:
+        """The metric to propose for items of so many of each kind, and why."""
+        return self.metrics[0].name, f"else {', '.join(metric.name for metric in self.metrics[1:])}"
+
     def unusable(self, targets: Sequence[Any] | NDArray[Any]) -> Mapping[int, str]:
         """Raw targets that can't be learned from, by position, and why: their items are set aside.
 
@@ -301,6 +312,38 @@ class Task(abc.ABC):
         self, decoded: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         """A prediction as JSON holds it, of one item's second part of `decode`."""
+
+    outputs: ClassVar[tuple[str, str]] = ("outputs", "values")
+    """What exports call the two parts of `decode`."""
+    pipeline: ClassVar[str] = "other"
+    """What a model card says that models do, in the words of the Hugging Face hub."""
+
+    def does(self, spec: TargetSpec) -> str:
+        """What a model does with an image, as a sentence for its card."""
+        return f"Tells {', '.join(spec.names)} of an image."
+
+    def trust(self, calibration: Mapping[str, Any]) -> str:
+        """How far predictions can be trusted, as a sentence for a model's card, or empty."""
+        return ""
+
+    def beside(self, spec: TargetSpec, calibration: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the description beside an export is to tell of the outputs, as JSON holds it."""
+        return {}
+
+    def disagreement(
+        self, expected: NDArray[Any], found: NDArray[Any], spec: TargetSpec, *, allowed: float
+    ) -> tuple[float, str]:
+        """How far apart two decodings (N, ...) of the same items are, and what is wrong; empty if they agree.
+
+        Args:
+            expected: of the model.
+            found: of its export.
+            spec: what the targets are.
+            allowed: by how much a value may be off.
+        """
+        difference = float(abs(found - expected).max())
+        wrong = f"a value is off by {difference:.2g} (allowed: {allowed:g})"
+        return difference, wrong if difference > allowed else ""
 
     def answers(self, decoded: NDArray[Any], spec: TargetSpec) -> list[Any]:
         """The answers of N items in short, such as their classes, of the second part of `decode`."""

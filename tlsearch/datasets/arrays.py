@@ -22,8 +22,8 @@ class ArraysOptions(DatasetOptions):
 
     Attributes:
         path: an ``.npz`` file with ``images`` (N, H, W) or (N, H, W, 3), uint8, other integers or floats, and
-            ``labels`` (N,), numbers or texts; ``splits`` (N,) of ``train``, ``val`` and ``test`` where there
-            is one.
+            ``labels`` (N,), numbers or texts, or numbers (N, K) for `task: regression`; ``splits`` (N,) of
+            ``train``, ``val`` and ``test`` where there is one.
     """
 
     path: Annotated[Path, Field(strict=False)]
@@ -55,8 +55,14 @@ class Arrays(DatasetSource[ArraysOptions]):
             raise DataError(
                 f"{options.path}: images are {images.dtype} of shape {images.shape}", hint=_LAYOUT
             )
-        if labels.shape != (len(images),):
+        several = labels.ndim == 2 and labels.dtype.kind in "uif" and len(labels) == len(images)
+        if labels.shape != (len(images),) and not several:
             raise DataError(f"{options.path}: {len(images)} images and labels of shape {labels.shape}")
+        names = [f"image {index}" for index in range(len(images))]
+        splits = _splits(found.get("splits"), options.path, len(images))
+        if several:
+            columns = [f"label {number}" for number in range(labels.shape[1])]
+            return Samples(list(images), labels.tolist(), names=names, splits=splits, columns=columns)
         named, indices = np.unique(labels, return_inverse=True)
         if len(named) < 2:
             raise DataError(f"{options.path} has {len(named)} classes; at least 2 are needed")
@@ -64,8 +70,8 @@ class Arrays(DatasetSource[ArraysOptions]):
             items=list(images),
             labels=[int(index) for index in indices],
             classes=tuple(str(name) for name in named),
-            names=[f"image {index}" for index in range(len(images))],
-            splits=_splits(found.get("splits"), options.path, len(images)),
+            names=names,
+            splits=splits,
         )
 
 

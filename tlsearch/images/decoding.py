@@ -49,6 +49,10 @@ _UPRIGHT = {
 _LAYOUTS = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, other integers or floats"
 
 
+NO_PICTURE = ("is HTML or XML, not a picture", "is no known picture format")
+"""Reasons why a file isn't even a broken picture."""
+
+
 class Unreadable(ValueError):
     """A picture that can't be decoded; the message is a short reason and doesn't repeat the path."""
 
@@ -189,9 +193,7 @@ def _read(file: BinaryIO, *, only_deep: bool) -> Image.Image | None:
         raise Unreadable(f"has more than the {MAX_PIXELS} pixels that are decoded") from error
     except UnidentifiedImageError as error:
         markup = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
-        raise Unreadable(
-            "is HTML or XML, not a picture" if markup else "is no known picture format"
-        ) from error
+        raise Unreadable(NO_PICTURE[0] if markup else NO_PICTURE[1]) from error
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise Unreadable(f"can't be decoded ({error or type(error).__name__})") from error
 

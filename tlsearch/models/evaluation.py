@@ -46,7 +46,7 @@ def evaluate(
     path: str | Path,
     *,
     split: str | None = None,
-    options: Mapping[str, str] | None = None,
+    options: Mapping[str, Any] | None = None,
     study: StudyItems | None = None,
 ) -> Evaluation:
     """Score a model on a folder of class folders, or on a table of items (such as image paths) and labels.
@@ -79,18 +79,20 @@ def evaluate(
     return score_samples(model, samples, split=split, study=study)
 
 
-def table_options(settings: Sequence[str]) -> dict[str, str]:
-    """``key=value`` words as a table's keys; a root counts from the working directory.
+def table_options(settings: Sequence[str]) -> dict[str, str | list[str]]:
+    """``key=value`` words as a table's keys, repeated ones as lists; a root counts from where one stands.
 
     Raises:
         DataError: a word without an equals sign.
     """
-    found = {}
+    found: dict[str, str | list[str]] = {}
     for word in settings:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise DataError(f'"{word}" is no KEY=VALUE, such as label_column=species.')
-        found[key] = os.path.abspath(value) if key == "root" else value
+        value = os.path.abspath(value) if key == "root" else value
+        before = found.get(key)
+        found[key] = value if before is None else [*([before] if isinstance(before, str) else before), value]
     return found
 
 

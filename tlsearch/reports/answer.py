@@ -36,7 +36,7 @@ class Answer:
         worker_seconds: work of all trials.
         images: pushed through networks, in whole or in part.
         flops: operations of that.
-        served: trials that were trained on stored activations.
+        served: trials that were trained with cached activations.
     """
 
     winner: TrialRecord | None

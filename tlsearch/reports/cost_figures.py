@@ -65,7 +65,7 @@ def _pareto(
     first, last = front[0], front[-1]
     told = f"{shown(evidence, last.value)} takes {_cost(cost[last.number], unit)}"
     if cost[first.number] > 0.9 * cost[last.number]:
-        told += "; cheaper models save little"
+        told += "; no cheaper model is nearly as good"
     else:
         told += f"; {shown(evidence, first.value)} is to be had for {_cost(cost[first.number], unit)}"
     lowest, highest = min(cost.values()), max(cost.values())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tlsearch import registry
 from tlsearch.database.store import Store
-from tlsearch.errors import DatabaseError
+from tlsearch.errors import DatabaseError, InputError
 from tlsearch.files import cache_folder
 
 FREE_BYTES = 2 * 2**30
@@ -93,5 +93,5 @@ def _database(url: str) -> Check:
 def _tried(what: str, look: Callable[[], str]) -> Check:
     try:
         return Check(what, True, look())
-    except (OSError, RuntimeError, ImportError, DatabaseError) as error:
+    except (OSError, RuntimeError, ImportError, InputError) as error:
         return Check(what, False, str(error))

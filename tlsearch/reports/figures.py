@@ -113,7 +113,7 @@ def value_axis(evidence: Evidence) -> dict[str, Any]:
         if best > quarter and below and low - signed[0] > 0.25 * (best - low):
             ends = [low, best + 0.08 * (best - low)]
             axis["range"] = sorted(-end for end in ends) if evidence.minimize else ends
-            axis["title"] = {"text": f"{title} ({plural(below, 'trial')} beyond)"}
+            axis["title"] = {"text": f"{title} ({plural(below, 'trial')} outside the plot)"}
     return axis
 
 

@@ -16,7 +16,7 @@ NUMBERED = 15
 
 
 def confusion(found: Examination) -> Figure:
-    """What is taken for what."""
+    """Which classes are confused with which."""
     matrix, names = found.confusion, list(found.classes)
     part = ""
     if len(names) > CLASSES:
@@ -39,8 +39,8 @@ def confusion(found: Examination) -> Figure:
     side = max(300, min(760, 110 + len(names) * (44 if numbered else 16)))
     return Figure(
         "confusion",
-        "What is taken for what",
-        f"{finding} Rows are the true classes, columns what the model said; colour is the share of the row."
+        "Confusion matrix",
+        f"{finding} Rows are the true classes, columns the predictions; colour is the share of the row."
         + part,
         [
             {
@@ -60,7 +60,7 @@ def confusion(found: Examination) -> Figure:
             }
         ],
         {
-            "xaxis": {"type": "category", "side": "bottom", "title": {"text": "said"}},
+            "xaxis": {"type": "category", "side": "bottom", "title": {"text": "predicted"}},
             "yaxis": {"type": "category", "autorange": "reversed", "title": {"text": "true"}},
         },
         height=side,

@@ -47,7 +47,7 @@ def held_out(
         spec = parse(record.spec)
         listed = sources.listing(spec.data, task=spec.task)
     except InputError as error:
-        told(f"The study's images can't be had ({error.message}); the export is tried on generated noise.")
+        told(f"The study's images can't be read ({error.message}); the export is tried on generated noise.")
         return [], ""
     raw = listed.samples.items
     try:

@@ -240,7 +240,7 @@ def importance(evidence: Evidence, found: Mapping[str, Mapping[str, float]]) -> 
     labels = [escape(f"{knob} · {strategy}" if several else knob) for strategy, knob, _ in rows]
     return Figure(
         "importance",
-        "Which knobs matter",
+        "Which hyperparameters matter",
         f"Most of the differences go back to {', '.join(told)} (fANOVA on the finished trials of a strategy; "
         "with few trials, a hint).",
         [

@@ -74,4 +74,6 @@ class Ledger:
         if self.budget.minutes is None:
             return math.inf
         whole = self.budget.minutes * 60
-        return self.end - min(max(CONFIRM_SHARE * whole, self.after_search), MOST_KEPT * whole)
+        # Two verifications at least, from the beginning: workers keep the deadline that they were given.
+        kept = max(CONFIRM_SHARE * whole, self.after_search, 2 * VERIFYING)
+        return self.end - min(kept, MOST_KEPT * whole)

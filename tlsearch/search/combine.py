@@ -116,7 +116,9 @@ class Combining:
                 self._tell()
                 made = self._made(name, plugin, group, kitchen)
                 if made is None:
-                    self._tell(f"{name}: no combination beats trial {group.trials[0].number}")
+                    self._tell(
+                        f"{name} (weight averaging): no better than trial {group.trials[0].number} alone"
+                    )
                 elif not self._is_known(name, group, made):
                     self._record(name, group, kitchen, made)
 

@@ -81,6 +81,7 @@ class Driver:
         self.done = 0
         self.counts = dict.fromkeys(TrialState, 0)
         self.best: Best | None = None
+        self._best_standing: tuple[float, float, int, int] | None = None
         self.leading: float | None = None
         self.by_strategy: dict[str, float] = {}
         self.cached = 0
@@ -246,7 +247,7 @@ class Driver:
         if self.place and result.outcome.state is not TrialState.CANCELLED and not self.heads(point.strategy):
             with contextlib.suppress(OSError):  # what can't be deleted now is swept at the end
                 checkpoints.drop(self.place, point.number)
-        self.done += 1
+        self.done += result.outcome.state is not TrialState.CANCELLED  # it will run again
         self.source.learn(result)
         self._count(point, result.outcome)
         if result.outcome.state is TrialState.FAILED:
@@ -262,26 +263,26 @@ class Driver:
             return
         if outcome.artifact is not None:
             # In the order of the finalists, whose weights must be there.
-            order = standing(
-                value,
-                outcome.metrics,
-                size=outcome.costs.total_parameters,
-                number=point.number,
-                minimize=self._metric.minimize,
-                tie=self._tie,
-            )
-            self._kept[point.number] = (order, outcome.artifact.uri)
+            self._kept[point.number] = (self._standing(point, outcome, value), outcome.artifact.uri)
             if not self.heads(point.strategy):
                 self._trained.add(point.number)
         known = self.by_strategy.get(point.strategy)
         if known is None or self._better(value, known):
             self.by_strategy[point.strategy] = value
-        if (
-            self.best is None
-            or self.best.outcome.value is None
-            or self._better(value, self.best.outcome.value)
-        ):
-            self.best = Best(point, outcome)
+        order = self._standing(point, outcome, value)
+        if self._best_standing is None or order < self._best_standing:
+            self.best, self._best_standing = Best(point, outcome), order
+
+    def _standing(self, point: Point, outcome: Outcome, value: float) -> tuple[float, float, int, int]:
+        """A key by which trials are ranked, as `best` and the finalists are: smaller is better."""
+        return standing(
+            value,
+            outcome.metrics,
+            size=outcome.costs.total_parameters,
+            number=point.number,
+            minimize=self._metric.minimize,
+            tie=self._tie,
+        )
 
     def _better(self, value: float, other: float) -> bool:
         return value < other if self._metric.minimize else value > other

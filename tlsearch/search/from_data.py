@@ -10,11 +10,12 @@ from typing import Any
 
 from tlsearch import spec
 from tlsearch.errors import InputError, did_you_mean
+from tlsearch.files import refuse_special
 from tlsearch.search.propose import Proposal, propose, study_name
 from tlsearch.spec import presets
 from tlsearch.yaml_text import read_yaml
 
-STUDY_FILES = (".yaml", ".yml", "")
+STUDY_FILES = (".yaml", ".yml", ".json", "")
 """Endings of files that are read as study files; any other file is a table."""
 
 
@@ -31,6 +32,20 @@ class StudyFile:
     proposal: Proposal | None = None
 
 
+def refuse_no_file(target: Path) -> None:
+    """Refuse what is neither file nor folder: a FIFO would block, a device may never end.
+
+    Raises:
+        InputError: it is one of these.
+    """
+    if not os.path.exists(target):
+        return
+    try:
+        refuse_special(target)
+    except OSError as error:
+        raise InputError(f"Can't read {target}: {error.strerror}.", hint="Save it as a file.") from None
+
+
 def is_data(target: Path) -> bool:
     """Whether a path is of data, a folder or a table, and not of a study file.
 
@@ -44,6 +59,7 @@ def is_data(target: Path) -> bool:
         return False
     if os.path.isfile(target):
         return True
+    refuse_no_file(target)
     raise InputError(
         f"There is nothing at {target}.{_near(target)}",
         hint="Name a folder of class folders, a table, or a study file.",

@@ -31,7 +31,7 @@ class Snapshot:
         by_strategy: the best value of each strategy.
         seconds_left: of the wall-clock budget; None without one.
         per_minute: trials that ended, by this driver in this phase; None before the first.
-        cached: how many of the trials that ended were trained on stored activations.
+        cached: how many of the trials that ended were trained with cached activations.
         note: a sentence worth a line of its own (a fallback, a trial that failed), or empty.
     """
 

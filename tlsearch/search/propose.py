@@ -14,6 +14,7 @@ from statistics import median
 from typing import Any
 
 from tlsearch import registry
+from tlsearch.counts import plural
 from tlsearch.errors import DataError, InputError
 from tlsearch.names import printable
 from tlsearch.spec import NAME_PATTERN, parse
@@ -29,8 +30,6 @@ SECONDS_AT_224 = 0.06
 """Of one core for one image in one epoch of lite0 with half of it frozen: measured on a server core."""
 GPU_SPEED = 100.0
 """How much faster a GPU is than a core, to the order of magnitude."""
-UNEQUAL = 3.0
-"""From this ratio of the largest class to the smallest on, accuracy would reward ignoring the small ones."""
 SMALL = 400
 """Below, a share of 0.15 is too few items to tell models apart."""
 LOOKED_AT = 100
@@ -38,7 +37,10 @@ LOOKED_AT = 100
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A study file's text, and what it rests on."""
+    """A study file's text, and what it rests on: ``counts`` of each kind of items, such as a class.
+
+    ``kinds`` is what one kind is called, and several.
+    """
 
     study: str
     text: str
@@ -46,6 +48,8 @@ class Proposal:
     counts: dict[str, int]
     splits: dict[str, int]
     pixels: int | None
+    task: str
+    kinds: tuple[str, str]
     metric: str
     broken: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -80,17 +84,24 @@ def propose(
         raise InputError(f"{data} is a folder, which has no columns: leave {', '.join(columns)} out.")
     study = name or study_name(data)
     spec = parse({"study": study, "data": section, "backbones": [PREFERRED[0]]}, folder=beside)
-    listed = sources.listing(spec.data, threads=max(1, len(os.sched_getaffinity(0))))
-    samples = listed.samples
-    counts = Counter(listed.identity(index) for index in range(len(samples.items)))
+    threads = max(1, len(os.sched_getaffinity(0)))
+    listed = sources.listing(spec.data, threads=threads)
+    own = registry.dataset(spec.data.source).task
+    task, why = _task([listed.plain(index) for index in range(len(listed.samples.items))], own)
+    if task != own:
+        listed = sources.listing(spec.data, task=task, threads=threads)
+    samples, strata = listed.samples, listed.strata
+    counts = Counter(strata.names[kind] for kinds in strata.of for kind in kinds)
     pixels = _pixels(samples.items)
     size = _image_size(pixels, len(samples.items), preset.epoch_seconds)
-    unequal = max(counts.values()) >= UNEQUAL * min(counts.values())
-    metric = "balanced_accuracy" if unequal else "accuracy"
+    metric, reason = listed.task.advised(counts)
     text = _text(
         study=study,
         section=section,
-        counts=counts,
+        about=f"{plural(len(samples.items), 'item')} of {plural(len(counts), strata.one, strata.many)}",
+        items=len(samples.items),
+        task=f"task: {task}   # {why}" if why else "",
+        reason=reason,
         pixels=pixels,
         size=size,
         metric=metric,
@@ -104,6 +115,8 @@ def propose(
         counts=dict(counts),
         splits=dict(Counter(samples.splits or ())),
         pixels=pixels,
+        task=task,
+        kinds=(strata.one, strata.many),
         metric=metric,
         broken=samples.broken,
         notes=samples.notes,
@@ -114,15 +127,16 @@ def _text(
     *,
     study: str,
     section: dict[str, Any],
-    counts: Counter[str],
+    about: str,
+    items: int,
+    task: str,
+    reason: str,
     pixels: int | None,
     size: int | None,
     metric: str,
     splits: Sequence[str] | None,
     preset: Preset,
 ) -> str:
-    items = sum(counts.values())
-    largest, smallest = counts.most_common()[0], counts.most_common()[-1]
     data = textwrap.indent(write_yaml(section), "  ").splitlines()
     if size is not None:
         why = "the images are small" if pixels is not None and size >= pixels else "quick on this machine"
@@ -136,26 +150,32 @@ def _text(
         missing = " and ".join(name for name in ("val", "test") if name not in splits)
         cut = f"; {missing} is cut from train" if missing else ""
         data.append(f"  # It brings its own splits{cut}.")
-    reason = (
-        f"classes are unequal: {largest[1]} of {printable(largest[0])}, "
-        f"{smallest[1]} of {printable(smallest[0])}"
-        if metric != "accuracy"
-        else "classes are about equal; else balanced_accuracy or macro_f1"
-    )
     return "\n".join(
         [
-            f"# {items:,} items of {len(counts)} classes",
+            f"# {printable(about)}",
             write_yaml({"study": study}).rstrip(),
+            *([task] if task else []),
             "data:",
             *data,
             "backbones:                       # `tlsearch backbones` lists more",
             f"  - {_backbone()}",
-            f"objective: {{metric: {metric}}}   # {reason}",
+            f"objective: {{metric: {metric}}}   # {printable(reason)}",
             *preset.lines(),
             "seed: 0",
             "",
         ]
     )
+
+
+def _task(targets: Sequence[Any], own: str) -> tuple[str, str]:
+    """The installed task that raw targets suit best, and why; of equal claims the data source's own."""
+    claims = {
+        name: registry.task(name).claim(targets)
+        for name in registry.installed(registry.TASKS)
+        if not registry.problem(registry.TASKS, name)
+    }
+    best = max(claims, key=lambda name: (claims[name][0], name == own))
+    return (best, claims[best][1]) if claims[best][0] > 0 else (own, "")
 
 
 def _columns(table: Path, given: Mapping[str, str | None]) -> dict[str, str | None]:

@@ -97,6 +97,12 @@ def _start(address: str | None) -> None:
     try:
         with _own_signals():
             ray.init(**options)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise WorkError(
+            f"Ray doesn't start: {f'{error.filename}: ' if error.filename else ''}{error.strerror or error}.",
+            hint="Ray writes to ~/.ray and to /tmp (or RAY_TMPDIR): set HOME, or that, to a folder that you "
+            "may write to.",
+        ) from error
     except Exception as error:  # where a node is too slow to start, Ray raises nothing more special
         raise WorkError(f"Ray doesn't start: {error}", hint="Is the machine busy? Try again.") from error
     finally:

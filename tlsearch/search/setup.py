@@ -15,6 +15,7 @@ import numpy as np
 
 from tlsearch import registry
 from tlsearch.contracts import BackboneInfo, Combination, InputSpec, Metric, Strategy, TargetSpec, Task
+from tlsearch.counts import plural
 from tlsearch.errors import PluginError, SpecError
 from tlsearch.files import cache_folder
 from tlsearch.records import DatasetRecord, PluginVersion, StudyItems
@@ -419,6 +420,6 @@ def _data_warnings(data: Mapping[str, Data]) -> list[str]:
     for encoded in data.values():
         if encoded.broken:
             named = "; ".join(encoded.broken[:3])
-            warnings.append(f"{len(encoded.broken)} broken items were set aside: {named}")
+            warnings.append(f"{plural(len(encoded.broken), 'broken item')} set aside: {named}")
         warnings += encoded.audit.warnings
     return list(dict.fromkeys(warnings))

@@ -5,6 +5,7 @@ All of it works from any machine that reaches the study database.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,17 +50,42 @@ def trials_in_all(text: str, known: StudySpec, database: str) -> int:
 
 
 def _had(known: StudySpec, database: str) -> int:
+    record = _record(known.study, database)
+    return known.budget.trials if record is None else int(record.spec["budget"]["trials"])
+
+
+def _record(study: str, database: str) -> StudyRecord | None:
+    """The record of a study; None where there is none, or no database."""
     from tlsearch.database.store import schema_version
     from tlsearch.errors import DatabaseError
 
     try:
         if schema_version(database) is None:
-            return known.budget.trials
+            return None
     except DatabaseError:  # there is none yet
-        return known.budget.trials
+        return None
     with Store.open(database) as store:
-        record = store.find_study(known.study)
-    return known.budget.trials if record is None else int(record.spec["budget"]["trials"])
+        return store.find_study(study)
+
+
+def minutes_in_all(text: str, known: StudySpec, database: str) -> float:
+    """A number of minutes as users give it: ``30`` in all, or ``+4`` to what the study had or has used.
+
+    Raises:
+        InputError: it is neither.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f'--minutes takes a finite number such as 30 or +4, not "{text}".')
+    if not text.startswith("+"):
+        return number
+    record = _record(known.study, database)
+    if record is None:
+        return number + (known.budget.minutes or 0.0)
+    return number + max(record.spec["budget"].get("minutes") or 0.0, record.seconds / 60)
 
 
 def pause(database: str, study: str) -> bool:

@@ -296,6 +296,12 @@ class _Run:
             yield driver
             if source.exhausted:
                 self.observe(Snapshot(phase="search", note="the space is exhausted: every point was tried"))
+            if source.settled:
+                note = (
+                    f"the search ended: {source.perfect} trials have a perfect {self.prepared.metric.name} "
+                    "on the validation items, and more could only tie; other data would tell them apart"
+                )
+                self.observe(Snapshot(phase="search", note=note))
             if source.too_long is not None:
                 note = (
                     f"the search ended: another trial takes about {source.too_long:.0f} s, and less is left"
@@ -367,7 +373,7 @@ class _Run:
             seed=self.spec.seed + len(elders),
         )
         sampler.rebuild([*ended, *left_open], elders=elders, curves=self.store.curves(self.spec.study))
-        return Searching(
+        searching = Searching(
             sampler,
             self.ledger,
             left_open=[again(trial) for trial in left_open],
@@ -376,6 +382,9 @@ class _Run:
             heads=is_heads(self.prepared.strategies),
             at_once=self._heads_at_once(),
         )
+        metric = self.prepared.metric
+        searching.perfect_value = None if metric.minimize or metric.unit else 1.0
+        return searching
 
     def _heads_at_once(self) -> int:
         """Heads in one turn: many, but no branch of heads gets more than a third of the trials unasked."""

@@ -42,6 +42,10 @@ class Fixed:
         """Nothing to learn."""
 
 
+PERFECT_TRIALS = 10
+"""Complete trials with a perfect score that end a search: enough to choose from by log-loss and size."""
+
+
 class Searching:
     """Points that an earlier driver left open, then what the sampler proposes while the budget lasts."""
 
@@ -68,6 +72,10 @@ class Searching:
         self.exhausted = False
         self.too_long: float | None = None
         """Seconds that the next trial would have taken, where that was more than the search had left."""
+        self.perfect_value: float | None = None
+        """The best value that the metric can have; None where there is none, or nobody said so."""
+        self.perfect = 0
+        """Complete trials that have it."""
         self._heads = heads
         self._pace = _Pace()
         self._open: dict[int, Point] = {}
@@ -76,7 +84,7 @@ class Searching:
         """Left open points first; then proposals, as many as the trial budget allows."""
         if self._again:
             return self._again.popleft()
-        if self.ledger.trials_left == 0 or self.too_long is not None:
+        if self.ledger.trials_left == 0 or self.too_long is not None or self.settled:
             return []
         proposals = self.sampler.ask(self.next_number, most=self.ledger.trials_left, heads=self.at_once)
         self.exhausted = not proposals
@@ -100,6 +108,11 @@ class Searching:
         self._open.update({point.number: point for point in points})
         return points
 
+    @property
+    def settled(self) -> bool:
+        """Whether so many trials are perfect that further ones could only tie with them."""
+        return self.perfect >= PERFECT_TRIALS
+
     def learn(self, result: EpochResult) -> None:
         """Tell the sampler."""
         if result.outcome is None:
@@ -108,6 +121,8 @@ class Searching:
             point = self._open.pop(result.number, None)
             if point is not None and result.outcome.state is TrialState.COMPLETE:
                 self._pace.note(point, result.outcome.costs.seconds)
+                value = result.outcome.value
+                self.perfect += self.perfect_value is not None and value == self.perfect_value
             self.sampler.tell(result.number, result.outcome.state, result.outcome.value)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -73,16 +74,18 @@ def verify(
     request = json.dumps({"bundle": str(bundle), "spec": spec, **question, "items": items.to_json()})
     command = [sys.executable, "-m", "tlsearch.search.verify"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
-        waiting: str | None = request
-        while True:
-            try:
-                output, errors = process.communicate(waiting, timeout=LOOK_SECONDS)
-                break
-            except subprocess.TimeoutExpired:
-                waiting = None  # it was sent
-            if stopping():
-                process.kill()
+    # A file, as `communicate` drops what it couldn't write into a pipe before its time was out.
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as asked:
+        asked.write(request)
+        asked.seek(0)
+        with subprocess.Popen(command, stdin=asked, stdout=pipe, stderr=pipe, text=True) as process:
+            while True:
+                try:
+                    output, errors = process.communicate(timeout=LOOK_SECONDS)
+                    break
+                except subprocess.TimeoutExpired:
+                    if stopping():
+                        process.kill()
     try:
         answer = json.loads(output.splitlines()[-1])
     except (IndexError, ValueError):

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from tlsearch.errors import SpecError, did_you_mean
+from tlsearch.files import refuse_special
 from tlsearch.spec.sections import DataSpec, StudySpec
 from tlsearch.urls import may_hold_password, public
 from tlsearch.yaml_text import read_yaml
@@ -36,6 +37,7 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> StudySpec
         SpecError: the file can't be read or isn't a valid study; the message names every mistake.
     """
     try:
+        refuse_special(path)
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
         text = content.decode("utf-8-sig")
@@ -44,7 +46,7 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> StudySpec
         hint = f"Study files there: {', '.join(near[:5])}" if near else None
         raise SpecError(f"There is no study file {path}.", hint=hint) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or not UTF-8
-        raise SpecError(f"Can't read {path}: {error}") from None
+        raise SpecError(f"Can't read {path}: {getattr(error, 'strerror', None) or error}.") from None
     if len(content) > MAX_BYTES:
         raise SpecError(f"{path} is over {MAX_BYTES:,} bytes; a study file is a page at most.")
     data, lines = read_yaml(text, str(path))

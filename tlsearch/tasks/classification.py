@@ -89,6 +89,23 @@ class Classification(Task):
     tie_breaker = LOG_LOSS
     probabilities = True
 
+    def claim(self, targets: Sequence[Any]) -> tuple[float, str]:
+        """Any labels can be names; numbers are worth a word."""
+        distinct = {str(target) for target in targets}
+        if not all(name.lstrip("-").isdecimal() for name in distinct):
+            return 0.5, ""
+        return 0.5, f"{len(distinct)} whole numbers, taken as names; regression takes them as amounts"
+
+    def advised(self, counts: Mapping[str, int]) -> tuple[str, str]:
+        """Accuracy, but where classes are unequal."""
+        ordered = sorted(counts.items(), key=lambda pair: -pair[1])
+        largest, smallest = ordered[0], ordered[-1]
+        if largest[1] < IMBALANCED * smallest[1]:
+            return ACCURACY, "classes are about equal; else balanced_accuracy or macro_f1"
+        return BALANCED, (
+            f"classes are unequal: {largest[1]} of {largest[0]}, {smallest[1]} of {smallest[0]}"
+        )
+
     def describe(self, targets: Sequence[Any] | NDArray[Any], columns: Sequence[str] = ()) -> TargetSpec:
         """The class names that occur, sorted.
 
@@ -262,6 +279,30 @@ class Classification(Task):
         """Logits divided by the temperature, and class probabilities; both (N, classes)."""
         scaled = _scaled(outputs, calibration)
         return scaled, scaled.softmax(dim=1)
+
+    outputs = ("logits", "probabilities")
+    pipeline = "image-classification"
+
+    def does(self, spec: TargetSpec) -> str:
+        """It classifies."""
+        return f"Puts an image into one of {len(spec.names)} classes."
+
+    def disagreement(
+        self, expected: NDArray[Any], found: NDArray[Any], spec: TargetSpec, *, allowed: float
+    ) -> tuple[float, str]:
+        """Probabilities that are off, and items that get another class."""
+        difference = float(np.abs(found - expected).max())
+        rows = np.arange(len(expected))
+        ours, theirs = expected.argmax(axis=1), found.argmax(axis=1)
+        # Where two classes are as probable as each other, rounding may turn them round.
+        margin = expected[rows, ours] - expected[rows, theirs]
+        turned = np.flatnonzero((ours != theirs) & (margin > allowed))
+        if not len(turned) and difference <= allowed:
+            return difference, ""
+        return difference, (
+            f"{len(turned)} of {len(rows)} pictures get another class, and a probability is off by "
+            f"{difference:.2g} (allowed: {allowed:g})"
+        )
 
     def answers(self, decoded: NDArray[Any], spec: TargetSpec) -> list[str]:
         """The likeliest class of each item."""

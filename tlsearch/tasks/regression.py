@@ -31,6 +31,8 @@ from tlsearch.tasks import conformal, number_figures, numbers
 from tlsearch.tasks.number_scores import KAPPA, MAE, R2, RMSE, SPEARMAN, NumberEvaluator, error_of
 
 HUBER, MSE = "huber", "mse"
+MOST_WRONG = 0.05
+"""Share of targets that may be no numbers where a column is taken for one of numbers."""
 DELTA = 1.0
 """Deviations from which on an error counts by its size alone, no longer by its square (Huber 1964)."""
 
@@ -50,6 +52,20 @@ class Regression(Task):
     per_name: ClassVar[str] = MAE
 
     # What targets are
+
+    def claim(self, targets: Sequence[Any]) -> tuple[float, str]:
+        """Fractions, and whole numbers of many values, are amounts; of few values they may be names."""
+        wrong = numbers.problems(targets)
+        if len(wrong) > MOST_WRONG * len(targets):
+            return 0.0, ""
+        told = [targets[at] for at in range(len(targets)) if at not in wrong]
+        values = sorted({float(target) for target in told})
+        fraction = next((value for value in values if not value.is_integer()), None)
+        if fraction is not None:
+            return 0.9, f"numbers from {values[0]:g} to {values[-1]:g}, such as {fraction:g}"
+        if len(values) > numbers.LEVELS:
+            return 0.9, f"{len(values)} whole numbers from {values[0]:g} to {values[-1]:g}"
+        return 0.0, ""
 
     def unusable(self, targets: Sequence[Any] | NDArray[Any]) -> Mapping[int, str]:
         """Targets that are missing, no numbers, or infinite.
@@ -191,6 +207,35 @@ class Regression(Task):
             for name in ("mean", "scale")
         )
         return outputs, outputs * scale + mean
+
+    outputs = ("standardized", "values")
+    pipeline = "image-feature-extraction"  # the hub has no name for regression
+
+    def trust(self, calibration: Mapping[str, Any]) -> str:
+        """What intervals are made to hold, and what they held."""
+        if "margin" not in calibration:
+            return "There are no intervals: nothing was held out to make them from."
+        held = calibration.get("test_coverage")
+        return (
+            f"Intervals are made to hold {100 * calibration['coverage']:.0f} % of the numbers of new images "
+            f"like the {calibration['items']} validation images (split conformal prediction, by the errors "
+            "of the search's winner)"
+            + (f"; of the test images' they hold {100 * held:.0f} %." if held is not None else ".")
+        )
+
+    def beside(self, spec: TargetSpec, calibration: Mapping[str, Any]) -> Mapping[str, Any]:
+        """``margin`` of each column's interval on both sides, in the user's unit, and its ``coverage``."""
+        if "margin" not in calibration:
+            return {}
+        margin = np.asarray(calibration["margin"]) * np.asarray(spec.facts["scale"])
+        return {"margin": margin.tolist(), "coverage": calibration["coverage"]}
+
+    def disagreement(
+        self, expected: NDArray[Any], found: NDArray[Any], spec: TargetSpec, *, allowed: float
+    ) -> tuple[float, str]:
+        """In deviations of the targets, whatever their unit."""
+        scale = np.asarray(spec.facts["scale"])
+        return super().disagreement(expected / scale, found / scale, spec, allowed=allowed)
 
     def answers(self, decoded: NDArray[Any], spec: TargetSpec) -> list[Any]:
         """Numbers, or lists of them where there are several columns."""

@@ -6,7 +6,7 @@
     class TestModest(StrategyContract):
         strategy = "modest"
 
-Without pytest: `check_strategy`, `check_backbone`, `check_dataset`, `check_combination`, or
+Without pytest: `check_strategy`, `check_backbone`, `check_dataset`, `check_combination`, `check_task`, or
 ``tlsearch plugins check NAME``.
 """
 
@@ -16,6 +16,7 @@ from tlsearch.testing.contract import CheckResult
 from tlsearch.testing.datasets import DatasetContract, check_dataset
 from tlsearch.testing.fixtures import TinyTask, classes, installed, tiny_cnn, tiny_task, tiny_vit
 from tlsearch.testing.strategies import StrategyContract, check_strategy
+from tlsearch.testing.tasks import TaskContract, check_task
 from tlsearch.testing.trial_backends import TrialBackendContract
 
 __all__ = [
@@ -24,12 +25,14 @@ __all__ = [
     "CombinationContract",
     "DatasetContract",
     "StrategyContract",
+    "TaskContract",
     "TinyTask",
     "TrialBackendContract",
     "check_backbone",
     "check_combination",
     "check_dataset",
     "check_strategy",
+    "check_task",
     "classes",
     "installed",
     "tiny_cnn",

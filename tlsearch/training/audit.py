@@ -12,6 +12,7 @@ import numpy as np
 from tlsearch import registry
 from tlsearch.contracts.dataset import Samples
 from tlsearch.contracts.task import EARLIEST
+from tlsearch.counts import plural
 from tlsearch.training import duplicates
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.data import Data
@@ -73,19 +74,20 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
         one = alike["examples"][0]
         other_label = f", {alike['other_label']} of them under another label" if alike["other_label"] else ""
         lines.append(
-            f"{alike['items']} pictures of val and test have their like in another split{other_label}:"
-            f" {one['item']} ({one['split']}) and {one['other']} ({one['other_split']}); scores may look"
-            " better than they are"
+            f"{plural(alike['items'], 'picture')} of val and test with a near-duplicate in another split"
+            f"{other_label}: {one['item']} ({one['split']}) and {one['other']} ({one['other_split']});"
+            " scores may look better than they are"
         )
     if alike and alike["plain"]["count"]:
         plain = alike["plain"]
-        lines.append(f"{plain['count']} pictures are of one plain colour, such as {plain['examples'][0]}")
+        pictures = plural(plain["count"], "picture is", "pictures are")
+        lines.append(f"{pictures} of one plain colour, such as {plain['examples'][0]}")
     copies = found["source_copies"]
     if copies["count"]:
         item, other = copies["examples"][0]
         lines.append(
-            f"{copies['count']} items of val and test stand in source_data too, such as {item} ({other}):"
-            " scores will look better than they are"
+            f"{plural(copies['count'], 'item')} of val and test also in source_data, such as {item} ({other})"
+            ": scores will look better than they are"
         )
     remarks = found["remarks"] if "remarks" in found else registry.task(EARLIEST).remarks(found)
     return [*lines, *remarks]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tlsearch.contracts.dataset import SPLITS, Samples
 from tlsearch.contracts.task import Strata
+from tlsearch.counts import plural
 from tlsearch.errors import DataError
 from tlsearch.names import alike
 
@@ -291,12 +292,12 @@ def audit(
     ]
     if clashes:
         warnings.append(
-            f"{len(clashes)} items appear under different labels, such as"
+            f"{plural(len(clashes), 'item appears', 'items appear')} under different labels, such as"
             f" {' and '.join(named(clashes)[0][:2])}"
         )
     if overlaps:
         warnings.append(
-            f"{len(overlaps)} items stand in more than one split of the data, such as"
+            f"{plural(len(overlaps), 'item is', 'items are')} in more than one split of the data, such as"
             f" {' and '.join(named(overlaps)[0][:2])}: scores will look better than they are"
         )
     for name in ("val", "test"):

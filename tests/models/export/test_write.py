@@ -312,3 +312,44 @@ def test_the_interval_is_wilsons():
     assert (round(low, 3), round(high, 3)) == (0.826, 0.945)
     assert wilson(1.0, 10)[1] == pytest.approx(1)
     assert wilson(0.0, 10)[0] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+            ],
+        ),
+    ],
+)
+def test_a_model_on_another_device_is_exported_to_onnx_and_stays_there(tmp_path, made, device):
+    model = bundle.load(made("fine_tune").folder, device=device)
+    (done,) = write.export(model, tmp_path / "m", ["onnx"])
+    assert done.checked.difference < 1e-3
+    assert next(model.network.parameters()).device.type == device
+
+
+def test_the_cards_snippet_reads_a_turned_picture_as_the_model_does(tmp_path, lite0):
+    place = tmp_path / "hub"
+    write.export(lite0, place, ["huggingface"])
+    code = (place / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for seed in range(40):  # until one that is another class when it lies on its side
+        coarse = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+        picture = Image.fromarray(coarse).resize((90, 60))
+        picture.save(place / "lying.png")
+        picture.save(place / "image.png", exif=turned)
+        lying, upright = lite0.predict([place / "lying.png", place / "image.png"])
+        if lying != upright:
+            break
+    assert lying != upright
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=place, check=True
+    ).stdout
+    assert said.strip() == upright

@@ -48,7 +48,7 @@ def write(model: Model, folder: Path, options: Options) -> str:
                 dynamo=True,
                 verbose=False,
                 input_names=[how["input"]["name"]],
-                output_names=["logits", "probabilities"],
+                output_names=how["outputs"],
                 opset_version=options.opset,
             )
         except Exception as error:

@@ -44,13 +44,13 @@ def merged(model: Model) -> nn.Module:
         InputError: the trunk isn't timm's, or the head isn't one linear layer there.
     """
     network, name = model.network, model.manifest.backbone
+    if not model.task.probabilities:
+        raise InputError(f"A timm model classifies, and this one learned {model.manifest.task}.", hint=HINT)
     if isinstance(network, Ensemble):
         averaged = f"{len(network.members)} networks" if len(network.members) > 1 else "mirrored images"
         raise InputError(f"This model averages {averaged}, and a timm model is one network.", hint=HINT)
+    weight, bias = fits(network, strategy=model.manifest.strategy)
     found: Any = network.trunk
-    if not hasattr(found, "reset_classifier") or not getattr(found, "pretrained_cfg", None):
-        raise InputError(f"{name} is no timm model, so timm can't load it.", hint=HINT)
-    weight, bias = linear_part(network, strategy=model.manifest.strategy)
     whole: Any = copy.deepcopy(found).cpu().float()
     whole.to(memory_format=torch.contiguous_format)
     try:
@@ -62,6 +62,18 @@ def merged(model: Model) -> nn.Module:
     except (AttributeError, RuntimeError, TypeError) as error:
         raise InputError(f"The classifier of {name} isn't one linear layer: {error}", hint=HINT) from error
     return whole.eval().requires_grad_(False)
+
+
+def fits(network: Backbone, *, strategy: str) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the head of a network that timm can hold.
+
+    Raises:
+        InputError: the trunk isn't timm's, or the head isn't linear.
+    """
+    found: Any = network.trunk
+    if not hasattr(found, "reset_classifier") or not getattr(found, "pretrained_cfg", None):
+        raise InputError(f"{network.info.name} is no timm model, so timm can't load it.", hint=HINT)
+    return linear_part(network, strategy=strategy)
 
 
 @torch.no_grad()

@@ -17,11 +17,11 @@ from tlsearch.safe_text import for_markdown
 SPLITS = {"val": "validation", "test": "test"}
 USES = {
     "timm": """import timm
-from PIL import Image
+from PIL import Image, ImageOps
 
 model = timm.create_model("local-dir:.", pretrained=True).eval()   # or hf-hub:OWNER/NAME
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-image = Image.open("image.png").convert("RGB")
+image = ImageOps.exif_transpose(Image.open("image.png")).convert("RGB")  # upright
 probabilities = model(transform(image).unsqueeze(0)).softmax(dim=1)[0]
 print(model.pretrained_cfg["label_names"][int(probabilities.argmax())])
 """,
@@ -45,7 +45,7 @@ def card(model: Model, *, library: str) -> str:
     parts = [
         _header(model, library),
         f"# {title}",
-        f"Puts an image into one of {len(model.classes)} classes. Made by tlsearch from "
+        f"{model.task.does(model.target_spec)} Made by tlsearch from "
         f"`{manifest.backbone}` with the strategy `{manifest.strategy}`.",
         f"## Use\n\n```python\n{USES[library]}```\n\nOr `python predict.py image.png`, which also takes "
         "rotated, transparent and 16-bit files as they were taken in training.",
@@ -72,11 +72,11 @@ def _header(model: Model, library: str) -> str:
     known = model.manifest.provenance
     results = [
         {
-            "task": {"type": "image-classification"},
+            "task": {"type": model.task.pipeline},
             "dataset": {"name": f"{known.get('study', 'unnamed')} ({SPLITS[split]})", "type": "image-folder"},
             "metrics": [
                 {"type": name, "value": round(float(scores[name]), 6)}
-                for name in ("accuracy", "balanced_accuracy", "macro_f1")
+                for name in _named(model, probabilities=False)
                 if name in scores
             ],
         }
@@ -85,8 +85,8 @@ def _header(model: Model, library: str) -> str:
     ]
     document = {
         "library_name": library,
-        "pipeline_tag": "image-classification",
-        "tags": ["image-classification", library, "tlsearch", "transfer-learning"],
+        "pipeline_tag": model.task.pipeline,
+        "tags": [model.task.pipeline, library, "tlsearch", "transfer-learning"],
         "base_model_relation": "finetune",
         "model-index": [{"name": str(known.get("study", "unnamed")), "results": results}],
     }
@@ -97,6 +97,11 @@ def _header(model: Model, library: str) -> str:
     return f"---\n{text.getvalue()}---"
 
 
+def _named(model: Model, *, probabilities: bool) -> list[str]:
+    """Names of the task's metrics, also of those of probabilities if asked."""
+    return [metric.name for metric in model.task.metrics if probabilities or not metric.needs_probabilities]
+
+
 def _data(model: Model) -> list[str]:
     known, names = model.manifest.provenance, model.classes
     listed = ", ".join(for_markdown(name) for name in names[:50]) + (
@@ -104,7 +109,7 @@ def _data(model: Model) -> list[str]:
     )
     inputs = model.manifest.inputs
     return [
-        f"Classes: {listed}.",
+        f"{'Classes' if model.task.probabilities else 'Targets'}: {listed}.",
         f"Fingerprint of items and labels: `{known.get('fingerprint', 'unknown')}` (SHA-256).",
         "Split by content into training, stop (for early stopping), validation (for choosing) and test; "
         "copies of an image never stand in two splits.",
@@ -121,7 +126,7 @@ def _strategy(model: Model) -> list[str]:
     told = [
         f"`{manifest.strategy}` on `{manifest.backbone}`.",
         frozen,
-        f"Knobs: {knobs}." if knobs else "",
+        f"Hyperparameters: {knobs}." if knobs else "",
         _made_of(manifest),
     ]
     return [line for line in told if line]
@@ -145,7 +150,7 @@ def _metrics(model: Model) -> str:
     counts = {"val": calibration.get("items"), "test": calibration.get("test_items")}
     lines = ["| split | metric | value | 95 % interval |", "|---|---|---|---|"]
     for split, scores in model.manifest.metrics.items():
-        for name in ("accuracy", "balanced_accuracy", "macro_f1", "log_loss"):
+        for name in _named(model, probabilities=True):
             if name not in scores:
                 continue
             between = "-"
@@ -180,6 +185,8 @@ def _over_seeds(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 def _calibrated(model: Model) -> str:
     known = model.manifest.calibration
+    if not model.task.probabilities:
+        return model.task.trust(known)
     if not known:
         return "Probabilities are not calibrated."
     chance = known.get("error_by_chance")
@@ -199,10 +206,13 @@ def _calibrated(model: Model) -> str:
 
 
 def _limits(model: Model) -> list[str]:
+    sure = "its probabilities may be too sure" if model.task.probabilities else "nothing says so"
     return [
-        "It knows no other classes: anything is put into one of the above.",
+        "It knows no other classes: anything is put into one of the above."
+        if model.task.probabilities
+        else "It tells a number of any image, whatever it shows.",
         "It was measured on images of the same origin as its training images. On others it may be worse, and "
-        "its probabilities may be too sure.",
+        f"{sure}.",
         "The validation score was used to choose among trials and is flattered by that; the test score "
         "isn't.",
         "Nothing was measured about groups of people or conditions of capture inside the classes.",

@@ -23,7 +23,7 @@ from tlsearch.models.bundle import Model
 PICTURES = 16
 """Files that an export is tried on."""
 TOLERANCE = 1e-3
-"""How far a probability may be off."""
+"""How far a probability may be off, or another output, in the deviation of its targets."""
 SECONDS = 600
 LOOSE = 0.1
 """The same where another library resizes, which may round pixels otherwise."""
@@ -47,7 +47,7 @@ class Trial:
     Attributes:
         pictures: how many files.
         source: what kind of files they were.
-        difference: the largest difference of a probability.
+        difference: the largest difference of a probability, or of another output.
     """
 
     pictures: int
@@ -96,25 +96,23 @@ def try_out(folder: Path, script: str, model: Model, pictures: Sequence[Path], s
     """
     expected = model.predict_proba(pictures)
     told = _predict(folder, pictures, alone=script != "predict_bundle.py")
-    for way, found in told.items():
-        _compare(expected, found, LOOSE if way == "by_timm" else TOLERANCE)
-    return Trial(len(pictures), source, float(np.abs(told["probabilities"] - expected).max()))
+    differences = {
+        way: _compare(model, expected, found, LOOSE if way == "by_timm" else TOLERANCE)
+        for way, found in told.items()
+    }
+    return Trial(len(pictures), source, differences["probabilities"])
 
 
-def _compare(expected: NDArray[np.float32], found: NDArray[np.float64], allowed: float) -> None:
+def _compare(
+    model: Model, expected: NDArray[np.float32], found: NDArray[np.float64], allowed: float
+) -> float:
+    """The largest difference."""
     if found.shape != expected.shape or not np.isfinite(found).all():
-        raise ExportError(f"The export gives {found.shape} probabilities instead of {expected.shape}.")
-    difference = float(np.abs(found - expected).max())
-    rows = np.arange(len(expected))
-    ours, theirs = expected.argmax(axis=1), found.argmax(axis=1)
-    # Where two classes are as probable as each other, rounding may turn them round.
-    margin = expected[rows, ours] - expected[rows, theirs]
-    turned = np.flatnonzero((ours != theirs) & (margin > allowed))
-    if len(turned) or difference > allowed:
-        raise ExportError(
-            f"The export predicts otherwise than the model: {len(turned)} of {len(rows)} pictures get "
-            f"another class, and a probability is off by {difference:.2g} (allowed: {allowed:g})."
-        )
+        raise ExportError(f"The export gives outputs of shape {found.shape} instead of {expected.shape}.")
+    difference, wrong = model.task.disagreement(expected, found, model.target_spec, allowed=allowed)
+    if wrong:
+        raise ExportError(f"The export predicts otherwise than the model: {wrong}.")
+    return difference
 
 
 def _predict(folder: Path, pictures: Sequence[Path], *, alone: bool) -> dict[str, NDArray[np.float64]]:

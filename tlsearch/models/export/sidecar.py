@@ -41,7 +41,9 @@ def described(model: Model, *, inside: bool) -> dict[str, Any]:
         "ranges": {kind: list(ends) for kind, ends in inputs.ranges.items()},
         "inside": inside,
         "input": given,
-        "outputs": ["logits", "probabilities"],
+        "outputs": list(model.task.outputs),
+        "probabilities": model.task.probabilities,
+        **model.task.beside(model.target_spec, model.manifest.calibration),
         "temperature": model.temperature,
         "steps": [
             "first frame, upright by EXIF, RGB, transparency on white",
@@ -49,7 +51,9 @@ def described(model: Model, *, inside: bool) -> dict[str, Any]:
             f"resize the shorter side to size / crop by Pillow's {inputs.interpolation} (antialiased)",
             "cut out the centre, size x size",
             rest,
-            "logits are already divided by the temperature",
+            "logits are already divided by the temperature"
+            if model.task.probabilities
+            else f"{model.task.outputs[1]} are in the units of the targets",
         ],
     }
 

@@ -127,7 +127,7 @@ def _export(
     try:
         draft.mkdir(parents=True)
         script = WRITERS[name](model, draft, options)
-        told(f"{name}: predicting {len(pictures)} files in a process of its own")
+        told(f"{name}: predicting {len(pictures)} files in a fresh process")
         checked = try_out(draft, script, model, pictures, source)
         shutil.rmtree(draft / "__pycache__", ignore_errors=True)
         if folder.is_dir():

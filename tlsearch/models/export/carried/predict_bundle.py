@@ -15,7 +15,7 @@ MODEL = bundle.load(preprocess.HERE)
 
 
 def probabilities(paths: Sequence[str]) -> NDArray[Any]:
-    """Class probabilities (N, classes) of image files."""
+    """Class probabilities (N, classes) of image files, or their numbers (N, columns)."""
     _, logits, errors = MODEL.readable(paths)
     for position, reason in errors.items():
         raise decoding.Unreadable(f"{paths[position]} {reason}")
@@ -23,4 +23,4 @@ def probabilities(paths: Sequence[str]) -> NDArray[Any]:
 
 
 if __name__ == "__main__":
-    preprocess.main(probabilities, MODEL.classes)
+    preprocess.main(probabilities, preprocess.described())

@@ -14,11 +14,11 @@ SESSION = onnxruntime.InferenceSession(preprocess.HERE / "model.onnx", providers
 
 
 def probabilities(paths: Sequence[str]) -> NDArray[Any]:
-    """Class probabilities (N, classes) of image files."""
+    """Class probabilities (N, classes) of image files, or their numbers (N, columns)."""
     given = {HOW["input"]["name"]: preprocess.batch(paths, HOW)}
-    (shares,) = SESSION.run(["probabilities"], given)
+    (shares,) = SESSION.run([HOW["outputs"][1]], given)
     return shares
 
 
 if __name__ == "__main__":
-    preprocess.main(probabilities, HOW["classes"])
+    preprocess.main(probabilities, HOW)

@@ -14,11 +14,11 @@ MODULE = torch.export.load(preprocess.HERE / "model.pt2").module()
 
 
 def probabilities(paths: Sequence[str]) -> NDArray[Any]:
-    """Class probabilities (N, classes) of image files."""
+    """Class probabilities (N, classes) of image files, or their numbers (N, columns)."""
     with torch.inference_mode():
         _, shares = MODULE(torch.from_numpy(preprocess.batch(paths, HOW)))
     return shares.numpy()
 
 
 if __name__ == "__main__":
-    preprocess.main(probabilities, HOW["classes"])
+    preprocess.main(probabilities, HOW)

@@ -61,8 +61,8 @@ def batch(paths: Sequence[str | Path], how: dict[str, Any]) -> NDArray[Any]:
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
-def main(probabilities: Callable[[Sequence[str]], NDArray[Any]], classes: Sequence[str]) -> None:
-    """Print the class of each file of the command line; with --json all probabilities, in class order.
+def main(probabilities: Callable[[Sequence[str]], NDArray[Any]], how: dict[str, Any]) -> None:
+    """Print the class of each file of the command line, or its numbers; with --json all that is put out.
 
     A file that can't be read is told on stderr, has null in JSON, and makes the exit code 2.
     """
@@ -78,13 +78,27 @@ def main(probabilities: Callable[[Sequence[str]], NDArray[Any]], classes: Sequen
             rows += [_alone(probabilities, path) for path in some]
     if "--json" in sys.argv:
         shares = [None if row is None else row.tolist() for row in rows]
-        print(json.dumps({"classes": list(classes), "probabilities": shares}))
+        print(json.dumps({"classes": how["classes"], how["outputs"][1]: shares}))
     else:
         for path, row in zip(paths, rows, strict=True):
             if row is not None:
-                print(f"{path}: {classes[int(row.argmax())]} {row.max():.4f}")
+                print(f"{path}: {_told(row, how)}")
     if any(row is None for row in rows):
         sys.exit(2)
+
+
+def _told(row: NDArray[Any], how: dict[str, Any]) -> str:
+    """The likeliest class with its probability; or all numbers, with their intervals where there are some."""
+    if how["probabilities"]:
+        return f"{how['classes'][int(row.argmax())]} {row.max():.4f}"
+    told = []
+    for at, (name, value) in enumerate(zip(how["classes"], row.tolist(), strict=True)):
+        between = ""
+        if "margin" in how:
+            margin = how["margin"][at]
+            between = f" ({value - margin:.5g} to {value + margin:.5g}, {100 * how['coverage']:.0f} %)"
+        told.append(f"{name} {value:.5g}{between}")
+    return ", ".join(told)
 
 
 def _alone(probabilities: Callable[[Sequence[str]], NDArray[Any]], path: str) -> NDArray[Any] | None:

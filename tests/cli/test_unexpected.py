@@ -1,0 +1,96 @@
+"""What nobody foresaw ends in a sentence all the same: errors, terminals, folders, files that are none."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from tlsearch import cli
+from tlsearch.cli import app
+from tlsearch.datasets.table import read_table
+from tlsearch.errors import DataError, InputError
+from tlsearch.files import cache_folder
+
+
+def ends(monkeypatch: pytest.MonkeyPatch, command: object) -> int:
+    """The exit code of a command line whose command is this one."""
+    monkeypatch.setattr(app, "app", command)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def broken(**_: object) -> None:
+    raise KeyError("\x1b[31mwho\nwas this")
+
+
+def test_an_error_that_nobody_foresaw_is_a_line_and_a_file(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert ends(monkeypatch, broken) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("Error: KeyError: ")
+    assert "\x1b" not in said
+    assert "Traceback" not in said
+    (file,) = tmp_path.iterdir()
+    assert f"in {file}:" in said
+    assert "in broken" in file.read_text()
+    assert file.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("how", ["asked for", "no folder"])
+def test_its_traceback_is_printed_where_asked_for_or_where_no_file_can_be(monkeypatch, capsys, how, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    if how == "asked for":
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+        monkeypatch.setenv("TLSEARCH_DEBUG", "1")
+    assert ends(monkeypatch, broken) == 1
+    assert "in broken" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_terminal_that_knows_ascii_alone_gets_escapes(monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+
+    def speaks(**_: object) -> None:
+        print("Größe ─ \udcff")
+        sys.exit(0)
+
+    assert ends(monkeypatch, speaks) == 0
+    out.flush()
+    assert out.buffer.getvalue() == b"Gr\\xf6\\xdfe \\u2500 \\udcff\n"
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/dev/null/x", "/proc/none"])
+def test_a_cache_folder_that_can_not_be_used_is_named_with_what_to_do(monkeypatch, tmp_path, place):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TLSEARCH_CACHE", str(tmp_path / place))
+    with pytest.raises(
+        InputError, match=f"cache folder {re.escape(str(tmp_path / place))} can't be used"
+    ) as told:
+        cache_folder()
+    assert "Set TLSEARCH_CACHE" in str(told.value)
+
+
+@pytest.fixture(params=["FIFO", "device"])
+def special(request, tmp_path) -> Path:
+    """What would block, or never end, if it were opened."""
+    path = tmp_path / "study.csv"
+    os.mkfifo(path) if request.param == "FIFO" else path.symlink_to("/dev/zero")
+    return path
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_file_is_never_opened_as_a_study_or_a_table(special, place):
+    for command in ("run", "init", "audit"):
+        assert "it is a" in place.refused(command, special)
+    study = special.rename(special.with_suffix(".yaml"))
+    assert "it is a" in place.refused("run", study)
+    special = study.rename(special)
+    with pytest.raises(DataError, match=r"it is a (FIFO|device), not a file"):
+        read_table(special)
