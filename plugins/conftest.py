@@ -17,12 +17,12 @@ from tlsearch.models.rebuild import rebuild
 from tlsearch.records import EpochResult, Outcome, Point, TrialState
 from tlsearch.spec import parse
 from tlsearch.testing import classes, fixtures
-from tlsearch.training.trial import Assignment, Workbench
+from tlsearch.training.trial import TrialRunner, WorkerConfig
 
 CNN, VIT = "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"
 
 
-class Bench(Workbench):
+class Bench(TrialRunner):
     """A worker that shows the model it trains, and rebuilds what it saved."""
 
     model: Backbone
@@ -35,7 +35,7 @@ class Bench(Workbench):
         return made
 
     def point(self, backbone: str, strategy: str, **changes: Any) -> Point:
-        """The strategy's default with other values for some knobs."""
+        """The strategy's default with other values for some hyperparameters."""
         params = registry.strategy(strategy).default(self.backbone(backbone).info)
         return Point(0, backbone, strategy, {**params, **changes}, 0)
 
@@ -119,7 +119,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> MakeBench:
             )
             folder = tmp_path_factory.mktemp("bench")
             limit = 2**28 if cached else 0
-            warm[key] = Bench(Assignment(spec, folder / "cache", folder / "artifacts", limit, 1, False))
+            warm[key] = Bench(WorkerConfig(spec, folder / "cache", folder / "artifacts", limit, 1, False))
         return warm[key]
 
     return make

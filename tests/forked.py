@@ -17,7 +17,7 @@ from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["timm", "torchvision.transforms.v2", "tlsearch.models.rebuild", "tlsearch.testing.laboratory"]
+    ["timm", "torchvision.transforms.v2", "tlsearch.models.rebuild", "tlsearch.testing.trial_harness"]
 )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from tlsearch import rare_gc, registry
+from tlsearch import gc_tuning, registry
 from tlsearch.cli import main
 from tlsearch.errors import TlsearchError
 from tlsearch.search import finish
@@ -71,7 +71,7 @@ def command(*arguments: object, folder: Path, env: Mapping[str, str]) -> subproc
         mock.patch.dict(os.environ, env, clear=True),
         _path(env.get("PYTHONPATH", "")),
         mock.patch.object(sys, "argv", words),
-        mock.patch.object(rare_gc, "spare"),
+        mock.patch.object(gc_tuning, "spare"),
         one_process(verify=verify_here),
         contextlib.chdir(folder),
         contextlib.redirect_stdout(printed),

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 Scalar = bool | int | float | str | None
 Params = Mapping[str, Scalar]
-"""A strategy's knobs by their own names (``learning_rate``, not ``fine_tune.learning_rate``)."""
+"""A strategy's hyperparameters by their own names (``learning_rate``, not ``fine_tune.learning_rate``)."""
 
 
 HANDED_OUT = "handed_out"
@@ -60,7 +60,7 @@ class TrialRole(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One proposal: what to train, with which knobs and which seed.
+    """One proposal: what to train, with which hyperparameters and which seed.
 
     ``confirms`` is the number of the search trial that a CONFIRM or REFIT point repeats with a fresh seed.
     ``epochs`` is how many it trains; None: as many as the study gives a trial at most.

@@ -1,6 +1,6 @@
 """Operations of a whole search, counted, against the least that the same trials can do with.
 
-The least: the frozen layers of the deepest shared frontier once over each view of the items, then for each
+The least: the frozen layers of the deepest shared split point once over each view of the items, then for each
 trial what it trains (three times the suffix: forward, and backward twice as much) and evaluates.
 """
 

@@ -1,4 +1,4 @@
-"""A workbench on real data and real weights, as every benchmark needs one."""
+"""A runner on real data and real weights, as every benchmark needs one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tlsearch.contracts import Backbone, Pretrained, Strategy
 from tlsearch.records import Params, Point
 from tlsearch.search.setup import prepare
 from tlsearch.spec import parse
+from tlsearch.training.batch_source import BatchSource, Counts
 from tlsearch.training.data import Data
-from tlsearch.training.feed import Counts, Feed
-from tlsearch.training.frontier import Frontier, find_frontier
-from tlsearch.training.trial import Assignment, Workbench
+from tlsearch.training.split_point import SplitPoint, find_split_point
+from tlsearch.training.trial import TrialRunner, WorkerConfig
 
 BACKBONE = "efficientnet_lite/lite0"
 FASHION = "/usr/share/datasets/fashion-mnist"
@@ -25,7 +25,7 @@ FASHION = "/usr/share/datasets/fashion-mnist"
 class Bench:
     """A warm worker with its data, in a cache folder of its own."""
 
-    workbench: Workbench
+    runner: TrialRunner
     pretrained: Pretrained
     data: Data
 
@@ -33,15 +33,15 @@ class Bench:
         """A prepared model."""
         plugin = registry.strategy(strategy)
         point = Point(0, BACKBONE, strategy, params, seed)
-        return plugin, self.workbench.build(plugin, point, self.pretrained, self.data, None)
+        return plugin, self.runner.build(plugin, point, self.pretrained, self.data, None)
 
-    def feed(self, model: Backbone, *, cached: bool, policy: str = "none") -> tuple[Frontier, Feed]:
-        """The frontier of a model and what feeds it."""
-        frontier = find_frontier(model, self.workbench.example(self.pretrained))
-        feed = self.workbench.feed(self.data, self.pretrained, frontier, policy, Counts(), lambda: model)
+    def feed(self, model: Backbone, *, cached: bool, policy: str = "none") -> tuple[SplitPoint, BatchSource]:
+        """The split point of a model and what feeds it."""
+        split_point = find_split_point(model, self.runner.example(self.pretrained))
+        feed = self.runner.feed(self.data, self.pretrained, split_point, policy, Counts(), lambda: model)
         if not cached:
             feed.store = None
-        return frontier, feed
+        return split_point, feed
 
 
 def bench(data: dict[str, Any], *, threads: int = 1, epochs: int = 3, seed: int = 0) -> Bench:
@@ -51,8 +51,8 @@ def bench(data: dict[str, Any], *, threads: int = 1, epochs: int = 3, seed: int 
     )
     folder = Path(tempfile.mkdtemp(prefix="tlsearch-bench-"))
     prepared = prepare(spec, cache=folder, threads=2, observe=lambda snapshot: None)
-    workbench = Workbench(
-        Assignment(
+    runner = TrialRunner(
+        WorkerConfig(
             spec=spec,
             cache=folder,
             artifacts=folder / "artifacts",
@@ -62,5 +62,5 @@ def bench(data: dict[str, Any], *, threads: int = 1, epochs: int = 3, seed: int 
             data=prepared.data,
         )
     )
-    pretrained = workbench.backbone(BACKBONE)
-    return Bench(workbench, pretrained, workbench.data("data", pretrained.info.inputs))
+    pretrained = runner.backbone(BACKBONE)
+    return Bench(runner, pretrained, runner.data("data", pretrained.info.inputs))

@@ -14,7 +14,7 @@ from tests.benchmarks.bench import Bench, bench
 from tests.benchmarks.measure import Result, paired
 from tlsearch.contracts import Batch
 from tlsearch.training.fit import _Stepper
-from tlsearch.training.frontier import set_modes
+from tlsearch.training.split_point import set_modes
 
 DEPTHS = (0.3, 0.5, 0.7, 0.85, 0.95)
 
@@ -28,7 +28,7 @@ def run(quick: bool) -> Iterator[Result]:
         params = {**default, "freeze_depth": depth}
         cached = _Epoch(made, params, cached=True, batches=8)
         whole = _Epoch(made, params, cached=False, batches=8)
-        share = cached.frontier.prefix_flops / made.pretrained.info.flops
+        share = cached.split_point.prefix_flops / made.pretrained.info.flops
         limit = (3 - 2 * share) / (3 * (1 - share))
         ratio = paired(cached, whole, pairs=3 if quick else 5)
         gap = max(
@@ -56,7 +56,7 @@ class _Epoch:
 
     def __init__(self, made: Bench, params: dict[str, object], *, cached: bool, batches: int) -> None:
         self.strategy, self.model = made.model("fine_tune", params)  # type: ignore[arg-type]
-        self.frontier, self.feed = made.feed(self.model, cached=cached)
+        self.split_point, self.feed = made.feed(self.model, cached=cached)
         self.batches = batches
         recipe = self.strategy.recipe(params)  # type: ignore[arg-type]
         groups = self.strategy.param_groups(self.model, params)  # type: ignore[arg-type]
@@ -69,13 +69,13 @@ class _Epoch:
 
     def __call__(self) -> None:
         self.epoch += 1
-        set_modes(self.model, self.frontier)
+        set_modes(self.model, self.split_point)
         for number, (inputs, targets) in enumerate(self.feed.train(self.epoch, batch_size=32, seed=0)):
             if number == self.batches:
                 break
-            self.stepper.step(self.frontier, Batch(inputs, targets, self.epoch, self.feed.data.task), 0.1)
+            self.stepper.step(self.split_point, Batch(inputs, targets, self.epoch, self.feed.data.task), 0.1)
 
     def logits(self) -> list[torch.Tensor]:
         """Of the validation split, after as many steps as both have taken."""
         self.model.eval()
-        return [torch.cat([one for one, _ in self.feed.outputs("val", self.frontier.eval_forward)])]
+        return [torch.cat([one for one, _ in self.feed.outputs("val", self.split_point.eval_forward)])]

@@ -29,10 +29,10 @@ from tlsearch.database.store import Lease, Store
 from tlsearch.records import Costs, DatasetRecord, EpochResult, Outcome, Point, TrialState
 from tlsearch.search import ray_cluster, space
 from tlsearch.search.backends.ray_tune import DispatcherSearcher, GradientASHA
-from tlsearch.search.budget import Ledger
+from tlsearch.search.budget import Budget
 from tlsearch.search.driver import Driver
 from tlsearch.search.sampler import Sampler
-from tlsearch.search.turns import Searching
+from tlsearch.search.trial_queue import Searching
 from tlsearch.spec import parse
 
 NODES, GPUS = 64, 4
@@ -203,10 +203,10 @@ def _driver(timed: _Timed, trials: int) -> Driver:
         versions={},
     )
     lease: Lease = timed.store.acquire(spec.study, owner="bench", seconds=3600)
-    ledger = Ledger(spec.budget, started=0, spent=0)
+    budget = Budget(spec.budget, started=0, spent=0)
     sampler = Sampler(space.build(strategies, [info], {}), kind="tpe", minimize=False, seed=0)
     source = Searching(
-        sampler, ledger, left_open=[], next_number=0, seed=0, heads=lambda name: False, at_once=1
+        sampler, budget, left_open=[], next_number=0, seed=0, heads=lambda name: False, at_once=1
     )
     source.take = timed.measured("take", source.take)  # type: ignore[method-assign]
     source.learn = timed.measured("take", source.learn)  # type: ignore[method-assign]
@@ -215,7 +215,7 @@ def _driver(timed: _Timed, trials: int) -> Driver:
         lease=lease,
         spec=spec,
         source=source,
-        ledger=ledger,
+        budget=budget,
         deadline=math.inf,
         slots=lambda: NODES * GPUS,
         groups={info.name: len(info.groups)},

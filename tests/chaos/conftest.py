@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.chaos.fork_server import Zygote, paths
 
 from tests.chaos import results
 from tests.chaos.scene import Scene
-from tests.chaos.zygote import Zygote, paths
 from tests.database.conftest import run_postgresql
 
 SHARE = float(os.environ.get("TLSEARCH_CHAOS", "0.1"))
@@ -84,7 +84,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def zygote(environment: dict[str, str]) -> Iterator[Zygote]:
+def fork_server(environment: dict[str, str]) -> Iterator[Zygote]:
     """The process that searches are forked off."""
     one = Zygote(environment)
     yield one
@@ -92,9 +92,9 @@ def zygote(environment: dict[str, str]) -> Iterator[Zygote]:
 
 
 @pytest.fixture
-def scene(tmp_path: Path, zygote: Zygote, environment: dict[str, str]) -> Iterator[Scene]:
+def scene(tmp_path: Path, fork_server: Zygote, environment: dict[str, str]) -> Iterator[Scene]:
     """An empty place with a SQLite database to be."""
-    here = Scene(tmp_path / "scene", zygote, environment)
+    here = Scene(tmp_path / "scene", fork_server, environment)
     yield here
     here.end_all()
 
@@ -107,9 +107,9 @@ def server() -> Iterator[Any]:
 
 
 @pytest.fixture
-def scene_on_a_server(server: Any, tmp_path: Path, zygote: Zygote, environment: Any) -> Iterator[Scene]:
+def scene_on_a_server(server: Any, tmp_path: Path, fork_server: Zygote, environment: Any) -> Iterator[Scene]:
     """An empty place with a PostgreSQL database."""
-    here = Scene(tmp_path / "scene", zygote, environment, url=server.get_uri())
+    here = Scene(tmp_path / "scene", fork_server, environment, url=server.get_uri())
     yield here
     here.end_all()
 

@@ -1,4 +1,4 @@
-"""What a test plants inside a process of a search: a ledger of what was acknowledged, and exact moments.
+"""What a test plants inside a process of a search: a budget of what was acknowledged, and exact moments.
 
 Nothing of this is in the product. ``CHAOS_LEDGER`` is a file outside, to which every acknowledgement of the
 database is appended and fsynced. ``CHAOS_STOP=STEP:N`` kills the process, with SIGKILL and from within, at
@@ -41,7 +41,7 @@ def install() -> None:
         _stop_at_files()
         planted["sqlalchemy.engine.default"] = _stop_at_commits
     if os.environ.get("CHAOS_LEASE"):
-        planted["tlsearch.search.hold"] = _shorten_the_lease
+        planted["tlsearch.search.lease_heartbeat"] = _shorten_the_lease
     if os.environ.get("CHAOS_PATIENCE"):
         planted["tlsearch.database.engine"] = _shorten_the_patience
     if os.environ.get("CHAOS_ODD"):
@@ -80,7 +80,7 @@ def passing(step: str, before: Callable[[], object] = bool) -> None:
 
 def _keep_a_ledger(module: ModuleType) -> None:
     store: Any = module.Store
-    ledger = os.environ["CHAOS_LEDGER"]
+    budget = os.environ["CHAOS_LEDGER"]
 
     def acknowledged(name: str, tell: Callable[..., list[dict[str, Any]]]) -> None:
         real = getattr(store, name)
@@ -89,7 +89,7 @@ def _keep_a_ledger(module: ModuleType) -> None:
             answer = real(self, lease, *given, **options)
             passing("acknowledge")
             for told in tell(answer, *given, **options):
-                note(ledger, what=name, study=lease.study, token=lease.token, **told)
+                note(budget, what=name, study=lease.study, token=lease.token, **told)
             passing("acknowledged")
             return answer
 
@@ -181,7 +181,7 @@ def _shorten_the_patience(module: ModuleType) -> None:
 def _measure_oddly(module: ModuleType) -> None:
     """The study's metric of every second measured trial isn't a number, as a broken metric would have it."""
     kind = os.environ["CHAOS_ODD"]
-    bench: Any = module.Workbench
+    bench: Any = module.TrialRunner
     real = bench.conclude
 
     def conclude(self: Any, point: Any, *given: Any, scores: Any, **options: Any) -> Any:

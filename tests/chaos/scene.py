@@ -1,4 +1,4 @@
-"""The tiny study and its outside ledger: where a fault is going to happen, and what was there before it."""
+"""The tiny study and its outside budget: where a fault is going to happen, and what was there before it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 from ruamel.yaml import YAML
+from tests.chaos.fork_server import ROOT, Forked, Zygote, paths
 
-from tests.chaos.zygote import ROOT, Forked, Zygote, paths
 from tlsearch.database.store import Store
 from tlsearch.errors import TlsearchError
 
@@ -43,15 +43,15 @@ FRESH: Mapping[str, str] = {
     "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "chaos" / "site"), *paths()[1:]]),
     "CHAOS_ROOT": str(ROOT),
 }
-"""What a fresh interpreter needs to know these tests' plugins and to keep the ledger."""
+"""What a fresh interpreter needs to know these tests' plugins and to keep the budget."""
 
 
 @dataclass
 class Scene:
-    """A working directory with a database, a study file and a ledger of what the database acknowledged."""
+    """A working directory with a database, a study file and a budget of what the database acknowledged."""
 
     folder: Path
-    zygote: Zygote
+    fork_server: Zygote
     environment: Mapping[str, str]
     url: str = ""
     begun: list[Forked | subprocess.Popen[str]] = field(default_factory=list)
@@ -62,8 +62,8 @@ class Scene:
         (self.folder / "temporary").mkdir(exist_ok=True)
 
     @property
-    def ledger(self) -> Path:
-        return self.folder / "ledger.jsonl"
+    def budget(self) -> Path:
+        return self.folder / "budget.jsonl"
 
     @property
     def landed(self) -> Path:
@@ -79,7 +79,7 @@ class Scene:
         return {
             "TLSEARCH_DB": self.url,
             "TLSEARCH_ARTIFACTS": str(self.artifacts),
-            "CHAOS_LEDGER": str(self.ledger),
+            "CHAOS_LEDGER": str(self.budget),
             "CHAOS_LANDED": str(self.landed),
             "CHAOS_FILES": str(self.artifacts),
             "TMPDIR": str(self.folder / "temporary"),
@@ -99,7 +99,7 @@ class Scene:
     def start(self, *arguments: object, **env: object) -> Forked:
         """A command without Ray, its workers in the driver's process."""
         given = {**self.env, "CHAOS_WITHOUT_RAY": "1", **{name: str(value) for name, value in env.items()}}
-        process = self.zygote.run(*arguments, folder=self.folder, env=given)
+        process = self.fork_server.run(*arguments, folder=self.folder, env=given)
         self.begun.append(process)
         return process
 
@@ -133,10 +133,10 @@ class Scene:
         return process
 
     def acknowledged(self, what: str | None = None, study: str = "tiny") -> list[dict[str, Any]]:
-        """The ledger, without a last line that was cut off."""
-        if not self.ledger.exists():
+        """The budget, without a last line that was cut off."""
+        if not self.budget.exists():
             return []
-        lines = [line for line in self.ledger.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        lines = [line for line in self.budget.read_text().splitlines(keepends=True) if line.endswith("\n")]
         entries = [json.loads(line) for line in lines]
         return [e for e in entries if e["study"] == study and what in (None, e["what"])]
 

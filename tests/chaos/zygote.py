@@ -25,14 +25,14 @@ ROOT = Path(__file__).parents[2]
 class Forked:
     """A command that was forked off, with what `subprocess.Popen` offers of it."""
 
-    def __init__(self, zygote: Zygote, pid: int, folder: Path) -> None:
-        self.zygote, self.pid, self.folder = zygote, pid, folder
+    def __init__(self, fork_server: Zygote, pid: int, folder: Path) -> None:
+        self.fork_server, self.pid, self.folder = fork_server, pid, folder
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
         """The exit code, as `subprocess` counts: negative for a signal; None while it runs."""
         if self.returncode is None:
-            self.returncode = self.zygote.ask(poll=self.pid)["code"]
+            self.returncode = self.fork_server.ask(poll=self.pid)["code"]
         return self.returncode
 
     def wait(self, seconds: float = 120) -> int:

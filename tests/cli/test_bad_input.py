@@ -60,7 +60,7 @@ MISTAKES = {
     "unknown variant": ({"backbones": ["efficientnet_lite/lite9"]}, ("lite9", "Did you mean")),
     "unknown source": ({"data": {"source": "foldr"}}, ("foldr", "folder", "tlsearch plugins datasets")),
     "unknown option": ({"data": {"pathh": "x"}}, ("pathh", "path")),
-    "unknown knob": ({"space": {"fine_tune.learning_rat": 0.1}}, ("learning_rat", "learning_rate")),
+    "unknown hyperparameter": ({"space": {"fine_tune.learning_rat": 0.1}}, ("learning_rat", "learning_rate")),
     "range turned round": (
         {"space": {"fine_tune.learning_rate": {"low": 0.1, "high": 0.01}}},
         ("fine_tune.learning_rate", "0.1", "0.01"),

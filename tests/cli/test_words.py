@@ -15,7 +15,7 @@ ODD = (
     "no combination beats",
     "items through prefix",
     "items through suffix",
-    "Its knobs, and every score",
+    "Its hyperparameters, and every score",
     "items that no choice has seen",
     "cheaper models save little",
     "} beyond)",

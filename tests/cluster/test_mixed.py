@@ -18,7 +18,7 @@ from tlsearch.search import ray_cluster
 from tlsearch.search.backends.ray_tune import RayTuneBackend
 from tlsearch.search.workers import Workers
 from tlsearch.spec import parse
-from tlsearch.training.trial import Assignment
+from tlsearch.training.trial import WorkerConfig
 
 class Dispatcher:
     deadline, prune = math.inf, False
@@ -52,7 +52,7 @@ free = ray_cluster.slots_without_gpu(cpus_per_trial=1)
 spec = parse({"study": "s", "data": {"source": "digits"}, "backbones": ["tiny/net"], "budget": {"epochs": 1}})
 folder = tempfile.mkdtemp()
 workers = Workers(slots=3, gpus=0.5, on_cpus=lambda strategy: strategy == "heads", share=lambda: 3)
-assignment = Assignment(spec, Path(folder), folder, 0, 1, cuda=True)
+assignment = WorkerConfig(spec, Path(folder), folder, 0, 1, cuda=True)
 RayTuneBackend(workers, assignment, spec, alone=False).run(dispatcher)
 ray_cluster.stop()
 print(json.dumps({"slots": [slots, free], **dispatcher.seen}))

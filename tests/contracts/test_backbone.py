@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tlsearch.contracts import Backbone, opaque
 from tlsearch.testing import classes
 from tlsearch.testing.fixtures import tiny_cnn
-from tlsearch.training.frontier import find_frontier
+from tlsearch.training.split_point import find_split_point
 
 IMAGES = torch.rand(2, 3, 16, 16)
 
@@ -40,9 +40,9 @@ def test_the_source_runs_beside_the_trunk_and_belongs_to_the_frozen_prefix():
     model.head = Both()
     own, source = model.eval()(IMAGES).chunk(2, dim=1)
     assert torch.equal(own, source)
-    frontier = find_frontier(model, IMAGES)
-    assert frontier.frozen
-    assert (64,) in frontier.shapes
+    split_point = find_split_point(model, IMAGES)
+    assert split_point.frozen
+    assert (64,) in split_point.shapes
     with torch.no_grad():
         for parameter in model.trunk.parameters():
             parameter.add_(1)
@@ -78,9 +78,9 @@ def test_an_opaque_module_is_one_operation_behind_the_frontier():
     model = Backbone(tiny_cnn(), *classes(3))
     model.freeze(1.0)
     model.head = Branching()
-    assert "TraceError" in find_frontier(model, IMAGES).reason
+    assert "TraceError" in find_split_point(model, IMAGES).reason
     model.head = opaque(Branching())
-    frontier = find_frontier(model, IMAGES)
-    assert (frontier.frozen, frontier.reason) == (True, "")
+    split_point = find_split_point(model, IMAGES)
+    assert (split_point.frozen, split_point.reason) == (True, "")
     model.eval()
-    assert torch.equal(frontier.eval_forward(frontier.prefix(IMAGES)), model(IMAGES))
+    assert torch.equal(split_point.eval_forward(split_point.prefix(IMAGES)), model(IMAGES))

@@ -12,7 +12,7 @@ from torch import nn
 from tlsearch.contracts import Backbone
 from tlsearch.contracts.layers import LayerPool, layers_of
 from tlsearch.testing import classes, tiny_cnn, tiny_vit
-from tlsearch.training.frontier import find_frontier
+from tlsearch.training.split_point import find_split_point
 
 
 def tapped(make=tiny_cnn, cells: int = 1) -> Backbone:
@@ -57,12 +57,14 @@ def test_a_trace_gives_the_same(make, cells):
     model = tapped(make, cells)
     model.freeze(1.0)
     model.head = nn.Linear(model.width, 3)
-    frontier = find_frontier(model.eval(), images(2))
-    assert frontier.frozen, frontier.reason
-    assert frontier.shapes == ((model.width,),)
+    split_point = find_split_point(model.eval(), images(2))
+    assert split_point.frozen, split_point.reason
+    assert split_point.shapes == ((model.width,),)
     model.eval()
     with torch.no_grad():
-        assert torch.allclose(frontier.eval_forward(frontier.prefix(images())), model(images()), atol=1e-6)
+        assert torch.allclose(
+            split_point.eval_forward(split_point.prefix(images())), model(images()), atol=1e-6
+        )
 
 
 def test_a_tapped_leaf_is_seen_in_a_trace():
@@ -75,9 +77,9 @@ def test_a_tapped_leaf_is_seen_in_a_trace():
     model.freeze(1.0)
     assert model.tap(1) == 2 * model.info.width
     model.head = nn.Linear(model.width, 3)
-    frontier = find_frontier(model.eval(), images(2))
-    assert frontier.frozen, frontier.reason
-    assert frontier.shapes == ((model.width,),)
+    split_point = find_split_point(model.eval(), images(2))
+    assert split_point.frozen, split_point.reason
+    assert split_point.shapes == ((model.width,),)
 
 
 def _with_groups(info, groups):

@@ -16,7 +16,7 @@ from tlsearch.records import Point
 from tlsearch.spec import parse
 from tlsearch.training import sources
 from tlsearch.training.objective import settled
-from tlsearch.training.trial import Assignment, Workbench
+from tlsearch.training.trial import TrialRunner, WorkerConfig
 
 TINY = str(Path(__file__).parents[1] / "tiny")
 OLD_BUNDLE = Path(__file__).parent / "bundle"
@@ -57,8 +57,8 @@ def found(folder: Path) -> dict[str, Any]:
         sys.path.append(TINY)
     registry.forget()
     spec = parse(STUDY)
-    bench = Workbench(
-        Assignment(
+    bench = TrialRunner(
+        WorkerConfig(
             spec=spec,
             cache=folder / "cache",
             artifacts=str(folder / "artifacts"),
@@ -91,7 +91,7 @@ def points() -> dict[str, list[tuple[str, dict[str, Any]]]]:
     return {**POINTS, "copies": [("feature_copy", dict(params)) for params in starts]}
 
 
-def _identities(bench: Workbench) -> dict[str, Any]:
+def _identities(bench: TrialRunner) -> dict[str, Any]:
     listed = sources.listing(bench.assignment.spec.data)
     inputs = bench.backbone("tiny/net").info.inputs
     data = sources.load(listed, inputs, bench.items, seed=bench.assignment.spec.seed)

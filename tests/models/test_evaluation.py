@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.metrics import accuracy_score, recall_score
 
 from tlsearch import registry
-from tlsearch.cli.use import warnings_of
+from tlsearch.cli.inference import warnings_of
 from tlsearch.contracts import Backbone, Samples
 from tlsearch.errors import DataError
 from tlsearch.models import bundle

@@ -138,7 +138,7 @@ def test_every_trial_is_there_as_it_ended(view, searched, records):
         assert trial.state.name == names[record.state]
         assert trial.params["strategy"] == record.strategy
         assert {
-            f"{record.strategy}.{knob}": value for knob, value in record.params.items()
+            f"{record.strategy}.{hyperparameter}": value for hyperparameter, value in record.params.items()
         }.items() <= trial.params.items()
         assert trial.user_attrs["why it ended"] == record.reason
         trial._validate()

@@ -5,38 +5,38 @@ import time
 
 import pytest
 
-from tlsearch.search.budget import CONFIRM_SHARE, PREPARATION_SHARE, Ledger
+from tlsearch.search.budget import CONFIRM_SHARE, PREPARATION_SHARE, Budget
 from tlsearch.search.refit import VERIFYING
 from tlsearch.spec import BudgetSpec
 
 
 def test_trials_are_counted_down_to_zero():
-    ledger = Ledger(BudgetSpec(trials=5), started=3, spent=0)
-    assert ledger.trials_left == 2
-    ledger.started += 4
-    assert ledger.trials_left == 0
+    budget = Budget(BudgetSpec(trials=5), started=3, spent=0)
+    assert budget.trials_left == 2
+    budget.started += 4
+    assert budget.trials_left == 0
 
 
 def test_without_minutes_there_is_no_end():
-    ledger = Ledger(BudgetSpec(trials=5), started=0, spent=1e9)
-    assert ledger.seconds_left is None
-    assert ledger.deadline == ledger.search_deadline == math.inf
+    budget = Budget(BudgetSpec(trials=5), started=0, spent=1e9)
+    assert budget.seconds_left is None
+    assert budget.deadline == budget.search_deadline == math.inf
 
 
 def test_the_time_of_earlier_drivers_counts_and_the_time_between_does_not():
-    ledger = Ledger(BudgetSpec(minutes=10.0), started=0, spent=240, _since=1_000)
-    assert ledger.end == 1_000 + 600 - 240
-    assert ledger.deadline == ledger.end - VERIFYING  # the minutes end with the verified model
+    budget = Budget(BudgetSpec(minutes=10.0), started=0, spent=240, _since=1_000)
+    assert budget.end == 1_000 + 600 - 240
+    assert budget.deadline == budget.end - VERIFYING  # the minutes end with the verified model
     # A driver that starts an hour later has as much left.
-    later = Ledger(BudgetSpec(minutes=10.0), started=0, spent=240, _since=4_600)
-    assert later.deadline - 4_600 == ledger.deadline - 1_000
-    assert ledger.search_deadline == ledger.end - CONFIRM_SHARE * 600
+    later = Budget(BudgetSpec(minutes=10.0), started=0, spent=240, _since=4_600)
+    assert later.deadline - 4_600 == budget.deadline - 1_000
+    assert budget.search_deadline == budget.end - CONFIRM_SHARE * 600
 
 
 def test_seconds_left_run_out():
-    ledger = Ledger(BudgetSpec(minutes=1.0), started=0, spent=50)
-    assert ledger.seconds_left == pytest.approx(10, abs=1)
-    over = Ledger(BudgetSpec(minutes=1.0), started=0, spent=90)
+    budget = Budget(BudgetSpec(minutes=1.0), started=0, spent=50)
+    assert budget.seconds_left == pytest.approx(10, abs=1)
+    over = Budget(BudgetSpec(minutes=1.0), started=0, spent=90)
     assert over.seconds_left is not None
     assert over.seconds_left < 0
     assert over.search_deadline <= over.deadline < over.end
@@ -45,16 +45,16 @@ def test_seconds_left_run_out():
 def test_minutes_begin_with_the_command_and_leave_time_to_try_something():
     minute = BudgetSpec(minutes=1.0)
     now = time.time()
-    prompt = Ledger.of_driver(minute, started=0, spent=0, began=now - 10)
+    prompt = Budget.of_driver(minute, started=0, spent=0, began=now - 10)
     assert prompt.end == pytest.approx(now + 50, abs=1)
-    slow = Ledger.of_driver(minute, started=0, spent=0, began=now - 500)
+    slow = Budget.of_driver(minute, started=0, spent=0, began=now - 500)
     assert slow.end == pytest.approx(now + 60 * PREPARATION_SHARE, abs=1)
-    assert Ledger.of_driver(BudgetSpec(), started=0, spent=0, began=now - 500).end == math.inf
+    assert Budget.of_driver(BudgetSpec(), started=0, spent=0, began=now - 500).end == math.inf
 
 
 def test_a_short_search_leaves_time_for_two_verifications_from_its_beginning():
     """A deadline that came nearer later would end workers that keep the earlier one."""
-    ledger = Ledger(BudgetSpec(minutes=2.0), started=0, spent=0, _since=1_000)
-    first = ledger.search_deadline
-    ledger.after_search = 2 * VERIFYING
-    assert ledger.search_deadline == first == ledger.end - 2 * VERIFYING
+    budget = Budget(BudgetSpec(minutes=2.0), started=0, spent=0, _since=1_000)
+    first = budget.search_deadline
+    budget.after_search = 2 * VERIFYING
+    assert budget.search_deadline == first == budget.end - 2 * VERIFYING

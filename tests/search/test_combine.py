@@ -27,7 +27,7 @@ from tlsearch.search import finalists, finish, setup
 from tlsearch.search.combine import Combining
 from tlsearch.search.progress import Snapshot, silent
 from tlsearch.testing import fixtures, installed
-from tlsearch.training.feed import Feed
+from tlsearch.training.batch_source import BatchSource
 
 COMPLETE, FAILED, CANCELLED = TrialState.COMPLETE, TrialState.FAILED, TrialState.CANCELLED
 SPEC = study(
@@ -96,7 +96,7 @@ class Slow(Combination):
 
 
 @dataclass
-class Kitchen:
+class SoupEvaluator:
     """A study of five finished trials in a database."""
 
     store: Store
@@ -153,7 +153,7 @@ def trained(tmp_path_factory) -> tuple[Path, list]:
 
 
 @pytest.fixture
-def kitchen(trained, tmp_path: Path) -> Iterator[Kitchen]:
+def evaluator(trained, tmp_path: Path) -> Iterator[SoupEvaluator]:
     folder, done = trained
     prepared = setup.prepare(SPEC, cache=folder / "cache", threads=1, observe=silent)
     with Store.open(f"sqlite:///{tmp_path}/s.db", create=True) as store:
@@ -170,12 +170,12 @@ def kitchen(trained, tmp_path: Path) -> Iterator[Kitchen]:
         for each, told in done:
             store.start_trials(lease, [each])
             store.record(lease, told)
-        yield Kitchen(store, lease, prepared, folder)
+        yield SoupEvaluator(store, lease, prepared, folder)
 
 
-def test_what_is_made_is_a_trial_that_is_rebuilt_and_scores_what_was_recorded(kitchen):
+def test_what_is_made_is_a_trial_that_is_rebuilt_and_scores_what_was_recorded(evaluator):
     mean = Mean()
-    (made,) = kitchen.run(mean=mean)
+    (made,) = evaluator.run(mean=mean)
     assert (made.number, made.state, made.role) == (5, COMPLETE, TrialRole.SEARCH)
     assert (made.strategy, made.backbone, made.params["kind"]) == ("mean", "tiny/net", "plain")
     (task,) = mean.tasks
@@ -183,13 +183,13 @@ def test_what_is_made_is_a_trial_that_is_rebuilt_and_scores_what_was_recorded(ki
     assert sorted(members) == [0, 1, 2], "repeated runs learned from other items, heads are another kind"
     assert [m.score for m in task.members] == sorted((m.score for m in task.members), reverse=True)
     assert made.reason == "combined of finished trials: " + ", ".join(str(n) for n in members)
-    first = kitchen.store.trial("s", members[0])
+    first = evaluator.store.trial("s", members[0])
     assert structure_of("mean", made.params) == (first.strategy, dict(first.params))
-    assert made.costs.seconds > sum(t.costs.seconds for t in kitchen.trials(*members))
+    assert made.costs.seconds > sum(t.costs.seconds for t in evaluator.trials(*members))
     assert made.costs.trainable_parameters == max(
-        t.costs.trainable_parameters for t in kitchen.trials(*members)
+        t.costs.trainable_parameters for t in evaluator.trials(*members)
     )
-    assert made.freeze_depth == min(t.freeze_depth for t in kitchen.trials(*members))
+    assert made.freeze_depth == min(t.freeze_depth for t in evaluator.trials(*members))
 
     network = rebuild(
         backbone="tiny/net",
@@ -200,7 +200,7 @@ def test_what_is_made_is_a_trial_that_is_rebuilt_and_scores_what_was_recorded(ki
         **fixtures.learned(3),
         state=load_file(Path(made.artifact.uri)),
     )
-    worker = bench(kitchen.folder, SPEC)
+    worker = bench(evaluator.folder, SPEC)
     data = worker.data("data", network.info.inputs)
     val = data.indices["val"]
     with torch.inference_mode():
@@ -227,13 +227,13 @@ def test_a_study_uses_the_combinations_that_it_names_or_all():
             setup.resolve_strategies(study(strategies=["fine_tune", "mean_of_al"]))
 
 
-def test_it_can_win_is_verified_in_a_fresh_process_and_predicts(kitchen, tmp_path, monkeypatch):
+def test_it_can_win_is_verified_in_a_fresh_process_and_predicts(evaluator, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "tiny"))
-    (made,) = kitchen.run(mean=Mean())
+    (made,) = evaluator.run(mean=Mean())
     end = finish.Finishing(
-        store=kitchen.store,
-        lease=kitchen.lease,
-        prepared=kitchen.prepared,
+        store=evaluator.store,
+        lease=evaluator.lease,
+        prepared=evaluator.prepared,
         folder=str(tmp_path / "model"),
         provenance={},
         stopping=str,
@@ -252,40 +252,40 @@ def test_it_can_win_is_verified_in_a_fresh_process_and_predicts(kitchen, tmp_pat
     assert set(loaded.predict(items)) <= set(loaded.classes)
 
 
-def test_it_sees_the_validation_items_alone(kitchen, monkeypatch, tmp_path):
-    kitchen.cache = tmp_path / "cache"
+def test_it_sees_the_validation_items_alone(evaluator, monkeypatch, tmp_path):
+    evaluator.cache = tmp_path / "cache"
     read: set[int] = set()
-    original = Feed.read
+    original = BatchSource.read
 
     def noting(self, index, view):
         read.update(index.tolist())
         return original(self, index, view)
 
-    monkeypatch.setattr(Feed, "read", noting)
-    kitchen.run(mean=Mean())
-    data = next(iter(kitchen.prepared.data.values()))
+    monkeypatch.setattr(BatchSource, "read", noting)
+    evaluator.run(mean=Mean())
+    data = next(iter(evaluator.prepared.data.values()))
     assert read == set(data.indices["val"].tolist())
-    kitchen.run(other=Mean())
-    assert kitchen.store.trial("s", 6).cache == "prefix"
+    evaluator.run(other=Mean())
+    assert evaluator.store.trial("s", 6).cache == "prefix"
 
 
-def test_a_member_measures_what_was_recorded_for_it(kitchen):
+def test_a_member_measures_what_was_recorded_for_it(evaluator):
     class Measuring(Combination):
         def combine(self, task):
             self.pairs = [(task.score(member.state()), member.score) for member in task.members]
             self.back = task.score(task.members[0].state())
 
     measuring = Measuring()
-    assert kitchen.run(measuring=measuring) == []
+    assert evaluator.run(measuring=measuring) == []
     for measured, recorded in measuring.pairs:
         assert measured == pytest.approx(recorded, abs=1e-4)
     assert measuring.back == measuring.pairs[0][0]
 
 
-def test_the_same_is_recorded_once(kitchen):
-    first = kitchen.run(mean=Mean())
-    assert [t.number for t in kitchen.run(mean=Mean())] == [t.number for t in first] == [5]
-    assert len(kitchen.store.trials("s")) == 6
+def test_the_same_is_recorded_once(evaluator):
+    first = evaluator.run(mean=Mean())
+    assert [t.number for t in evaluator.run(mean=Mean())] == [t.number for t in first] == [5]
+    assert len(evaluator.store.trials("s")) == 6
 
 
 @pytest.mark.parametrize(
@@ -297,52 +297,52 @@ def test_the_same_is_recorded_once(kitchen):
         (Foreign(), "its members are (99,)"),
     ],
 )
-def test_what_fails_is_recorded_with_the_reason_and_harms_no_other(kitchen, plugin, reason):
-    (made,) = kitchen.run(odd=plugin, mean=Mean())
+def test_what_fails_is_recorded_with_the_reason_and_harms_no_other(evaluator, plugin, reason):
+    (made,) = evaluator.run(odd=plugin, mean=Mean())
     assert (made.strategy, made.state) == ("mean", COMPLETE)
-    failed = kitchen.store.trial("s", 5)
+    failed = evaluator.store.trial("s", 5)
     assert (failed.strategy, failed.state, failed.value) == ("odd", FAILED, None)
     assert reason in failed.reason
-    assert reason in kitchen.notes()
-    kitchen.run(odd=plugin)
-    assert len(kitchen.store.trials("s")) == 7, "it isn't told again"
+    assert reason in evaluator.notes()
+    evaluator.run(odd=plugin)
+    assert len(evaluator.store.trials("s")) == 7, "it isn't told again"
 
 
-def test_nothing_better_is_said(kitchen):
-    assert kitchen.run(nothing=Nothing()) == []
-    assert "nothing (weight averaging): no better than trial" in kitchen.notes()
-    assert len(kitchen.store.trials("s")) == 5
+def test_nothing_better_is_said(evaluator):
+    assert evaluator.run(nothing=Nothing()) == []
+    assert "nothing (weight averaging): no better than trial" in evaluator.notes()
+    assert len(evaluator.store.trials("s")) == 5
 
 
-def test_heads_are_not_combined(kitchen):
-    (made,) = kitchen.run(kitchen.trials(3), mean=Mean())
+def test_heads_are_not_combined(evaluator):
+    (made,) = evaluator.run(evaluator.trials(3), mean=Mean())
     assert 3 not in members_of(made.params), "the best fine-tuned ones are, though no finalist is among them"
-    kitchen.store.forget_artifacts(kitchen.lease, [0, 1, 2, 4])
-    kitchen.run(kitchen.trials(3), other=Mean())
-    assert "nothing to combine" in kitchen.notes()
-    assert len(kitchen.store.trials("s")) == 6
+    evaluator.store.forget_artifacts(evaluator.lease, [0, 1, 2, 4])
+    evaluator.run(evaluator.trials(3), other=Mean())
+    assert "nothing to combine" in evaluator.notes()
+    assert len(evaluator.store.trials("s")) == 6
 
 
-def test_weights_that_are_gone_are_no_member(kitchen):
-    kitchen.store.forget_artifacts(kitchen.lease, [1])
-    (made,) = kitchen.run(mean=Mean())
+def test_weights_that_are_gone_are_no_member(evaluator):
+    evaluator.store.forget_artifacts(evaluator.lease, [1])
+    (made,) = evaluator.run(mean=Mean())
     assert sorted(members_of(made.params)) == [0, 2]
 
 
 @pytest.mark.parametrize("how", ["stopped", "late", "on the way"])
-def test_it_ends_when_it_must_whatever_a_plugin_catches(kitchen, how):
-    kitchen.stopping = "interrupted" if how == "stopped" else ""
-    kitchen.deadline = {"late": 0.0, "on the way": time.time() + 3}.get(how, math.inf)
-    assert kitchen.run(slow=Slow()) == []
-    assert len(kitchen.store.trials("s")) == 5
+def test_it_ends_when_it_must_whatever_a_plugin_catches(evaluator, how):
+    evaluator.stopping = "interrupted" if how == "stopped" else ""
+    evaluator.deadline = {"late": 0.0, "on the way": time.time() + 3}.get(how, math.inf)
+    assert evaluator.run(slow=Slow()) == []
+    assert len(evaluator.store.trials("s")) == 5
 
 
-def test_a_trial_that_a_dead_driver_left_open_is_ended(kitchen):
-    (made,) = kitchen.run(mean=Mean())
+def test_a_trial_that_a_dead_driver_left_open_is_ended(evaluator):
+    (made,) = evaluator.run(mean=Mean())
     left = replace(made.point, number=6, params={**made.params, "kind": "other"})
-    kitchen.store.start_trials(kitchen.lease, [left])
-    kitchen.run(mean=Mean())
-    assert kitchen.store.trial("s", 6).state is CANCELLED
+    evaluator.store.start_trials(evaluator.lease, [left])
+    evaluator.run(mean=Mean())
+    assert evaluator.store.trial("s", 6).state is CANCELLED
 
 
 def record(
@@ -352,8 +352,8 @@ def record(
     return replace(trained, number=number, value=value, costs=costs, **changes)
 
 
-def test_a_combined_trial_is_judged_by_what_it_gains_over_its_first_member(kitchen):
-    (base,) = kitchen.trials(0)
+def test_a_combined_trial_is_judged_by_what_it_gains_over_its_first_member(evaluator):
+    (base,) = evaluator.trials(0)
     one, two = record(0, 0.90, trained=base), record(1, 0.80, trained=base)
     again = [
         record(2, 0.80, trained=base, role=TrialRole.CONFIRM, confirms=0),
@@ -379,8 +379,8 @@ def test_a_combined_trial_is_judged_by_what_it_gains_over_its_first_member(kitch
     assert made.values == pytest.approx((0.89,)), "of no finalist: compared with the best one"
 
 
-def test_one_lucky_value_does_not_beat_repeated_runs(kitchen):
-    (base,) = kitchen.trials(0)
+def test_one_lucky_value_does_not_beat_repeated_runs(evaluator):
+    (base,) = evaluator.trials(0)
     lucky, steady = record(0, 0.99, trained=base), record(1, 0.90, trained=base)
     again = [record(2, 0.89, trained=base, role=TrialRole.CONFIRM, confirms=1)]
     found = finalists.ranked([lucky, steady], again, minimize=False, tie=LOG_LOSS)

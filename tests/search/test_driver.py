@@ -16,13 +16,13 @@ from tlsearch.database.store import Lease, Store
 from tlsearch.files import write_durably
 from tlsearch.records import Costs, DatasetRecord, EpochResult, Outcome, Point, TrialState
 from tlsearch.search import space as spaces
-from tlsearch.search.budget import Ledger
+from tlsearch.search.budget import Budget
 from tlsearch.search.driver import Driver
-from tlsearch.search.loggers import Journal
+from tlsearch.search.loggers import TrialLoggers
 from tlsearch.search.phase_sequence import PhaseSequence
 from tlsearch.search.progress import Snapshot
 from tlsearch.search.sampler import Sampler
-from tlsearch.search.turns import PERFECT_TRIALS, Fixed, Searching, group_turns
+from tlsearch.search.trial_queue import PERFECT_TRIALS, Fixed, Searching, group_turns
 from tlsearch.spec import parse
 from tlsearch.training.objective import metric_of
 
@@ -39,7 +39,7 @@ HEADS = {"linear_probe": True, "fine_tune": False}
 
 
 @dataclass
-class World:
+class DriverHarness:
     """A study in a database, and a driver of it."""
 
     store: Store
@@ -71,7 +71,7 @@ class World:
 
         sampler = Sampler(space, kind="random", minimize=metric_of(spec).minimize, seed=0)
         sampler.rebuild(ended)
-        ledger = Ledger(spec.budget, started=len(records), spent=0)
+        budget = Budget(spec.budget, started=len(records), spent=0)
         self.driver = Driver(
             store=self.store,
             lease=self.lease,
@@ -79,14 +79,14 @@ class World:
             source=source
             or Searching(
                 sampler,
-                ledger,
+                budget,
                 left_open=[again(r) for r in records if r not in ended],
                 next_number=self.store.next_number("s"),
                 seed=0,
                 heads=HEADS.__getitem__,
                 at_once=at_once,
             ),
-            ledger=ledger,
+            budget=budget,
             deadline=deadline,
             slots=lambda: slots,
             groups={"tiny/net": 3},
@@ -131,7 +131,7 @@ def epoch(point: Point, number: int = 1, value: float | None = 0.5, **changes: A
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path) -> Iterator[DriverHarness]:
     with Store.open(f"sqlite:///{tmp_path}/s.db", create=True) as store:
         store.create_study(
             name="s",
@@ -142,7 +142,7 @@ def world(tmp_path: Path) -> Iterator[World]:
             plugins=[],
             versions={},
         )
-        yield World(store, store.acquire("s", owner="me@here:1:0"), tmp_path / "weights")
+        yield DriverHarness(store, store.acquire("s", owner="me@here:1:0"), tmp_path / "weights")
 
 
 @dataclass
@@ -184,7 +184,7 @@ def test_no_more_turns_than_slots(world):
 def test_a_turn_that_was_put_back_is_the_next_one_again(world):
     driver = world.drive(slots=1)
     begun: list[Point] = []
-    driver.journal = Journal({"begun": Begun(begun)})
+    driver.journal = TrialLoggers({"begun": Begun(begun)})
     points = world.turn()
     driver.put_back(points)
     assert world.turn() == points
@@ -572,7 +572,7 @@ def test_a_trial_that_cannot_end_in_time_is_not_begun(minutes, begins):
     budget = parse({**STUDY, "budget": {"trials": 9, **({"minutes": minutes} if minutes else {})}}).budget
     source = Searching(
         Sampler(space, kind="random", minimize=False, seed=0),
-        Ledger(budget, started=0, spent=0),
+        Budget(budget, started=0, spent=0),
         left_open=[],
         next_number=0,
         seed=0,

@@ -14,7 +14,7 @@ from PIL import Image
 from tlsearch.database.store import Store
 from tlsearch.errors import DataError, SearchError, StudyConflictError
 from tlsearch.records import StudyItems
-from tlsearch.search import steer
+from tlsearch.search import control
 from tlsearch.search.progress import Snapshot
 
 
@@ -110,7 +110,7 @@ def test_a_resumed_study_and_a_fork_keep_the_splits(tmp_path: Path) -> None:
     assert [len(items.of(name)) for name in ("val", "test")] == [9, 9]
     tiny_study.run(tmp_path, tiny_study.document(pictures, budget={"trials": 6}))
     assert items_of(tmp_path) == items
-    steer.fork(tiny_study.url(tmp_path), "tiny", "other", overrides={"seed": 5})
+    control.fork(tiny_study.url(tmp_path), "tiny", "other", overrides={"seed": 5})
     forked = tiny_study.document(pictures, study="other", seed=5, budget={"trials": 3})
     tiny_study.run(tmp_path, forked)
     with Store.open(tiny_study.url(tmp_path)) as store:

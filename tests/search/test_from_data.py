@@ -8,7 +8,7 @@ from tests.conftest import draw_folder
 from tlsearch import spec
 from tlsearch.errors import InputError
 from tlsearch.search.from_data import is_data, known_file, study_file, study_of
-from tlsearch.search.propose import study_name
+from tlsearch.search.study_template import study_name
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import tiny_search
 
 from tlsearch.errors import InputError
 from tlsearch.records import EpochResult, Outcome, TrialState
-from tlsearch.search.entry import FREE_TO_CHANGE
-from tlsearch.search.loggers import Journal, open_journal
+from tlsearch.search.loggers import TrialLoggers, open_journal
+from tlsearch.search.registration import FREE_TO_CHANGE
 from tlsearch.spec import parse
 
 
@@ -100,7 +100,7 @@ def test_mlflow_reads_every_trial(logged):
 def test_a_tool_that_fails_is_left_out_with_a_note_and_the_others_go_on():
     bad, good = Listener(fails_at=2), Listener()
     point = tiny_bench.point(number=7)
-    with Journal({"bad": bad, "good": good}) as journal:
+    with TrialLoggers({"bad": bad, "good": good}) as journal:
         journal.begin([point])
         journal.tell(EpochResult(7, 1, 1, 2, 0.5))
         journal.tell(EpochResult(7, 1, 2, 2, 0.6, outcome=Outcome(TrialState.COMPLETE, "all epochs", 0.6)))
@@ -111,7 +111,7 @@ def test_a_tool_that_fails_is_left_out_with_a_note_and_the_others_go_on():
 
 def test_notes_reach_the_observer():
     seen = []
-    journal = Journal({"bad": Listener(fails_at=1)}, seen.append)
+    journal = TrialLoggers({"bad": Listener(fails_at=1)}, seen.append)
     journal.begin([tiny_bench.point()])
     journal.close()
     assert [snapshot.note for snapshot in seen] == ["nothing more goes to bad: the disk is full"]

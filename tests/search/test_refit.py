@@ -183,7 +183,7 @@ def test_a_finished_study_opens_its_test_set_no_more(place: Place) -> None:
 def test_a_driver_that_was_stopped_in_the_refit_goes_on_with_it(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tlsearch.search.hold import Interruption
+    from tlsearch.search.lease_heartbeat import Interruption
 
     stopped: list[Interruption] = []
     real = Interruption.__init__ if hasattr(Interruption, "__init__") else None

@@ -28,8 +28,8 @@ def real() -> SearchSpace:
 
 def small(*, heads: bool = False) -> SearchSpace:
     """Twelve points of one branch."""
-    knobs = {"k": IntDistribution(1, 6), "side": CategoricalDistribution(["left", "right"])}
-    return SearchSpace((Branch("tiny/net", "small", knobs, ({"k": 3, "side": "left"},), heads),))
+    hyperparameters = {"k": IntDistribution(1, 6), "side": CategoricalDistribution(["left", "right"])}
+    return SearchSpace((Branch("tiny/net", "small", hyperparameters, ({"k": 3, "side": "left"},), heads),))
 
 
 def sampler(space: SearchSpace, kind: str = "tpe", *, minimize: bool = False, seed: int = 0) -> Sampler:
@@ -95,9 +95,11 @@ def test_no_point_is_proposed_twice_and_all_lie_in_the_space(kind, heads):
     assert len(set(keys(found))) == len(found) == 120
     for proposal in found:
         branch = space.branch(proposal.backbone, proposal.strategy)
-        assert set(proposal.params) == {k for k in branch.knobs if branch.exists(k, proposal.params)}
-        for knob, value in proposal.params.items():
-            distribution = branch.knobs[knob]
+        assert set(proposal.params) == {
+            k for k in branch.hyperparameters if branch.exists(k, proposal.params)
+        }
+        for hyperparameter, value in proposal.params.items():
+            distribution = branch.hyperparameters[hyperparameter]
             assert distribution._contains(distribution.to_internal_repr(value))
 
 
@@ -158,7 +160,7 @@ def test_a_space_of_one_point(kind):
 
 
 def test_a_favourite_of_few_points_does_not_end_the_search():
-    """LDA has no knobs: once tried it is used up, however good it is."""
+    """LDA has no hyperparameters: once tried it is used up, however good it is."""
     space = spaces.build({"feature_copy": registry.strategy("feature_copy")}, [INFO], {})
     found = drain(sampler(space), 60, value=lambda p: 1.0 if p.params["learner"] == "lda" else 0.1)
     assert len(found) == 60
@@ -167,8 +169,8 @@ def test_a_favourite_of_few_points_does_not_end_the_search():
 
 @pytest.mark.parametrize("minimize", [False, True])
 def test_the_sampler_learns(minimize):
-    knobs = {"learning_rate": FloatDistribution(1e-7, 1e1, log=True)}
-    space = SearchSpace((Branch("b", "s", knobs, ({"learning_rate": 1.0},), False),))
+    hyperparameters = {"learning_rate": FloatDistribution(1e-7, 1e1, log=True)}
+    space = SearchSpace((Branch("b", "s", hyperparameters, ({"learning_rate": 1.0},), False),))
     sign = -1 if minimize else 1
     found = drain(sampler(space, minimize=minimize), 40, value=lambda p: sign * quality(p))
     late = [quality(proposal) for proposal in found[-10:]]
@@ -231,8 +233,8 @@ def test_nothing_that_was_proposed_is_proposed_again_by_a_new_driver(kind, space
 
 
 def test_a_new_driver_knows_what_the_old_one_learned():
-    knobs = {"learning_rate": FloatDistribution(1e-7, 1e1, log=True)}
-    space = SearchSpace((Branch("b", "s", knobs, ({"learning_rate": 1.0},), False),))
+    hyperparameters = {"learning_rate": FloatDistribution(1e-7, 1e1, log=True)}
+    space = SearchSpace((Branch("b", "s", hyperparameters, ({"learning_rate": 1.0},), False),))
     found = drain(sampler(space), 30)
     later = sampler(space, seed=9)
     later.rebuild([record(n, p, quality(p)) for n, p in enumerate(found)])
@@ -272,7 +274,7 @@ def go_on(one: Sampler, turns: list[list[Proposal]], open_: list[int], *, count:
 )
 def test_a_search_that_is_interrupted_anywhere_proposes_what_it_would_have(kind, heads, count, monkeypatch):
     monkeypatch.setattr(history, "HISTORY", 5)  # histories are cut, too
-    knobs = {
+    hyperparameters = {
         "learning_rate": FloatDistribution(1e-5, 1e-1, log=True),
         "augmentation": CategoricalDistribution(["none", "light"]),
     }
@@ -281,7 +283,7 @@ def test_a_search_that_is_interrupted_anywhere_proposes_what_it_would_have(kind,
         {"learning_rate": 1e-4, "augmentation": "none"},
     )
     space = SearchSpace(
-        tuple(Branch("b", name, knobs, starts, name == "heads") for name in ("heads", "deep"))
+        tuple(Branch("b", name, hyperparameters, starts, name == "heads") for name in ("heads", "deep"))
     )
     whole: list[list[Proposal]] = []
     go_on(sampler(space, kind), whole, [], count=count, heads=heads)
@@ -307,7 +309,7 @@ def test_records_that_do_not_fit_any_more_harm_nothing():
     one.rebuild(
         [
             record(0, Proposal("b", "s", {"x": 7.0})),  # outside of the range
-            record(1, Proposal("b", "s", {"y": 7.0})),  # a knob that is gone
+            record(1, Proposal("b", "s", {"y": 7.0})),  # a hyperparameter that is gone
             record(2, Proposal("b", "gone", {"x": 0.1})),  # a strategy that is gone
             record(3, Proposal("b", "s", {"x": 0.2}), None, state=FAILED),
             record(4, Proposal("b", "s", {"x": 0.3}), math.nan),
@@ -339,8 +341,8 @@ def test_any_end_of_a_trial_is_taken(kind, value, state):
 
 @pytest.mark.parametrize("rebuilt", [False, True])
 def test_points_like_those_that_failed_are_left_alone(rebuilt):
-    knobs = {"learning_rate": FloatDistribution(1e-7, 1e1, log=True)}
-    space = SearchSpace((Branch("b", "s", knobs, ({"learning_rate": 1.0},), False),))
+    hyperparameters = {"learning_rate": FloatDistribution(1e-7, 1e1, log=True)}
+    space = SearchSpace((Branch("b", "s", hyperparameters, ({"learning_rate": 1.0},), False),))
 
     def value(proposal: Proposal) -> float:
         rate = proposal.params["learning_rate"]
@@ -362,8 +364,8 @@ def test_points_like_those_that_failed_are_left_alone(rebuilt):
 
 
 def test_a_long_history_is_gone_on_with():
-    knobs = {"x": FloatDistribution(0, 1)}
-    space = SearchSpace((Branch("b", "s", knobs, ({"x": 0.5},), True),))
+    hyperparameters = {"x": FloatDistribution(0, 1)}
+    space = SearchSpace((Branch("b", "s", hyperparameters, ({"x": 0.5},), True),))
     one = sampler(space)
     one.rebuild([record(n, Proposal("b", "s", {"x": n / 700}), n / 700) for n in range(700)])
     asked = one.ask(700, most=40, heads=40)

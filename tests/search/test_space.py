@@ -26,8 +26,8 @@ def built(
     return spaces.build({name: registry.strategy(name) for name in names}, backbones, study.space)
 
 
-def knob(overrides: dict[str, object], name: str, strategy: str = "fine_tune"):
-    return built(overrides).branch("tiny/net", strategy).knobs[name]
+def hyperparameter(overrides: dict[str, object], name: str, strategy: str = "fine_tune"):
+    return built(overrides).branch("tiny/net", strategy).hyperparameters[name]
 
 
 def refused(overrides: dict[str, object]) -> str:
@@ -60,46 +60,48 @@ def test_one_branch_for_each_backbone_and_strategy():
         ({"low": 0.2, "high": 0.2}, FloatDistribution(0.2, 0.2)),
     ],
 )
-def test_a_knob_is_fixed_narrowed_or_widened(override, expected):
-    given_ = knob({"fine_tune.dropout": override}, "dropout")
+def test_a_hyperparameter_is_fixed_narrowed_or_widened(override, expected):
+    given_ = hyperparameter({"fine_tune.dropout": override}, "dropout")
     assert given_ == expected
     if isinstance(expected, CategoricalDistribution):
         assert [type(choice) for choice in given_.choices] == [float] * len(expected.choices)
 
 
 def test_whole_numbers_stay_whole():
-    assert knob({"fine_tune.batch_size": {"high": 64}}, "batch_size") == IntDistribution(32, 64)
-    assert knob({"fine_tune.batch_size": {"low": 8.0, "high": 64.0, "log": True}}, "batch_size") == (
-        IntDistribution(8, 64, log=True)
-    )
-    fixed = knob({"fine_tune.batch_size": 16.0}, "batch_size")
+    assert hyperparameter({"fine_tune.batch_size": {"high": 64}}, "batch_size") == IntDistribution(32, 64)
+    assert hyperparameter(
+        {"fine_tune.batch_size": {"low": 8.0, "high": 64.0, "log": True}}, "batch_size"
+    ) == (IntDistribution(8, 64, log=True))
+    fixed = hyperparameter({"fine_tune.batch_size": 16.0}, "batch_size")
     assert fixed == CategoricalDistribution([16])
     assert type(fixed.choices[0]) is int
 
 
 def test_choices_may_be_widened():
-    assert knob({"fine_tune.optimizer": ["adamw", "sgd"]}, "optimizer") == CategoricalDistribution(
+    assert hyperparameter({"fine_tune.optimizer": ["adamw", "sgd"]}, "optimizer") == CategoricalDistribution(
         ["adamw", "sgd"]
     )
 
 
 def test_a_log_range_keeps_what_is_not_said():
-    narrowed = knob({"fine_tune.learning_rate": {"high": 1e-3}}, "learning_rate")
+    narrowed = hyperparameter({"fine_tune.learning_rate": {"high": 1e-3}}, "learning_rate")
     assert narrowed == FloatDistribution(1e-5, 1e-3, log=True)
-    plain = knob({"fine_tune.learning_rate": {"log": False}}, "learning_rate")
+    plain = hyperparameter({"fine_tune.learning_rate": {"log": False}}, "learning_rate")
     assert plain == FloatDistribution(1e-5, 1e-2)
 
 
 def test_one_override_for_all_strategies_and_one_that_goes_before_it():
     space = built({"*.dropout": 0.0, "fine_tune.dropout": 0.5})
-    assert space.branch("tiny/net", "linear_probe").knobs["dropout"] == CategoricalDistribution([0.0])
-    assert space.branch("tiny/net", "fine_tune").knobs["dropout"] == CategoricalDistribution([0.5])
+    assert space.branch("tiny/net", "linear_probe").hyperparameters["dropout"] == CategoricalDistribution(
+        [0.0]
+    )
+    assert space.branch("tiny/net", "fine_tune").hyperparameters["dropout"] == CategoricalDistribution([0.5])
     for overrides in (
         {"fine_tune.dropout": 0.5, "*.dropout": 0.0},
         {"*.dropout": 0.0, "fine_tune.dropout": 0.5},
     ):
-        assert knob(overrides, "dropout") == CategoricalDistribution([0.5])
-    assert knob({"*.svm.C": 1.0}, "svm.C", "feature_copy") == CategoricalDistribution([1.0])
+        assert hyperparameter(overrides, "dropout") == CategoricalDistribution([0.5])
+    assert hyperparameter({"*.svm.C": 1.0}, "svm.C", "feature_copy") == CategoricalDistribution([1.0])
 
 
 @pytest.mark.parametrize(
@@ -107,11 +109,11 @@ def test_one_override_for_all_strategies_and_one_that_goes_before_it():
     [
         (
             {"fine_tune.lerning_rate": 1.0},
-            'no knob "fine_tune.lerning_rate" in this study. Did you mean "fine_tune.learning_rate"',
+            'no hyperparameter "fine_tune.lerning_rate" in this study. Did you mean "fine_tune.learning_rate',
         ),
-        ({"learning_rate": 1.0}, 'no knob "learning_rate"'),
-        ({"*.lr": 1.0}, 'no knob "*.lr"'),
-        ({"joint_training.dropout": 0.1}, 'no knob "joint_training.dropout"'),
+        ({"learning_rate": 1.0}, 'no hyperparameter "learning_rate"'),
+        ({"*.lr": 1.0}, 'no hyperparameter "*.lr"'),
+        ({"joint_training.dropout": 0.1}, 'no hyperparameter "joint_training.dropout"'),
         ({"fine_tune.learning_rate": "fast"}, "must be a finite number, not 'fast'"),
         ({"fine_tune.learning_rate": True}, "must be a finite number, not True"),
         ({"fine_tune.learning_rate": 0.0}, "must be above 0"),
@@ -151,7 +153,9 @@ def test_starting_points_follow_a_narrowed_space():
     assert branch.starts
     for start in branch.starts:
         for name, value in start.items():
-            assert branch.knobs[name]._contains(branch.knobs[name].to_internal_repr(value)), (name, value)
+            assert branch.hyperparameters[name]._contains(
+                branch.hyperparameters[name].to_internal_repr(value)
+            ), (name, value)
     assert [start["freeze_depth"] for start in branch.starts] == [0.6, 0.6, 0.6, 0.75]
     assert {start["learning_rate"] for start in branch.starts} == {1e-4}
     assert {start["augmentation"] for start in branch.starts} == {"light"}
@@ -173,7 +177,7 @@ def test_starts_that_become_equal_are_one():
     assert len(branch.starts) == 1
 
 
-def test_a_conditional_knob_exists_where_its_choice_was_made():
+def test_a_conditional_hyperparameter_exists_where_its_choice_was_made():
     branch = built().branch("tiny/net", "feature_copy")
     assert branch.exists("learner", {})
     assert branch.exists("svm.C", {"learner": "svm"})

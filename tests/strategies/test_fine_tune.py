@@ -73,7 +73,7 @@ def test_transformers_learn_at_a_tenth_of_the_rate():
     assert strategy.default(cnn)["learning_rate"] == pytest.approx(1e-3)
 
 
-def test_the_recipe_is_read_from_the_knobs():
+def test_the_recipe_is_read_from_the_hyperparameters():
     strategy = registry.strategy("fine_tune")
     _, params = prepared(batch_size=16, optimizer="sgd", patience=2, label_smoothing=0.1)
     recipe = strategy.recipe(params)

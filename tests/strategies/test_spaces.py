@@ -51,11 +51,17 @@ def test_defaults_and_starts_lie_inside_the_space(name, info):
     starts = [dict(start) for start in strategy.starts(info)]
     assert starts[0] == dict(strategy.default(info))
     for start in starts:
-        wanted = {knob for knob in branch.knobs if branch.exists(knob, start)}
-        assert set(start) == wanted, "a start has one value for every knob that exists there, and no other"
-        for knob, value in start.items():
-            distribution = branch.knobs[knob]
-            assert distribution._contains(distribution.to_internal_repr(value)), (knob, value)
+        wanted = {
+            hyperparameter
+            for hyperparameter in branch.hyperparameters
+            if branch.exists(hyperparameter, start)
+        }
+        assert set(start) == wanted, (
+            "a start has one value for every hyperparameter that exists there, and no other"
+        )
+        for hyperparameter, value in start.items():
+            distribution = branch.hyperparameters[hyperparameter]
+            assert distribution._contains(distribution.to_internal_repr(value)), (hyperparameter, value)
     # Nothing had to be moved to fit.
     assert [dict(start) for start in branch.starts] == starts
     assert branch.heads == isinstance(strategy, HeadStrategy)
@@ -66,7 +72,7 @@ def test_defaults_and_starts_lie_inside_the_space(name, info):
 def test_every_point_of_a_space_is_a_recipe_that_the_input_can_follow(name, info):
     strategy = registry.strategy(name)
     (branch,) = spaces.build({name: strategy}, [info], {}).branches
-    for choice in getattr(branch.knobs.get("augmentation"), "choices", ["none"]):
+    for choice in getattr(branch.hyperparameters.get("augmentation"), "choices", ["none"]):
         assert choice in info.inputs.policies or (choice == "mixup" and info.inputs.blendable)
     for params in [*branch.starts, next(spaces.grid(branch))]:
         recipe = strategy.recipe(params)
@@ -100,6 +106,6 @@ def test_no_built_in_is_offered_source_data_but_joint_training():
 
 
 def test_joint_training_never_blends_labels_of_two_label_sets():
-    knob = registry.strategy("joint_training").space(tiny().info)["augmentation"]
-    assert isinstance(knob, CategoricalDistribution)
-    assert "mixup" not in knob.choices
+    hyperparameter = registry.strategy("joint_training").space(tiny().info)["augmentation"]
+    assert isinstance(hyperparameter, CategoricalDistribution)
+    assert "mixup" not in hyperparameter.choices

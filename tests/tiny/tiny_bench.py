@@ -1,4 +1,4 @@
-"""Studies, workbenches and points around the tiny backbone."""
+"""Studies, runners and points around the tiny backbone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from tlsearch import registry
 from tlsearch.records import EpochResult, Outcome, Point
 from tlsearch.spec import StudySpec, parse
-from tlsearch.training.trial import Assignment, Workbench
+from tlsearch.training.trial import TrialRunner, WorkerConfig
 
 BACKBONE = "tiny/net"
 
@@ -30,7 +30,7 @@ def study(**changes: Any) -> StudySpec:
     return parse(document)
 
 
-def bench(folder: Path, spec: StudySpec | None = None, **changes: Any) -> Workbench:
+def bench(folder: Path, spec: StudySpec | None = None, **changes: Any) -> TrialRunner:
     """A worker's bench whose caches and artifacts are in a folder."""
     given: dict[str, Any] = {
         "spec": spec or study(),
@@ -40,11 +40,12 @@ def bench(folder: Path, spec: StudySpec | None = None, **changes: Any) -> Workbe
         "threads": 1,
         "cuda": False,
     }
-    return Workbench(Assignment(**{**given, **changes}))
+    return TrialRunner(WorkerConfig(**{**given, **changes}))
 
 
 def point(strategy: str = "fine_tune", number: int = 0, **changes: Any) -> Point:
-    """A strategy's default with other values for some knobs, or with ``params`` instead of the default's.
+    """A strategy's default with other values for some hyperparameters, or with ``params`` instead of the
+    default's.
 
     Without augmentation where none is asked for: what is counted and compared is then one view's.
     """
@@ -59,7 +60,7 @@ def point(strategy: str = "fine_tune", number: int = 0, **changes: Any) -> Point
     return Point(number=number, backbone=BACKBONE, strategy=strategy, params=params, **own)
 
 
-def results(worker: Workbench, *points: Point, deadline: float = math.inf) -> list[EpochResult]:
+def results(worker: TrialRunner, *points: Point, deadline: float = math.inf) -> list[EpochResult]:
     """All that a worker yields."""
     return [result for turn in worker.run(points, deadline=deadline) for result in turn]
 

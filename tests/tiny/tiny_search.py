@@ -18,12 +18,12 @@ from tlsearch.database.store import Lease, Store
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import ModelRecord, Point, TrialRecord, TrialRole
-from tlsearch.search.budget import Ledger
+from tlsearch.search.budget import Budget
 from tlsearch.search.driver import Driver
-from tlsearch.search.loggers import Journal
+from tlsearch.search.loggers import TrialLoggers
 from tlsearch.search.progress import Snapshot, silent
 from tlsearch.search.setup import Prepared, prepare
-from tlsearch.search.turns import Fixed, is_heads
+from tlsearch.search.trial_queue import Fixed, is_heads
 from tlsearch.spec import StudySpec
 from tlsearch.testing import fixtures
 
@@ -76,7 +76,7 @@ def search(
     *,
     spec: StudySpec | None = None,
     tried: Sequence[Point] | None = None,
-    journal: Journal | None = None,
+    journal: TrialLoggers | None = None,
     promoted: bool = True,
 ) -> Searched:
     """Run points of a study, repeat the best two, and pin the winner's model.
@@ -102,7 +102,7 @@ def search(
         lease = store.acquire(spec.study, owner="somebody@somewhere", seconds=600)
         store.update_study(lease, audit=prepared.audit)
         store.fix_items(lease, prepared.items)
-        run = _Run(store, lease, spec, prepared, folder, told, journal or Journal({}))
+        run = _Run(store, lease, spec, prepared, folder, told, journal or TrialLoggers({}))
         run.drive(list(tried) if tried is not None else points(), pruned=13 if tried is None else None)
         best = store.best(spec.study, limit=2)
         repeated = [(trial, seed) for trial in best for seed in (1, 2)]
@@ -122,7 +122,7 @@ class _Run:
     prepared: Prepared
     folder: Path
     told: list[Snapshot]
-    journal: Journal
+    journal: TrialLoggers
 
     def drive(self, tried: Sequence[Point], *, pruned: int | None) -> None:
         heads = is_heads(self.prepared.strategies)
@@ -131,7 +131,7 @@ class _Run:
             lease=self.lease,
             spec=self.spec,
             source=Fixed(tried, heads=heads, at_once=32),
-            ledger=Ledger(self.spec.budget, started=0, spent=0),
+            budget=Budget(self.spec.budget, started=0, spent=0),
             deadline=math.inf,
             slots=lambda: 1,
             groups={BACKBONE: 3},

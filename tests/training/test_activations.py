@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tlsearch.training.activations import Activations, Items, Materialized, Uncached, activations, materialize
 from tlsearch.training.arrays import ArrayStore
-from tlsearch.training.frontier import find_frontier, find_frontiers, trainable_names
+from tlsearch.training.split_point import find_split_point, find_split_points, trainable_names
 
 LIMIT = 2**20
 
@@ -66,17 +66,17 @@ def stored(result: Activations | Uncached) -> Activations:
 
 
 def kept_for(net: Net, pictures: Pictures, items: Items, **options: Any) -> Activations:
-    frontier = find_frontier(net, pictures.images[:1])
-    return stored(activations(frontier, items=items, limit_bytes=LIMIT, **options))
+    split_point = find_split_point(net, pictures.images[:1])
+    return stored(activations(split_point, items=items, limit_bytes=LIMIT, **options))
 
 
 def test_stored_rows_are_the_prefixs_outputs(items: Items, pictures: Pictures) -> None:
-    frontier = find_frontier(Net().freeze(2), pictures.images[:1])
-    kept = stored(activations(frontier, items=items, limit_bytes=LIMIT))
+    split_point = find_split_point(Net().freeze(2), pictures.images[:1])
+    kept = stored(activations(split_point, items=items, limit_bytes=LIMIT))
     assert (kept.images, pictures.reads) == (10, 10)
     wanted = np.array([8, 1, 8])
     (rows,) = kept.fetch(wanted)
-    (expected,) = frontier.prefix(pictures.images[wanted])
+    (expected,) = split_point.prefix(pictures.images[wanted])
     torch.testing.assert_close(rows, expected)
     rows.zero_()  # a copy: what is stored stays
     torch.testing.assert_close(kept.fetch(wanted)[0], expected)
@@ -95,14 +95,14 @@ def test_the_same_prefix_is_read_and_not_computed_again(items: Items, pictures: 
     "change", [{"data_key": "e"}, {"view_key": "flip"}, {"dtype": "float16"}, {"count": 2}]
 )
 def test_other_content_is_another_entry(items: Items, pictures: Pictures, change: dict[str, Any]) -> None:
-    frontier = find_frontier(Net().freeze(2), pictures.images[:1])
-    activations(frontier, items=items, limit_bytes=LIMIT)
-    assert stored(activations(frontier, items=replace(items, **change), limit_bytes=LIMIT)).images > 0
+    split_point = find_split_point(Net().freeze(2), pictures.images[:1])
+    activations(split_point, items=items, limit_bytes=LIMIT)
+    assert stored(activations(split_point, items=replace(items, **change), limit_bytes=LIMIT)).images > 0
 
 
 def test_other_weights_are_another_entry(items: Items, pictures: Pictures) -> None:
     net = Net().freeze(2)
-    activations(find_frontier(net, pictures.images[:1]), items=items, limit_bytes=LIMIT)
+    activations(find_split_point(net, pictures.images[:1]), items=items, limit_bytes=LIMIT)
     with torch.no_grad():
         net.blocks[0][0].bias += 1  # type: ignore[index]
     assert kept_for(net, pictures, items).images == 10
@@ -115,27 +115,27 @@ def test_training_on_stored_rows_is_training_on_images(
     net = Net().freeze(1)
     if channels_last:
         net.to(memory_format=torch.channels_last)
-    frontier = find_frontier(net, pictures.images[:1])
-    rows = stored(activations(frontier, items=items, limit_bytes=LIMIT)).fetch(np.array([1, 5, 9]))
-    assert frontier.boundary[0].channels_last == channels_last
+    split_point = find_split_point(net, pictures.images[:1])
+    rows = stored(activations(split_point, items=items, limit_bytes=LIMIT)).fetch(np.array([1, 5, 9]))
+    assert split_point.boundary[0].channels_last == channels_last
     assert rows[0].is_contiguous(memory_format=torch.channels_last) == channels_last
-    torch.testing.assert_close(frontier.eval_forward(rows), net.eval()(pictures.images[[1, 5, 9]]))
+    torch.testing.assert_close(split_point.eval_forward(rows), net.eval()(pictures.images[[1, 5, 9]]))
 
 
 def test_half_precision_is_given_back_in_the_models_dtype(items: Items, pictures: Pictures) -> None:
-    frontier = find_frontier(Net().freeze(3), pictures.images[:1])
-    kept = stored(activations(frontier, items=replace(items, dtype="float16"), limit_bytes=LIMIT))
+    split_point = find_split_point(Net().freeze(3), pictures.images[:1])
+    kept = stored(activations(split_point, items=replace(items, dtype="float16"), limit_bytes=LIMIT))
     assert kept.arrays[0].dtype == np.float16
     (rows,) = kept.fetch(np.array([1, 2]))
     assert rows.dtype == torch.float32
-    torch.testing.assert_close(rows, frontier.prefix(pictures.images[1:3])[0], rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(rows, split_point.prefix(pictures.images[1:3])[0], rtol=1e-2, atol=1e-3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_rows_kept_on_a_device_are_the_stored_ones(items: Items, pictures: Pictures, dtype: str) -> None:
     net = Net().freeze(1).to(memory_format=torch.channels_last)
-    frontier = find_frontier(net, pictures.images[:1])
-    kept = stored(activations(frontier, items=replace(items, dtype=dtype), limit_bytes=LIMIT))
+    split_point = find_split_point(net, pictures.images[:1])
+    kept = stored(activations(split_point, items=replace(items, dtype=dtype), limit_bytes=LIMIT))
     resident = kept.onto(torch.device("cpu"))
     assert (
         sum(tensor.nbytes for tensor in resident.resident)
@@ -159,15 +159,15 @@ def test_the_pass_counts_the_operations_of_its_deepest_prefix(items: Items, pict
 
 
 def test_what_does_not_fit_is_not_stored_and_the_reason_is_told(items: Items, pictures: Pictures) -> None:
-    frontier = find_frontier(Net().freeze(1), pictures.images[:1])
-    result = activations(frontier, items=items, limit_bytes=100)
+    split_point = find_split_point(Net().freeze(1), pictures.images[:1])
+    result = activations(split_point, items=items, limit_bytes=100)
     assert isinstance(result, Uncached)
     assert "would take" in result.reason
     assert pictures.reads == 0
 
 
 def test_a_model_without_a_prefix_is_not_stored(items: Items, pictures: Pictures) -> None:
-    result = activations(find_frontier(Net(), pictures.images[:1]), items=items, limit_bytes=LIMIT)
+    result = activations(find_split_point(Net(), pictures.images[:1]), items=items, limit_bytes=LIMIT)
     assert isinstance(result, Uncached)
     assert result.reason == "no layer before the trained ones is frozen"
 
@@ -177,7 +177,7 @@ def test_values_too_large_for_half_precision_are_not_stored(items: Items, pictur
     with torch.no_grad():
         net.blocks[0][1].bias += 1e6  # type: ignore[index]
     result = activations(
-        find_frontier(net, pictures.images[:1]), items=replace(items, dtype="float16"), limit_bytes=LIMIT
+        find_split_point(net, pictures.images[:1]), items=replace(items, dtype="float16"), limit_bytes=LIMIT
     )
     assert isinstance(result, Uncached)
     assert "too large" in result.reason
@@ -186,7 +186,7 @@ def test_values_too_large_for_half_precision_are_not_stored(items: Items, pictur
 
 def cuts(net: Net, pictures: Pictures) -> list[Any]:
     marks = [trainable_names(net.freeze(count)) for count in (1, 2, 3)]
-    found, why = find_frontiers(net, pictures.images[:1], marks)
+    found, why = find_split_points(net, pictures.images[:1], marks)
     assert not why
     return found
 
@@ -197,7 +197,9 @@ def test_one_pass_serves_every_freeze_depth(items: Items, pictures: Pictures) ->
     assert (done.images, len(done.stored), done.skipped) == (10, 3, {})
     for count in (1, 2, 3):
         kept = stored(
-            activations(find_frontier(net.freeze(count), pictures.images[:1]), items=items, limit_bytes=LIMIT)
+            activations(
+                find_split_point(net.freeze(count), pictures.images[:1]), items=items, limit_bytes=LIMIT
+            )
         )
         assert kept.images == 0
     assert pictures.reads == 10
@@ -210,12 +212,14 @@ def test_a_trial_that_must_compute_stores_other_depths_in_the_same_pass(
     net = Net()
     taps = cuts(net, pictures)
     first = activations(
-        find_frontier(net.freeze(1), pictures.images[:1]), items=items, limit_bytes=LIMIT, also=taps
+        find_split_point(net.freeze(1), pictures.images[:1]), items=items, limit_bytes=LIMIT, also=taps
     )
     assert stored(first).images == 10
     for count in (2, 3):
         kept = stored(
-            activations(find_frontier(net.freeze(count), pictures.images[:1]), items=items, limit_bytes=LIMIT)
+            activations(
+                find_split_point(net.freeze(count), pictures.images[:1]), items=items, limit_bytes=LIMIT
+            )
         )
         assert kept.images == 0
     assert pictures.reads == 10
@@ -250,7 +254,9 @@ def test_a_full_disk_is_a_reason_and_not_the_end(items: Items, pictures: Picture
             raise OSError(28, "No space left on device")
 
     items = replace(items, store=Full(items.store.root))
-    result = activations(find_frontier(Net().freeze(1), pictures.images[:1]), items=items, limit_bytes=LIMIT)
+    result = activations(
+        find_split_point(Net().freeze(1), pictures.images[:1]), items=items, limit_bytes=LIMIT
+    )
     assert isinstance(result, Uncached)
     assert "No space left" in result.reason
 

@@ -13,9 +13,9 @@ from tiny_bench import BACKBONE, bench, outcomes, point, results
 from tlsearch import registry
 from tlsearch.records import TrialState
 from tlsearch.training.activations import Activations
-from tlsearch.training.feed import Counts
-from tlsearch.training.frontier import find_frontier
+from tlsearch.training.batch_source import Counts
 from tlsearch.training.memory import device_room, take_share
+from tlsearch.training.split_point import find_split_point
 
 NEEDS_GPU = (
     pytest.mark.gpu,
@@ -48,8 +48,8 @@ def test_stored_outputs_stay_on_the_device_where_they_fit(tmp_path, room):
     pretrained = worker.backbone(BACKBONE)
     data = worker.data("data", pretrained.info.inputs)
     model = worker.build(registry.strategy("fine_tune"), point(), pretrained, data, None)
-    frontier = find_frontier(model, worker.example(pretrained))
-    feed = worker.feed(data, pretrained, frontier, "none", Counts(), lambda: model)
+    split_point = find_split_point(model, worker.example(pretrained))
+    feed = worker.feed(data, pretrained, split_point, "none", Counts(), lambda: model)
     feed.room = lambda: room
     for inputs, _ in feed.train(1, batch_size=16, seed=0):
         assert inputs[0].is_cuda
@@ -124,8 +124,8 @@ def test_batches_that_are_loaded_beforehand_are_those_of_a_cpu(tmp_path, cuda):
         pretrained = worker.backbone(BACKBONE)
         data = worker.data("data", pretrained.info.inputs)
         model = worker.build(registry.strategy("fine_tune"), point(), pretrained, data, None)
-        frontier = find_frontier(model, worker.example(pretrained))
-        feed = worker.feed(data, pretrained, frontier, "none", Counts(), lambda: model)
+        split_point = find_split_point(model, worker.example(pretrained))
+        feed = worker.feed(data, pretrained, split_point, "none", Counts(), lambda: model)
         assert bool(feed.ahead) == cuda
         return list(feed.train(1, batch_size=16, seed=0))
 

@@ -15,10 +15,10 @@ from tlsearch.contracts import Batch, FineTuning, Strategy
 from tlsearch.errors import TrialError
 from tlsearch.records import Point
 from tlsearch.training import fit as fitting
-from tlsearch.training.feed import Counts
+from tlsearch.training.batch_source import Counts
 from tlsearch.training.fit import FitEpoch, fit
-from tlsearch.training.frontier import find_frontier
-from tlsearch.training.trial import Workbench
+from tlsearch.training.split_point import find_split_point
+from tlsearch.training.trial import TrialRunner
 
 TASK = registry.task("classification")
 
@@ -30,7 +30,7 @@ class Run:
 
     def __init__(
         self,
-        worker: Workbench,
+        worker: TrialRunner,
         strategy: Strategy,
         item: Point,
         epochs: int = 3,
@@ -46,14 +46,14 @@ class Run:
 
         def plan() -> Any:
             self.plans += 1
-            frontier = find_frontier(self.model, inputs.to_model(inputs.example(2)))
+            split_point = find_split_point(self.model, inputs.to_model(inputs.example(2)))
             feeds = [
-                worker.feed(d, pretrained, frontier, recipe.augmentation, Counts(), lambda: self.model)
+                worker.feed(d, pretrained, split_point, recipe.augmentation, Counts(), lambda: self.model)
                 if d
                 else None
                 for d in (data, source)
             ]
-            return frontier, *feeds
+            return split_point, *feeds
 
         self.epochs: list[FitEpoch] = []
         self.states: list[dict[str, torch.Tensor]] = []
@@ -88,7 +88,7 @@ class Watching(FineTuning):
 
 
 @pytest.fixture
-def worker(tmp_path) -> Workbench:
+def worker(tmp_path) -> TrialRunner:
     return bench(tmp_path, study(source_data=SOURCE))
 
 
@@ -97,9 +97,9 @@ def rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     seen: list[float] = []
     step: Callable[..., float] = fitting._Stepper.step
 
-    def watched(self, frontier, batch, factor):
+    def watched(self, split_point, batch, factor):
         seen.append(factor)
-        return step(self, frontier, batch, factor)
+        return step(self, split_point, batch, factor)
 
     monkeypatch.setattr(fitting._Stepper, "step", watched)
     return seen
@@ -355,15 +355,15 @@ def test_the_gradient_of_pieces_is_the_batchs(worker):
         pretrained = worker.backbone(BACKBONE)
         data = worker.data("data", pretrained.info.inputs)
         model = worker.build(Watched(), item, pretrained, data, None)
-        frontier = find_frontier(model, worker.example(pretrained))
-        feed = worker.feed(data, pretrained, frontier, "none", Counts(), lambda: model)
+        split_point = find_split_point(model, worker.example(pretrained))
+        feed = worker.feed(data, pretrained, split_point, "none", Counts(), lambda: model)
         optimizer = fitting._optimizer(
             Watched().recipe(item.params), Watched().param_groups(model, item.params)
         )
         stepper = fitting._Stepper(model, Watched(), item.params, optimizer, batch_size=21)
         items = data.indices["train"][:21]
         inputs, targets = feed.fetch(items, 0), feed.targets(items)
-        stepper.step(frontier, Batch(inputs, targets, 1, TASK), 0.0)
+        stepper.step(split_point, Batch(inputs, targets, 1, TASK), 0.0)
         found |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
         return sizes, found
 

@@ -15,7 +15,7 @@ from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Costs, Outcome, Point, TrialState
 from tlsearch.testing import fixtures
 from tlsearch.training.tracing import Unfit
-from tlsearch.training.trial import Workbench
+from tlsearch.training.trial import TrialRunner
 
 COMPLETE, FAILED = TrialState.COMPLETE, TrialState.FAILED
 
@@ -45,7 +45,7 @@ def tell(item: object) -> str | None:
     return f"{item.strategy}-{'-'.join(str(value) for value in item.params.values())}"[:60]
 
 
-def reloaded_scores(worker: Workbench, item: Point, outcome: Outcome, weights: str) -> dict[str, float]:
+def reloaded_scores(worker: TrialRunner, item: Point, outcome: Outcome, weights: str) -> dict[str, float]:
     """What the saved weights score on the validation split, rebuilt as a model is for use."""
     assert outcome.artifact is not None
     spec = worker.assignment.spec
@@ -103,7 +103,7 @@ def test_weights_may_be_random_and_are_the_same_everywhere(tmp_path):
 
 @pytest.mark.parametrize("item", EVERY_STRATEGY, ids=tell)
 def test_the_same_seed_gives_the_same_numbers_with_warm_and_cold_caches(tmp_path, item):
-    def numbers(worker: Workbench) -> list[object]:
+    def numbers(worker: TrialRunner) -> list[object]:
         return [(r.epoch, r.value, dict(r.metrics)) for r in results(worker, item)]
 
     worker = bench(tmp_path / "a", study(**SOURCE))
@@ -123,7 +123,7 @@ FOLLOWERS = [
 def test_what_a_trial_stores_for_later_ones_is_what_they_would_compute(tmp_path, item):
     """A trial stores outputs of layers that it trains itself: they are to be the pretrained layers'."""
 
-    def numbers(worker: Workbench) -> list[object]:
+    def numbers(worker: TrialRunner) -> list[object]:
         return [(r.epoch, dict(r.metrics)) for other in FOLLOWERS for r in results(worker, other)]
 
     worker = bench(tmp_path / "after", study(**SOURCE))
@@ -176,7 +176,7 @@ def test_no_image_goes_through_a_frozen_prefix_twice(tmp_path):
     assert outcomes(results(other, light))[0].costs.prefix_images == 0
 
 
-def data_of(worker: Workbench):
+def data_of(worker: TrialRunner):
     return worker.data("data", worker.backbone(BACKBONE).info.inputs)
 
 
@@ -339,7 +339,7 @@ def test_heads_are_fitted_where_nothing_can_be_traced(tmp_path, monkeypatch, str
     def refuse(root):
         raise Unfit("its code asks for shapes")
 
-    monkeypatch.setattr("tlsearch.training.frontier.trace", refuse)
+    monkeypatch.setattr("tlsearch.training.split_point.trace", refuse)
     (whole,) = outcomes(results(bench(tmp_path / "whole"), point(strategy))).values()
     assert whole.cache == "none: its code asks for shapes"
     assert whole.metrics["log_loss"] == pytest.approx(traced.metrics["log_loss"], abs=1e-3)
@@ -469,7 +469,7 @@ def test_a_trial_lets_go_of_its_files_at_once(tmp_path, strategy):
     """Without the garbage collector, which comes by seldom where so many objects live for good."""
     import gc
 
-    from tlsearch.training.feed import Feed
+    from tlsearch.training.batch_source import BatchSource
 
     worker = bench(tmp_path)
     results(worker, point(strategy))
@@ -477,6 +477,6 @@ def test_a_trial_lets_go_of_its_files_at_once(tmp_path, strategy):
     gc.disable()
     try:
         results(worker, point(strategy, seed=1))
-        assert [one for one in gc.get_objects() if type(one) is Feed] == []
+        assert [one for one in gc.get_objects() if type(one) is BatchSource] == []
     finally:
         gc.enable()

@@ -23,7 +23,7 @@ def main() -> None:
         if callable(set_up := getattr(stream, "reconfigure", None)):
             set_up(errors="backslashreplace")
 
-    from tlsearch import rare_gc
+    from tlsearch import gc_tuning
     from tlsearch.cli import defaults
     from tlsearch.cli.app import app
     from tlsearch.errors import TlsearchError
@@ -46,7 +46,7 @@ def main() -> None:
         _tell_unexpected(error)
         sys.exit(1)
     finally:
-        rare_gc.spare()
+        gc_tuning.spare()
 
 
 def _tell_unexpected(error: Exception) -> None:

@@ -10,12 +10,13 @@ from typer.core import TyperGroup
 from tlsearch.cli import (
     audit,
     begin,
-    care,
     cluster,
     dashboard,
     export,
+    inference,
     installed,
     jobs,
+    maintenance,
     output,
     overview,
     plugins,
@@ -24,7 +25,6 @@ from tlsearch.cli import (
     search,
     serve,
     steer,
-    use,
 )
 
 MOVED = {
@@ -93,7 +93,7 @@ for module in (
     query,
     report,
     dashboard,
-    use,
+    inference,
     export,
     serve,
     plugins,
@@ -101,6 +101,6 @@ for module in (
     steer,
     cluster,
     jobs,
-    care,
+    maintenance,
 ):
     module.register(app)

@@ -14,7 +14,7 @@ from tlsearch.counts import plural
 from tlsearch.errors import InputError
 
 if TYPE_CHECKING:
-    from tlsearch.search.propose import Proposal
+    from tlsearch.search.study_template import Proposal
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def init(
 ) -> None:
     """Look at labelled images and write a commented study file that fits them."""
     from tlsearch.search import from_data
-    from tlsearch.search.propose import propose
+    from tlsearch.search.study_template import propose
     from tlsearch.spec import presets
 
     from_data.refuse_no_file(data)

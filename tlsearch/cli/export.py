@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlsearch.cli import options, output
-from tlsearch.cli.use import StudyOrBundle, model_of
+from tlsearch.cli.inference import StudyOrBundle, model_of
 from tlsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def export(
     Each export is tried right after writing: a process that can't import tlsearch predicts image files with
     it, and must agree with the model. If it doesn't, nothing is left and the exit code is 1.
     """
-    from tlsearch.models.export.whole import Options, parse_preprocess
+    from tlsearch.models.export.inference_graph import Options, parse_preprocess
     from tlsearch.models.export.write import check_request
     from tlsearch.models.export.write import export as write
     from tlsearch.reports.samples import held_out

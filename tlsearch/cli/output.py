@@ -143,7 +143,7 @@ def show(value: object) -> str:
 
 
 def show_params(params: Mapping[str, object]) -> str:
-    """Knobs on one line, numbers rounded."""
+    """Hyperparameters on one line, numbers rounded."""
     return " ".join(
         f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in params.items()

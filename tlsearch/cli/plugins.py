@@ -95,7 +95,7 @@ def check(
     setting: Setting = None,
     json: options.Json = False,
 ) -> None:
-    """Run the contract tests against an installed plugin; --set KEY=VALUE sets a knob or a data set's key."""
+    """Run the contract tests against an installed plugin; --set KEY=VALUE: of a strategy or a data set."""
     from tlsearch import registry, testing
     from tlsearch.errors import UnknownNameError, did_you_mean
 

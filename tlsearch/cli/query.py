@@ -288,7 +288,7 @@ def print_best(found: BestModel) -> None:
         for split, values in found.metrics.items()
         if split != HANDED_OUT
     ]
-    from tlsearch.reports.words import made_of
+    from tlsearch.reports.formatting import made_of
 
     model = found.model
     output.print_table(

@@ -145,13 +145,13 @@ def read_budget(known: StudySpec, url: str, *, trials: str | None, minutes: str 
         trials: such as 60 or +50.
         minutes: such as 30 or +4.
     """
-    from tlsearch.search import steer
+    from tlsearch.search import control
 
     budget: dict[str, Any] = {}
     if trials is not None:
-        budget["budget.trials"] = steer.trials_in_all(trials, known, url)
+        budget["budget.trials"] = control.trials_in_all(trials, known, url)
     if minutes is not None:
-        budget["budget.minutes"] = steer.minutes_in_all(minutes, known, url)
+        budget["budget.minutes"] = control.minutes_in_all(minutes, known, url)
     return budget
 
 

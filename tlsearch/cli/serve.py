@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tlsearch.cli import options, output
-from tlsearch.cli.use import StudyOrBundle, model_of
+from tlsearch.cli.inference import StudyOrBundle, model_of
 
 
 def register(app: typer.Typer) -> None:

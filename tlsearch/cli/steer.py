@@ -51,10 +51,10 @@ def resume(
     """Go on with a study as the database holds it; --trials +50 extends it."""
     began = time.time()
     from tlsearch import spec
-    from tlsearch.search import steer
+    from tlsearch.search import control
 
     url = options.database(db)
-    known = steer.stored(url, study)
+    known = control.stored(url, study)
     overrides = read_settings(setting or ()) | read_budget(known, url, trials=trials, minutes=minutes)
     parsed = spec.parse(known.to_json(), overrides=overrides, name=f"study {study}")
     if address is None:
@@ -84,17 +84,17 @@ def resume(
 
 def pause(study: StudyName, db: options.Database = None) -> None:
     """Ask a running study to stop for now, wherever it runs; `resume` goes on with it."""
-    from tlsearch.search import steer
+    from tlsearch.search import control
 
-    steer.pause(options.database(db), study)
+    control.pause(options.database(db), study)
     output.say(f"Its driver stops within seconds. `tlsearch study resume {study}` goes on.")
 
 
 def cancel(study: StudyName, db: options.Database = None) -> None:
     """End a study for good, wherever it runs; what it found stays."""
-    from tlsearch.search import steer
+    from tlsearch.search import control
 
-    driven = steer.cancel(options.database(db), study)
+    driven = control.cancel(options.database(db), study)
     output.say("Its driver ends it within seconds." if driven else f'Study "{study}" is cancelled.')
 
 
@@ -106,9 +106,9 @@ def fork(
     json: options.Json = False,
 ) -> None:
     """Make a new study that begins with what another one learned; `resume NEW` runs it."""
-    from tlsearch.search import steer
+    from tlsearch.search import control
 
-    made = steer.fork(options.database(db), study, new, overrides=read_settings(setting or ()))
+    made = control.fork(options.database(db), study, new, overrides=read_settings(setting or ()))
     if json:
         output.print_json(made)
     else:

@@ -121,8 +121,8 @@ def _largest_batch(spec: StudySpec) -> int:
     from tlsearch.contracts import Recipe
 
     sizes = [Recipe().batch_size]
-    for knob, override in spec.space.items():
-        if knob.rpartition(".")[2] == "batch_size":
+    for hyperparameter, override in spec.space.items():
+        if hyperparameter.rpartition(".")[2] == "batch_size":
             given = (override.low, override.high, override.value, *(override.choices or ()))
             sizes += [int(size) for size in given if isinstance(size, int | float)]
     return max(sizes)

@@ -23,8 +23,8 @@ from tlsearch import artifacts as stores
 from tlsearch.cluster import token
 from tlsearch.database.address import parse
 from tlsearch.errors import InputError, UnknownNameError, UnreachableError, WorkError
-from tlsearch.search.entry import refuse_conflicts
-from tlsearch.search.hold import who
+from tlsearch.search.lease_heartbeat import who
+from tlsearch.search.registration import refuse_conflicts
 from tlsearch.spec import StudySpec
 from tlsearch.urls import public
 

@@ -44,7 +44,7 @@ class CombinationTask:
 
     Attributes:
         backbone: theirs.
-        members: best first; one at least. They may come from several strategies, knobs and seeds.
+        members: best first; one at least. They may come from several strategies, hyperparameters and seeds.
         source: the pretrained trunk's tensors under the names that they have in a state; no head.
         score: measures a state on the validation split; never on the test split.
     """
@@ -86,7 +86,7 @@ def combined_params(combined: Combined, base: Member) -> dict[str, Scalar]:
         **combined.params,
         MEMBERS: " ".join(str(number) for number in combined.members),
         STRUCTURE: base.strategy,
-        **{f"{STRUCTURE}.{knob}": value for knob, value in base.params.items()},
+        **{f"{STRUCTURE}.{hyperparameter}": value for hyperparameter, value in base.params.items()},
     }
 
 
@@ -97,9 +97,9 @@ def members_of(params: Params) -> tuple[int, ...]:
 
 
 def structure_of(strategy: str, params: Params) -> tuple[str, Params]:
-    """The strategy and knobs that a saved model is rebuilt from: of a combined one, its first member's."""
+    """Strategy and hyperparameters that a saved model is rebuilt from: a combined one's first member's."""
     if STRUCTURE not in params:
         return strategy, params
     own = f"{STRUCTURE}."
-    knobs = {key.removeprefix(own): value for key, value in params.items() if key.startswith(own)}
-    return str(params[STRUCTURE]), knobs
+    hyperparameters = {key.removeprefix(own): value for key, value in params.items() if key.startswith(own)}
+    return str(params[STRUCTURE]), hyperparameters

@@ -30,7 +30,8 @@ class FineTuning(Strategy):
     """
 
     def space(self, backbone: BackboneInfo) -> Space:
-        """The knobs of fine-tuning; ``optimizer`` and ``batch_size`` are fixed until a study widens them.
+        """The hyperparameters of fine-tuning; ``optimizer`` and ``batch_size`` are fixed until a study widens
+        them.
 
         ``lr_ratio`` is the first group's learning rate over the last group's. ``length`` multiplies the
         usual number of updates.
@@ -129,10 +130,10 @@ def _first_of(policies: Sequence[str], backbone: BackboneInfo) -> str:
 
 
 def number(params: Params, name: str) -> float:
-    """A knob's value as a number.
+    """A hyperparameter's value as a number.
 
     Raises:
-        TypeError: the knob holds something else.
+        TypeError: the hyperparameter holds something else.
     """
     value = params[name]
     if isinstance(value, bool) or not isinstance(value, int | float):

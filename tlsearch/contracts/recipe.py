@@ -1,4 +1,4 @@
-"""How a model is trained, as a strategy's knobs say it."""
+"""How a model is trained, as a strategy's hyperparameters say it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SPOKEN = (1, 2)
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What the training loop needs to know; read from the knobs of these names where they exist.
+    """What the training loop needs to know; read from the hyperparameters of these names where they exist.
 
     ``loss`` is the name of one of the task's losses; its usual one where it is empty.
     """
@@ -32,7 +32,7 @@ class Recipe:
 
     @classmethod
     def from_params(cls, params: Params) -> Recipe:
-        """The recipe that a strategy's knobs spell; knobs of other names are the strategy's own."""
+        """The recipe that a strategy's hyperparameters spell; those of other names are the strategy's own."""
         known = {name: params[name] for name in cls.__dataclass_fields__ if name in params}
         return cls(**known)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""What a strategy plugin implements: what trains, from which knobs, and nothing of how it is run.
+"""What a strategy plugin implements: what trains, from which hyperparameters, and nothing of how it is run.
 
 The core owns the training loop, the caches, the scheduling and the records. A strategy marks parameters
 (``requires_grad``) and may bend the loss; it never loops, logs or saves.
@@ -21,7 +21,7 @@ from tlsearch.contracts.task import Task
 from tlsearch.records import Params
 
 Space = Mapping[str, BaseDistribution]
-"""A strategy's knobs by name, as Optuna's own distributions."""
+"""A strategy's hyperparameters by name, as Optuna's own distributions."""
 
 Forward = Callable[[tuple[Tensor, ...]], Any]
 """The trained part of a model: takes ``Batch.inputs``, returns what the prepared model returns."""
@@ -67,15 +67,16 @@ class Strategy(abc.ABC):
 
     @abc.abstractmethod
     def space(self, backbone: BackboneInfo) -> Space:
-        """Its knobs and their ranges.
+        """Its hyperparameters and their ranges.
 
-        A knob called ``freeze_depth`` is a fraction of the backbone's groups. A knob called ``choice.knob``
-        exists only where a categorical knob has the value ``choice``.
+        A hyperparameter called ``freeze_depth`` is a fraction of the backbone's groups. A hyperparameter
+        called ``choice.hyperparameter`` exists only where a categorical hyperparameter has the value
+        ``choice``.
         """
 
     @abc.abstractmethod
     def default(self, backbone: BackboneInfo) -> Params:
-        """The point worth trying first: one value for every knob that exists there, inside `space`."""
+        """The point worth trying first: a value for each hyperparameter that exists there, inside `space`."""
 
     def starts(self, backbone: BackboneInfo) -> Sequence[Params]:
         """Points to try before the sampler takes over; `default` alone unless there are more."""
@@ -91,7 +92,7 @@ class Strategy(abc.ABC):
         """
 
     def recipe(self, params: Params) -> Recipe:
-        """Optimizer, batch size, augmentation: what the training loop should do with these knobs."""
+        """Optimizer, batch size, augmentation: what the training loop does with these hyperparameters."""
         return Recipe.from_params(params)
 
     def param_groups(self, model: Backbone, params: Params) -> list[dict[str, Any]]:

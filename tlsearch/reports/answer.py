@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from tlsearch.records import HANDED_OUT, TrialRecord
 from tlsearch.reports.evidence import Evidence
+from tlsearch.reports.formatting import made_of
 from tlsearch.reports.intervals import Interval, over_seeds, wilson
-from tlsearch.reports.words import made_of
 from tlsearch.search.finalists import Finalist
 
 

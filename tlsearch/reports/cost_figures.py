@@ -14,7 +14,7 @@ from tlsearch.reports.figures import (
     shown,
     value_axis,
 )
-from tlsearch.reports.words import number
+from tlsearch.reports.formatting import number
 
 
 def against_size(evidence: Evidence) -> Figure | None:

@@ -14,7 +14,7 @@ from tlsearch.contracts.figure import Figure, Trace, escape
 from tlsearch.counts import plural
 from tlsearch.records import TrialRecord, TrialState
 from tlsearch.reports.evidence import Evidence
-from tlsearch.reports.words import depth, score
+from tlsearch.reports.formatting import depth, score
 
 __all__ = [
     "Figure",

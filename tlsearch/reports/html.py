@@ -18,7 +18,7 @@ from tlsearch.database.store import Store
 from tlsearch.errors import InputError, TlsearchError
 from tlsearch.files import write_durably
 from tlsearch.records import TrialRecord, TrialState
-from tlsearch.reports import cost_figures, model_figures, search_figures, words
+from tlsearch.reports import cost_figures, formatting, model_figures, search_figures
 from tlsearch.reports.answer import answer
 from tlsearch.reports.data_findings import findings
 from tlsearch.reports.evidence import Evidence, gather
@@ -113,9 +113,9 @@ def render(evidence: Evidence, looked: Looked) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        number=words.number, duration=words.duration, size=words.size, depth=words.depth
+        number=formatting.number, duration=formatting.duration, size=formatting.size, depth=formatting.depth
     )
-    environment.filters["score"] = lambda value: words.score(evidence.study.metric, value)
+    environment.filters["score"] = lambda value: formatting.score(evidence.study.metric, value)
     found, left_out = importances(evidence)
     shown = _figures(evidence, looked, found)
     drawn = [figure.to_json() for figure in shown.values()]
@@ -134,7 +134,7 @@ def render(evidence: Evidence, looked: Looked) -> str:
         data_section=findings(evidence.dataset, evidence.study.audit),
         spec=_spec(evidence.study.spec),
         rows=evidence.trials[:ROWS],
-        knobs=_knobs,
+        hyperparameters=_hyperparameters,
         made=datetime.now(UTC),
         css=Markup((folder / "report.css").read_text(encoding="utf-8")),
         script=Markup((folder / "report.js").read_text(encoding="utf-8")),
@@ -199,9 +199,9 @@ def _endings(evidence: Evidence) -> list[dict[str, Any]]:
     ]
 
 
-def _knobs(params: Mapping[str, object]) -> list[tuple[str, str]]:
+def _hyperparameters(params: Mapping[str, object]) -> list[tuple[str, str]]:
     return [
-        (name, words.number(value) if isinstance(value, float) else str(value))
+        (name, formatting.number(value) if isinstance(value, float) else str(value))
         for name, value in sorted(params.items())
     ]
 

@@ -1,4 +1,4 @@
-"""Which knobs made the difference: Optuna's importance measures, one strategy at a time."""
+"""Which hyperparameters made the difference: Optuna's importance measures, one strategy at a time."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from tlsearch.records import TrialState
 from tlsearch.reports.evidence import Evidence
 
 ENOUGH = 8
-"""Finished trials of a strategy below which its knobs can't be told apart."""
+"""Finished trials of a strategy below which its hyperparameters can't be told apart."""
 MOST = 1000
 """Trials looked at: the latest; a forest over more takes long and tells no more."""
 
 
 def importances(evidence: Evidence) -> tuple[dict[str, Mapping[str, float]], list[str]]:
-    """Shares of the variance that each knob explains (fANOVA, Hutter et al. 2014), by strategy.
+    """Shares of the variance that each hyperparameter explains (fANOVA, Hutter et al. 2014), by strategy.
 
     Returns:
-        Knobs and shares by strategy, and a sentence for each strategy that has too few trials.
+        Hyperparameters and shares by strategy, and a sentence for each strategy that has too few trials.
     """
     import optuna
 
@@ -36,9 +36,11 @@ def importances(evidence: Evidence) -> tuple[dict[str, Mapping[str, float]], lis
             direction="minimize" if evidence.minimize else "maximize",
             storage=optuna.storages.InMemoryStorage(),
         )
-        study.add_trials(frozen_trials(own, {}, overrides={}, first_id=0, knobs_only=True))
+        study.add_trials(frozen_trials(own, {}, overrides={}, first_id=0, own_names=True))
         shared = set.intersection(*(set(t.params) for t in own if t.state is TrialState.COMPLETE))
-        varied = sorted(knob for knob in shared if len({t.params[knob] for t in own}) > 1)
+        varied = sorted(
+            hyperparameter for hyperparameter in shared if len({t.params[hyperparameter] for t in own}) > 1
+        )
         if not varied or len({t.value for t in own}) < 2:
             left_out.append(f"{strategy} (nothing varied)")
             continue

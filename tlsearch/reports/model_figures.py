@@ -6,8 +6,8 @@ import numpy as np
 
 from tlsearch.reports.examination import Examination
 from tlsearch.reports.figures import Figure, Trace, escape
+from tlsearch.reports.formatting import shorten
 from tlsearch.reports.intervals import wilson
-from tlsearch.reports.words import shorten
 
 CLASSES = 40
 """Above so many a matrix can't be read; the classes most confused are shown."""

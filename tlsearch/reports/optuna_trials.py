@@ -38,7 +38,7 @@ def frozen_trials(
     *,
     overrides: Mapping[str, Any],
     first_id: int,
-    knobs_only: bool = False,
+    own_names: bool = False,
 ) -> list[FrozenTrial]:
     """Search trials as Optuna's, with the numbers that they have here.
 
@@ -47,12 +47,12 @@ def frozen_trials(
         curves: learning curves by trial number, which become intermediate values.
         overrides: the study file's ``space``.
         first_id: what a trial's number is added to for its id.
-        knobs_only: leave out ``backbone`` and ``strategy``, and call knobs by their own names; for the
-            trials of one strategy on its own.
+        own_names: leave out ``backbone`` and ``strategy``, and call hyperparameters by their own names; for
+            the trials of one strategy on its own.
     """
     searched = [trial for trial in trials if trial.role is TrialRole.SEARCH]
-    params = [_params(trial, knobs_only=knobs_only) for trial in searched]
-    known = ranges(params, {} if knobs_only else overrides)
+    params = [_params(trial, own_names=own_names) for trial in searched]
+    known = ranges(params, {} if own_names else overrides)
     return [
         _frozen(trial, chosen, known, curves.get(trial.number, ()), first_id)
         for trial, chosen in zip(searched, params, strict=True)
@@ -90,11 +90,13 @@ def _range(values: Sequence[Scalar], given: Mapping[str, Any]) -> BaseDistributi
     return FloatDistribution(float(low), float(high), log=log)
 
 
-def _params(trial: TrialRecord, *, knobs_only: bool) -> dict[str, Scalar]:
-    if knobs_only:
+def _params(trial: TrialRecord, *, own_names: bool) -> dict[str, Scalar]:
+    if own_names:
         return dict(trial.params)
-    knobs = {f"{trial.strategy}.{knob}": value for knob, value in trial.params.items()}
-    return {"backbone": trial.backbone, "strategy": trial.strategy, **knobs}
+    hyperparameters = {
+        f"{trial.strategy}.{hyperparameter}": value for hyperparameter, value in trial.params.items()
+    }
+    return {"backbone": trial.backbone, "strategy": trial.strategy, **hyperparameters}
 
 
 def _frozen(

@@ -19,7 +19,7 @@ from tlsearch.reports.figures import (
     shown,
     value_axis,
 )
-from tlsearch.reports.words import depth, number, shorten
+from tlsearch.reports.formatting import depth, number, shorten
 
 CURVES = 40
 """Learning curves drawn at most: the best, then the latest."""
@@ -224,20 +224,25 @@ def learning_rate(evidence: Evidence) -> Figure | None:
 
 
 def importance(evidence: Evidence, found: Mapping[str, Mapping[str, float]]) -> Figure | None:
-    """Which knobs made the difference, strategy by strategy."""
+    """Which hyperparameters made the difference, strategy by strategy."""
     rows = [
-        (strategy, knob, share)
-        for strategy, knobs in found.items()
-        for knob, share in sorted(knobs.items(), key=lambda item: -item[1])[:6]
+        (strategy, hyperparameter, share)
+        for strategy, hyperparameters in found.items()
+        for hyperparameter, share in sorted(hyperparameters.items(), key=lambda item: -item[1])[:6]
         if share >= 0.005
     ]
     if not rows:
         return None
     told = [
-        f"{max(knobs, key=lambda k: knobs[k])} in {strategy}" for strategy, knobs in found.items() if knobs
+        f"{max(hyperparameters, key=lambda k: hyperparameters[k])} in {strategy}"
+        for strategy, hyperparameters in found.items()
+        if hyperparameters
     ]
     several = len(found) > 1
-    labels = [escape(f"{knob} · {strategy}" if several else knob) for strategy, knob, _ in rows]
+    labels = [
+        escape(f"{hyperparameter} · {strategy}" if several else hyperparameter)
+        for strategy, hyperparameter, _ in rows
+    ]
     return Figure(
         "importance",
         "Which hyperparameters matter",
@@ -326,8 +331,12 @@ def _share(trial: TrialRecord) -> float:
 
 
 def _rate(trial: TrialRecord) -> float | None:
-    for knob, value in trial.params.items():
-        if knob.rpartition(".")[2] == "learning_rate" and isinstance(value, int | float) and value > 0:
+    for hyperparameter, value in trial.params.items():
+        if (
+            hyperparameter.rpartition(".")[2] == "learning_rate"
+            and isinstance(value, int | float)
+            and value > 0
+        ):
             return float(value)
     return None
 

@@ -1,4 +1,4 @@
-"""Trials, wall-clock and epochs of a study: one ledger."""
+"""Trials, wall-clock and epochs of a study: one budget."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PREPARATION_SHARE = 0.5
 
 
 @dataclass
-class Ledger:
+class Budget:
     """What a study may still spend. Time counts only while a driver runs, up to the verified model.
 
     Attributes:
@@ -37,7 +37,7 @@ class Ledger:
 
     @classmethod
     def of_driver(cls, budget: BudgetSpec, *, started: int, spent: float, began: float) -> Self:
-        """The ledger of a driver whose time began before it came to search: it has imported and prepared."""
+        """The budget of a driver whose time began before it came to search: it has imported and prepared."""
         now = time.time()
         whole = 60 * budget.minutes if budget.minutes is not None else math.inf
         return cls(budget, started=started, spent=spent, _since=max(began, now - PREPARATION_SHARE * whole))

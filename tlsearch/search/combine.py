@@ -24,12 +24,12 @@ from tlsearch.contracts.combination import combined_params, members_of
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import TrialError
 from tlsearch.records import EpochResult, Outcome, Params, Point, TrialRecord, TrialRole, TrialState
-from tlsearch.search.kitchen import Kin, Kitchen, kindred
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.setup import Prepared, assign
+from tlsearch.search.weight_averaging import CompatibleTrials, SoupEvaluator, kindred
 from tlsearch.training.failures import FAILURES, REASON_LENGTH
 from tlsearch.training.item_sets import reshuffles
-from tlsearch.training.trial import Assignment, Workbench
+from tlsearch.training.trial import TrialRunner, WorkerConfig
 
 PHASE = "combine the best"
 MOST = 16
@@ -99,14 +99,14 @@ class Combining:
     def _combine(self, finalists: Sequence[TrialRecord]) -> None:
         self._cancel_what_was_left_open()
         self._on_time()
-        bench = Workbench(self._assignment())
+        bench = TrialRunner(self._assignment())
         groups = self._kin(finalists, bench)
         if not groups:
             self._tell("no fine-tuned trial with its weights is there: nothing to combine")
         for group in groups:
             self._on_time()
             try:
-                kitchen = Kitchen(bench, group)
+                evaluator = SoupEvaluator(bench, group)
             except FAILURES as error:
                 self._tell(
                     f"trial {group.trials[0].number} can't be combined: {type(error).__name__}: {error}"
@@ -114,15 +114,15 @@ class Combining:
                 continue
             for name, plugin in self.prepared.combinations.items():
                 self._tell()
-                made = self._made(name, plugin, group, kitchen)
+                made = self._made(name, plugin, group, evaluator)
                 if made is None:
                     self._tell(
                         f"{name} (weight averaging): no better than trial {group.trials[0].number} alone"
                     )
                 elif not self._is_known(name, group, made):
-                    self._record(name, group, kitchen, made)
+                    self._record(name, group, evaluator, made)
 
-    def _kin(self, finalists: Sequence[TrialRecord], bench: Workbench) -> list[Kin]:
+    def _kin(self, finalists: Sequence[TrialRecord], bench: TrialRunner) -> list[CompatibleTrials]:
         """Groups of trials that can be averaged: the best one, and others that hold a finalist."""
         fine_tuned = {
             name for name, one in self.prepared.strategies.items() if not isinstance(one, HeadStrategy)
@@ -133,7 +133,7 @@ class Combining:
         numbers = {finalist.number for finalist in finalists}
         groups = kindred(able, bench)
         chosen = [kin for kin in groups if kin is groups[0] or numbers & {t.number for t in kin.trials}]
-        return [Kin(kin.backbone, kin.trials[:MOST]) for kin in chosen]
+        return [CompatibleTrials(kin.backbone, kin.trials[:MOST]) for kin in chosen]
 
     def _is_comparable(self, trial: TrialRecord) -> bool:
         """Whether a trial learned from none of the validation items that combinations are scored on."""
@@ -141,13 +141,15 @@ class Combining:
             return not any(reshuffles(data) for data in self.prepared.data.values())
         return trial.role is TrialRole.SEARCH
 
-    def _made(self, name: str, plugin: Combination, kin: Kin, kitchen: Kitchen) -> _Made | None:
+    def _made(
+        self, name: str, plugin: Combination, kin: CompatibleTrials, evaluator: SoupEvaluator
+    ) -> _Made | None:
         def state_of(trial: TrialRecord) -> Callable[[], State]:
-            return lambda: kitchen.state(trial)
+            return lambda: evaluator.state(trial)
 
         def measured(state: State) -> Score:
             self._on_time()
-            return self._rank(kitchen.scores(state))
+            return self._rank(evaluator.scores(state))
 
         members = {
             trial.number: Member(
@@ -155,14 +157,14 @@ class Combining:
             )
             for trial in kin.trials
         }
-        task = CombinationTask(kitchen.pretrained.info, tuple(members.values()), kitchen.source, measured)
+        task = CombinationTask(evaluator.pretrained.info, tuple(members.values()), evaluator.source, measured)
         try:
             combined = plugin.combine(task)
             if combined is None:
                 return None
             if not combined.members or not set(combined.members) <= set(members):
                 raise TrialError(f"its members are {combined.members}, of {tuple(members)}")
-            kitchen.scores(combined.state)  # refuses what isn't of the structure
+            evaluator.scores(combined.state)  # refuses what isn't of the structure
         except FAILURES as error:  # a combination's failure is a result
             failure = f"{type(error).__name__}: {error} ({registry.described(registry.COMBINATIONS, name)})"
             everything = Combined({}, tuple(members))
@@ -175,12 +177,12 @@ class Combining:
             state=combined.state,
         )
 
-    def _is_known(self, name: str, kin: Kin, made: _Made) -> bool:
+    def _is_known(self, name: str, kin: CompatibleTrials, made: _Made) -> bool:
         """Whether an earlier driver came to the same."""
         before = self.store.trials(self.lease.study, strategy=name, backbone=kin.backbone)
         return any(trial.state.final and dict(trial.params) == dict(made.params) for trial in before)
 
-    def _record(self, name: str, kin: Kin, kitchen: Kitchen, made: _Made) -> None:
+    def _record(self, name: str, kin: CompatibleTrials, evaluator: SoupEvaluator, made: _Made) -> None:
         began = time.perf_counter()
         point = Point(
             number=self.store.next_number(self.lease.study),
@@ -190,7 +192,7 @@ class Combining:
             seed=made.members[0].seed,
         )
         self.store.start_trials(self.lease, [point])
-        outcome = self._outcome(kitchen, point, made, began)
+        outcome = self._outcome(evaluator, point, made, began)
         complete = outcome.state is TrialState.COMPLETE
         result = EpochResult(
             number=point.number,
@@ -206,10 +208,10 @@ class Combining:
         value = f"{self._metric} {outcome.value:.4f}" if outcome.value is not None else outcome.state.value
         self._tell(f"trial {point.number} ({name}): {value}, {outcome.reason}")
 
-    def _outcome(self, kitchen: Kitchen, point: Point, made: _Made, began: float) -> Outcome:
+    def _outcome(self, evaluator: SoupEvaluator, point: Point, made: _Made, began: float) -> Outcome:
         if made.state is None:
             return Outcome(state=TrialState.FAILED, reason=made.failure)
-        scores = kitchen.scores(made.state)
+        scores = evaluator.scores(made.state)
         name = f"{point.number:06d}-{point.attempt}.safetensors"
         place = artifacts.join(self.folder, "trials", name)
         depths = [member.freeze_depth for member in made.members if member.freeze_depth is not None]
@@ -219,14 +221,14 @@ class Combining:
             reason=f"combined of finished trials: {numbers}",
             value=scores[self._metric],
             metrics=scores,
-            costs=kitchen.costs(made.members, time.perf_counter() - began),
+            costs=evaluator.costs(made.members, time.perf_counter() - began),
             freeze_depth=min(depths) if len(depths) == len(made.members) else None,
             groups=made.members[0].groups,
-            cache=kitchen.feed.cache,
-            artifact=kitchen.save(made.state, place),
+            cache=evaluator.feed.cache,
+            artifact=evaluator.save(made.state, place),
         )
 
-    def _assignment(self) -> Assignment:
+    def _assignment(self) -> WorkerConfig:
         import torch
 
         return assign(

@@ -21,11 +21,11 @@ from tlsearch.records import (
     TrialRole,
     TrialState,
 )
-from tlsearch.search.budget import Ledger
+from tlsearch.search.budget import Budget
 from tlsearch.search.finalists import standing
-from tlsearch.search.loggers import Journal
+from tlsearch.search.loggers import TrialLoggers
 from tlsearch.search.progress import Best, Observer, Snapshot
-from tlsearch.search.turns import PointSource
+from tlsearch.search.trial_queue import PointSource
 from tlsearch.spec import StudySpec
 from tlsearch.training import checkpoints
 from tlsearch.training.objective import metric_of, task_of
@@ -44,7 +44,7 @@ class Driver:
         lease: Lease,
         spec: StudySpec,
         source: PointSource,
-        ledger: Ledger,
+        budget: Budget,
         deadline: float,
         slots: Callable[[], int],
         groups: Mapping[str, int],
@@ -55,7 +55,7 @@ class Driver:
         observe: Observer,
         stopping: Callable[[], str],
         prune: bool = False,
-        journal: Journal | None = None,
+        journal: TrialLoggers | None = None,
         combines: bool = False,
         place: str = "",
     ) -> None:
@@ -65,7 +65,7 @@ class Driver:
         task = task_of(spec)
         self._metric, self._tie = metric_of(spec), task.metric(task.tie_breaker)
         self.source = source
-        self.ledger = ledger
+        self.budget = budget
         self.deadline = deadline
         self.slots = slots
         self.groups = groups
@@ -75,7 +75,7 @@ class Driver:
         self.observe = observe
         self.stopping = stopping
         self.prune = prune
-        self.journal = journal or Journal({})
+        self.journal = journal or TrialLoggers({})
         self.combines = combines
         self.place = place
         self.done = 0
@@ -334,7 +334,7 @@ class Driver:
                 best=self.best,
                 leading=self.leading,
                 by_strategy=dict(self.by_strategy),
-                seconds_left=self.ledger.seconds_left,
+                seconds_left=self.budget.seconds_left,
                 per_minute=ended / minutes if ended else None,
                 cached=self.cached,
                 note=note,

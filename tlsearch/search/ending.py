@@ -14,7 +14,7 @@ from tlsearch.database.store import Lease, Store
 from tlsearch.errors import SearchError
 from tlsearch.records import HANDED_OUT, ModelRecord, Point, TrialRecord, TrialRole, TrialState
 from tlsearch.search import finish, refit
-from tlsearch.search.budget import Ledger
+from tlsearch.search.budget import Budget
 from tlsearch.search.combine import Combining
 from tlsearch.search.finalists import confirmations, ranked, standing
 from tlsearch.search.progress import Observer, Snapshot
@@ -39,7 +39,7 @@ class Ending:
         lease: of the study.
         folder: place of the study's files, a folder or a URL.
         cache: folder of decoded items and activations.
-        ledger: what may still be spent.
+        budget: what may still be spent.
         observe: told how it goes.
         stopping: why it is to be left for another time, or empty.
         created: when the study was.
@@ -50,7 +50,7 @@ class Ending:
     lease: Lease
     folder: str
     cache: Path
-    ledger: Ledger
+    budget: Budget
     observe: Observer
     stopping: Callable[[], str]
     created: datetime
@@ -136,7 +136,7 @@ class Ending:
             lease=self.lease,
             folder=self.folder,
             cache=self.cache,
-            deadline=self.ledger.deadline,
+            deadline=self.budget.deadline,
             observe=self.observe,
             stopping=self.stopping,
         ).run(finalists)
@@ -160,7 +160,7 @@ class Ending:
         if not search.refit:
             return []
         seconds = winner.costs.seconds * self._growth
-        left = self.ledger.seconds_left
+        left = self.budget.seconds_left
         members = refit.affordable(seconds, left=left, members=search.members, slots=slots)
         if members == 0:
             self._say(REFIT, ["no time is left to refit the winner: it is handed out as it is"])

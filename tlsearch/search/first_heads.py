@@ -20,7 +20,7 @@ from tlsearch.records import Point
 from tlsearch.search.backends.local import LocalBackend
 from tlsearch.search.setup import Prepared
 from tlsearch.spec import StudySpec
-from tlsearch.training.trial import Assignment, data_key
+from tlsearch.training.trial import WorkerConfig, data_key
 
 MOST_OPERATIONS = 2.5e11
 """Floating-point operations of the backbone, about four seconds of one core; more is for workers."""
@@ -43,7 +43,7 @@ def _suits(strategy: Strategy, name: str) -> TypeGuard[HeadStrategy]:
     return ours and isinstance(strategy, HeadStrategy)
 
 
-def backend(prepared: Prepared, assignment: Assignment) -> LocalBackend | None:
+def backend(prepared: Prepared, assignment: WorkerConfig) -> LocalBackend | None:
     """What runs the first heads of a study here, for a while; None where workers are to do it."""
     if not _on_cpus(prepared.spec):
         return None

@@ -11,7 +11,7 @@ from typing import Any
 from tlsearch import spec
 from tlsearch.errors import InputError, did_you_mean
 from tlsearch.files import refuse_special
-from tlsearch.search.propose import Proposal, propose, study_name
+from tlsearch.search.study_template import Proposal, propose, study_name
 from tlsearch.spec import presets
 from tlsearch.yaml_text import read_yaml
 

@@ -80,9 +80,11 @@ class History:
             self._study.enqueue_trial(dict(fixed))
         branch, trial = self._branch, self._study.ask()
         chosen: dict[str, Scalar] = {}
-        for knob in branch.ordered():
-            if branch.exists(knob, chosen):
-                chosen[knob] = _suggest(trial, knob, branch.knobs[knob])
+        for hyperparameter in branch.ordered():
+            if branch.exists(hyperparameter, chosen):
+                chosen[hyperparameter] = _suggest(
+                    trial, hyperparameter, branch.hyperparameters[hyperparameter]
+                )
         return chosen, trial.number
 
     def begin(self, proposal: Proposal) -> int | None:
@@ -140,9 +142,13 @@ class History:
     def _add(self, proposal: Proposal, state: TrialState, value: float | None) -> int | None:
         """Have Optuna know a trial, open or ended; answers its number there, None where it can't be."""
         # In the order in which they are asked for.
-        known = [knob for knob in self._branch.ordered() if knob in proposal.params]
-        params = {knob: proposal.params[knob] for knob in known}
-        distributions: dict[str, BaseDistribution] = {knob: self._branch.knobs[knob] for knob in known}
+        known = [
+            hyperparameter for hyperparameter in self._branch.ordered() if hyperparameter in proposal.params
+        ]
+        params = {hyperparameter: proposal.params[hyperparameter] for hyperparameter in known}
+        distributions: dict[str, BaseDistribution] = {
+            hyperparameter: self._branch.hyperparameters[hyperparameter] for hyperparameter in known
+        }
         states = optuna.trial.TrialState
         complete = state is TrialState.COMPLETE and _finite(value)
         told = {0: value} if state is TrialState.PRUNED and value is not None and _finite(value) else {}

@@ -38,7 +38,7 @@ class Logger(Protocol):
         """The search is over."""
 
 
-class Journal:
+class TrialLoggers:
     """Passes on what happens to the loggers, in a thread of its own: no search waits for a server."""
 
     def __init__(self, loggers: Mapping[str, Logger], observe: Observer = silent) -> None:
@@ -103,7 +103,7 @@ class Journal:
                     self._notes.append(f"nothing more goes to {name}: {first}")
 
 
-def open_journal(spec: StudySpec, observe: Observer = silent) -> Journal:
+def open_journal(spec: StudySpec, observe: Observer = silent) -> TrialLoggers:
     """The journal that a study file asks for; one that tells nobody where it asks for none.
 
     Raises:
@@ -128,7 +128,7 @@ def open_journal(spec: StudySpec, observe: Observer = silent) -> Journal:
         except Exception as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise InputError(f"loggers.{name}: can't write to {place}: {first}") from error
-    return Journal(loggers, observe)
+    return TrialLoggers(loggers, observe)
 
 
 PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow-skinny", "wandb": "wandb"}

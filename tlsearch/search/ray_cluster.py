@@ -89,7 +89,7 @@ def _start(address: str | None) -> None:
         # its own, and they are in each other's way.
         options["_system_config"] = {
             "prestart_worker_first_driver": False,
-            "preload_python_modules": ["tlsearch.rare_gc"],
+            "preload_python_modules": ["tlsearch.gc_tuning"],
         }
     else:
         options.update(address=address)

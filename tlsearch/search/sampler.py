@@ -35,7 +35,7 @@ FINE_GRID = 100
 DEFAULT_TRIALS = 60
 """Budget of a study that names none."""
 _VIEWS = {"augmentation"}
-"""Knobs that say which views of the images the features are of."""
+"""Hyperparameters that say which views of the images the features are of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,11 @@ class Sampler:
         branch = self.space.branch(first.backbone, first.strategy)
         # Features of augmented views take a pass over the data for each view: a first turn is to be quick.
         begins = self._allocation.tried(branch) == 1
-        alike = {knob: first.params[knob] for knob in _VIEWS & first.params.keys()} if begins else {}
+        alike = (
+            {hyperparameter: first.params[hyperparameter] for hyperparameter in _VIEWS & first.params.keys()}
+            if begins
+            else {}
+        )
         while branch.heads and len(proposals) < min(most, heads):
             following = self._next(first_number + len(proposals), branch, alike)
             if following is None:

@@ -19,9 +19,9 @@ from tlsearch.counts import plural
 from tlsearch.errors import PluginError, SpecError
 from tlsearch.files import cache_folder
 from tlsearch.records import DatasetRecord, PluginVersion, StudyItems
-from tlsearch.search.declared import declared
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.space import SearchSpace, build
+from tlsearch.search.space_validation import declared
 from tlsearch.spec import StudySpec
 from tlsearch.training import audit, items, sources
 from tlsearch.training.arrays import ArrayStore
@@ -29,7 +29,7 @@ from tlsearch.training.data import Data
 from tlsearch.training.objective import name_of, settled, task_of
 from tlsearch.training.sources import Listed
 from tlsearch.training.splits import IntArray
-from tlsearch.training.trial import Assignment, data_key
+from tlsearch.training.trial import WorkerConfig, data_key
 
 CACHE_LIMIT = 50 * 2**30
 """Bytes of activations kept, unless the disk is too small for that."""
@@ -151,9 +151,9 @@ def prepare(
     )
 
 
-def assign(prepared: Prepared, *, cache: Path, artifacts: str, threads: int, cuda: bool) -> Assignment:
+def assign(prepared: Prepared, *, cache: Path, artifacts: str, threads: int, cuda: bool) -> WorkerConfig:
     """What every trial of a prepared study shares, on a machine whose cache is that folder."""
-    return Assignment(
+    return WorkerConfig(
         spec=prepared.spec,
         cache=cache.resolve(),
         artifacts=artifacts,

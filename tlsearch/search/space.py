@@ -18,33 +18,35 @@ from optuna.distributions import (
 from tlsearch.contracts import BackboneInfo, HeadStrategy, Space, Strategy
 from tlsearch.errors import SpecError, did_you_mean
 from tlsearch.records import Params, Scalar
-from tlsearch.search.declared import Declared, declared, exists
+from tlsearch.search.space_validation import Declared, declared, exists
 from tlsearch.spec import Override
 
 ANY = "*"
-"""``*.knob`` in a study file overrides that knob in every strategy that has it."""
+"""``*.hyperparameter`` in a study file overrides that hyperparameter in every strategy that has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One backbone under one strategy: the knobs to choose there, and the points to try first.
+    """One backbone under one strategy: the hyperparameters to choose there, and the points to try first.
 
     ``heads`` says that many points of this branch can be fitted together.
     """
 
     backbone: str
     strategy: str
-    knobs: Space
+    hyperparameters: Space
     starts: tuple[Params, ...]
     heads: bool
 
-    def exists(self, knob: str, chosen: Mapping[str, Scalar]) -> bool:
-        """Whether a knob is to be chosen, given what is: ``choice.knob`` hangs on ``choice``."""
-        return exists(knob, chosen, self.knobs)
+    def exists(self, hyperparameter: str, chosen: Mapping[str, Scalar]) -> bool:
+        """Whether a hyperparameter is to be chosen, given what is: ``choice.name`` hangs on ``choice``."""
+        return exists(hyperparameter, chosen, self.hyperparameters)
 
     def ordered(self) -> list[str]:
-        """Knobs in an order in which those that others hang on come first."""
-        return sorted(self.knobs, key=lambda knob: ("." in knob, knob))
+        """Hyperparameters in an order in which those that others hang on come first."""
+        return sorted(
+            self.hyperparameters, key=lambda hyperparameter: ("." in hyperparameter, hyperparameter)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,12 @@ def build(
         strategies: by name.
         backbones: of the study.
         overrides: of the user.
-        fixed: values of knobs, wherever a strategy has one of that name and the user says nothing of it.
+        fixed: values of hyperparameters, wherever a strategy has one of that name and the user says nothing
+            of it.
 
     Raises:
         PluginError: a strategy's own space or starting points are wrong.
-        SpecError: an override names no knob, or wants a range that the knob can't have.
+        SpecError: an override names no hyperparameter, or wants a range that the hyperparameter can't have.
     """
     own = {
         (info.name, name): declared(name, strategy, info)
@@ -96,16 +99,18 @@ def build(
     branches = []
     for info in backbones:
         for name, strategy in strategies.items():
-            knobs = dict(own[(info.name, name)].knobs)
-            for knob in knobs:
-                if (name, knob) in wanted:
-                    key, override = wanted[(name, knob)]
-                    knobs[knob] = _overridden(key, knobs[knob], override)
-                    if knob == "freeze_depth":
-                        _check_fraction(key, knobs[knob])
-                elif knob in fixed:
-                    knobs[knob] = CategoricalDistribution([fixed[knob]])
-            branch = Branch(info.name, name, knobs, (), isinstance(strategy, HeadStrategy))
+            hyperparameters = dict(own[(info.name, name)].hyperparameters)
+            for hyperparameter in hyperparameters:
+                if (name, hyperparameter) in wanted:
+                    key, override = wanted[(name, hyperparameter)]
+                    hyperparameters[hyperparameter] = _overridden(
+                        key, hyperparameters[hyperparameter], override
+                    )
+                    if hyperparameter == "freeze_depth":
+                        _check_fraction(key, hyperparameters[hyperparameter])
+                elif hyperparameter in fixed:
+                    hyperparameters[hyperparameter] = CategoricalDistribution([fixed[hyperparameter]])
+            branch = Branch(info.name, name, hyperparameters, (), isinstance(strategy, HeadStrategy))
             starts = _unique([_fitted(branch, start) for start in own[(info.name, name)].starts])
             branches.append(replace(branch, starts=tuple(starts)))
     return SearchSpace(tuple(branches))
@@ -114,14 +119,14 @@ def build(
 def draw(branch: Branch, chance: random.Random) -> Params:
     """A point of a branch by chance."""
     chosen: dict[str, Scalar] = {}
-    for knob in branch.ordered():
-        distribution = branch.knobs[knob]
-        if not branch.exists(knob, chosen):
+    for hyperparameter in branch.ordered():
+        distribution = branch.hyperparameters[hyperparameter]
+        if not branch.exists(hyperparameter, chosen):
             continue
         if isinstance(distribution, CategoricalDistribution):
-            chosen[knob] = chance.choice(distribution.choices)
+            chosen[hyperparameter] = chance.choice(distribution.choices)
         elif isinstance(distribution, FloatDistribution | IntDistribution):
-            chosen[knob] = _at(distribution, chance.random())
+            chosen[hyperparameter] = _at(distribution, chance.random())
     return chosen
 
 
@@ -130,16 +135,18 @@ def grid(branch: Branch, *, points: int = 3) -> Iterator[Params]:
     yield from _grid(branch, branch.ordered(), {}, points)
 
 
-def _grid(branch: Branch, knobs: Sequence[str], chosen: dict[str, Scalar], points: int) -> Iterator[Params]:
-    if not knobs:
+def _grid(
+    branch: Branch, hyperparameters: Sequence[str], chosen: dict[str, Scalar], points: int
+) -> Iterator[Params]:
+    if not hyperparameters:
         yield dict(chosen)
         return
-    knob, rest = knobs[0], knobs[1:]
-    if not branch.exists(knob, chosen):
+    hyperparameter, rest = hyperparameters[0], hyperparameters[1:]
+    if not branch.exists(hyperparameter, chosen):
         yield from _grid(branch, rest, chosen, points)
         return
-    for value in _values(branch.knobs[knob], points):
-        yield from _grid(branch, rest, {**chosen, knob: value}, points)
+    for value in _values(branch.hyperparameters[hyperparameter], points):
+        yield from _grid(branch, rest, {**chosen, hyperparameter: value}, points)
 
 
 def _values(distribution: BaseDistribution, points: int) -> list[Scalar]:
@@ -172,9 +179,11 @@ def _resolve(
     own: Mapping[tuple[str, str], Declared], overrides: Mapping[str, Override]
 ) -> dict[tuple[str, str], tuple[str, Override]]:
     known: dict[str, list[tuple[str, str]]] = {}
-    for name, knob in dict.fromkeys((name, knob) for (_, name), space in own.items() for knob in space.knobs):
-        known.setdefault(f"{name}.{knob}", []).append((name, knob))
-        known.setdefault(f"{ANY}.{knob}", []).append((name, knob))
+    for name, hyperparameter in dict.fromkeys(
+        (name, hyperparameter) for (_, name), space in own.items() for hyperparameter in space.hyperparameters
+    ):
+        known.setdefault(f"{name}.{hyperparameter}", []).append((name, hyperparameter))
+        known.setdefault(f"{ANY}.{hyperparameter}", []).append((name, hyperparameter))
     wanted: dict[tuple[str, str], tuple[str, Override]] = {}
     # A strategy's own override goes before one for all.
     for key, override in sorted(overrides.items(), key=lambda item: not item[0].startswith(ANY)):
@@ -182,8 +191,8 @@ def _resolve(
             named = [name for name in known if not name.startswith(ANY)]
             suggestion = did_you_mean(key, named)
             raise SpecError(
-                f'space: there is no knob "{key}" in this study. {suggestion}'.strip(),
-                hint=f"Knobs: {', '.join(sorted(named))}",
+                f'space: there is no hyperparameter "{key}" in this study. {suggestion}'.strip(),
+                hint=f"Hyperparameters: {', '.join(sorted(named))}",
             )
         for place in known[key]:
             wanted[place] = (key, override)
@@ -220,7 +229,7 @@ def _check_fraction(key: str, distribution: BaseDistribution) -> None:
 
 
 def _typed(given: BaseDistribution, value: Scalar) -> Scalar:
-    """A value of the kind that the knob holds."""
+    """A value of the kind that the hyperparameter holds."""
     if isinstance(given, FloatDistribution | IntDistribution):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"must be a finite number, not {value!r}")
@@ -247,20 +256,20 @@ def _whole(value: float) -> int:
 def _fitted(branch: Branch, start: Params) -> Params:
     """A starting point moved into ranges that the user may have narrowed."""
     chosen: dict[str, Scalar] = {}
-    for knob in branch.ordered():
-        if not branch.exists(knob, chosen):
+    for hyperparameter in branch.ordered():
+        if not branch.exists(hyperparameter, chosen):
             continue
-        distribution = branch.knobs[knob]
-        if knob in start and _contains(distribution, start[knob]):
-            chosen[knob] = start[knob]
+        distribution = branch.hyperparameters[hyperparameter]
+        if hyperparameter in start and _contains(distribution, start[hyperparameter]):
+            chosen[hyperparameter] = start[hyperparameter]
         elif isinstance(distribution, CategoricalDistribution):
-            chosen[knob] = distribution.choices[0]
+            chosen[hyperparameter] = distribution.choices[0]
         elif isinstance(distribution, FloatDistribution | IntDistribution):
-            value = start.get(knob)
+            value = start.get(hyperparameter)
             if isinstance(value, int | float) and not isinstance(value, bool):
-                chosen[knob] = _nearest(distribution, float(value))
+                chosen[hyperparameter] = _nearest(distribution, float(value))
             else:
-                chosen[knob] = _at(distribution, 0.5)
+                chosen[hyperparameter] = _at(distribution, 0.5)
     return chosen
 
 

@@ -18,27 +18,27 @@ from tlsearch.database.store import Lease, Store
 from tlsearch.errors import DatabaseError, SearchError, StudyConflictError, WorkError
 from tlsearch.files import cache_folder
 from tlsearch.records import ModelRecord, Point, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
-from tlsearch.search import finish, first_heads, hold, ray_cluster, refit
+from tlsearch.search import finish, first_heads, lease_heartbeat, ray_cluster, refit
 from tlsearch.search.allocation import EXPLORATION
 from tlsearch.search.backends.local import LocalBackend
 from tlsearch.search.backends.trial_backend import TrialBackend
-from tlsearch.search.budget import Ledger
+from tlsearch.search.budget import Budget
+from tlsearch.search.control import inherited
 from tlsearch.search.driver import Driver
 from tlsearch.search.ending import CONFIRM, REFIT, Ending
-from tlsearch.search.entry import begun_with, enter, refuse_conflicts
 from tlsearch.search.finalists import again
-from tlsearch.search.hold import Interruption
-from tlsearch.search.loggers import Journal, open_journal
+from tlsearch.search.lease_heartbeat import Interruption
+from tlsearch.search.loggers import TrialLoggers, open_journal
 from tlsearch.search.phase_sequence import PhaseSequence
 from tlsearch.search.progress import Observer, Snapshot, silent
+from tlsearch.search.registration import begun_with, enter, refuse_conflicts
 from tlsearch.search.sampler import Sampler
 from tlsearch.search.setup import Prepared, assign, prepare
-from tlsearch.search.steer import inherited
-from tlsearch.search.turns import Fixed, PointSource, Searching, is_heads
+from tlsearch.search.trial_queue import Fixed, PointSource, Searching, is_heads
 from tlsearch.search.workers import allocate
 from tlsearch.spec import BudgetSpec, StudySpec
 from tlsearch.training.objective import settled
-from tlsearch.training.trial import Assignment
+from tlsearch.training.trial import WorkerConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def _run_prepared(
     address: str | None,
     local: bool,
     again: bool,
-    journal: Journal,
+    journal: TrialLoggers,
     began: float,
 ) -> StudyResult:
     spec = prepared.spec
@@ -142,17 +142,17 @@ def _run_prepared(
         record = enter(store, prepared)
         lease = store.acquire(
             spec.study,
-            owner=hold.this_process(),
-            seconds=hold.LEASE_SECONDS,
-            stale=hold.surely_dead,
+            owner=lease_heartbeat.this_process(),
+            seconds=lease_heartbeat.LEASE_SECONDS,
+            stale=lease_heartbeat.surely_dead,
             keep_request=again,
         )
         interruption = Interruption()
         state, reason = StudyState.FAILED, "the driver failed"
-        with hold.signals(interruption):
+        with lease_heartbeat.signals(interruption):
             try:
                 # The heartbeat must have ended before the lease is given back.
-                with hold.heartbeat(store, lease, interruption):
+                with lease_heartbeat.heartbeat(store, lease, interruption):
                     job, priority = os.environ.get("TLSEARCH_JOB", ""), spec.resources.priority
                     store.update_study(lease, spec=spec.to_json(), job=job, priority=priority)
                     store.fix_items(lease, prepared.items)
@@ -214,10 +214,10 @@ class _Run:
     observe: Observer
     address: str | None
     local: bool
-    journal: Journal
+    journal: TrialLoggers
     began: float
     spec: StudySpec = field(init=False)
-    ledger: Ledger = field(init=False)
+    budget: Budget = field(init=False)
     before: list[TrialRecord] = field(init=False)
     model: ModelRecord | None = None
     winner: finish.Winner | None = None
@@ -233,14 +233,14 @@ class _Run:
         """
         self.before = before = self.store.trials(self.spec.study)
         searched = [t for t in before if t.role is TrialRole.SEARCH and not members_of(t.params)]
-        self.ledger = Ledger.of_driver(
+        self.budget = Budget.of_driver(
             self.spec.budget, started=len(searched), spent=self.record.seconds, began=self.began
         )
         ended = [t for t in searched if t.state.final and t.state is not TrialState.CANCELLED]
         left_open = [trial for trial in searched if trial not in ended]
         self.model = model = self._model_that_stands()
-        late = self.ledger.search_deadline <= time.time()
-        over = late or self._ended_with_this_budget() or (not left_open and self.ledger.trials_left == 0)
+        late = self.budget.search_deadline <= time.time()
+        over = late or self._ended_with_this_budget() or (not left_open and self.budget.trials_left == 0)
         if model is not None and over:
             return model
         finish.sweep(self.folder, before)
@@ -288,7 +288,7 @@ class _Run:
                 source,
                 phase="search",
                 total=self.spec.budget.trials,
-                deadline=self.ledger.search_deadline,
+                deadline=self.budget.search_deadline,
                 finished=ended,
                 prune=self.spec.search.pruner == "asha",
             )
@@ -319,13 +319,13 @@ class _Run:
 
     def _fixed(self, points: list[Point], *, phase: str, keep: float = 0.0) -> Iterator[Driver]:
         """A driver of known points; of the time that is left, half at most is kept for what comes after."""
-        left = self.ledger.seconds_left
+        left = self.budget.seconds_left
         if left is None or left > 0:
             yield self._driver(
                 Fixed(points, heads=is_heads(self.prepared.strategies), at_once=self._heads_at_once()),
                 phase=phase,
                 total=len(points),
-                deadline=self.ledger.deadline - min(keep, 0.5 * left) if left is not None else math.inf,
+                deadline=self.budget.deadline - min(keep, 0.5 * left) if left is not None else math.inf,
                 finished=[],
                 prune=False,
             )
@@ -337,8 +337,8 @@ class _Run:
             runs = self.spec.search.finalists * self.spec.search.confirm_seeds
             confirming = refit.needed(seconds, members=runs, slots=self._slots)
             refitting = self._ending.refit_seconds(seconds, slots=self._slots)
-            self.ledger.after_search = confirming + refitting
-            driver.deadline = self.ledger.search_deadline
+            self.budget.after_search = confirming + refitting
+            driver.deadline = self.budget.search_deadline
         self.observe(told)
 
     @property
@@ -354,7 +354,7 @@ class _Run:
             lease=self.lease,
             folder=self.folder,
             cache=self.cache,
-            ledger=self.ledger,
+            budget=self.budget,
             observe=self.observe,
             stopping=self._stopping,
             created=self.record.created,
@@ -375,7 +375,7 @@ class _Run:
         sampler.rebuild([*ended, *left_open], elders=elders, curves=self.store.curves(self.spec.study))
         searching = Searching(
             sampler,
-            self.ledger,
+            self.budget,
             left_open=[again(trial) for trial in left_open],
             next_number=self.store.next_number(self.spec.study),
             seed=self.spec.seed,
@@ -408,7 +408,7 @@ class _Run:
             lease=self.lease,
             spec=self.spec,
             source=source,
-            ledger=self.ledger,
+            budget=self.budget,
             deadline=deadline,
             slots=lambda: self._backend.slots(),
             groups={info.name: len(info.groups) for info in self.prepared.backbones},
@@ -425,7 +425,7 @@ class _Run:
         )
 
     @cached_property
-    def _assignment(self) -> Assignment:
+    def _assignment(self) -> WorkerConfig:
         return assign(
             self.prepared,
             cache=self.cache,

@@ -195,11 +195,11 @@ def _looks(
 
 
 if __name__ == "__main__":
-    from tlsearch import rare_gc
+    from tlsearch import gc_tuning
 
     try:
         result = _answer(json.load(sys.stdin))
     except TlsearchError as error:
         result = {"error": str(error)}
     print(json.dumps(result))
-    rare_gc.spare()
+    gc_tuning.spare()

@@ -8,10 +8,10 @@ from functools import partial
 
 from tlsearch.database.store import Lease, Store
 from tlsearch.search import ray_cluster
+from tlsearch.search.fair_share import Share
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.setup import Prepared
-from tlsearch.search.shares import Share
-from tlsearch.search.turns import is_heads
+from tlsearch.search.trial_queue import is_heads
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ def _put(data: dict[str, Any], key: str, value: Any) -> None:
     if not isinstance(inner, dict):
         raise SpecError(f"Can't set {key}: {head} is {_shorten(repr(inner))}, not a section.")
     if head == "space":
-        # Knob names hold dots themselves: everything behind "space." is one key.
+        # Hyperparameter names hold dots themselves: everything behind "space." is one key.
         inner[tail] = value
     else:
         _put(inner, tail, value)
@@ -231,7 +231,7 @@ def _keys_at(location: list[str]) -> list[str]:
         if field is None or inner is None:
             return []
         if typing.get_origin(field.annotation) is Mapping:
-            next(parts, None)  # the mapping's own key, such as a knob's name
+            next(parts, None)  # the mapping's own key, such as a hyperparameter's name
         model = inner
     return list(model.model_fields)
 

@@ -12,7 +12,7 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def json_schema() -> dict[str, Any]:
     """The schema of study files, short forms and all.
 
-    What only tlsearch can know (names of plugins, keys of a data source, knobs) is left open.
+    What only tlsearch can know (names of plugins, keys of a data source, hyperparameters) is left open.
     """
     schema = StudySpec.model_json_schema()
     sections = schema["$defs"]

@@ -87,7 +87,7 @@ class BackboneSpec(_Section):
 
 
 class Override(_Section):
-    """A knob's range as the user wants it: ``low``/``high``, or ``choices``, or one fixed ``value``."""
+    """A hyperparameter's range as the user wants it: ``low``/``high``, ``choices`` or a fixed ``value``."""
 
     low: float | None = None
     high: float | None = None
@@ -223,7 +223,7 @@ class StudySpec(_Section):
     strategies: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     """All that are installed and apply, where it is left out; `tlsearch plugins strategies` lists them."""
     space: Mapping[str, Override] = Field(default_factory=dict)
-    """Other ranges for knobs, by strategy.knob or *.knob."""
+    """Other ranges for hyperparameters, by strategy.hyperparameter or *.hyperparameter."""
     objective: ObjectiveSpec = ObjectiveSpec()
     budget: BudgetSpec = BudgetSpec()
     resources: ResourcesSpec = ResourcesSpec()

@@ -103,7 +103,7 @@ class FeatureCopy(HeadStrategy):
     _numbers = NumberCopy()
 
     def space(self, backbone: BackboneInfo) -> Space:
-        """Which learner, and that learner's own knobs."""
+        """Which learner, and that learner's own hyperparameters."""
         return {
             "learner": CategoricalDistribution(["logistic", "ridge", "knn", "nearest_mean", "lda", "svm"]),
             "logistic.C": FloatDistribution(1e-5, 1e1, log=True),
@@ -149,7 +149,7 @@ class FeatureCopy(HeadStrategy):
                 head[0].mean, head[0].scale = mean.clone(), scale.clone()
                 _learn(head[1], standardized, labels, task.classes, point)
                 if point.params["learner"] in ("ridge", "nearest_mean", "lda"):
-                    _sharpen(head, task)
+                    _scale_logits(head, task)
             heads.append(head)
         return heads
 
@@ -201,7 +201,7 @@ def _set_linear(module: nn.Module, weight: NDArray[np.float64], bias: NDArray[np
         module.bias.copy_(torch.tensor(bias))
 
 
-def _sharpen(head: nn.Sequential, task: HeadTask) -> None:
+def _scale_logits(head: nn.Sequential, task: HeadTask) -> None:
     """Scale outputs that are no log-probabilities to logits of least log-loss on the stop items."""
     linear = head[1]
     if len(task.stop_labels) == 0:

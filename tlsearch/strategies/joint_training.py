@@ -49,7 +49,7 @@ class JointTraining(FineTuning):
     requires_source: ClassVar[bool] = True
 
     def space(self, backbone: BackboneInfo) -> Space:
-        """Fine-tuning's knobs, the weights of the losses, and the source's share of a batch."""
+        """Fine-tuning's hyperparameters, the weights of the losses, and the source's share of a batch."""
         return {
             **super().space(backbone),
             # Mixed labels of two label sets have no meaning.

@@ -71,7 +71,7 @@ class NumberCopy(HeadStrategy):
     tasks = ("regression",)
 
     def space(self, backbone: BackboneInfo) -> Space:
-        """Which learner, and that learner's own knobs."""
+        """Which learner, and that learner's own hyperparameters."""
         return {
             "learner": CategoricalDistribution(list(LEARNERS)),
             "neighbours.k": IntDistribution(1, 30),

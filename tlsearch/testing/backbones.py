@@ -19,7 +19,7 @@ from tlsearch.errors import PluginError, UnknownNameError, WeightsError
 from tlsearch.testing import fixtures
 from tlsearch.testing.attempts import watched
 from tlsearch.testing.contract import CheckResult, Contract, demand, in_fresh_process, results, skip
-from tlsearch.training.frontier import find_frontier
+from tlsearch.training.split_point import find_split_point
 
 CLASSES = 5
 NOT_A_VARIANT = "no-such-variant"
@@ -173,14 +173,14 @@ class BackboneContract(Contract):
         """Its frozen layers can be computed once and stored; where not, it says why and is slower."""
         model = Backbone(self._loaded, *fixtures.classes(CLASSES))
         model.freeze(0.5)
-        frontier = find_frontier(model, self._batch(2))
+        split_point = find_split_point(model, self._batch(2))
         model.eval()  # it leaves the model ready to train
-        if not frontier.frozen:
-            self.note(f"runs without the cache: {frontier.reason}")
+        if not split_point.frozen:
+            self.note(f"runs without the cache: {split_point.reason}")
             return
         batch = self._batch(3)
         with torch.inference_mode():
-            far = _far(model(batch), frontier.eval_forward(frontier.prefix(batch)))
+            far = _far(model(batch), split_point.eval_forward(split_point.prefix(batch)))
         demand(far < 1e-3, f"prefix and suffix aren't the whole model: outputs differ by {far:.1e}")
 
     def test_learns(self) -> None:

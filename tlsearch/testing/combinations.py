@@ -20,7 +20,7 @@ from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Params
 from tlsearch.testing import fixtures
 from tlsearch.testing.contract import CheckResult, Contract, demand, results
-from tlsearch.testing.laboratory import Laboratory
+from tlsearch.testing.trial_harness import Laboratory
 
 BACKBONES = (fixtures.CNN, fixtures.VIT)
 UNDER_TEST = "combination_under_test"

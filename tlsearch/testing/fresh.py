@@ -27,7 +27,7 @@ def _strategy(request: Mapping[str, Any]) -> dict[str, Any]:
     from safetensors.torch import load_file
 
     from tlsearch.models.rebuild import rebuild
-    from tlsearch.testing.laboratory import probe
+    from tlsearch.testing.trial_harness import probe
 
     name = request["name"]
     strategy = registry.strategy(name)

@@ -172,7 +172,7 @@ class <<cls>>(contracts.FineTuning):
     """Fine-tuning with a confidence penalty."""
 
     def space(self, backbone):
-        """Fine-tuning's knobs, and the strength of the penalty."""
+        """Fine-tuning's hyperparameters, and the strength of the penalty."""
         return {**super().space(backbone), "strength": FloatDistribution(0.0, 0.5)}
 
     def default(self, backbone):

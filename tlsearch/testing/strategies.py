@@ -21,11 +21,11 @@ from tlsearch.contracts.fine_tuning import rate_factor
 from tlsearch.errors import PluginError, UnknownNameError
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Params, Point, Scalar
-from tlsearch.search.declared import declared, inside
 from tlsearch.search.space import Branch, draw
+from tlsearch.search.space_validation import declared, inside
 from tlsearch.testing import fixtures
 from tlsearch.testing.contract import CheckResult, Contract, demand, in_fresh_process, results, skip
-from tlsearch.testing.laboratory import Laboratory, Run, calm, probe
+from tlsearch.testing.trial_harness import Laboratory, Run, calm, probe
 
 BACKBONES = (fixtures.CNN, fixtures.VIT)
 UNDER_TEST = "strategy_under_test"
@@ -45,7 +45,7 @@ class StrategyContract(Contract):
 
     Attributes:
         strategy: the name of its entry point, or an instance of a class whose module can be imported.
-        params: values that the training checks give to knobs instead of the default's.
+        params: values that the training checks give to hyperparameters instead of the default's.
         epochs: of a training run.
         above: accuracy on the validation split that a training run must reach; chance is 0.1.
     """
@@ -73,10 +73,12 @@ class StrategyContract(Contract):
         cls._laboratory = Laboratory(name, cls._folder, cls.epochs)
 
     def test_space_and_starts(self) -> None:
-        """Knobs are Optuna distributions of valid names; the default and the starts lie inside."""
+        """Hyperparameters are Optuna distributions of valid names; the default and the starts lie inside."""
         for backbone in BACKBONES:
             branch = self._branch(backbone)
-            self.note(f"{len(branch.knobs)} knobs, {len(branch.starts)} starts ({_short(backbone)})")
+            self.note(
+                f"{len(branch.hyperparameters)} ranges, {len(branch.starts)} starts ({_short(backbone)})"
+            )
 
     def test_recipes(self) -> None:
         """Every point of the space spells a recipe that the training loop can follow, and a grace."""
@@ -197,7 +199,7 @@ class StrategyContract(Contract):
     def test_cache_is_exact(self) -> None:
         """Trained on stored outputs of the frozen layers, it is the model that it is without the store."""
         for backbone in BACKBONES:
-            params = calm(self._params(backbone), self._knobs(backbone))
+            params = calm(self._params(backbone), self._hyperparameters(backbone))
             cached = self._ended_well(self._laboratory.run(backbone, params, epochs=FEW_EPOCHS))
             if not cached.outcome.cache.startswith("prefix"):
                 self.note(f"no cache: {cached.outcome.cache.removeprefix('none: ')} ({_short(backbone)})")
@@ -257,11 +259,15 @@ class StrategyContract(Contract):
         except PluginError as error:
             raise AssertionError(error.message) from None
         return Branch(
-            backbone, self._laboratory.name, own.knobs, own.starts, isinstance(strategy, HeadStrategy)
+            backbone,
+            self._laboratory.name,
+            own.hyperparameters,
+            own.starts,
+            isinstance(strategy, HeadStrategy),
         )
 
-    def _knobs(self, backbone: str) -> Space:
-        return self._branch(backbone).knobs
+    def _hyperparameters(self, backbone: str) -> Space:
+        return self._branch(backbone).hyperparameters
 
     def _params(self, backbone: str) -> dict[str, Scalar]:
         """The point that is trained.
@@ -274,7 +280,7 @@ class StrategyContract(Contract):
         rate = default.get("learning_rate")
         if isinstance(rate, float) and rate_factor(info) < 1:
             faster = rate / rate_factor(info)
-            if inside(self._branch(backbone).knobs["learning_rate"], faster):
+            if inside(self._branch(backbone).hyperparameters["learning_rate"], faster):
                 default["learning_rate"] = faster
         return {**default, **self.params}
 
@@ -297,17 +303,17 @@ class StrategyContract(Contract):
         return model
 
     def _few_points(self) -> Iterator[Point]:
-        """The point that is trained; of a head strategy one for each choice that a knob offers besides."""
+        """The point that is trained; of a head strategy one for each choice of a hyperparameter besides."""
         strategy, branch = self._laboratory.strategy, self._branch(fixtures.CNN)
         params: list[Params] = [self._params(fixtures.CNN)]
         if isinstance(strategy, HeadStrategy):
             chance = random.Random(2)
             params += branch.starts
             drawn = [draw(branch, chance) for _ in range(WIDE_DRAWS)]
-            for knob, distribution in branch.knobs.items():
+            for hyperparameter, distribution in branch.hyperparameters.items():
                 for choice in getattr(distribution, "choices", ()):
-                    if all(known.get(knob) != choice for known in params):
-                        params += [one for one in drawn if one.get(knob) == choice][:1]
+                    if all(known.get(hyperparameter) != choice for known in params):
+                        params += [one for one in drawn if one.get(hyperparameter) == choice][:1]
         distinct = [one for number, one in enumerate(params) if one not in params[:number]]
         for number, one in enumerate(distinct):
             yield Point(
@@ -343,7 +349,7 @@ def check_strategy(
 
     Args:
         strategy: its name, or an instance of a class whose module can be imported.
-        params: values that the training checks give to knobs instead of the default's.
+        params: values that the training checks give to hyperparameters instead of the default's.
 
     Raises:
         UnknownNameError: nothing installed goes by that name.

@@ -11,7 +11,7 @@ from pathlib import Path
 from tlsearch.records import EpochResult, Point, TrialState
 from tlsearch.search.backends.trial_backend import TrialBackend
 from tlsearch.spec import StudySpec, parse
-from tlsearch.training.trial import Assignment
+from tlsearch.training.trial import WorkerConfig
 
 UNKNOWN = "no_such_strategy"
 """A trial of it fails at once, with a reason: what the strategy does is not what is tested here."""
@@ -75,13 +75,13 @@ class TrialBackendContract(abc.ABC):
     """Inherit it and say how a backend is made."""
 
     @abc.abstractmethod
-    def backend(self, spec: StudySpec, assignment: Assignment) -> TrialBackend:
+    def backend(self, spec: StudySpec, assignment: WorkerConfig) -> TrialBackend:
         """The backend under test, for two trials at once if it can have so many."""
 
     def run(self, dispatcher: RecordingDispatcher, folder: Path) -> RecordingDispatcher:
         """Have the backend run all of the dispatcher's work."""
         spec = parse({"study": "contract", "data": {"source": "digits"}, "backbones": ["none/none"]})
-        assignment = Assignment(
+        assignment = WorkerConfig(
             spec=spec,
             cache=folder / "cache",
             artifacts=str(folder / "artifacts"),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlsearch.training.arrays import Array, ArraySpec, ArrayStore, Entry
-from tlsearch.training.frontier import BoundarySpec, Frontier, shared_prefix
+from tlsearch.training.split_point import BoundarySpec, SplitPoint, shared_prefix
 
 Indices = NDArray[np.int64]
 
@@ -50,18 +50,18 @@ class Items:
     device: torch.device | str = "cpu"
     dtype: str = "float32"
 
-    def key(self, frontier: Frontier) -> str:
+    def key(self, split_point: SplitPoint) -> str:
         """Hex digest of all that the stored boundary depends on."""
         # The same values in another memory format make other arrays.
-        layout = "".join("l" if spec.channels_last else "c" for spec in frontier.boundary)
-        parts = (_FORMAT, self.data_key, frontier.key, self.view_key, self.dtype, str(self.count), layout)
+        layout = "".join("l" if spec.channels_last else "c" for spec in split_point.boundary)
+        parts = (_FORMAT, self.data_key, split_point.key, self.view_key, self.dtype, str(self.count), layout)
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def array_specs(self, frontier: Frontier) -> list[ArraySpec]:
-        """Of the arrays that hold the frontier's boundary for all items."""
+    def array_specs(self, split_point: SplitPoint) -> list[ArraySpec]:
+        """Of the arrays that hold the split point's boundary for all items."""
         return [
             ArraySpec((self.count, *_stored_shape(spec)), _stored_dtype(spec, self.dtype))
-            for spec in frontier.boundary
+            for spec in split_point.boundary
         ]
 
 
@@ -78,7 +78,7 @@ class Uncached:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Activations:
-    """The stored boundary of a frontier for all items.
+    """The stored boundary of a split point for all items.
 
     Attributes:
         arrays: memory-mapped, one for each boundary tensor, a row for each item.
@@ -139,8 +139,8 @@ class Materialized:
         images: items pushed through the shared prefix; 0 where all was there.
         flops: operations that this took.
         overflow: keys of those skipped because values don't fit the dtype.
-        stored: the boundaries that are in the store, by their frontiers' keys.
-        skipped: keys of the other frontiers, with the reason.
+        stored: the boundaries that are in the store, by their split points' keys.
+        skipped: keys of the other split points, with the reason.
     """
 
     images: int = 0
@@ -151,122 +151,123 @@ class Materialized:
 
 
 def activations(
-    frontier: Frontier, *, items: Items, limit_bytes: int, also: Sequence[Frontier] = ()
+    split_point: SplitPoint, *, items: Items, limit_bytes: int, also: Sequence[SplitPoint] = ()
 ) -> Activations | Uncached:
-    """The stored boundary of a frontier, computed where it isn't in the store.
+    """The stored boundary of a split point, computed where it isn't in the store.
 
     Args:
-        frontier: of the model to train.
+        split point: of the model to train.
         items: what to push through its prefix.
         limit_bytes: of what this call may store.
-        also: from one `find_frontiers` call, one of them with this frontier's key. If the items must pass
-            the prefix anyway, these are stored in the same pass, as far as the limit allows.
+        also: from one `find_split_points` call, one of them with this split point's key. If the items must
+            pass the prefix anyway, these are stored in the same pass, as far as the limit allows.
     """
-    wanted = [frontier]
-    if also and items.store.open(items.key(frontier)) is None:
-        twins = [other for other in also if other.key == frontier.key]
+    wanted = [split_point]
+    if also and items.store.open(items.key(split_point)) is None:
+        twins = [other for other in also if other.key == split_point.key]
         wanted = [*twins, *_ranked(other for other in also if other not in twins)] if twins else wanted
     done = _store(wanted, items, limit_bytes)
-    if frontier.key in done.skipped:
-        return Uncached(done.skipped[frontier.key], frontier.key in done.overflow)
+    if split_point.key in done.skipped:
+        return Uncached(done.skipped[split_point.key], split_point.key in done.overflow)
     pinned = torch.device(items.device).type == "cuda"
-    arrays = done.stored[frontier.key].arrays
-    return Activations(arrays, frontier.boundary, done.images, done.flops, pinned)
+    arrays = done.stored[split_point.key].arrays
+    return Activations(arrays, split_point.boundary, done.images, done.flops, pinned)
 
 
-def materialize(frontiers: Sequence[Frontier], *, items: Items, limit_bytes: int) -> Materialized:
-    """Store the boundaries of several frontiers of one `find_frontiers` call in one pass over the items.
+def materialize(split_points: Sequence[SplitPoint], *, items: Items, limit_bytes: int) -> Materialized:
+    """Store the boundaries of several split points of one `find_split_points` call in one pass over the
+    items.
 
     Those that save most operations for a stored byte go first.
 
     Args:
-        frontiers: what to store.
+        split points: what to store.
         items: what to push through their prefixes.
         limit_bytes: of all that this call may store.
     """
-    return _store(_ranked(frontiers), items, limit_bytes)
+    return _store(_ranked(split_points), items, limit_bytes)
 
 
 class _Overflow(Exception):
     """A value doesn't fit the dtype that it is to be stored as."""
 
 
-def _ranked(frontiers: Iterable[Frontier]) -> list[Frontier]:
-    return sorted(frontiers, key=lambda one: one.prefix_flops / max(1, one.bytes_per_item), reverse=True)
+def _ranked(split_points: Iterable[SplitPoint]) -> list[SplitPoint]:
+    return sorted(split_points, key=lambda one: one.prefix_flops / max(1, one.bytes_per_item), reverse=True)
 
 
-def _store(frontiers: Sequence[Frontier], items: Items, limit_bytes: int) -> Materialized:
-    """Store what isn't stored, in one pass; earlier frontiers have the first claim on the bytes."""
+def _store(split_points: Sequence[SplitPoint], items: Items, limit_bytes: int) -> Materialized:
+    """Store what isn't stored, in one pass; earlier split points have the first claim on the bytes."""
     done = Materialized()
     left = limit_bytes if items.store.limit_bytes is None else min(limit_bytes, items.store.limit_bytes)
-    missing: list[Frontier] = []
-    for frontier in frontiers:
-        size = sum(spec.bytes for spec in items.array_specs(frontier))
-        if not frontier.frozen:
-            done.skipped[frontier.key] = frontier.reason
-        elif frontier.stale:
-            done.skipped[frontier.key] = "frozen weights were changed since the frozen part was looked for"
-        elif (entry := items.store.open(items.key(frontier))) is not None:
-            done.stored[frontier.key] = entry
+    missing: list[SplitPoint] = []
+    for split_point in split_points:
+        size = sum(spec.bytes for spec in items.array_specs(split_point))
+        if not split_point.frozen:
+            done.skipped[split_point.key] = split_point.reason
+        elif split_point.stale:
+            done.skipped[split_point.key] = "frozen weights were changed since the frozen part was looked for"
+        elif (entry := items.store.open(items.key(split_point))) is not None:
+            done.stored[split_point.key] = entry
         elif size > left:
-            done.skipped[frontier.key] = (
+            done.skipped[split_point.key] = (
                 f"activations would take {size_text(size)} of {size_text(left)} allowed"
             )
         else:
-            missing.append(frontier)
+            missing.append(split_point)
             left -= size
     # In the order of their keys, so that two processes never wait for each other's locks.
     missing.sort(key=items.key)
     try:
         done.images, built = _build(missing, [], items)
     except (OSError, _Overflow) as error:
-        done.skipped |= {frontier.key: f"activations can't be stored: {error}" for frontier in missing}
+        done.skipped |= {split_point.key: f"activations can't be stored: {error}" for split_point in missing}
         if isinstance(error, _Overflow):
-            done.overflow |= {frontier.key for frontier in missing}
+            done.overflow |= {split_point.key for split_point in missing}
     else:
         done.stored |= built
         # The prefixes of one model are parts of its deepest one.
-        done.flops = done.images * max((frontier.prefix_flops for frontier in missing), default=0.0)
+        done.flops = done.images * max((split_point.prefix_flops for split_point in missing), default=0.0)
     return done
 
 
 def _build(
-    todo: Sequence[Frontier], drafts: list[tuple[Frontier, Sequence[Array]]], items: Items
+    todo: Sequence[SplitPoint], drafts: list[tuple[SplitPoint, Sequence[Array]]], items: Items
 ) -> tuple[int, dict[str, Entry]]:
-    """Open a draft for every frontier, one inside the other, and fill all in one pass.
+    """Open a draft for every split point, one inside the other, and fill all in one pass.
 
     Returns:
         How many items passed the prefixes, and what is stored of ``todo``, by key.
     """
     if not todo:
         return (_fill(drafts, items) if drafts else 0), {}
-    frontier, *rest = todo
+    split_point, *rest = todo
     done: tuple[int, dict[str, Entry]] | None = None
 
     def fill(arrays: Sequence[Array]) -> Mapping[str, Any]:
         nonlocal done
-        done = _build(rest, [*drafts, (frontier, arrays)], items)
+        done = _build(rest, [*drafts, (split_point, arrays)], items)
         return {
-            "frontier": frontier.key,
+            "frontier": split_point.key,
             "data": items.data_key,
             "view": items.view_key,
             "dtype": items.dtype,
         }
 
-    entry = items.store.get_or_build(items.key(frontier), items.array_specs(frontier), fill)
+    entry = items.store.get_or_build(items.key(split_point), items.array_specs(split_point), fill)
     if done is None:  # another process stored this one meanwhile: go on without it
         done = _build(rest, drafts, items)
     images, inner = done
-    return images, {**inner, frontier.key: entry}
+    return images, {**inner, split_point.key: entry}
 
 
-def _fill(drafts: Sequence[tuple[Frontier, Sequence[Array]]], items: Items) -> int:
-    prefix = shared_prefix([frontier for frontier, _ in drafts])
+def _fill(drafts: Sequence[tuple[SplitPoint, Sequence[Array]]], items: Items) -> int:
+    prefix = shared_prefix([split_point for split_point, _ in drafts])
     for start in range(0, items.count, items.batch):
         chosen = np.arange(start, min(start + items.batch, items.count))
         boundaries = prefix(items.read(chosen).to(items.device))
-        for (frontier, arrays), boundary in zip(drafts, boundaries, strict=True):
-            for spec, array, tensor in zip(frontier.boundary, arrays, boundary, strict=True):
+        for (split_point, arrays), boundary in zip(drafts, boundaries, strict=True):
+            for spec, array, tensor in zip(split_point.boundary, arrays, boundary, strict=True):
                 array[start : start + len(chosen)] = _rows(spec, tensor, array.dtype)
     return items.count
 

@@ -9,9 +9,9 @@ from dataclasses import asdict, replace
 from torch import nn
 
 from tlsearch.records import Costs
-from tlsearch.training.feed import Counts
-from tlsearch.training.frontier import Frontier
+from tlsearch.training.batch_source import Counts
 from tlsearch.training.resume import FitState
+from tlsearch.training.split_point import SplitPoint
 
 
 def with_costs(snapshot: Callable[[], FitState | None], costs: Callable[[int], Costs]) -> FitState | None:
@@ -21,17 +21,17 @@ def with_costs(snapshot: Callable[[], FitState | None], costs: Callable[[int], C
 
 
 def count_costs(
-    spans: Sequence[tuple[Frontier, Counts]], model: nn.Module, began: float, before: Costs, trainable: int
+    spans: Sequence[tuple[SplitPoint, Counts]], model: nn.Module, began: float, before: Costs, trainable: int
 ) -> Costs:
-    """What was done at each frontier, since ``began`` and before; a strategy that unfreezes has several."""
+    """What was done at each split point since ``began`` and before; who unfreezes has several."""
     return Costs(
         seconds=before.seconds + time.perf_counter() - began,
         prefix_images=before.prefix_images + sum(count.prefix for _, count in spans),
         suffix_images=before.suffix_images + sum(count.trained + count.evaluated for _, count in spans),
         flops=before.flops
         + sum(
-            count.frozen_flops + (3 * count.trained + count.evaluated) * frontier.suffix_flops
-            for frontier, count in spans
+            count.frozen_flops + (3 * count.trained + count.evaluated) * split_point.suffix_flops
+            for split_point, count in spans
         ),
         trainable_parameters=trainable,
         total_parameters=sum(parameter.numel() for parameter in model.parameters()),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tlsearch.contracts import Backbone, Scores, Strategy
 from tlsearch.records import Params
-from tlsearch.training.feed import Feed
+from tlsearch.training.batch_source import BatchSource
 
 PROBE = 32
 """Items whose outputs tell whether `finish` changed what the model says."""
@@ -19,14 +19,14 @@ SCORED_AGAIN = "; scored again after finish, which changed the outputs"
 
 
 def finish(
-    strategy: Strategy, model: Backbone, params: Params, feed: Feed, scores: Scores
+    strategy: Strategy, model: Backbone, params: Params, feed: BatchSource, scores: Scores
 ) -> tuple[Mapping[str, float], str]:
     """Finish a trained model in place, and answer the validation scores of what it then is.
 
     Args:
         strategy: of the trial.
         model: trained, in eval mode.
-        params: the strategy's knobs.
+        params: the strategy's hyperparameters.
         feed: of the target data.
         scores: the trained model's on the validation split.
 
@@ -44,7 +44,7 @@ def finish(
     return feed.evaluate("val", model, whole=True), SCORED_AGAIN
 
 
-def _outputs(model: Backbone, feed: Feed) -> Tensor:
+def _outputs(model: Backbone, feed: BatchSource) -> Tensor:
     batches = [outputs for outputs, _ in feed.outputs("val", model, whole=True, first=PROBE)]
     return torch.cat(batches) if batches else torch.empty(0)
 

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from tlsearch.contracts import Backbone, Batch, Recipe, Strategy
 from tlsearch.errors import TrialError
 from tlsearch.records import Params
+from tlsearch.training.batch_source import BatchSource
 from tlsearch.training.failures import out_of_memory
-from tlsearch.training.feed import Feed
-from tlsearch.training.frontier import Frontier, set_modes, trainable_names
 from tlsearch.training.heads import schedule
 from tlsearch.training.resume import (
     FitState,
@@ -28,6 +27,7 @@ from tlsearch.training.resume import (
     restore_random,
     trained_state,
 )
+from tlsearch.training.split_point import SplitPoint, set_modes, trainable_names
 from tlsearch.training.stream import Stream, source_items, target_share
 
 CLIP_NORM = 1.0
@@ -58,8 +58,8 @@ class FitEpoch:
     snapshot: Callable[[], FitState | None] | None = None
 
 
-Plan = Callable[[], tuple[Frontier, Feed, Feed | None]]
-"""Finds the frontier of the model as it is now, with a feed of the target data and one of the source's."""
+Plan = Callable[[], tuple[SplitPoint, BatchSource, BatchSource | None]]
+"""Finds the split point of the model as it is now, with a feed of the target data and one of the source's."""
 
 
 def fit(
@@ -80,7 +80,7 @@ def fit(
     Args:
         model: from `Strategy.prepare`; trained in place.
         strategy: gives optimizer groups, loss, penalty and what happens before an epoch.
-        params: its knobs.
+        params: its hyperparameters.
         plan: called at the start, and again whenever what trains has changed.
         epochs: at most this many; each ends with an evaluation.
         updates: how many there are in all, given the batches of a pass over the data; they are shared out
@@ -101,7 +101,7 @@ def fit(
         strategy.on_epoch(model, epoch, epochs, params)
     if resume is not None:
         restore_model(resume, model)
-    frontier, feed, source = plan()
+    split_point, feed, source = plan()
     task = feed.data.task
     planned = trainable_names(model)
     trained = set(planned)
@@ -129,7 +129,7 @@ def fit(
         if epoch > 1:
             strategy.on_epoch(model, epoch, epochs, params)
             if trainable_names(model) != planned:
-                frontier, feed, source = plan()
+                split_point, feed, source = plan()
                 planned = trainable_names(model)
                 trained |= set(planned)
                 targets = Stream(feed, share, seed, targets.taken)
@@ -138,7 +138,7 @@ def fit(
                 # What starts to train now still has the values that it had in the best epoch so far.
                 best.state = {**_snapshot(model), **best.state}
                 _refresh(optimizer, strategy.param_groups(model, params))
-        set_modes(model, frontier)
+        set_modes(model, split_point)
         losses: list[float] = []
         cut_short = False
         while targets.taken < _done(epoch, epochs, total):
@@ -147,11 +147,11 @@ def fit(
                 break
             beside = sources.take() if sources is not None else None
             batch = replace(targets.take(), epoch=epoch, source=beside)
-            losses.append(stepper.step(frontier, batch, schedule(targets.taken, total)))
+            losses.append(stepper.step(split_point, batch, schedule(targets.taken, total)))
         model.eval()
         held_out = len(feed.data.indices["stop"])
-        stop = feed.evaluate("stop", frontier.eval_forward) if held_out else {}
-        validation = feed.evaluate("val", frontier.eval_forward)
+        stop = feed.evaluate("stop", split_point.eval_forward) if held_out else {}
+        validation = feed.evaluate("val", split_point.eval_forward)
         order = task.rank(stop, metric) if held_out >= LEAST_STOP_ITEMS else (float(epoch), 0.0)
         if best.order is None or order > best.order:
             best = _Best(order, epoch, dict(validation), _snapshot(model))
@@ -269,14 +269,14 @@ class _Stepper:
             return f"{pieces}, whose statistics BatchNorm trained on"
         return pieces
 
-    def step(self, frontier: Frontier, batch: Batch, factor: float) -> float:
+    def step(self, split_point: SplitPoint, batch: Batch, factor: float) -> float:
         """Train on one batch; the learning rate of every group is its base rate times ``factor``."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
         while True:
             self.optimizer.zero_grad(set_to_none=True)
             try:
-                loss = self._accumulate(frontier, batch)
+                loss = self._accumulate(split_point, batch)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
@@ -304,12 +304,12 @@ class _Stepper:
         self.scaler.update()
         return loss
 
-    def _accumulate(self, frontier: Frontier, batch: Batch) -> float:
+    def _accumulate(self, split_point: SplitPoint, batch: Batch) -> float:
         total = 0.0
         parts = _parts(batch, self.micro)
         for part in parts:
             with torch.autocast(self.device.type, self.precision, enabled=self.device.type == "cuda"):
-                loss = self.strategy.loss(frontier.train_forward, part, self.params)
+                loss = self.strategy.loss(split_point.train_forward, part, self.params)
                 penalty = self.strategy.penalty(self.model, self.params)
                 if penalty is not None:
                     loss = loss + penalty

@@ -15,20 +15,20 @@ from torch import Tensor, nn
 from tlsearch.contracts import HeadPoint, HeadStrategy, HeadTask
 from tlsearch.errors import TrialError
 from tlsearch.records import Costs, EpochResult, Point
+from tlsearch.training.batch_source import BatchSource, Counts
 from tlsearch.training.costs import count_costs
 from tlsearch.training.failures import FAILURES, failed
-from tlsearch.training.feed import Counts, Feed
 from tlsearch.training.finishing import finish
-from tlsearch.training.frontier import find_frontier
 from tlsearch.training.heads import train_linear
 from tlsearch.training.item_sets import items_of, key_of
+from tlsearch.training.split_point import find_split_point
 
 if TYPE_CHECKING:
-    from tlsearch.training.trial import Workbench
+    from tlsearch.training.trial import TrialRunner
 
 
 def fit_heads(
-    bench: Workbench, strategy: HeadStrategy, points: Sequence[Point]
+    bench: TrialRunner, strategy: HeadStrategy, points: Sequence[Point]
 ) -> Iterator[list[EpochResult]]:
     """Results of points of one backbone and strategy, as many at a time as can be fitted together.
 
@@ -48,7 +48,7 @@ def fit_heads(
 
 
 def _fit_or_tell(
-    bench: Workbench, strategy: HeadStrategy, policy: str, points: Sequence[Point]
+    bench: TrialRunner, strategy: HeadStrategy, policy: str, points: Sequence[Point]
 ) -> Iterator[list[EpochResult]]:
     """Results of points; where they can't be fitted together, each alone, to tell the culprit."""
     try:
@@ -65,17 +65,19 @@ def _fit_or_tell(
 
 
 def _fit_together(
-    bench: Workbench, strategy: HeadStrategy, policy: str, points: Sequence[Point]
+    bench: TrialRunner, strategy: HeadStrategy, policy: str, points: Sequence[Point]
 ) -> list[EpochResult]:
     spec = bench.assignment.spec
     began = time.perf_counter()
     pretrained = bench.backbone(points[0].backbone)
     data = items_of(bench.data("data", pretrained.info.inputs), points[0], heads=True)
     model = bench.build(strategy, points[0], pretrained, data, None)
-    # Only the head is to stay behind the frontier, whatever kind of head it is.
+    # Only the head is to stay behind the split point, whatever kind of head it is.
     model.head = _Open().to(bench.device)
-    frontier = find_frontier(model, bench.example(pretrained))
-    feed = bench.feed(data, pretrained, frontier, policy, Counts(), lambda: model)  # its trunk never trains
+    split_point = find_split_point(model, bench.example(pretrained))
+    feed = bench.feed(
+        data, pretrained, split_point, policy, Counts(), lambda: model
+    )  # its trunk never trains
     views = [0] if policy == "none" else list(range(1, spec.search.views + 1))
 
     def features(split: str, view: int) -> Tensor:
@@ -113,7 +115,7 @@ def _fit_together(
             model.head = head
             costs = replace(
                 count_costs(
-                    [(frontier, feed.counts)],
+                    [(split_point, feed.counts)],
                     model,
                     began,
                     Costs(),
@@ -178,12 +180,12 @@ def _fit_each(
     return [head for point in points for head in _fit_each(strategy, task, [point])]
 
 
-def _whole(feed: Feed, split: str, view: int) -> Tensor:
+def _whole(feed: BatchSource, split: str, view: int) -> Tensor:
     """Features (N, width) of a whole split under a view, by a model whose head is open."""
     items = feed.data.indices[split]
     parts = []
     with torch.inference_mode():
         for start in range(0, len(items), 1024):
             boundary = feed.fetch(np.asarray(items[start : start + 1024]), view)
-            parts.append(feed.frontier.eval_forward(boundary).float())
+            parts.append(feed.split_point.eval_forward(boundary).float())
     return torch.cat(parts)

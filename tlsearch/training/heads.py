@@ -2,7 +2,7 @@
 
 A head alone leaves most of a machine's arithmetic unused. Here the weights of H heads stand side by side in
 one (D, H * C) matrix; the forward pass and the gradient of a batch are two matrix products, whatever H is.
-Each head gets the updates that it would get alone: same batches, same dropout draws, its own knobs.
+Each head gets the updates that it would get alone: same batches, same dropout draws, its own hyperparameters.
 """
 
 from __future__ import annotations

@@ -6,17 +6,17 @@ import itertools
 from collections.abc import Iterator
 
 from tlsearch.contracts import Batch, Recipe
-from tlsearch.training.feed import Feed
+from tlsearch.training.batch_source import BatchSource
 
 
-def target_share(recipe: Recipe, source: Feed | None) -> int:
+def target_share(recipe: Recipe, source: BatchSource | None) -> int:
     """Items of the target in a batch."""
     if source is None:
         return recipe.batch_size
     return max(1, round(recipe.batch_size * (1 - recipe.source_share)))
 
 
-def source_items(recipe: Recipe, feed: Feed, share: int) -> int:
+def source_items(recipe: Recipe, feed: BatchSource, share: int) -> int:
     """Source items beside a batch of the target, which may hold fewer items than asked for."""
     items = len(feed.data.indices["train"]) / feed.batches(share)
     return max(1, round(items * recipe.source_share / (1 - recipe.source_share)))
@@ -25,7 +25,7 @@ def source_items(recipe: Recipe, feed: Feed, share: int) -> int:
 class Stream:
     """Batches without end: a shuffled pass over a feed's training items, then another."""
 
-    def __init__(self, feed: Feed, size: int, seed: int, taken: int = 0) -> None:
+    def __init__(self, feed: BatchSource, size: int, seed: int, taken: int = 0) -> None:
         self.feed = feed
         self.size = max(1, size)
         self.seed = seed
@@ -40,7 +40,7 @@ class Stream:
         return next(self._batches)
 
 
-def _batches(feed: Feed, size: int, seed: int, taken: int) -> Iterator[Batch]:
+def _batches(feed: BatchSource, size: int, seed: int, taken: int) -> Iterator[Batch]:
     """Batches after so many. It knows no stream: the two would keep each other, and mapped files, alive."""
     passes, skip = divmod(taken, feed.batches(size))
     for number in itertools.count(1 + passes):

@@ -26,26 +26,26 @@ from tlsearch.records import Costs, EpochResult, Outcome, Point, TrialState
 from tlsearch.spec import StudySpec
 from tlsearch.training import sources, weights
 from tlsearch.training.arrays import ArrayStore
+from tlsearch.training.batch_source import BatchSource, Counts
+from tlsearch.training.cache_policy import FreezeDepths
 from tlsearch.training.checkpoints import Checkpoints
-from tlsearch.training.choosing import Depths
 from tlsearch.training.costs import count_costs, with_costs
 from tlsearch.training.data import Data
 from tlsearch.training.failures import FAILURES, failed
-from tlsearch.training.feed import Counts, Feed
 from tlsearch.training.finishing import finish
 from tlsearch.training.fit import fit
-from tlsearch.training.frontier import (
-    Frontier,
-    depth_marks,
-    find_frontier,
-    find_frontiers,
-    trainable_names,
-)
 from tlsearch.training.head_trials import fit_heads
 from tlsearch.training.item_sets import items_of
 from tlsearch.training.length import count_updates
 from tlsearch.training.memory import device_room, keep_freed_memory, take_share, use_threads
 from tlsearch.training.objective import metric_of
+from tlsearch.training.split_point import (
+    SplitPoint,
+    depth_marks,
+    find_split_point,
+    find_split_points,
+    trainable_names,
+)
 
 WARM_BACKBONES = 4
 """Backbones that a worker keeps in memory."""
@@ -56,7 +56,7 @@ TAP_SHARE = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Assignment:
+class WorkerConfig:
     """What every trial of a study shares; plain data, sent to workers once.
 
     Attributes:
@@ -81,10 +81,10 @@ class Assignment:
 
 
 @dataclass
-class Workbench:
+class TrialRunner:
     """A worker's warm state: backbones, data, stores. Runs one batch of points after another."""
 
-    assignment: Assignment
+    assignment: WorkerConfig
     _backbones: dict[str, Pretrained] = field(default_factory=dict)
     _data: dict[str, Data] = field(default_factory=dict)
 
@@ -134,11 +134,11 @@ class Workbench:
         model = self.build(strategy, point, pretrained, data, source)
         resume = checkpoints.latest()
         before = Costs(**resume.facts["costs"]) if resume is not None else Costs()
-        spans: list[tuple[Frontier, Counts]] = []
-        latest: list[Feed] = []
+        spans: list[tuple[SplitPoint, Counts]] = []
+        latest: list[BatchSource] = []
 
-        def plan() -> tuple[Frontier, Feed, Feed | None]:
-            frontier = find_frontier(model, self.example(pretrained))
+        def plan() -> tuple[SplitPoint, BatchSource, BatchSource | None]:
+            split_point = find_split_point(model, self.example(pretrained))
             trained = trainable_names(model)
 
             def untrained() -> Backbone:
@@ -148,14 +148,14 @@ class Workbench:
                 return fresh
 
             feeds = [
-                self.feed(part, pretrained, frontier, recipe.augmentation, Counts(), untrained)
+                self.feed(part, pretrained, split_point, recipe.augmentation, Counts(), untrained)
                 for part in (data, source)
                 if part is not None
             ]
-            spans.extend((frontier, feed.counts) for feed in feeds)
+            spans.extend((split_point, feed.counts) for feed in feeds)
             feed, other = feeds[0], feeds[1] if len(feeds) > 1 else None
             latest[:] = [feed]
-            return frontier, feed, other
+            return split_point, feed, other
 
         for epoch in fit(
             model,
@@ -291,26 +291,26 @@ class Workbench:
         self,
         data: Data,
         pretrained: Pretrained,
-        frontier: Frontier,
+        split_point: SplitPoint,
         policy: str,
         counts: Counts,
         untrained: Callable[[], Backbone],
-    ) -> Feed:
+    ) -> BatchSource:
         """What serves the training of a model on a section's data.
 
         Args:
             data: of the section.
             pretrained: the backbone.
-            frontier: of the model.
+            split point: of the model.
             policy: augmentation.
             counts: to count in.
             untrained: makes the model as it was before it was trained. What is stored for other freeze
                 depths passes layers that train here, and is to be what the pretrained ones put out.
         """
-        return Feed(
+        return BatchSource(
             data=data,
             inputs=pretrained.info.inputs,
-            frontier=frontier,
+            split_point=split_point,
             store=self.store,
             policy=policy,
             views=self.assignment.spec.search.views,
@@ -323,8 +323,8 @@ class Workbench:
             room=partial(device_room, self.assignment.gpu_share) if self.assignment.cuda else int,
         )
 
-    def _depths(self, untrained: Callable[[], Backbone], pretrained: Pretrained) -> Depths:
-        """Frontiers of what trains now and of the freeze depths."""
+    def _depths(self, untrained: Callable[[], Backbone], pretrained: Pretrained) -> FreezeDepths:
+        """Split points of what trains now and of the freeze depths."""
         with torch.random.fork_rng(devices=[self.device] if self.assignment.cuda else []):
             model = untrained()
         marks, unasked = depth_marks(model), TAP_SHARE * pretrained.info.flops
@@ -333,8 +333,8 @@ class Workbench:
         now = trainable_names(model)
         if now not in marks:
             marks = [*marks, now]
-        frontiers, _ = find_frontiers(model, self.example(pretrained), marks)
-        return Depths(frontiers, len(pretrained.info.groups), unasked)
+        split_points, _ = find_split_points(model, self.example(pretrained), marks)
+        return FreezeDepths(split_points, len(pretrained.info.groups), unasked)
 
     def example(self, pretrained: Pretrained) -> Tensor:
         """A few inputs, on the device."""

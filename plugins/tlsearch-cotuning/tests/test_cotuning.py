@@ -11,7 +11,7 @@ from tlsearch import registry
 from tlsearch.contracts import Backbone, Batch, FineTuning
 from tlsearch.errors import TrialError
 from tlsearch.testing import StrategyContract, classes, tiny_cnn, tiny_task, tiny_vit
-from tlsearch.training.frontier import find_frontier
+from tlsearch.training.split_point import find_split_point
 
 
 class TestCoTuning(StrategyContract):
@@ -71,12 +71,12 @@ def test_the_relation_is_kept_in_the_model_that_the_training_loop_splits(depth):
     strategy = CoTuning()
     model, params = prepared(strategy, freeze_depth=depth)
     batch = batches()[0]
-    frontier = find_frontier(model, batch.inputs[0][:2])
-    assert frontier.frozen, "the source network lies before what trains"
+    split_point = find_split_point(model, batch.inputs[0][:2])
+    assert split_point.frozen, "the source network lies before what trains"
     assert model.head.relation.sum() == 0
-    stored = replace(batch, inputs=frontier.prefix(batch.inputs[0]))
+    stored = replace(batch, inputs=split_point.prefix(batch.inputs[0]))
     for count in (50, 100):
-        strategy.loss(frontier.train_forward, stored, params)
+        strategy.loss(split_point.train_forward, stored, params)
         assert float(model.head.relation.sum()) == pytest.approx(count, rel=1e-5)
 
 
@@ -103,8 +103,8 @@ def test_the_source_classifier_learns_at_the_trunks_rate():
 @pytest.mark.parametrize("teacher", ["features", "logits"])
 def test_distillation_is_the_distance_from_the_source_network(teacher):
     strategy, pretrained = Distillation(), tiny_vit()
-    knobs = {"strength": 0.3, "teacher": teacher, "logits.temperature": 2.0}
-    model, params = prepared(strategy, pretrained, **knobs)
+    hyperparameters = {"strength": 0.3, "teacher": teacher, "logits.temperature": 2.0}
+    model, params = prepared(strategy, pretrained, **hyperparameters)
     batch = batches()[0]
 
     def term():

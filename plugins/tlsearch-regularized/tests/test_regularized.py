@@ -43,8 +43,8 @@ def test_a_strength_changes_what_is_learned(bench, name):
     worker = bench(1)
     losses = set()
     for strength in (0.0, 0.1):
-        knobs = dict.fromkeys(registry.strategy(name).strengths, strength)
-        point = worker.point(CNN, name, freeze_depth=0.7, weight_decay=0.0, **knobs)
+        hyperparameters = dict.fromkeys(registry.strategy(name).strengths, strength)
+        point = worker.point(CNN, name, freeze_depth=0.7, weight_decay=0.0, **hyperparameters)
         losses.add(worker.outcome(point).metrics["log_loss"])
     assert len(losses) == 2
 

@@ -22,7 +22,7 @@ from tlsearch_text.table import TextTableOptions
 from tlsearch.contracts import Backbone
 from tlsearch.errors import DataError, InputError, UnknownNameError, WeightsError
 from tlsearch.testing import BackboneContract, DatasetContract, classes
-from tlsearch.training.frontier import find_frontier
+from tlsearch.training.split_point import find_split_point
 
 LABELLED = {"email": "email.message email.utils mailbox", "math": "math cmath statistics random"}
 
@@ -103,13 +103,13 @@ def test_every_freeze_depth_has_a_prefix_that_is_exact(texts):
     for count in range(1, 8):
         model = Backbone(backbone, *classes(2))
         assert model.freeze(count / 7) == count
-        frontier = find_frontier(model, inputs.to_model(inputs.example(2)))
-        assert frontier.frozen, frontier.reason
+        split_point = find_split_point(model, inputs.to_model(inputs.example(2)))
+        assert split_point.frozen, split_point.reason
         with torch.inference_mode():
             whole = model.eval()(batch)
-            stored = tuple(tensor.clone() for tensor in frontier.prefix(batch))
-            assert frontier.eval_forward(stored) == pytest.approx(whole, abs=1e-6)
-    assert frontier.shapes == ((384,),)
+            stored = tuple(tensor.clone() for tensor in split_point.prefix(batch))
+            assert split_point.eval_forward(stored) == pytest.approx(whole, abs=1e-6)
+    assert split_point.shapes == ((384,),)
 
 
 def test_what_it_cannot_be_is_told(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from tlsearch.models import bundle
 from tlsearch.models.export import as_timm, write
 from tlsearch.models.export.card import wilson
 from tlsearch.models.export.check import try_out
-from tlsearch.models.export.whole import Options
+from tlsearch.models.export.inference_graph import Options
 
 ONNX_READER = """
 import json, sys

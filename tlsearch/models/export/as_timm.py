@@ -15,8 +15,8 @@ from tlsearch.contracts import Backbone
 from tlsearch.errors import InputError
 from tlsearch.models.bundle import Model
 from tlsearch.models.ensemble import Ensemble
-from tlsearch.models.export.sidecar import carry, described
-from tlsearch.models.export.whole import Options, picture_input
+from tlsearch.models.export.inference_graph import Options, picture_input
+from tlsearch.models.export.preprocessing_config import carry, described
 
 HINT = "`--format onnx`, `torch` and `huggingface` take any model."
 PROBES = 64

@@ -122,11 +122,11 @@ def _strategy(model: Model) -> list[str]:
     known, manifest = model.manifest.provenance, model.manifest
     depth, groups = known.get("freeze_depth"), known.get("groups")
     frozen = f"{depth} of {groups} groups of layers kept their pretrained weights." if groups else ""
-    knobs = ", ".join(f"{name} {_short(value)}" for name, value in manifest.params.items())
+    hyperparameters = ", ".join(f"{name} {_short(value)}" for name, value in manifest.params.items())
     told = [
         f"`{manifest.strategy}` on `{manifest.backbone}`.",
         frozen,
-        f"Hyperparameters: {knobs}." if knobs else "",
+        f"Hyperparameters: {hyperparameters}." if hyperparameters else "",
         _made_of(manifest),
     ]
     return [line for line in told if line]

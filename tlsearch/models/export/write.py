@@ -12,8 +12,8 @@ from tlsearch.errors import ExportError, InputError, UnknownNameError, did_you_m
 from tlsearch.models.bundle import Model
 from tlsearch.models.export import as_huggingface, as_onnx, as_timm, as_torch
 from tlsearch.models.export.check import Trial, files, try_out
-from tlsearch.models.export.sidecar import SIDECAR
-from tlsearch.models.export.whole import Options, picture_input
+from tlsearch.models.export.inference_graph import Options, picture_input
+from tlsearch.models.export.preprocessing_config import SIDECAR
 
 Writer = Callable[[Model, Path, Options], str]
 WRITERS: Mapping[str, Writer] = {

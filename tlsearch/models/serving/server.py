@@ -32,7 +32,7 @@ BACKLOG = 2048
 """Connections that the system holds until they are taken."""
 
 
-class Guess(BaseModel):
+class Prediction(BaseModel):
     """What the model says of one image: classes by falling probability."""
 
     item: str
@@ -44,10 +44,10 @@ class Guess(BaseModel):
 class Answer(BaseModel):
     """One guess for each image, in their order."""
 
-    predictions: list[Guess]
+    predictions: list[Prediction]
 
 
-class Complaint(BaseModel):
+class ErrorResponse(BaseModel):
     """What is wrong with a request, as a sentence."""
 
     detail: str
@@ -77,15 +77,21 @@ class Card(BaseModel):
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {
-        "model": Complaint,
+        "model": ErrorResponse,
         "description": "The request can't be read, or calls the server by another's name.",
     },
-    401: {"model": Complaint, "description": "The token is missing or wrong."},
-    408: {"model": Complaint, "description": "The request wasn't complete in time."},
-    413: {"model": Complaint, "description": "Too many bytes, images, or pixels of all images."},
-    415: {"model": Complaint, "description": "Neither a form with files nor an image."},
-    422: {"model": Complaint, "description": "Not an image, too many pixels, or a parameter that can't be."},
-    503: {"model": Complaint, "description": "As much is being answered as may be at once: ask again later."},
+    401: {"model": ErrorResponse, "description": "The token is missing or wrong."},
+    408: {"model": ErrorResponse, "description": "The request wasn't complete in time."},
+    413: {"model": ErrorResponse, "description": "Too many bytes, images, or pixels of all images."},
+    415: {"model": ErrorResponse, "description": "Neither a form with files nor an image."},
+    422: {
+        "model": ErrorResponse,
+        "description": "Not an image, too many pixels, or a parameter that can't be.",
+    },
+    503: {
+        "model": ErrorResponse,
+        "description": "As much is being answered as may be at once: ask again later.",
+    },
 }
 
 
@@ -239,9 +245,11 @@ def _logging() -> dict[str, Any]:
     return config
 
 
-def _guess(name: str, classes: tuple[str, ...], row: Any, top: int | None) -> Guess:
+def _guess(name: str, classes: tuple[str, ...], row: Any, top: int | None) -> Prediction:
     ordered = sorted(zip(classes, row.tolist(), strict=True), key=lambda pair: -pair[1])
-    return Guess(item=name, label=ordered[0][0], probability=ordered[0][1], probabilities=dict(ordered[:top]))
+    return Prediction(
+        item=name, label=ordered[0][0], probability=ordered[0][1], probabilities=dict(ordered[:top])
+    )
 
 
 def _card(model: Model) -> Card:

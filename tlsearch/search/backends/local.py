@@ -18,7 +18,7 @@ from tlsearch.contracts import Pretrained
 from tlsearch.records import EpochResult, Point
 from tlsearch.search.backends.trial_backend import Dispatcher
 from tlsearch.training.memory import use_threads
-from tlsearch.training.trial import Assignment, Workbench
+from tlsearch.training.trial import TrialRunner, WorkerConfig
 
 Running = tuple[list[Point], Iterator[list[EpochResult]]]
 
@@ -36,7 +36,7 @@ class LocalBackend:
 
     def __init__(
         self,
-        assignment: Assignment,
+        assignment: WorkerConfig,
         *,
         at_once: int = 1,
         accepts: Callable[[Point], bool] = lambda point: True,
@@ -48,7 +48,7 @@ class LocalBackend:
         self._accepts = accepts
         self._seconds = seconds
         self._loaded = {} if loaded is None else loaded
-        self._bench: Workbench | None = None
+        self._bench: TrialRunner | None = None
 
     def slots(self) -> int:
         """As many as it was made for."""
@@ -76,7 +76,7 @@ class LocalBackend:
             for points, _ in running:
                 dispatcher.ended(points, None)
             if self._bench is not None:
-                use_threads(threads)  # as before the workbench, which set them
+                use_threads(threads)  # as before the runner, which set them
 
     def _start(self, dispatcher: Dispatcher, points: list[Point], running: list[Running]) -> bool:
         """Begin a piece of work; answers whether all of it is for this process."""
@@ -85,7 +85,7 @@ class LocalBackend:
         if others:
             dispatcher.put_back(others)
         if mine:
-            self._bench = self._bench or Workbench(self._assignment, _backbones=self._loaded)
+            self._bench = self._bench or TrialRunner(self._assignment, _backbones=self._loaded)
             running.append((mine, self._bench.run(mine, deadline=dispatcher.deadline)))
         return not others
 

@@ -33,7 +33,7 @@ from tlsearch.search.backends.trial_backend import Dispatcher
 from tlsearch.search.workers import Workers
 from tlsearch.spec import StudySpec
 from tlsearch.training.objective import metric_of
-from tlsearch.training.trial import Assignment, Workbench
+from tlsearch.training.trial import TrialRunner, WorkerConfig
 
 GRACE_SECONDS = 3.0
 """How long after its deadline a trial may take to evaluate what it has."""
@@ -55,8 +55,8 @@ class TrialActor(tune.Trainable):
     alarm: threading.Timer | None = None
     stepping = False
 
-    def setup(self, config: dict[str, Any], assignment: Assignment | None = None, home: str = "") -> None:
-        """Build the workbench, once in the process's life; ``home`` is the id of the driver's node."""
+    def setup(self, config: dict[str, Any], assignment: WorkerConfig | None = None, home: str = "") -> None:
+        """Build the runner, once in the process's life; ``home`` is the id of the driver's node."""
         if assignment is None:
             raise ValueError("a worker needs an assignment")
         if ray.get_runtime_context().get_node_id() != home:
@@ -64,11 +64,11 @@ class TrialActor(tune.Trainable):
         if not config["gpu"]:
             assignment = replace(assignment, cuda=False)
         self.node = _node_name()
-        self.bench = Workbench(assignment)
+        self.bench = TrialRunner(assignment)
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Turn to other points; the workbench stays."""
+        """Turn to other points; the runner stays."""
         self.points: list[Point] = new_config["points"]
         self.open = {point.number for point in self.points}
         self.fresh = True
@@ -282,7 +282,7 @@ class RayTuneBackend:
         alone: whether Ray was started for this study.
     """
 
-    def __init__(self, workers: Workers, assignment: Assignment, spec: StudySpec, *, alone: bool) -> None:
+    def __init__(self, workers: Workers, assignment: WorkerConfig, spec: StudySpec, *, alone: bool) -> None:
         self.workers = workers
         self.assignment = replace(assignment, cuda=workers.gpus > 0, gpu_share=workers.gpus)
         self.spec = spec
@@ -370,7 +370,7 @@ def _run_config(scratch: str, stopper: DispatcherStopper) -> tune.RunConfig:
     )
 
 
-def _at_this_node(assignment: Assignment) -> Assignment:
+def _at_this_node(assignment: WorkerConfig) -> WorkerConfig:
     """The same with this node's own cache: the driver's folder may not even exist here."""
     from tlsearch.search.setup import cache_limit
 

@@ -40,7 +40,7 @@ class Dispatcher(Protocol):
 
 
 class TrialBackend(Protocol):
-    """Runs trials, each through `training.trial.Workbench.run`."""
+    """Runs trials, each through `training.trial.TrialRunner.run`."""
 
     def slots(self) -> int:
         """How many pieces of work it has room for, now; the dispatcher hands out no more than that."""

@@ -54,7 +54,7 @@ class CoTuning(Taught):
     precedence = 40
 
     def space(self, backbone: BackboneInfo) -> Space:
-        """Fine-tuning's knobs and the strength; zero alone where the backbone has no classifier."""
+        """Fine-tuning's hyperparameters and the strength; zero alone where the backbone has no classifier."""
         strengths = STRENGTHS if has_classifier(backbone) else STRENGTHS[:1]
         return {**super().space(backbone), "strength": CategoricalDistribution(strengths)}
 

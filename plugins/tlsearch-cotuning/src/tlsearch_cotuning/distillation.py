@@ -39,7 +39,7 @@ class Distillation(Taught):
     tasks = ("classification",)
 
     def space(self, backbone: BackboneInfo) -> Space:
-        """Fine-tuning's knobs, what is distilled and how much; only features where there's no classifier."""
+        """Fine-tuning's hyperparameters, what is distilled, how much; only features without a classifier."""
         teachers = ["features", "logits"] if has_classifier(backbone) else ["features"]
         temperature = {"logits.temperature": FloatDistribution(1.0, 8.0, log=True)}
         return {

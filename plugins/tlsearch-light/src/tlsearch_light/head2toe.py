@@ -43,7 +43,7 @@ class Head2Toe(HeadStrategy):
     tasks = ("classification",)
 
     def space(self, backbone: BackboneInfo) -> Space:
-        """The share kept, the lasso's strength, how finely layers are pooled, and the last head's knobs."""
+        """The share kept, the lasso's strength, how finely layers are pooled, and those of the last head."""
         augmented = ["light"] if "light" in backbone.inputs.policies else []
         return {
             "keep": FloatDistribution(1e-3, 0.2, log=True),

@@ -28,10 +28,14 @@ class Part(FineTuning, abc.ABC):
         """Names of the trunk's parameters that may train."""
 
     def space(self, backbone: BackboneInfo) -> Space:
-        """Fine-tuning's knobs without ratio of rates, at the higher rates that few parameters want."""
-        knobs = {name: knob for name, knob in super().space(backbone).items() if name != "lr_ratio"}
+        """Fine-tuning's, without the ratio of rates, at the higher rates that few parameters want."""
+        hyperparameters = {
+            name: hyperparameter
+            for name, hyperparameter in super().space(backbone).items()
+            if name != "lr_ratio"
+        }
         return {
-            **knobs,
+            **hyperparameters,
             "learning_rate": FloatDistribution(1e-4, 1e-1, log=True),
             "head_multiplier": FloatDistribution(0.1, 3.0, log=True),
             "statistics": CategoricalDistribution(["source", "target"]),
@@ -39,14 +43,16 @@ class Part(FineTuning, abc.ABC):
 
     def default(self, backbone: BackboneInfo) -> Params:
         """All of that kind at 1e-2, the head at the same rate; BatchNorm goes on using what it has stored."""
-        knobs = {name: value for name, value in super().default(backbone).items() if name != "lr_ratio"}
+        hyperparameters = {
+            name: value for name, value in super().default(backbone).items() if name != "lr_ratio"
+        }
         few: Params = {
             "freeze_depth": 0.0,
             "learning_rate": 1e-2,
             "head_multiplier": 1.0,
             "statistics": "source",
         }
-        return {**knobs, **few}
+        return {**hyperparameters, **few}
 
     def starts(self, backbone: BackboneInfo) -> Sequence[Params]:
         """The default, and a gentler one."""

@@ -23,18 +23,24 @@ class LoRA(FineTuning):
     dora: ClassVar[bool] = False
 
     def space(self, backbone: BackboneInfo) -> Space:
-        """Fine-tuning's knobs and the rank; groups below ``freeze_depth`` get no adapters."""
-        knobs = {name: knob for name, knob in super().space(backbone).items() if name != "lr_ratio"}
+        """Fine-tuning's hyperparameters and the rank; groups below ``freeze_depth`` get no adapters."""
+        hyperparameters = {
+            name: hyperparameter
+            for name, hyperparameter in super().space(backbone).items()
+            if name != "lr_ratio"
+        }
         return {
-            **knobs,
+            **hyperparameters,
             "rank": CategoricalDistribution([4, 8, 16]),
             "learning_rate": FloatDistribution(1e-4, 1e-2, log=True),
         }
 
     def default(self, backbone: BackboneInfo) -> Params:
         """Rank 8 everywhere, at 1e-3."""
-        knobs = {name: value for name, value in super().default(backbone).items() if name != "lr_ratio"}
-        return {**knobs, "freeze_depth": 0.0, "rank": 8, "learning_rate": 1e-3}
+        hyperparameters = {
+            name: value for name, value in super().default(backbone).items() if name != "lr_ratio"
+        }
+        return {**hyperparameters, "freeze_depth": 0.0, "rank": 8, "learning_rate": 1e-3}
 
     def starts(self, backbone: BackboneInfo) -> Sequence[Params]:
         """The default, and the upper half of the groups alone."""

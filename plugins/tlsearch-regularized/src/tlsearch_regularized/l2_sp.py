@@ -25,7 +25,7 @@ class L2SP(Regularized):
     strengths = {"pull": 1.0}
 
     def space(self, backbone: BackboneInfo) -> Space:
-        """Fine-tuning's knobs and the pull: 1 takes back about a seventh of the way in a usual training."""
+        """Fine-tuning's and the pull: 1 takes back about a seventh of the way in a usual training."""
         return {**super().space(backbone), "pull": CategoricalDistribution(PULLS)}
 
     def param_groups(self, model: Backbone, params: Params) -> list[dict[str, Any]]:

@@ -18,10 +18,10 @@ class Regularized(FineTuning):
     """Fine-tuning with strengths to choose. At zero it is fine-tuning, number for number."""
 
     strengths: ClassVar[Mapping[str, float]]
-    """The knobs, with the paper's values."""
+    """The hyperparameters, with the paper's values."""
 
     def space(self, backbone: BackboneInfo) -> Space:
-        """Fine-tuning's knobs and the strengths, which may be zero."""
+        """Fine-tuning's hyperparameters and the strengths, which may be zero."""
         return {
             **super().space(backbone),
             **{name: CategoricalDistribution(STRENGTHS) for name in self.strengths},

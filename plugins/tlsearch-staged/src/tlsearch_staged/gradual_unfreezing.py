@@ -25,7 +25,7 @@ class GradualUnfreezing(FineTuning):
     """
 
     def space(self, backbone: BackboneInfo) -> Space:
-        """Fine-tuning's knobs; ``freeze_depth`` is what stays frozen to the end."""
+        """Fine-tuning's hyperparameters; ``freeze_depth`` is what stays frozen to the end."""
         return {
             **super().space(backbone),
             "lr_ratio": FloatDistribution(RATIO / 10, 1.0, log=True),

@@ -20,7 +20,7 @@ class LPFT(FineTuning):
     """
 
     def space(self, backbone: BackboneInfo) -> Space:
-        """Fine-tuning's knobs, with gentler learning rates, and those of the probe."""
+        """Fine-tuning's hyperparameters, with gentler learning rates, and those of the probe."""
         return {
             **super().space(backbone),
             "learning_rate": FloatDistribution(3e-7, 1e-2 * rate_factor(backbone), log=True),

@@ -17,7 +17,7 @@ it, fitted to the former, no longer fit.
 
 
 def thaw(model: Backbone, depth: float, params: Params) -> None:
-    """Let the groups above a freeze depth train, BatchNorm by the knob ``batch_norm``."""
+    """Let the groups above a freeze depth train, BatchNorm by the hyperparameter ``batch_norm``."""
     model.freeze(depth)
     if params["batch_norm"] == "frozen":
         for module in model.trunk.modules():

@@ -22,14 +22,20 @@ class Surgical(FineTuning):
     """
 
     def space(self, backbone: BackboneInfo) -> Space:
-        """Fine-tuning's knobs without depth and decay, and which block trains, 1 nearest to the input."""
-        knobs = {name: knob for name, knob in super().space(backbone).items() if name not in _NOT_USED}
-        return {**knobs, "block": IntDistribution(1, min(BLOCKS, len(backbone.groups)))}
+        """Fine-tuning's without depth and decay, and which block trains, 1 nearest to the input."""
+        hyperparameters = {
+            name: hyperparameter
+            for name, hyperparameter in super().space(backbone).items()
+            if name not in _NOT_USED
+        }
+        return {**hyperparameters, "block": IntDistribution(1, min(BLOCKS, len(backbone.groups)))}
 
     def default(self, backbone: BackboneInfo) -> Params:
         """The last block: a new task is a shift of the outputs."""
-        knobs = {name: value for name, value in super().default(backbone).items() if name not in _NOT_USED}
-        return {**knobs, "block": min(BLOCKS, len(backbone.groups))}
+        hyperparameters = {
+            name: value for name, value in super().default(backbone).items() if name not in _NOT_USED
+        }
+        return {**hyperparameters, "block": min(BLOCKS, len(backbone.groups))}
 
     def starts(self, backbone: BackboneInfo) -> Sequence[Params]:
         """The last block and the first."""

@@ -10,7 +10,7 @@ from tests.database.conftest import DATASET, outcome, point, result
 from tlsearch.database.store import Store
 from tlsearch.errors import InputError, SpecError, StudyConflictError, UnknownNameError
 from tlsearch.records import StudyState, TrialState
-from tlsearch.search import steer
+from tlsearch.search import control
 from tlsearch.spec import StudySpec, parse
 
 STUDY = {
@@ -51,41 +51,41 @@ def enter(url: str, **changes: object) -> StudySpec:
 
 def test_more_trials_count_from_what_the_study_had(url: str) -> None:
     spec = parse(STUDY)
-    assert steer.trials_in_all("60", spec, url) == 60
-    assert steer.trials_in_all("+50", spec, url) == 70  # no database yet: from the file
+    assert control.trials_in_all("60", spec, url) == 60
+    assert control.trials_in_all("+50", spec, url) == 70  # no database yet: from the file
     enter(url, budget={"trials": 33})
-    assert steer.trials_in_all("+50", spec, url) == 83
-    assert steer.trials_in_all("+50", parse({**STUDY, "study": "birds"}), url) == 70
+    assert control.trials_in_all("+50", spec, url) == 83
+    assert control.trials_in_all("+50", parse({**STUDY, "study": "birds"}), url) == 70
     for wrong in ("many", "", "+", "1.5"):
         with pytest.raises(InputError, match=r"--trials takes a number such as 60 or \+50"):
-            steer.trials_in_all(wrong, spec, url)
+            control.trials_in_all(wrong, spec, url)
 
 
 def test_a_stored_study_comes_back_whole_unless_it_is_over(url: str) -> None:
     spec = enter(url)
-    assert steer.stored(url, "flowers") == spec
+    assert control.stored(url, "flowers") == spec
     with pytest.raises(UnknownNameError, match="Did you mean"):
-        steer.stored(url, "flower")
+        control.stored(url, "flower")
     with pytest.raises(StudyConflictError, match="Nobody runs"):
-        steer.pause(url, "flowers")
-    assert steer.cancel(url, "flowers") is False
+        control.pause(url, "flowers")
+    assert control.cancel(url, "flowers") is False
     with pytest.raises(StudyConflictError, match="was cancelled by"):
-        steer.stored(url, "flowers")
+        control.stored(url, "flowers")
 
 
 def test_a_fork_is_a_study_of_its_own_with_a_history(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TLSEARCH_USER", "bob")
     enter(url)
-    made = steer.fork(
+    made = control.fork(
         url, "flowers", "flowers-2", overrides={"budget.trials": 5, "strategies": ["fine_tune"]}
     )
     assert (made.name, made.owner, made.parent) == ("flowers-2", "bob", "flowers")
     assert (made.spec["study"], made.spec["budget"]["trials"]) == ("flowers-2", 5)
     assert made.fingerprint == DATASET.fingerprint
-    again = steer.fork(url, "flowers-2", "flowers-3", overrides={})
+    again = control.fork(url, "flowers-2", "flowers-3", overrides={})
     with Store.open(url) as store:
         assert store.trials("flowers-2") == []
-        history = steer.inherited(store, again)
+        history = control.inherited(store, again)
         # What told nothing is no history; grandparents count.
         assert [trial.state for trial in history] == [
             TrialState.COMPLETE,
@@ -94,7 +94,7 @@ def test_a_fork_is_a_study_of_its_own_with_a_history(url: str, monkeypatch: pyte
         ]
         assert {trial.study for trial in history} == {"flowers"}
         store.delete_study("flowers")
-        assert steer.inherited(store, again) == []
+        assert control.inherited(store, again) == []
 
 
 def test_forks_that_would_compare_the_incomparable_are_refused(url: str) -> None:
@@ -104,26 +104,26 @@ def test_forks_that_would_compare_the_incomparable_are_refused(url: str) -> None
         ({"data.image_size": 99}, "data"),
     ):
         with pytest.raises(StudyConflictError, match=f"keeps the {part} of its parent"):
-            steer.fork(url, "flowers", "other", overrides=overrides)
-    moved = steer.fork(url, "flowers", "moved", overrides={"data.path": "/mnt/flowers"})
+            control.fork(url, "flowers", "other", overrides=overrides)
+    moved = control.fork(url, "flowers", "moved", overrides={"data.path": "/mnt/flowers"})
     assert moved.spec["data"]["path"] == "/mnt/flowers"
     with pytest.raises(StudyConflictError, match='"moved" exists already'):
-        steer.fork(url, "flowers", "moved", overrides={})
+        control.fork(url, "flowers", "moved", overrides={})
     with pytest.raises(SpecError, match=r"budget\.trils"):
-        steer.fork(url, "flowers", "x", overrides={"budget.trils": 5})
+        control.fork(url, "flowers", "x", overrides={"budget.trils": 5})
     with pytest.raises(SpecError, match="study"):
-        steer.fork(url, "flowers", "../x", overrides={})
+        control.fork(url, "flowers", "../x", overrides={})
 
 
 @pytest.mark.parametrize(("text", "minutes"), [("4", 4.0), ("+4", 9.0), ("+0.5", 5.5)])
 def test_minutes_add_to_what_a_study_had(url, text, minutes):
     known = enter(url, budget={"trials": 20, "minutes": 5})
-    assert steer.minutes_in_all(text, known, url) == minutes
+    assert control.minutes_in_all(text, known, url) == minutes
 
 
 def test_minutes_of_a_study_that_is_new_add_to_its_file(url):
     known = parse({**STUDY, "budget": {"minutes": 2}})
-    assert steer.minutes_in_all("+4", known, url) == 6
+    assert control.minutes_in_all("+4", known, url) == 6
     for wrong in ("nan", "soon", "inf"):
         with pytest.raises(InputError, match="--minutes"):
-            steer.minutes_in_all(wrong, known, url)
+            control.minutes_in_all(wrong, known, url)

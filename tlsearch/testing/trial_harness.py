@@ -20,7 +20,7 @@ from tlsearch.contracts import BackboneInfo, Batch, Pretrained, Strategy
 from tlsearch.records import EpochResult, Outcome, Params, Point, TrialState
 from tlsearch.spec import StudySpec, parse
 from tlsearch.testing import fixtures
-from tlsearch.training.trial import Assignment, Workbench
+from tlsearch.training.trial import TrialRunner, WorkerConfig
 
 CACHE_BYTES = 2**28
 
@@ -59,7 +59,7 @@ class Run:
         return self.outcome.state is TrialState.COMPLETE
 
 
-class _Bench(Workbench):
+class _Bench(TrialRunner):
     """Keeps what finished models say of the probe."""
 
     outputs: dict[int, Any]
@@ -108,7 +108,7 @@ class Laboratory:
 
         Args:
             backbone: its name.
-            params: the strategy's knobs.
+            params: the strategy's hyperparameters.
             copy: another one is another run, of a worker that knows nothing.
             cached: whether outputs of frozen layers may be stored.
             epochs: fewer than usual.
@@ -137,7 +137,7 @@ class Laboratory:
         """
         place = self.folder / f"run-{len(list(self.folder.glob('run-*')))}"
         worker = _Bench(
-            Assignment(
+            WorkerConfig(
                 spec=self._study(points[0].backbone, epochs or self.epochs, digits),
                 cache=place / "cache",
                 artifacts=str(place / "artifacts"),
@@ -198,15 +198,15 @@ class Laboratory:
         return parse(document)
 
 
-def calm(params: Params, knobs: Mapping[str, Any]) -> dict[str, Any]:
-    """A point without augmentation and dropout, and with half of the groups frozen, where knobs say so."""
-    from tlsearch.search.declared import inside
+def calm(params: Params, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A point without augmentation and dropout, half of the groups frozen where hyperparameters say so."""
+    from tlsearch.search.space_validation import inside
 
     calmed = dict(params)
-    for knob in params:
-        own = knob.rpartition(".")[2]
+    for hyperparameter in params:
+        own = hyperparameter.rpartition(".")[2]
         quiet: dict[str, str | float] = {"augmentation": "none", "freeze_depth": 0.5}
         value = quiet.get(own, 0.0 if "drop" in own else None)
-        if value is not None and inside(knobs[knob], value):
-            calmed[knob] = value
+        if value is not None and inside(hyperparameters[hyperparameter], value):
+            calmed[hyperparameter] = value
     return calmed

@@ -1,8 +1,8 @@
 """What of a model's frozen part is stored, and in which precision.
 
-The exact frontier in float32 where it fits the budget; else in float16, if a check says that scores don't
-move; else the next shallower frontier that fits, likewise; else nothing. The choice depends on the data, the
-frontier and the budget alone, so that all trials that share these share what is stored.
+The exact split point in float32 where it fits the budget; else in float16, if a check says that scores don't
+move; else the next shallower split point that fits, likewise; else nothing. The choice depends on the data,
+the split point and the budget alone, so that all trials that share these share what is stored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from tlsearch.training.activations import Items, size_text
 from tlsearch.training.arrays import Array, ArraySpec
-from tlsearch.training.frontier import Bridge, Frontier, bridge
+from tlsearch.training.split_point import Bridge, SplitPoint, bridge
 
 SAMPLE = 256
 """Items that the check of float16 looks at."""
@@ -35,58 +35,58 @@ Moved = Callable[[Tensor, Tensor], float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Depths:
-    """Frontiers of one model at other freeze depths, from one `find_frontiers` call.
+class FreezeDepths:
+    """Split points of one model at other freeze depths, from one `find_split_points` call.
 
     Attributes:
-        frontiers: one of them has the key of what trains now.
-        groups: how many there are to freeze; a frontier's ``mark`` counts from 0 how many it freezes.
-        unasked: operations for one item from which a frontier is worth storing unasked.
+        split points: one of them has the key of what trains now.
+        groups: how many there are to freeze; a split point's ``mark`` counts from 0 how many it freezes.
+        unasked: operations for one item from which a split point is worth storing unasked.
     """
 
-    frontiers: Sequence[Frontier] = ()
+    split_points: Sequence[SplitPoint] = ()
     groups: int = 0
     unasked: float = float("inf")
 
-    def twin(self, frontier: Frontier) -> Frontier | None:
-        """The same frontier among these, where there is one."""
-        return next((other for other in self.frontiers if other.key == frontier.key), None)
+    def twin(self, split_point: SplitPoint) -> SplitPoint | None:
+        """The same split point among these, where there is one."""
+        return next((other for other in self.split_points if other.key == split_point.key), None)
 
-    def worth_storing(self) -> list[Frontier]:
+    def worth_storing(self) -> list[SplitPoint]:
         """What a pass over the items may store for trials to come."""
-        return [frontier for frontier in self.frontiers if frontier.prefix_flops >= self.unasked]
+        return [split_point for split_point in self.split_points if split_point.prefix_flops >= self.unasked]
 
-    def below(self, frontier: Frontier) -> list[tuple[Frontier, Bridge]]:
-        """Shallower frontiers, the deepest first, and what leads from each to this one."""
-        twin = self.twin(frontier)
+    def below(self, split_point: SplitPoint) -> list[tuple[SplitPoint, Bridge]]:
+        """Shallower split points, the deepest first, and what leads from each to this one."""
+        twin = self.twin(split_point)
         if twin is None:
             return []
-        lower = [other for other in self.frontiers if other.prefix_flops < twin.prefix_flops]
+        lower = [other for other in self.split_points if other.prefix_flops < twin.prefix_flops]
         lower.sort(key=lambda other: other.prefix_flops, reverse=True)
         return [(other, way) for other in lower if (way := bridge(other, twin)) is not None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
-    """What is stored for a frontier.
+    """What is stored for a split point.
 
     Attributes:
-        frontier: whose outputs; shallower than the one to serve where there is a ``bridge``.
+        split point: whose outputs; shallower than the one to serve where there is a ``bridge``.
         bridge: the frozen layers between, run for every batch.
         dtype: that floating point tensors are stored as.
         told: for the trial's record.
     """
 
-    frontier: Frontier
+    split_point: SplitPoint
     bridge: Bridge | None
     dtype: str
     told: str
 
 
 def choices(
-    frontier: Frontier,
+    split_point: SplitPoint,
     *,
-    find: Callable[[], Depths],
+    find: Callable[[], FreezeDepths],
     items: Items,
     columns: Columns,
     moved: Moved,
@@ -99,8 +99,8 @@ def choices(
     Several come where a choice turns out impossible as the items are pushed through.
 
     Args:
-        frontier: where what trains begins.
-        find: finds frontiers of the same model; called only where this one doesn't fit.
+        split point: where what trains begins.
+        find: finds split points of the same model; called only where this one doesn't fit.
         items: not augmented, of training, as they are read.
         columns: of the items at some positions.
         moved: how far outputs moved.
@@ -108,15 +108,15 @@ def choices(
         limit_bytes: for all rows.
         count: is told of items that pass frozen layers to be checked, and of the operations for one.
     """
-    whole = _bytes(frontier, rows, items)
+    whole = _bytes(split_point, rows, items)
     if whole <= limit_bytes:
-        yield Choice(frontier, None, "float32", "prefix")
+        yield Choice(split_point, None, "float32", "prefix")
         yield "activations can't be stored"
         return
     over = f"would take {size_text(whole)} of {size_text(limit_bytes)} allowed"
     refused = ""
     depths = find()
-    candidates: list[tuple[Frontier, Bridge | None]] = [(frontier, None), *depths.below(frontier)]
+    candidates: list[tuple[SplitPoint, Bridge | None]] = [(split_point, None), *depths.below(split_point)]
     for chosen, way in candidates:
         place, why = "prefix", ""
         if way is not None:
@@ -136,8 +136,8 @@ def choices(
 
 
 def float16_moves(
-    frontier: Frontier,
-    depths: Depths,
+    split_point: SplitPoint,
+    depths: FreezeDepths,
     *,
     items: Items,
     columns: Columns,
@@ -154,8 +154,8 @@ def float16_moves(
     Returns:
         None where that can't be told: the way to the features isn't known, or the disk is full.
     """
-    deepest = max(depths.frontiers, key=lambda one: one.prefix_flops, default=None)
-    twin = depths.twin(frontier)
+    deepest = max(depths.split_points, key=lambda one: one.prefix_flops, default=None)
+    twin = depths.twin(split_point)
     if deepest is None or twin is None:
         return None
     way = bridge(twin, deepest) if twin is not deepest else None
@@ -163,22 +163,24 @@ def float16_moves(
         return None
 
     def fill(arrays: Sequence[Array]) -> Mapping[str, Any]:
-        count(min(SAMPLE, items.count), frontier.prefix_flops + (2 * way.flops if way else 0.0))
-        arrays[0][:] = _moves(frontier, way, items, columns, moved)
-        return {"frontier": frontier.key, "data": items.data_key}
+        count(min(SAMPLE, items.count), split_point.prefix_flops + (2 * way.flops if way else 0.0))
+        arrays[0][:] = _moves(split_point, way, items, columns, moved)
+        return {"frontier": split_point.key, "data": items.data_key}
 
-    key = hashlib.sha256(f"float16|{items.key(frontier)}".encode()).hexdigest()
+    key = hashlib.sha256(f"float16|{items.key(split_point)}".encode()).hexdigest()
     try:
         return float(items.store.get_or_build(key, [ArraySpec((1,), "float64")], fill).arrays[0][0])
     except OSError:
         return None
 
 
-def _moves(frontier: Frontier, way: Bridge | None, items: Items, columns: Columns, moved: Moved) -> float:
+def _moves(
+    split_point: SplitPoint, way: Bridge | None, items: Items, columns: Columns, moved: Moved
+) -> float:
     sample = np.sort(np.random.default_rng(0).permutation(items.count)[:SAMPLE])
     exact, rounded = [], []
     for start in range(0, len(sample), items.batch):
-        boundary = frontier.prefix(items.read(sample[start : start + items.batch]).to(items.device))
+        boundary = split_point.prefix(items.read(sample[start : start + items.batch]).to(items.device))
         halved = tuple(_as_float16(tensor) for tensor in boundary)
         if any(bool((h.isinf() & ~t.isinf()).any()) for h, t in zip(halved, boundary, strict=True)):
             return float("inf")
@@ -217,5 +219,5 @@ def _up(value: float) -> str:
     return f"{math.ceil(value / place) * place:.0e}"
 
 
-def _bytes(frontier: Frontier, rows: int, items: Items) -> int:
-    return sum(spec.bytes for spec in replace(items, count=rows).array_specs(frontier))
+def _bytes(split_point: SplitPoint, rows: int, items: Items) -> int:
+    return sum(spec.bytes for spec in replace(items, count=rows).array_specs(split_point))

@@ -11,11 +11,11 @@ from tiny_bench import BACKBONE, bench, point, study
 
 from tlsearch import registry
 from tlsearch.contracts import Backbone
-from tlsearch.training.feed import Counts, Feed
-from tlsearch.training.frontier import find_frontier
-from tlsearch.training.trial import Workbench
+from tlsearch.training.batch_source import BatchSource, Counts
+from tlsearch.training.split_point import find_split_point
+from tlsearch.training.trial import TrialRunner
 
-Make = Callable[..., tuple[Feed, Backbone]]
+Make = Callable[..., tuple[BatchSource, Backbone]]
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def make(tmp_path) -> Make:
 
     def build(
         depth: float = 0.67, *, policy: str = "none", stored: bool = True, **changes
-    ) -> tuple[Feed, Backbone]:
+    ) -> tuple[BatchSource, Backbone]:
         pretrained = worker.backbone(BACKBONE)
         data = worker.data("data", pretrained.info.inputs)
         model = worker.build(
@@ -35,7 +35,7 @@ def make(tmp_path) -> Make:
         given = {
             "data": data,
             "inputs": inputs,
-            "frontier": find_frontier(model, inputs.to_model(inputs.example(2))),
+            "frontier": find_split_point(model, inputs.to_model(inputs.example(2))),
             "store": worker.store if stored else None,
             "policy": policy,
             "views": 2,
@@ -44,13 +44,13 @@ def make(tmp_path) -> Make:
             "limit_bytes": 2**28,
             "counts": Counts(),
         }
-        return Feed(**{**given, **changes}), model.eval()
+        return BatchSource(**{**given, **changes}), model.eval()
 
     build.worker = worker  # type: ignore[attr-defined]
     return build
 
 
-def batches(feed: Feed, epoch: int = 1, *, size: int = 16, seed: int = 0):
+def batches(feed: BatchSource, epoch: int = 1, *, size: int = 16, seed: int = 0):
     return [
         (tuple(t.clone() for t in inputs), targets)
         for inputs, targets in feed.train(epoch, batch_size=size, seed=seed)
@@ -112,7 +112,7 @@ def test_batches_loaded_beforehand_are_the_same(make, policy, stored):
 def test_training_on_cpus_takes_no_further_thread(make):
     feed, model = make()
     pretrained = make.worker.backbone(BACKBONE)
-    feed = make.worker.feed(feed.data, pretrained, feed.frontier, "none", Counts(), lambda: model)
+    feed = make.worker.feed(feed.data, pretrained, feed.split_point, "none", Counts(), lambda: model)
     before = threading.active_count()
     for _ in feed.train(1, batch_size=16, seed=0):
         assert threading.active_count() == before
@@ -126,14 +126,14 @@ def whole(feed, split, forward):
 
 def test_an_evaluation_that_runs_out_of_memory_goes_on_with_fewer_at_a_time(make):
     feed, _ = make()
-    expected, _ = whole(feed, "train", feed.frontier.eval_forward)
+    expected, _ = whole(feed, "train", feed.split_point.eval_forward)
     sizes: list[int] = []
 
     def hungry(boundary):
         sizes.append(len(boundary[0]))
         if sizes[-1] > 20:
             raise torch.OutOfMemoryError
-        return feed.frontier.eval_forward(boundary)
+        return feed.split_point.eval_forward(boundary)
 
     evaluated = feed.counts.evaluated
     logits, labels = whole(feed, "train", hungry)
@@ -176,7 +176,7 @@ def test_an_items_view_does_not_depend_on_its_batch(make):
 
 def test_held_out_items_are_never_augmented(make):
     feed, model = make(policy="light")
-    logits, labels = whole(feed, "val", feed.frontier.eval_forward)
+    logits, labels = whole(feed, "val", feed.split_point.eval_forward)
     val = feed.data.indices["val"]
     images = feed.inputs.to_model(torch.from_numpy(np.asarray(feed.data.array[val])))
     with torch.inference_mode():
@@ -197,8 +197,8 @@ def test_test_items_never_pass_the_prefix(make):
 
     feed.read = read  # type: ignore[method-assign]
     batches(feed)
-    feed.evaluate("val", feed.frontier.eval_forward)
-    feed.evaluate("stop", feed.frontier.eval_forward)
+    feed.evaluate("val", feed.split_point.eval_forward)
+    feed.evaluate("stop", feed.split_point.eval_forward)
     assert sorted(seen) == sorted(used.tolist())
 
 
@@ -285,8 +285,8 @@ def test_a_model_that_returns_no_tensor_is_told(make):
 
 def test_the_first_of_several_outputs_are_the_logits(make):
     feed, _ = make()
-    logits, _ = whole(feed, "val", feed.frontier.eval_forward)
-    same, _ = whole(feed, "val", lambda inputs: (feed.frontier.eval_forward(inputs), None))
+    logits, _ = whole(feed, "val", feed.split_point.eval_forward)
+    same, _ = whole(feed, "val", lambda inputs: (feed.split_point.eval_forward(inputs), None))
     assert torch.equal(logits, same)
 
 
@@ -294,7 +294,7 @@ def test_workers_of_one_node_share_what_they_stored(make, tmp_path):
     feed, _ = make()
     batches(feed)
     other = bench(tmp_path, make.worker.assignment.spec)  # type: ignore[attr-defined]
-    assert isinstance(other, Workbench)
+    assert isinstance(other, TrialRunner)
     data = other.data("data", other.backbone(BACKBONE).info.inputs)
     assert data.key == feed.data.key
     assert isinstance(data.array, np.memmap)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tlsearch.contracts.backbone import Backbone
-from tlsearch.training.cutting import (
+from tlsearch.training.graph_partition import (
     BoundarySpec,
     Cut,
     between_module,
@@ -34,11 +34,11 @@ from tlsearch.training.tracing import Root, Trace, Unfit, digest, trace
 __all__ = [
     "BoundarySpec",
     "Bridge",
-    "Frontier",
+    "SplitPoint",
     "bridge",
     "depth_marks",
-    "find_frontier",
-    "find_frontiers",
+    "find_split_point",
+    "find_split_points",
     "set_modes",
     "shared_prefix",
     "trainable_names",
@@ -46,7 +46,7 @@ __all__ = [
 
 
 @dataclass(eq=False)
-class Frontier:
+class SplitPoint:
     """Where a model's frozen part ends. ``train_forward(prefix(inputs))`` is the model in training.
 
     The suffix is made of the model's own modules, so training through it trains the model. Call `set_modes`
@@ -62,7 +62,8 @@ class Frontier:
         frozen: whether there is a prefix worth storing.
         reason: why the model runs whole, or a remark on the split; empty where all is well.
         resting: names of parameterless modules that stay in eval mode, since only the prefix uses them.
-        mark: which of the sets that `find_frontiers` was given it is of; of equal frontiers, the last one's.
+        mark: which of the sets that `find_split_points` was given it is of; of equal split points, the last
+            one's.
     """
 
     key: str
@@ -80,7 +81,7 @@ class Frontier:
     mark: int = 0
     _read: tuple[tuple[Tensor, int], ...] = ()  # the prefix's weights when the key was made
 
-    # Made when they are asked for: of the many frontiers of `find_frontiers`, most are only stored.
+    # Made when they are asked for: of the many split points of `find_split_points`, most are only stored.
 
     @cached_property
     def _prefix(self) -> nn.Module | None:
@@ -130,7 +131,7 @@ class Frontier:
         return tuple(tensor.clone() for tensor in boundary) if self._copies else boundary
 
 
-def find_frontier(model: nn.Module, example: Tensor) -> Frontier:
+def find_split_point(model: nn.Module, example: Tensor) -> SplitPoint:
     """Split a model where its frozen part ends.
 
     Never raises for a model that can't be traced or split: that one runs whole, and ``reason`` says why.
@@ -141,41 +142,43 @@ def find_frontier(model: nn.Module, example: Tensor) -> Frontier:
     """
     with as_it_was(model):
         try:
-            (frontier,) = _split(model, example, [trainable_names(model)])
-            if frontier.frozen:
-                frontier.reason, frontier._copies = _check(model, frontier, example)
+            (split_point,) = _split(model, example, [trainable_names(model)])
+            if split_point.frozen:
+                split_point.reason, split_point._copies = _check(model, split_point, example)
         except Unfit as error:
             return _whole(model, example, str(error))
         except Exception as error:  # noqa: BLE001 - a model may do anything while it is traced
             lines = str(error).strip().splitlines() or [""]
             return _whole(model, example, f"tracing failed: {type(error).__name__}: {lines[0]}")
         return (
-            frontier
-            if frontier.frozen
+            split_point
+            if split_point.frozen
             else _whole(model, example, "no layer before the trained ones is frozen")
         )
 
 
-def find_frontiers(
+def find_split_points(
     model: nn.Module, example: Tensor, trained: Sequence[Collection[str]]
-) -> tuple[list[Frontier], str]:
-    """The frontiers a model would have if these parameters trained, found in one trace.
+) -> tuple[list[SplitPoint], str]:
+    """The split points a model would have if these parameters trained, found in one trace.
 
-    Made for storing several in one pass over the data. Their keys are those that `find_frontier` gives a
+    Made for storing several in one pass over the data. Their keys are those that `find_split_point` gives a
     model that is marked so; their suffixes are not for training. What trains in ``model`` stays as it is.
 
     Args:
-        model: as for `find_frontier`.
-        example: as for `find_frontier`.
-        trained: for each frontier the names of the parameters that would train; see `depth_marks`.
+        model: as for `find_split_point`.
+        example: as for `find_split_point`.
+        trained: for each split point the names of the parameters that would train; see `depth_marks`.
 
     Returns:
-        The distinct frontiers that have a prefix, and why there are none (empty where there are).
+        The distinct split points that have a prefix, and why there are none (empty where there are).
     """
     with as_it_was(model):
         try:
             found = [replace(one, mark=mark) for mark, one in enumerate(_split(model, example, trained))]
-            kept = list({frontier.key: frontier for frontier in found if frontier.frozen}.values())
+            kept = list(
+                {split_point.key: split_point for split_point in found if split_point.frozen}.values()
+            )
             if kept:
                 _check(model, max(kept, key=lambda one: one.prefix_flops), example, training=False)
         except Unfit as error:
@@ -185,26 +188,26 @@ def find_frontiers(
     return kept, "" if kept else "no layer before the trained ones is frozen"
 
 
-def shared_prefix(frontiers: Sequence[Frontier]) -> Callable[[Tensor], tuple[tuple[Tensor, ...], ...]]:
-    """One pass that gives the boundaries of several frontiers, all of one `find_frontiers` call."""
-    if len(frontiers) == 1:
-        only = frontiers[0]
+def shared_prefix(split_points: Sequence[SplitPoint]) -> Callable[[Tensor], tuple[tuple[Tensor, ...], ...]]:
+    """One pass that gives the boundaries of several split points, all of one `find_split_points` call."""
+    if len(split_points) == 1:
+        only = split_points[0]
         return lambda inputs: (only.prefix(inputs),)
-    cuts = [frontier._cut for frontier in frontiers if frontier._cut is not None]
-    if len(cuts) < len(frontiers) or any(cut.eval is not cuts[0].eval for cut in cuts):
-        raise ValueError("these frontiers don't come from one call of find_frontiers")
+    cuts = [split_point._cut for split_point in split_points if split_point._cut is not None]
+    if len(cuts) < len(split_points) or any(cut.eval is not cuts[0].eval for cut in cuts):
+        raise ValueError("these split points don't come from one call of find_split_points")
     module = prefix_module(cuts[0].eval, [cut.boundary for cut in cuts])
 
     def run(inputs: Tensor) -> tuple[tuple[Tensor, ...], ...]:
         with torch.no_grad(), evaluating(module):
-            return tuple(module(_laid_out(inputs, frontiers[0]._channels_last)))
+            return tuple(module(_laid_out(inputs, split_points[0]._channels_last)))
 
     return run
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bridge:
-    """The frozen layers between two frontiers of one model; ``flops`` are theirs, for one item."""
+    """The frozen layers between two split points of one model; ``flops`` are theirs, for one item."""
 
     flops: float
     _module: nn.Module
@@ -215,8 +218,8 @@ class Bridge:
             return tuple(self._module(*boundary))
 
 
-def bridge(lower: Frontier, upper: Frontier) -> Bridge | None:
-    """What leads from a frontier to a deeper one of the same `find_frontiers` call, if anything does."""
+def bridge(lower: SplitPoint, upper: SplitPoint) -> Bridge | None:
+    """What leads from a split point to a deeper one of the same `find_split_points` call, if anything."""
     if lower._cut is None or upper._cut is None or lower._cut.eval is not upper._cut.eval:
         return None
     found = between_module(lower._cut, upper._cut)
@@ -224,7 +227,7 @@ def bridge(lower: Frontier, upper: Frontier) -> Bridge | None:
 
 
 def trainable_names(model: nn.Module) -> frozenset[str]:
-    """Names of the parameters that train: while this stays the same, so does the frontier."""
+    """Names of the parameters that train: while this stays the same, so does the split point."""
     return frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
 
 
@@ -241,7 +244,7 @@ def depth_marks(model: Backbone) -> list[frozenset[str]]:
     return marks
 
 
-def set_modes(model: nn.Module, frontier: Frontier | None = None) -> None:
+def set_modes(model: nn.Module, split_point: SplitPoint | None = None) -> None:
     """Put every module in the mode it trains in.
 
     A module with parameters is in training mode if any of them trains: a frozen BatchNorm must not move its
@@ -249,7 +252,7 @@ def set_modes(model: nn.Module, frontier: Frontier | None = None) -> None:
     """
     model.train()
     _set_modes(model, inherited=True)
-    for name in frontier.resting if frontier else ():
+    for name in split_point.resting if split_point else ():
         model.get_submodule(name).eval()
 
 
@@ -263,8 +266,8 @@ def _set_modes(module: nn.Module, *, inherited: bool) -> None:
 # ---------------------------------------------------------------------------------------------- splitting
 
 
-def _split(model: nn.Module, example: Tensor, marks: Sequence[Collection[str]]) -> list[Frontier]:
-    """A frontier for each set of trained parameters, unchecked."""
+def _split(model: nn.Module, example: Tensor, marks: Sequence[Collection[str]]) -> list[SplitPoint]:
+    """A split point for each set of trained parameters, unchecked."""
     root, known = Root(model), dict[int, str]()
     model.eval()
     whole = trace(root)
@@ -278,12 +281,12 @@ def _split(model: nn.Module, example: Tensor, marks: Sequence[Collection[str]]) 
     model.eval()
     digest(whole, set.intersection(*(in_eval for in_eval, _, _ in variants)), known)
     known_facts = facts(whole, _laid_out(example, _channels_last(model)))
-    frontiers = []
+    split_points = []
     for in_eval, train, resting in variants:
         frozen = {key for node, key in whole.digests.items() if node not in in_eval}
         cut = Cut(whole, train, known_facts, frozen & set(train.digests.values())).cheapest()
-        frontiers.append(_assemble(model, cut, resting))
-    return frontiers
+        split_points.append(_assemble(model, cut, resting))
+    return split_points
 
 
 def _trace_training(model: nn.Module, root: Root) -> tuple[Trace, frozenset[str]]:
@@ -298,13 +301,13 @@ def _trace_training(model: nn.Module, root: Root) -> tuple[Trace, frozenset[str]
     return traced, frozenset(path.removeprefix("model.") for path in resting)
 
 
-def _assemble(model: nn.Module, cut: Cut, resting: frozenset[str]) -> Frontier:
+def _assemble(model: nn.Module, cut: Cut, resting: frozenset[str]) -> SplitPoint:
     prefix_nodes = cut.eval.ancestors([cut.facts[d].node for d in cut.boundary], stop=lambda node: False)
     read = [weight for node in prefix_nodes for weight in cut.eval.weights(node)]
     if not read and not any(cut.eval.flops[node] for node in prefix_nodes):
-        return Frontier("", (), 0.0, 0.0, 0, False, "", resting, model)
+        return SplitPoint("", (), 0.0, 0.0, 0, False, "", resting, model)
     done = [node for node in cut.suffix(cut.eval) if cut.fed(cut.eval, node) is None]
-    return Frontier(
+    return SplitPoint(
         key=hashlib.sha256("|".join(cut.boundary).encode()).hexdigest(),
         boundary=cut.specs(),
         prefix_flops=sum(cut.eval.flops[node] for node in prefix_nodes),
@@ -324,9 +327,9 @@ def _assemble(model: nn.Module, cut: Cut, resting: frozenset[str]) -> Frontier:
 
 
 def _check(
-    model: nn.Module, frontier: Frontier, example: Tensor, *, training: bool = True
+    model: nn.Module, split_point: SplitPoint, example: Tensor, *, training: bool = True
 ) -> tuple[str, bool]:
-    """Whether the frontier does on the example what the whole model does.
+    """Whether the split point does on the example what the whole model does.
 
     Returns:
         A remark, empty where outputs are equal; and whether a suffix writes into its inputs.
@@ -336,7 +339,7 @@ def _check(
     """
     small, large = two_sizes(_laid_out(example, _channels_last(model)))
     few, many = (
-        [spec.lay_out(t).clone() for spec, t in zip(frontier.boundary, frontier.prefix(x), strict=True)]
+        [spec.lay_out(t).clone() for spec, t in zip(split_point.boundary, split_point.prefix(x), strict=True)]
         for x in (small, large)
     )
     for one, two in zip(few, many, strict=True):
@@ -345,15 +348,15 @@ def _check(
     with torch.no_grad():
         given = tuple(tensor.clone() for tensor in few)
         model.eval()
-        exact = _agree(model(small), frontier.eval_forward(given), "in eval mode")
+        exact = _agree(model(small), split_point.eval_forward(given), "in eval mode")
         copies = not all(map(torch.equal, few, given))
         if training:
-            set_modes(model, frontier)
+            set_modes(model, split_point)
             given = tuple(tensor.clone() for tensor in many)
             with untouched(model, large):
                 expected = model(large)
             with untouched(model, large):
-                exact &= _agree(expected, frontier.train_forward(given), "in training mode")
+                exact &= _agree(expected, split_point.train_forward(given), "in training mode")
             copies |= not all(map(torch.equal, many, given))
     return "" if exact else "split outputs equal the whole model's only to 1e-5", copies
 
@@ -382,13 +385,13 @@ def _tensors(output: Any) -> list[Tensor]:
     return [tensor for item in output for tensor in _tensors(item)] if isinstance(output, Iterable) else []
 
 
-def _whole(model: nn.Module, example: Tensor, reason: str) -> Frontier:
-    """The frontier of a model that runs from its input on."""
+def _whole(model: nn.Module, example: Tensor, reason: str) -> SplitPoint:
+    """The split point of a model that runs from its input on."""
     model.eval()
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         model(example[:1])
-    return Frontier(
+    return SplitPoint(
         key=hashlib.sha256(b"input").hexdigest(),
         boundary=(BoundarySpec(tuple(example.shape[1:]), example.dtype),),
         prefix_flops=0.0,

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tlsearch.contracts import LinearHead
-from tlsearch.training.frontier import (
-    Frontier,
-    find_frontier,
-    find_frontiers,
+from tlsearch.training.split_point import (
+    SplitPoint,
+    find_split_point,
+    find_split_points,
     set_modes,
     shared_prefix,
     trainable_names,
@@ -100,19 +100,19 @@ def test_the_split_model_computes_what_the_whole_one_does(name: str) -> None:
     frozen_flops = []
     for depth in (0.25, 0.5, 0.75, 1.0):
         freeze(model, groups, depth)
-        frontier = find_frontier(model, images[:1])
-        assert frontier.frozen, frontier.reason
-        assert frontier.reason == ""
-        frozen_flops.append(frontier.prefix_flops)
+        split_point = find_split_point(model, images[:1])
+        assert split_point.frozen, split_point.reason
+        assert split_point.reason == ""
+        frozen_flops.append(split_point.prefix_flops)
         model.eval()
         for batch in (images, images[:2]):
-            boundary = tuple(tensor.clone() for tensor in frontier.prefix(batch))
-            assert [tuple(tensor.shape[1:]) for tensor in boundary] == list(frontier.shapes)
-            assert torch.equal(frontier.eval_forward(boundary), model(batch))
+            boundary = tuple(tensor.clone() for tensor in split_point.prefix(batch))
+            assert [tuple(tensor.shape[1:]) for tensor in boundary] == list(split_point.shapes)
+            assert torch.equal(split_point.eval_forward(boundary), model(batch))
     assert frozen_flops == sorted(frozen_flops)
     assert frozen_flops[0] < frozen_flops[-1]
-    assert len(frontier.boundary) == 1  # all but the head is frozen: the pooled features are enough
-    assert len(frontier.shapes[0]) == 1
+    assert len(split_point.boundary) == 1  # all but the head is frozen: the pooled features are enough
+    assert len(split_point.shapes[0]) == 1
 
 
 @pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name != "torchvision/alexnet"])
@@ -125,9 +125,9 @@ def test_training_the_suffix_trains_the_model(name: str) -> None:
     set_modes(twin)
     torch.autograd.backward(functional.cross_entropy(twin(images), targets))
 
-    frontier = find_frontier(model, images[:2])
-    set_modes(model, frontier)
-    outputs = frontier.train_forward(frontier.prefix(images))
+    split_point = find_split_point(model, images[:2])
+    set_modes(model, split_point)
+    outputs = split_point.train_forward(split_point.prefix(images))
     torch.autograd.backward(functional.cross_entropy(outputs, targets))
 
     for (name_, one), two in zip(model.named_parameters(), twin.parameters(), strict=True):
@@ -141,16 +141,16 @@ def test_training_the_suffix_trains_the_model(name: str) -> None:
 def test_random_layers_of_the_suffix_are_random_and_those_of_the_prefix_rest() -> None:
     model, groups, images = build("convnext_atto", dropout=0.5, drop_path_rate=0.3)
     freeze(model, groups, 0.5)
-    frontier = find_frontier(model, images)
-    set_modes(model, frontier)
-    boundary = frontier.prefix(images)
-    assert torch.equal(boundary[0], frontier.prefix(images)[0])
+    split_point = find_split_point(model, images)
+    set_modes(model, split_point)
+    boundary = split_point.prefix(images)
+    assert torch.equal(boundary[0], split_point.prefix(images)[0])
     torch.manual_seed(1)
     whole = model(images)
     torch.manual_seed(1)
-    assert torch.equal(frontier.train_forward(boundary), whole)
-    assert not torch.equal(frontier.train_forward(boundary), whole)
-    assert torch.equal(frontier.eval_forward(boundary), frontier.eval_forward(boundary))
+    assert torch.equal(split_point.train_forward(boundary), whole)
+    assert not torch.equal(split_point.train_forward(boundary), whole)
+    assert torch.equal(split_point.eval_forward(boundary), split_point.eval_forward(boundary))
 
 
 @pytest.mark.parametrize(
@@ -162,13 +162,13 @@ def test_alexnets_dropouts_fall_on_the_right_side(trained: int, shape: tuple[int
     for layer in list(model.classifier)[trained:]:
         layer.requires_grad_(True)
     images = torch.randn(2, 3, 64, 64)
-    frontier = find_frontier(model, images)
-    set_modes(model, frontier)
-    assert frontier.shapes == (shape,)
+    split_point = find_split_point(model, images)
+    set_modes(model, split_point)
+    assert split_point.shapes == (shape,)
     assert {index for index in (0, 3) if model.classifier[index].training} == awake
-    boundary = frontier.prefix(images)
-    assert torch.equal(boundary[0], frontier.prefix(images)[0])
-    random = not torch.equal(frontier.train_forward(boundary), frontier.train_forward(boundary))
+    boundary = split_point.prefix(images)
+    assert torch.equal(boundary[0], split_point.prefix(images)[0])
+    random = not torch.equal(split_point.train_forward(boundary), split_point.train_forward(boundary))
     assert random == bool(awake)
 
 
@@ -178,10 +178,10 @@ def test_statistics_of_frozen_norms_stay_and_those_of_trained_ones_move() -> Non
     frozen = {id(p) for p in model.parameters() if not p.requires_grad}
     norms = {name: m for name, m in model.named_modules() if isinstance(m, nn.BatchNorm2d)}
     before = {name: norm.running_mean.clone() for name, norm in norms.items()}
-    frontier = find_frontier(model, images)
+    split_point = find_split_point(model, images)
     assert all(torch.equal(before[name], norm.running_mean) for name, norm in norms.items())
-    set_modes(model, frontier)
-    frontier.train_forward(frontier.prefix(images))
+    set_modes(model, split_point)
+    split_point.train_forward(split_point.prefix(images))
     for name, norm in norms.items():
         assert torch.equal(before[name], norm.running_mean) == (id(norm.weight) in frozen), name
 
@@ -199,8 +199,8 @@ def test_two_heads_return_a_tuple() -> None:
     single, groups, images = build("resnet18")
     model = TwoHeads(single.trunk, 512)
     freeze(model, groups, 1.0)
-    frontier = find_frontier(model, images)
-    outputs = frontier.eval_forward(frontier.prefix(images))
+    split_point = find_split_point(model, images)
+    outputs = split_point.eval_forward(split_point.prefix(images))
     assert isinstance(outputs, tuple)
     assert [output.shape for output in outputs] == [(3, 5), (3, 7)]
     assert all(map(torch.equal, outputs, model.eval()(images)))
@@ -241,55 +241,55 @@ class Mixing(Branching):
 def test_a_model_that_cannot_be_split_runs_whole_and_says_why(kind: type[nn.Module], why: str) -> None:
     model = kind()
     inputs = torch.randn(3, 4)
-    frontier = find_frontier(model, inputs)
-    assert not frontier.frozen
-    assert why in frontier.reason
-    assert frontier.prefix(inputs)[0] is inputs
-    assert frontier.shapes == ((4,),)
-    assert frontier.suffix_flops > 0
-    set_modes(model, frontier)
-    frontier.train_forward((inputs,)).sum().backward()
+    split_point = find_split_point(model, inputs)
+    assert not split_point.frozen
+    assert why in split_point.reason
+    assert split_point.prefix(inputs)[0] is inputs
+    assert split_point.shapes == ((4,),)
+    assert split_point.suffix_flops > 0
+    set_modes(model, split_point)
+    split_point.train_forward((inputs,)).sum().backward()
     assert model.second.weight.grad is not None  # type: ignore[union-attr]
 
 
 def test_where_nothing_is_frozen_the_model_runs_whole() -> None:
     model, _, images = build("resnet18")
-    frontier = find_frontier(model, images)
-    assert not frontier.frozen
-    assert frontier.reason == "no layer before the trained ones is frozen"
-    assert torch.equal(frontier.eval_forward(frontier.prefix(images)), model.eval()(images))
+    split_point = find_split_point(model, images)
+    assert not split_point.frozen
+    assert split_point.reason == "no layer before the trained ones is frozen"
+    assert torch.equal(split_point.eval_forward(split_point.prefix(images)), model.eval()(images))
 
 
 def test_where_nothing_trains_the_output_is_the_boundary() -> None:
     model, _, images = build("resnet18")
     model.requires_grad_(False)
-    frontier = find_frontier(model, images)
-    assert frontier.shapes == ((5,),)
-    assert torch.equal(frontier.eval_forward(frontier.prefix(images)), model.eval()(images))
+    split_point = find_split_point(model, images)
+    assert split_point.shapes == ((5,),)
+    assert torch.equal(split_point.eval_forward(split_point.prefix(images)), model.eval()(images))
 
 
 def test_a_dense_networks_boundary_holds_no_feature_twice() -> None:
     model, groups, images = build("densenet121")
     freeze(model, groups, 0.25)
-    frontier = find_frontier(model, images[:1])
-    channels = [shape[0] for shape in frontier.shapes]
+    split_point = find_split_point(model, images[:1])
+    channels = [shape[0] for shape in split_point.shapes]
     assert max(channels) == 128  # the block's input, not the concatenation of it with what came after
     assert channels.count(128) == 1
 
 
 def test_the_key_depends_on_the_prefix_alone() -> None:
-    def frontier(depth: float, *, head: float = 0.0, touch: str = "") -> Frontier:
+    def split_point(depth: float, *, head: float = 0.0, touch: str = "") -> SplitPoint:
         model, groups, images = build("tf_efficientnet_lite0", dropout=head)
         if touch:
             model.get_parameter(touch).data += 1e-3
         freeze(model, groups, depth)
-        return find_frontier(model, images[:1])
+        return find_split_point(model, images[:1])
 
-    key = frontier(0.5).key
-    assert frontier(0.5, head=0.4).key == key
-    assert frontier(0.5, touch="trunk.conv_head.weight").key == key
-    assert frontier(0.5, touch="trunk.conv_stem.weight").key != key
-    assert frontier(0.7).key != key
+    key = split_point(0.5).key
+    assert split_point(0.5, head=0.4).key == key
+    assert split_point(0.5, touch="trunk.conv_head.weight").key == key
+    assert split_point(0.5, touch="trunk.conv_stem.weight").key != key
+    assert split_point(0.7).key != key
 
 
 def test_the_key_depends_on_settings_that_are_no_weights() -> None:
@@ -298,7 +298,7 @@ def test_the_key_depends_on_settings_that_are_no_weights() -> None:
         torch.manual_seed(0)
         frozen = nn.Conv2d(3, 4, 3, stride=stride).requires_grad_(False)
         model = nn.Sequential(frozen, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-        keys.add(find_frontier(model, torch.randn(2, 3, 8, 8)).key)
+        keys.add(find_split_point(model, torch.randn(2, 3, 8, 8)).key)
     assert len(keys) == 2
 
 
@@ -310,17 +310,17 @@ def test_many_cuts_in_one_trace_are_those_found_one_by_one(name: str) -> None:
     for depth in depths:
         freeze(model, groups, depth)
         marks.append(trainable_names(model))
-        keys.append(find_frontier(model, images[:1]).key)
+        keys.append(find_split_point(model, images[:1]).key)
     model.requires_grad_(True)
-    found, why = find_frontiers(model, images[:1], marks)
+    found, why = find_split_points(model, images[:1], marks)
     assert not why
-    assert [frontier.key for frontier in found] == keys
+    assert [split_point.key for split_point in found] == keys
     assert all(parameter.requires_grad for parameter in model.parameters())
-    for frontier, boundary in zip(found, shared_prefix(found)(images), strict=True):
-        assert all(map(torch.equal, boundary, frontier.prefix(images)))
+    for split_point, boundary in zip(found, shared_prefix(found)(images), strict=True):
+        assert all(map(torch.equal, boundary, split_point.prefix(images)))
 
 
-def test_a_search_for_the_frontier_leaves_the_model_as_it_was() -> None:
+def test_a_search_for_the_split_point_leaves_the_model_as_it_was() -> None:
     model, groups, images = build("levit_128s")
     freeze(model, groups, 0.5)
     model.train()
@@ -329,7 +329,7 @@ def test_a_search_for_the_frontier_leaves_the_model_as_it_was() -> None:
     modes = [module.training for module in model.modules()]
     attributes = {name: set(vars(module)) for name, module in model.named_modules()}
     generator = torch.get_rng_state()
-    find_frontier(model, images[:1])
+    find_split_point(model, images[:1])
     assert [module.training for module in model.modules()] == modes
     assert {name: set(vars(module)) for name, module in model.named_modules()} == attributes
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in state.items())
@@ -362,10 +362,10 @@ class Caching(nn.Module):
 def test_tracing_leaves_no_symbols_in_caches() -> None:
     model = nn.Sequential(Caching().requires_grad_(False), nn.Linear(4, 2)).eval()
     inputs = torch.randn(3, 4)
-    frontier = find_frontier(model, inputs)
-    assert frontier.frozen, frontier.reason
+    split_point = find_split_point(model, inputs)
+    assert split_point.frozen, split_point.reason
     assert all(type(value) is Tensor for value in model[0].cache.values())
-    assert torch.equal(model(inputs), frontier.eval_forward(frontier.prefix(inputs)))
+    assert torch.equal(model(inputs), split_point.eval_forward(split_point.prefix(inputs)))
 
 
 @pytest.mark.parametrize("traceable", [True, False])
@@ -373,19 +373,19 @@ def test_evaluation_sees_what_training_changed(traceable: bool) -> None:
     last = nn.Linear(4, 2) if traceable else Branching()
     model = nn.Sequential(nn.Linear(4, 4).requires_grad_(False), Caching(), last)
     inputs = torch.randn(3, 4)
-    frontier = find_frontier(model, inputs)
-    assert frontier.frozen == traceable
-    boundary = frontier.prefix(inputs)
-    set_modes(model, frontier)
-    before = frontier.eval_forward(boundary)
+    split_point = find_split_point(model, inputs)
+    assert split_point.frozen == traceable
+    boundary = split_point.prefix(inputs)
+    set_modes(model, split_point)
+    before = split_point.eval_forward(boundary)
     with torch.no_grad():
         model[1].weight.mul_(3)
-    after = frontier.eval_forward(boundary)
+    after = split_point.eval_forward(boundary)
     assert not torch.equal(before, after)
     assert torch.equal(after, model.eval()(inputs))
     with torch.no_grad():
         model[1].weight.mul_(3)
-    set_modes(model, frontier)
+    set_modes(model, split_point)
     assert not torch.equal(after, model.eval()(inputs))
 
 
@@ -393,6 +393,6 @@ def test_channels_last_is_kept_across_the_boundary() -> None:
     model, groups, images = build("tf_efficientnet_lite0")
     model.to(memory_format=torch.channels_last)
     freeze(model, groups, 0.5)
-    frontier = find_frontier(model, images[:1])
-    assert frontier.boundary[0].channels_last
-    assert frontier.prefix(images)[0].is_contiguous(memory_format=torch.channels_last)
+    split_point = find_split_point(model, images[:1])
+    assert split_point.boundary[0].channels_last
+    assert split_point.prefix(images)[0].is_contiguous(memory_format=torch.channels_last)

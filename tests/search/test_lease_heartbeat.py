@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tlsearch.search.hold import Interruption, signals, surely_dead, this_process
+from tlsearch.search.lease_heartbeat import Interruption, signals, surely_dead, this_process
 
 
 def test_the_first_signal_asks_and_the_second_ends_at_once() -> None:
@@ -52,7 +52,9 @@ def test_a_second_signal_is_not_lost_where_an_object_is_finalized(
 
 
 def test_only_a_process_of_this_boot_and_namespace_can_be_known_to_be_dead() -> None:
-    code = "from tlsearch.search.hold import this_process; print(this_process(), flush=True); input()"
+    code = (
+        "from tlsearch.search.lease_heartbeat import this_process; print(this_process(), flush=True); input()"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:

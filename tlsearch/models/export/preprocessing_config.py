@@ -9,7 +9,7 @@ from typing import Any
 
 from tlsearch.images import decoding
 from tlsearch.models.bundle import Model
-from tlsearch.models.export.whole import picture_input
+from tlsearch.models.export.inference_graph import picture_input
 
 SIDECAR = "preprocessing.json"
 SCRIPTS = Path(__file__).parent / "carried"

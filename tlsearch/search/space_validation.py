@@ -19,15 +19,15 @@ from tlsearch.contracts import BackboneInfo, Space, Strategy
 from tlsearch.errors import PluginError
 from tlsearch.records import Params
 
-KNOB = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+HYPERPARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 KINDS = (FloatDistribution, IntDistribution, CategoricalDistribution)
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """A strategy's knobs, and the points that it wants tried first."""
+    """A strategy's hyperparameters, and the points that it wants tried first."""
 
-    knobs: Space
+    hyperparameters: Space
     starts: tuple[Params, ...]
 
 
@@ -47,8 +47,8 @@ def declared(name: str, strategy: Strategy, backbone: BackboneInfo) -> Declared:
         )
 
     try:
-        knobs = strategy.space(backbone)
-        if problem := space_problem(knobs):
+        hyperparameters = strategy.space(backbone)
+        if problem := space_problem(hyperparameters):
             raise refuse(problem)
         points = {"default": strategy.default(backbone)}
         points |= {f"starts[{index}]": point for index, point in enumerate(strategy.starts(backbone))}
@@ -58,57 +58,65 @@ def declared(name: str, strategy: Strategy, backbone: BackboneInfo) -> Declared:
         lines = str(error).splitlines()
         raise refuse(": ".join([type(error).__name__, *lines[:1]])) from error
     for called, point in points.items():
-        if problem := point_problem(point, knobs):
+        if problem := point_problem(point, hyperparameters):
             raise refuse(f"{called}: {problem}")
     del points["default"]
-    return Declared(dict(knobs), tuple(points.values()))
+    return Declared(dict(hyperparameters), tuple(points.values()))
 
 
-def space_problem(knobs: object) -> str:
+def space_problem(hyperparameters: object) -> str:
     """What is wrong with a space; empty where nothing is."""
-    if not isinstance(knobs, Mapping):
-        return f"space() returned a {type(knobs).__name__}, not a dict of Optuna distributions by knob"
-    if odd := [knob for knob, distribution in knobs.items() if not isinstance(distribution, KINDS)]:
+    if not isinstance(hyperparameters, Mapping):
         return (
-            f"space()[{odd[0]!r}] is a {type(knobs[odd[0]]).__name__}; right are Optuna's "
+            f"space() returned a {type(hyperparameters).__name__}, not a dict of Optuna distributions by name"
+        )
+    if odd := [
+        hyperparameter
+        for hyperparameter, distribution in hyperparameters.items()
+        if not isinstance(distribution, KINDS)
+    ]:
+        return (
+            f"space()[{odd[0]!r}] is a {type(hyperparameters[odd[0]]).__name__}; right are Optuna's "
             "FloatDistribution, IntDistribution and CategoricalDistribution"
         )
-    choices = {choice for _, choice in _choices(knobs)}
-    for knob in knobs:
-        choice, dot, own = knob.rpartition(".") if isinstance(knob, str) else ("", "", "")
-        if not KNOB.fullmatch(own):
-            return f"space() has a knob {knob!r}; a name is letters, digits and underscores"
-        if dot and choice not in choices:
+    choices = {choice for _, choice in _choices(hyperparameters)}
+    for hyperparameter in hyperparameters:
+        choice, dot, own = hyperparameter.rpartition(".") if isinstance(hyperparameter, str) else ("", "", "")
+        if not HYPERPARAMETER.fullmatch(own):
             return (
-                f'space() has "{knob}", which exists where a categorical knob is "{choice}", and none can be'
+                f"space() has a hyperparameter {hyperparameter!r}; a name is letters, digits and underscores"
             )
-    depth = knobs.get("freeze_depth")
+        if dot and choice not in choices:
+            return f'space() has "{hyperparameter}", for "{choice}", which no categorical one can be'
+    depth = hyperparameters.get("freeze_depth")
     bounds = getattr(depth, "choices", None) or (getattr(depth, "low", 0.0), getattr(depth, "high", 1.0))
     if not all(isinstance(bound, int | float) and 0 <= bound <= 1 for bound in bounds):
         return f"freeze_depth is a fraction between 0 and 1, not {depth}"
     return ""
 
 
-def point_problem(point: object, knobs: Space) -> str:
+def point_problem(point: object, hyperparameters: Space) -> str:
     """What is wrong with a point of a space; empty where nothing is."""
     if not isinstance(point, Mapping):
-        return f"is a {type(point).__name__}, not a dict of values by knob"
-    expected = {knob for knob in knobs if exists(knob, point, knobs)}
-    if unknown := sorted(str(knob) for knob in set(point) - expected):
-        hint = "which doesn't exist there" if unknown[0] in knobs else "which isn't in the space"
+        return f"is a {type(point).__name__}, not a dict of values by hyperparameter"
+    expected = {
+        hyperparameter for hyperparameter in hyperparameters if exists(hyperparameter, point, hyperparameters)
+    }
+    if unknown := sorted(str(hyperparameter) for hyperparameter in set(point) - expected):
+        hint = "which doesn't exist there" if unknown[0] in hyperparameters else "which isn't in the space"
         return f'has a value for "{unknown[0]}", {hint}'
     if missing := sorted(expected - set(point)):
         return f'has no value for "{missing[0]}"'
-    for knob, value in point.items():
-        if not inside(knobs[knob], value):
-            return f"{knob}={value!r} is outside {knobs[knob]}"
+    for hyperparameter, value in point.items():
+        if not inside(hyperparameters[hyperparameter], value):
+            return f"{hyperparameter}={value!r} is outside {hyperparameters[hyperparameter]}"
     return ""
 
 
-def exists(knob: str, chosen: Mapping[str, Any], knobs: Space) -> bool:
-    """Whether a knob is to be chosen, given what is: ``choice.knob`` hangs on ``choice``."""
-    choice, dot, _ = knob.rpartition(".")
-    return not dot or any(chosen.get(name) == other == choice for name, other in _choices(knobs))
+def exists(hyperparameter: str, chosen: Mapping[str, Any], hyperparameters: Space) -> bool:
+    """Whether a hyperparameter is to be chosen, given what is: ``choice.name`` hangs on ``choice``."""
+    choice, dot, _ = hyperparameter.rpartition(".")
+    return not dot or any(chosen.get(name) == other == choice for name, other in _choices(hyperparameters))
 
 
 def inside(distribution: BaseDistribution, value: object) -> bool:
@@ -120,10 +128,10 @@ def inside(distribution: BaseDistribution, value: object) -> bool:
     return distribution._contains(distribution.to_internal_repr(value))
 
 
-def _choices(knobs: Mapping[Any, BaseDistribution]) -> Sequence[tuple[str, object]]:
+def _choices(hyperparameters: Mapping[Any, BaseDistribution]) -> Sequence[tuple[str, object]]:
     return [
         (name, choice)
-        for name, distribution in knobs.items()
+        for name, distribution in hyperparameters.items()
         if isinstance(distribution, CategoricalDistribution)
         for choice in distribution.choices
     ]

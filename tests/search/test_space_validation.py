@@ -47,13 +47,13 @@ RATE = FloatDistribution(0.1, 1.0)
             Given(space={"rate": (0.1, 1.0)}),
             "space()['rate'] is a tuple; right are Optuna's FloatDistribution",
         ),
-        (Given(space={"my rate": RATE}), "a knob 'my rate'; a name is letters"),
-        (Given(space={3: RATE}), "a knob 3"),
-        (Given(space={"": RATE}), "a knob ''"),
-        (Given(space={"a.": RATE, "kind": CHOICE}), "a knob 'a.'"),
+        (Given(space={"my rate": RATE}), "a hyperparameter 'my rate'; a name is letters"),
+        (Given(space={3: RATE}), "a hyperparameter 3"),
+        (Given(space={"": RATE}), "a hyperparameter ''"),
+        (Given(space={"a.": RATE, "kind": CHOICE}), "a hyperparameter 'a.'"),
         (
             Given(space={"c.rate": RATE, "kind": CHOICE}),
-            'exists where a categorical knob is "c", and none can be',
+            'exists where a categorical hyperparameter is "c", and none can be',
         ),
         (Given(space={"freeze_depth": IntDistribution(0, 9)}), "freeze_depth is a fraction between 0 and 1"),
         (Given(default={"rate": 2.0}), "default: rate=2.0 is outside FloatDistribution"),
@@ -81,7 +81,7 @@ def test_what_is_wrong_with_a_space_is_said(strategy, said):
     assert "testing/cnn" in caught.value.message
 
 
-def test_conditional_knobs_and_no_knobs_are_fine():
+def test_conditional_hyperparameters_and_none_are_fine():
     conditional = Given(space={"kind": CHOICE, "a.rate": RATE}, default={"kind": "a", "a.rate": 0.5})
     space = build({"one": conditional, "none": Given(space={}, default={})}, [INFO], {})
     assert [dict(branch.starts[0]) for branch in space.branches] == [{"kind": "a", "a.rate": 0.5}, {}]

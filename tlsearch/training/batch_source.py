@@ -1,4 +1,4 @@
-"""Batches of one data set at one frontier: from stored activations where there are some, else from items."""
+"""Batches of one data set at one split point: of stored activations where there are some, else of items."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from torch import Tensor
 from tlsearch.contracts import InputSpec, Scores
 from tlsearch.training.activations import Activations, Items, activations
 from tlsearch.training.arrays import ArrayStore
-from tlsearch.training.choosing import Choice, Depths, choices
+from tlsearch.training.cache_policy import Choice, FreezeDepths, choices
 from tlsearch.training.data import Data
 from tlsearch.training.failures import out_of_memory
-from tlsearch.training.frontier import Bridge, Frontier
 from tlsearch.training.prefetch import ahead
+from tlsearch.training.split_point import Bridge, SplitPoint
 
 Indices = NDArray[np.int64]
 EVALUATION_BATCH = 256
@@ -57,20 +57,20 @@ class _View:
 
 
 @dataclass
-class Feed:
+class BatchSource:
     """What serves a training loop.
 
     Attributes:
         data: encoded items, targets and splits.
         inputs: how encoded items become model input.
-        frontier: where the frozen prefix ends.
+        split point: where the frozen prefix ends.
         store: for prefix outputs; None runs the prefix for every batch.
         policy: augmentation of training items.
         views: how many augmented views are stored; epochs take turns.
         seed: of the views, one for the whole study so that trials share them.
         device: where batches go.
         limit_bytes: for the outputs that a trial has stored, of all its views; see `choices`.
-        taps: finds the frontiers of other freeze depths.
+        taps: finds the split points of other freeze depths.
         ahead: batches to load beforehand, by a thread of their own; 0 where the CPU trains and has no time.
         room: how many bytes of the device stored outputs may take now.
         counts: what went through which part so far.
@@ -79,14 +79,14 @@ class Feed:
 
     data: Data
     inputs: InputSpec
-    frontier: Frontier
+    split_point: SplitPoint
     store: ArrayStore | None
     policy: str
     views: int
     seed: int
     device: torch.device
     limit_bytes: int
-    taps: Callable[[], Depths] = Depths
+    taps: Callable[[], FreezeDepths] = FreezeDepths
     ahead: int = 0
     room: Callable[[], int] = int
     counts: Counts = field(default_factory=Counts)
@@ -95,7 +95,7 @@ class Feed:
     _draws: dict[int, Tensor | None] = field(default_factory=dict)
     _choices: Iterator[Choice | str] | None = None
     _choice: Choice | str = ""
-    _depths: Depths | None = None
+    _depths: FreezeDepths | None = None
     _evaluated_at_once: int = EVALUATION_BATCH
 
     def train(
@@ -149,7 +149,7 @@ class Feed:
         Args:
             split: its name.
             forward: gets the boundary tensors, as a tuple.
-            whole: ``forward`` is a whole model, which gets model input, whatever the frontier is.
+            whole: ``forward`` is a whole model, which gets model input, whatever the split point is.
             first: only so many of its items.
         """
         items = self.data.indices[split][:first]
@@ -183,7 +183,7 @@ class Feed:
         if self.policy in ("none", "mixup"):
             return 0
         # Stored views are few and take turns; without a store a fresh view costs nothing.
-        turns = self.store is not None and self.frontier.frozen
+        turns = self.store is not None and self.split_point.frozen
         return 1 + (epoch - 1) % self.views if turns else epoch
 
     def targets(self, index: Indices) -> Tensor:
@@ -213,8 +213,8 @@ class Feed:
     ) -> tuple[Tensor, ...]:
         """Boundary tensors, on the device, of items that were loaded."""
         if stored is None:
-            self._passed(len(index), self.frontier.prefix_flops)
-            return self.frontier.prefix(self._to_model(loaded, index, view))
+            self._passed(len(index), self.split_point.prefix_flops)
+            return self.split_point.prefix(self._to_model(loaded, index, view))
         tensors = tuple(tensor.to(self.device, non_blocking=True) for tensor in loaded)
         if stored.bridge is None:
             return tensors
@@ -222,7 +222,7 @@ class Feed:
         return stored.bridge(tensors)
 
     def _passed(self, items: int, flops: float) -> None:
-        if self.frontier.frozen:
+        if self.split_point.frozen:
             self.counts.prefix += items
             self.counts.frozen_flops += items * flops
 
@@ -246,8 +246,8 @@ class Feed:
         return self.inputs.to_model(batch)
 
     def _stored_view(self, view: int) -> _View | None:
-        if self.store is None or not self.frontier.frozen:
-            self.cache = self.cache or f"none: {self.frontier.reason or 'nothing is frozen'}"
+        if self.store is None or not self.split_point.frozen:
+            self.cache = self.cache or f"none: {self.split_point.reason or 'nothing is frozen'}"
             return None
         if view not in self._views:
             self._views[view] = self._materialize(self.store, view)
@@ -262,9 +262,9 @@ class Feed:
             choice = self._choice
             items = self._items(store, index, view, choice.dtype)
             # The same pass over the items also serves the other depths that trials will freeze.
-            missing = choice.dtype == "float32" and store.open(items.key(choice.frontier)) is None
+            missing = choice.dtype == "float32" and store.open(items.key(choice.split_point)) is None
             stored = activations(
-                choice.frontier,
+                choice.split_point,
                 items=items,
                 limit_bytes=self.limit_bytes,
                 also=self._others().worth_storing() if missing else (),
@@ -281,13 +281,13 @@ class Feed:
         return None
 
     def _ranked(self, store: ArrayStore) -> Iterator[Choice | str]:
-        """What can be stored for the frontier: the same in every trial with as many views of these items."""
+        """What can be stored at the split point: the same in each trial with as many views of these items."""
         train = self._kept(1) if "train" in self.data.indices else self._kept(0)[:0]  # as for measuring alone
         augmented = 0 if self.policy in ("none", "mixup") else self.views
         me = weakref.proxy(self)  # see `_items`
         limits = [self.limit_bytes, *([] if store.limit_bytes is None else [store.limit_bytes])]
         return choices(
-            self.frontier,
+            self.split_point,
             find=lambda: me._others(),
             items=self._items(store, train, 0, "float32"),
             columns=lambda positions: me.data.columns(train[positions]),
@@ -297,7 +297,7 @@ class Feed:
             count=lambda items, flops: me._passed(items, flops),
         )
 
-    def _others(self) -> Depths:
+    def _others(self) -> FreezeDepths:
         if self._depths is None:
             self._depths = self.taps()
         return self._depths
@@ -325,12 +325,12 @@ class Feed:
         self, batch: Tensor, targets: Tensor, generator: torch.Generator
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """Mixup: weighted means of pairs of inputs, and of their targets."""
-        if self.frontier.frozen:
+        if self.split_point.frozen:
             self.cache = "none: mixup blends inputs anew in every step"
         share, partner = _draw_mixing(len(batch), generator)
         partner = partner.to(self.device)
-        self._passed(len(batch), self.frontier.prefix_flops)
-        boundary = self.frontier.prefix(batch.lerp(batch[partner], 1 - share))
+        self._passed(len(batch), self.split_point.prefix_flops)
+        boundary = self.split_point.prefix(batch.lerp(batch[partner], 1 - share))
         return boundary, self.data.task.mix(targets, targets[partner], share, self.data.target_spec)
 
 

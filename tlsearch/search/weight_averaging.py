@@ -15,27 +15,27 @@ from tlsearch.errors import TrialError
 from tlsearch.models.rebuild import fill
 from tlsearch.records import Artifact, Costs, TrialRecord
 from tlsearch.training import weights
-from tlsearch.training.feed import Counts, Feed
-from tlsearch.training.frontier import Frontier, find_frontier
-from tlsearch.training.trial import Workbench
+from tlsearch.training.batch_source import BatchSource, Counts
+from tlsearch.training.split_point import SplitPoint, find_split_point
+from tlsearch.training.trial import TrialRunner
 
 
 @dataclass(frozen=True, slots=True)
-class Kin:
+class CompatibleTrials:
     """Trials whose finished models have the same tensors under the same names, best first."""
 
     backbone: str
     trials: tuple[TrialRecord, ...]
 
 
-class Kitchen:
+class SoupEvaluator:
     """Puts one state after another into a model and measures it.
 
     All layers that no member has changed are a frozen prefix: their outputs for the validation items are
     computed once and stored. No other split is within reach.
     """
 
-    def __init__(self, bench: Workbench, kin: Kin) -> None:
+    def __init__(self, bench: TrialRunner, kin: CompatibleTrials) -> None:
         self.bench = bench
         self.pretrained = bench.backbone(kin.backbone)
         data = bench.data("data", self.pretrained.info.inputs)
@@ -48,11 +48,11 @@ class Kitchen:
         _mark(self.model, self.changing)
         inputs = self.pretrained.info.inputs
         example = inputs.to_model(inputs.example(2)).to(bench.device)
-        self.frontier: Frontier = find_frontier(self.model, example)
-        self.feed = Feed(
+        self.split_point: SplitPoint = find_split_point(self.model, example)
+        self.feed = BatchSource(
             data=data,
             inputs=inputs,
-            frontier=self.frontier,
+            split_point=self.split_point,
             store=bench.store,
             policy="none",
             views=1,
@@ -73,7 +73,7 @@ class Kitchen:
             TrialError: the state isn't one of this structure.
         """
         self._put(state)
-        return self.feed.evaluate("val", self.frontier.eval_forward)
+        return self.feed.evaluate("val", self.split_point.eval_forward)
 
     def save(self, state: State, uri: str) -> Artifact:
         """Write a state as trials are written: what differs from the pretrained backbone."""
@@ -82,13 +82,13 @@ class Kitchen:
 
     def costs(self, members: Sequence[TrialRecord], seconds: float) -> Costs:
         """What a combination cost: its members, and the measuring."""
-        counts, frontier = self.feed.counts, self.frontier
+        counts, split_point = self.feed.counts, self.split_point
         return Costs(
             seconds=seconds + sum(member.costs.seconds for member in members),
             prefix_images=counts.prefix + sum(member.costs.prefix_images for member in members),
             suffix_images=counts.evaluated + sum(member.costs.suffix_images for member in members),
-            flops=counts.prefix * frontier.prefix_flops
-            + counts.evaluated * frontier.suffix_flops
+            flops=counts.prefix * split_point.prefix_flops
+            + counts.evaluated * split_point.suffix_flops
             + sum(member.costs.flops for member in members),
             trainable_parameters=max(member.costs.trainable_parameters for member in members),
             total_parameters=sum(parameter.numel() for parameter in self.model.parameters()),
@@ -100,11 +100,11 @@ class Kitchen:
         odd += [name for name in own if name in state and own[name].shape != state[name].shape]
         if odd:
             raise TrialError(f"its state isn't of the members' structure: {odd[0]} is wrong or missing")
-        # In place: the frontier's suffix is made of these very tensors. The prefix is left alone.
+        # In place: the split point's suffix is made of these very tensors. The prefix is left alone.
         self.model.load_state_dict({name: state[name] for name in self.changing}, strict=False)
 
 
-def kindred(trials: Sequence[TrialRecord], bench: Workbench) -> list[Kin]:
+def kindred(trials: Sequence[TrialRecord], bench: TrialRunner) -> list[CompatibleTrials]:
     """Trials in groups whose members can be averaged, each group's best first, the best group first.
 
     Args:
@@ -121,7 +121,7 @@ def kindred(trials: Sequence[TrialRecord], bench: Workbench) -> list[Kin]:
         own = {f"trunk.{name}": tensor for name, tensor in source.items()} | changed
         form = tuple(sorted((name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in own.items()))
         groups.setdefault((trial.backbone, form), []).append(trial)
-    return [Kin(backbone, tuple(members)) for (backbone, _), members in groups.items()]
+    return [CompatibleTrials(backbone, tuple(members)) for (backbone, _), members in groups.items()]
 
 
 def saved(trial: TrialRecord) -> dict[str, Tensor]:

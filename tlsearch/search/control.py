@@ -13,8 +13,8 @@ from tlsearch.contracts.combination import members_of
 from tlsearch.database.store import Store
 from tlsearch.errors import InputError, StudyConflictError
 from tlsearch.records import StudyRecord, StudyRequest, TrialRecord, TrialRole, TrialState
-from tlsearch.search.entry import comparable
-from tlsearch.search.hold import surely_dead, who, who_and_where
+from tlsearch.search.lease_heartbeat import surely_dead, who, who_and_where
+from tlsearch.search.registration import comparable
 from tlsearch.spec import StudySpec, parse
 
 LEARNED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)

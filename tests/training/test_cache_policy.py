@@ -1,4 +1,4 @@
-"""What is stored where memory is short: half precision, or a shallower frontier, or nothing."""
+"""What is stored where memory is short: half precision, or a shallower split point, or nothing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tlsearch import registry
 from tlsearch.contracts import Pretrained, describe
 from tlsearch.contracts.images import ImageInput
 from tlsearch.records import Outcome
-from tlsearch.training.choosing import Choice, choices
-from tlsearch.training.feed import Counts, Feed
-from tlsearch.training.frontier import bridge, depth_marks, find_frontier, find_frontiers
-from tlsearch.training.trial import Workbench
+from tlsearch.training.batch_source import BatchSource, Counts
+from tlsearch.training.cache_policy import Choice, choices
+from tlsearch.training.split_point import bridge, depth_marks, find_split_point, find_split_points
+from tlsearch.training.trial import TrialRunner
 
 DEPTH = 0.67
 """Freezes two of three groups."""
@@ -51,7 +51,7 @@ class Bulging(nn.Module):
         return pooled
 
 
-def bulging(folder: Path, *, item_bytes: float, scale: float = 1.0, **changes: float) -> Workbench:
+def bulging(folder: Path, *, item_bytes: float, scale: float = 1.0, **changes: float) -> TrialRunner:
     """A bench whose backbone is such a network, and whose trials may store so many bytes an item."""
     worker = bench(folder, cache_bytes=0)
     with torch.random.fork_rng(devices=[]):
@@ -74,7 +74,7 @@ def bulging(folder: Path, *, item_bytes: float, scale: float = 1.0, **changes: f
     return worker
 
 
-def tuned(worker: Workbench, number: int = 0, **changes: object) -> Outcome:
+def tuned(worker: TrialRunner, number: int = 0, **changes: object) -> Outcome:
     """How fine-tuning behind two frozen groups ends."""
     given = {"freeze_depth": DEPTH, "dropout": 0.0, "augmentation": "none", **changes}
     (outcome,) = outcomes(results(worker, point(number=number, **given))).values()
@@ -82,14 +82,14 @@ def tuned(worker: Workbench, number: int = 0, **changes: object) -> Outcome:
     return outcome
 
 
-def feed_of(worker: Workbench, policy: str = "none", seed: int = 0) -> Feed:
+def feed_of(worker: TrialRunner, policy: str = "none", seed: int = 0) -> BatchSource:
     pretrained = worker.backbone(BACKBONE)
     data = worker.data("data", pretrained.info.inputs)
     model = worker.build(
         registry.strategy("fine_tune"), point(freeze_depth=DEPTH, seed=seed), pretrained, data, None
     )
-    frontier = find_frontier(model, worker.example(pretrained))
-    return worker.feed(data, pretrained, frontier, policy, Counts(), lambda: model)
+    split_point = find_split_point(model, worker.example(pretrained))
+    return worker.feed(data, pretrained, split_point, policy, Counts(), lambda: model)
 
 
 @pytest.mark.parametrize(
@@ -160,11 +160,11 @@ def test_work_is_counted_where_it_is_done(tmp_path):
     assert feed.cache.startswith("prefix up to group 1 of 3: ")
     rows = sum(len(indices[name]) for name in ("train", "stop", "val"))
     assert feed.counts.prefix == rows + train
-    first, second = sorted(feed.taps().frontiers, key=lambda one: one.prefix_flops)[:2]
+    first, second = sorted(feed.taps().split_points, key=lambda one: one.prefix_flops)[:2]
     between = second.prefix_flops - first.prefix_flops
     done = feed.counts.frozen_flops
     assert done == pytest.approx(rows * first.prefix_flops + train * between)
-    feed.evaluate("val", feed.frontier.eval_forward)
+    feed.evaluate("val", feed.split_point.eval_forward)
     assert feed.counts.frozen_flops - done == pytest.approx(len(indices["val"]) * between)
 
 
@@ -176,7 +176,7 @@ def test_the_check_of_half_precision_is_counted_once(tmp_path):
     indices = first.data.indices
     rows = sum(len(indices[name]) for name in ("train", "stop", "val"))
     assert first.counts.prefix == rows + len(indices["train"])  # fewer than a sample has
-    own = first.frontier.prefix_flops
+    own = first.split_point.prefix_flops
     assert first.counts.frozen_flops > (rows + len(indices["train"])) * own
     assert (second.counts.prefix, second.counts.frozen_flops) == (0, 0)
     assert second.cache == first.cache
@@ -189,7 +189,7 @@ def test_values_too_large_for_half_precision_are_stored_from_a_shallower_layer(t
 
 
 def test_a_value_too_large_that_the_sample_missed_is_found_while_storing(tmp_path, monkeypatch):
-    monkeypatch.setattr("tlsearch.training.choosing.SAMPLE", 4)
+    monkeypatch.setattr("tlsearch.training.cache_policy.SAMPLE", 4)
     worker = bulging(tmp_path, item_bytes=BULGE / 2)
     feed = feed_of(worker)
     train = np.sort(feed.data.indices["train"])
@@ -226,7 +226,7 @@ def test_a_bridge_leads_up_and_never_down(tmp_path):
     pretrained = worker.backbone(BACKBONE)
     model = worker.build(registry.strategy("fine_tune"), point(freeze_depth=0.0), pretrained, feed.data, None)
     example = worker.example(pretrained)
-    low, middle, high = find_frontiers(model, example, depth_marks(model))[0]
+    low, middle, high = find_split_points(model, example, depth_marks(model))[0]
     assert [one.mark for one in (low, middle, high)] == [0, 1, 2]
     images = feed.read(feed.data.indices["train"][:5], 0)
     for upper in (middle, high):
@@ -236,7 +236,7 @@ def test_a_bridge_leads_up_and_never_down(tmp_path):
         for one, two in zip(way(low.prefix(images)), upper.prefix(images), strict=True):
             torch.testing.assert_close(one, two)
     assert bridge(high, low) is None
-    other = find_frontiers(model, example, depth_marks(model))[0]
+    other = find_split_points(model, example, depth_marks(model))[0]
     assert bridge(low, other[2]) is None, "of another trace"
 
 
@@ -248,7 +248,7 @@ def test_nothing_is_traced_where_all_fits(tmp_path):
 
     train = feed.data.indices["train"]
     (choice, last) = choices(
-        feed.frontier,
+        feed.split_point,
         find=refuse,
         items=feed._items(feed.store, train, 0, "float32"),
         columns=lambda positions: feed.data.columns(train[positions]),
@@ -258,5 +258,5 @@ def test_nothing_is_traced_where_all_fits(tmp_path):
         count=lambda items, flops: None,
     )
     assert isinstance(choice, Choice)
-    assert (choice.dtype, choice.bridge, choice.frontier) == ("float32", None, feed.frontier)
+    assert (choice.dtype, choice.bridge, choice.split_point) == ("float32", None, feed.split_point)
     assert isinstance(last, str)

@@ -11,7 +11,7 @@ from typing import Protocol
 from tlsearch.contracts import HeadStrategy
 from tlsearch.records import EpochResult, Point, TrialRole, TrialState
 from tlsearch.search.allocation import charge
-from tlsearch.search.budget import Ledger
+from tlsearch.search.budget import Budget
 from tlsearch.search.sampler import Proposal, Sampler
 
 TOLERANCE = 0.8
@@ -52,7 +52,7 @@ class Searching:
     def __init__(
         self,
         sampler: Sampler,
-        ledger: Ledger,
+        budget: Budget,
         *,
         left_open: Iterable[Point],
         next_number: int,
@@ -61,7 +61,7 @@ class Searching:
         at_once: int,
     ) -> None:
         self.sampler = sampler
-        self.ledger = ledger
+        self.budget = budget
         self.next_number = next_number
         self.seed = seed
         self.at_once = at_once
@@ -84,9 +84,9 @@ class Searching:
         """Left open points first; then proposals, as many as the trial budget allows."""
         if self._again:
             return self._again.popleft()
-        if self.ledger.trials_left == 0 or self.too_long is not None or self.settled:
+        if self.budget.trials_left == 0 or self.too_long is not None or self.settled:
             return []
-        proposals = self.sampler.ask(self.next_number, most=self.ledger.trials_left, heads=self.at_once)
+        proposals = self.sampler.ask(self.next_number, most=self.budget.trials_left, heads=self.at_once)
         self.exhausted = not proposals
         points = [
             Point(
@@ -100,11 +100,11 @@ class Searching:
         ]
         if points and not self._heads(points[0].strategy):
             seconds = self._pace.expected(points[0])
-            if seconds is not None and time.time() + seconds * TOLERANCE > self.ledger.search_deadline:
+            if seconds is not None and time.time() + seconds * TOLERANCE > self.budget.search_deadline:
                 self.too_long = seconds
                 return []
         self.next_number += len(points)
-        self.ledger.started += len(points)
+        self.budget.started += len(points)
         self._open.update({point.number: point for point in points})
         return points
 

@@ -12,8 +12,8 @@ from tests.database.conftest import create
 from tlsearch.database.store import Sharer, Store
 from tlsearch.errors import WorkError
 from tlsearch.records import StudyState
-from tlsearch.search import shares
-from tlsearch.search.shares import Share, share
+from tlsearch.search import fair_share
+from tlsearch.search.fair_share import Share, share
 
 A, B, C = Sharer("a", 1, None), Sharer("b", 1, None), Sharer("c", 2, None)
 
@@ -56,7 +56,7 @@ def test_parts_add_up_and_caps_hold(total: int, sharers: list[tuple[int, int | N
 
 
 def test_a_share_follows_who_comes_and_goes(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shares, "REFRESH_SECONDS", -1.0)
+    monkeypatch.setattr(fair_share, "REFRESH_SECONDS", -1.0)
     have = 6
 
     def slots() -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tlsearch.database.store import Store, exists
 from tlsearch.errors import StudyConflictError
 from tlsearch.records import StudyItems, StudyRecord
-from tlsearch.search.hold import surely_dead, who
+from tlsearch.search.lease_heartbeat import surely_dead, who
 from tlsearch.spec import StudySpec
 
 if TYPE_CHECKING:  # it imports torch, and those who only ask for conflicts needn't wait for that
