@@ -97,7 +97,7 @@ def test_unfitted_and_clones():
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((4, 9)), [0, 1, 0, 1], "1 items and y has 4"),
+        (np.zeros((4, 9)), [0, 1, 0, 1], r"shape \(4, 9\): rows of numbers or one grey image"),
         (["gone.png"] * 8, [0, 1] * 4, r"8 of 8 files: item 0 \(gone.png\) is not there"),
         ({"a", "b"}, [0, 1], "order says nothing"),
         (np.zeros((40, 8, 8)), ["a", " a"] * 20, 'several labels that are written "a"'),
@@ -141,7 +141,9 @@ def test_odd_folders_types_and_labels_make_a_model_that_knows_its_classes(digits
     with studies(search.database_) as known:
         assert known.best(search.study_).model is not None
     assert (search.predict(images[:60]) == labels[:60]).mean() > 0.6
-    assert len(search.predict(images[0])) == 1
+    assert len(search.predict(images[0][None])) == 1
+    with pytest.raises(ValueError, match="rows of numbers or one grey image"):
+        search.predict(images[0])
 
 
 def test_a_wrong_setting_is_named(tmp_path):

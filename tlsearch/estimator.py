@@ -367,6 +367,12 @@ def _images(given: Any) -> Items:
     Raises:
         ValueError: they aren't images, or files that aren't there.
     """
+    shape = tuple(getattr(given, "shape", ()))
+    if len(shape) == 2 and not hasattr(given, "columns"):
+        raise ValueError(
+            f"X has shape {shape}: rows of numbers or one grey image, nobody can tell. Rows of flattened images"
+            " become X.reshape(-1, height, width); one grey image is X[None]."
+        )
     try:
         found = items_of(given)
     except DataError as error:
