@@ -370,7 +370,7 @@ def _images(given: Any) -> Items:
     shape = tuple(getattr(given, "shape", ()))
     if len(shape) == 2 and not hasattr(given, "columns"):
         raise ValueError(
-            f"X has shape {shape}: rows of numbers or one grey image, nobody can tell. Rows of flattened images"
+            f"X has shape {shape}: rows of numbers or one grey image, nobody can tell. Flattened images"
             " become X.reshape(-1, height, width); one grey image is X[None]."
         )
     try:
