@@ -154,7 +154,7 @@ def test_nothing_but_tests_of_plugins_imports_the_testing_kit():
         imported = set(
             re.findall(r"^\s*(?:from|import) tlsearch\.(\w+)", source.read_text(), flags=re.MULTILINE)
         )
-        allowed = {"contracts", "records", "errors", "backbones", "strategies", "datasets"}
+        allowed = {"contracts", "records", "errors", "backbones", "strategies", "datasets", "tables"}
         assert imported <= allowed, source
 
 

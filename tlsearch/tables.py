@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import itertools
 import re
-import stat
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch.errors import DataError
+from tlsearch.files import refuse_special
 from tlsearch.names import printable
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -58,9 +58,7 @@ def read_table(path: Path) -> TableFile:
     if suffix not in (".csv", ".tsv", ".parquet"):
         raise DataError(f"table {path} must end in .csv, .tsv or .parquet")
     try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise DataError(f"table {path} is a {'folder' if stat.S_ISDIR(mode) else 'FIFO or device'}")
+        refuse_special(path)
         if suffix == ".parquet":
             return TableFile(_parquet(path))
         raw = path.read_bytes()

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.chaos.fork_server import Zygote, paths
 
 from tests.chaos import results
+from tests.chaos.fork_server import ForkServer, paths
 from tests.chaos.scene import Scene
 from tests.database.conftest import run_postgresql
 
@@ -84,15 +84,15 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def fork_server(environment: dict[str, str]) -> Iterator[Zygote]:
+def fork_server(environment: dict[str, str]) -> Iterator[ForkServer]:
     """The process that searches are forked off."""
-    one = Zygote(environment)
+    one = ForkServer(environment)
     yield one
     one.close()
 
 
 @pytest.fixture
-def scene(tmp_path: Path, fork_server: Zygote, environment: dict[str, str]) -> Iterator[Scene]:
+def scene(tmp_path: Path, fork_server: ForkServer, environment: dict[str, str]) -> Iterator[Scene]:
     """An empty place with a SQLite database to be."""
     here = Scene(tmp_path / "scene", fork_server, environment)
     yield here
@@ -107,7 +107,9 @@ def server() -> Iterator[Any]:
 
 
 @pytest.fixture
-def scene_on_a_server(server: Any, tmp_path: Path, fork_server: Zygote, environment: Any) -> Iterator[Scene]:
+def scene_on_a_server(
+    server: Any, tmp_path: Path, fork_server: ForkServer, environment: Any
+) -> Iterator[Scene]:
     """An empty place with a PostgreSQL database."""
     here = Scene(tmp_path / "scene", fork_server, environment, url=server.get_uri())
     yield here

@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 from ruamel.yaml import YAML
-from tests.chaos.fork_server import ROOT, Forked, Zygote, paths
 
+from tests.chaos.fork_server import ROOT, Forked, ForkServer, paths
 from tlsearch.database.store import Store
 from tlsearch.errors import TlsearchError
 
@@ -51,7 +51,7 @@ class Scene:
     """A working directory with a database, a study file and a budget of what the database acknowledged."""
 
     folder: Path
-    fork_server: Zygote
+    fork_server: ForkServer
     environment: Mapping[str, str]
     url: str = ""
     begun: list[Forked | subprocess.Popen[str]] = field(default_factory=list)

@@ -53,7 +53,7 @@ RATE = FloatDistribution(0.1, 1.0)
         (Given(space={"a.": RATE, "kind": CHOICE}), "a hyperparameter 'a.'"),
         (
             Given(space={"c.rate": RATE, "kind": CHOICE}),
-            'exists where a categorical hyperparameter is "c", and none can be',
+            'which is for "c", and no choice is that',
         ),
         (Given(space={"freeze_depth": IntDistribution(0, 9)}), "freeze_depth is a fraction between 0 and 1"),
         (Given(default={"rate": 2.0}), "default: rate=2.0 is outside FloatDistribution"),

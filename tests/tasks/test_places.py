@@ -18,12 +18,12 @@ KNOWN = {
     "reports/data_findings.py": 1,
     "reports/examination.py": 4,
     "reports/model_figures.py": 2,
-    "reports/words.py": 1,
+    "reports/formatting.py": 1,
     # What formats of others call outputs, and the scripts beside an export.
     "models/export/as_huggingface.py": 2,
     "models/export/as_timm.py": 3,
     "models/export/carried/predict_timm.py": 1,
-    "models/export/sidecar.py": 1,
+    "models/export/preprocessing_config.py": 1,
     "models/serving/server.py": 2,
     # Public names of a bundle: `Model.classes` and `Model.predict`.
     "models/bundle.py": 2,

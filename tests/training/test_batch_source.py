@@ -35,7 +35,7 @@ def make(tmp_path) -> Make:
         given = {
             "data": data,
             "inputs": inputs,
-            "frontier": find_split_point(model, inputs.to_model(inputs.example(2))),
+            "split_point": find_split_point(model, inputs.to_model(inputs.example(2))),
             "store": worker.store if stored else None,
             "policy": policy,
             "views": 2,

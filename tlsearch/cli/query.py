@@ -307,7 +307,7 @@ def print_best(found: BestModel) -> None:
     if model is None:
         print("This trial's weights were not kept: the study's model is another trial's.")
     else:
-        print(f"Model:\n{model.uri}")
+        print(f"Model:\n{model.uri}\nsha256 {model.sha256}")
 
 
 def depth(frozen: int | None, groups: int | None) -> str:

@@ -87,7 +87,7 @@ def space_problem(hyperparameters: object) -> str:
                 f"space() has a hyperparameter {hyperparameter!r}; a name is letters, digits and underscores"
             )
         if dot and choice not in choices:
-            return f'space() has "{hyperparameter}", for "{choice}", which no categorical one can be'
+            return f'space() has "{hyperparameter}", which is for "{choice}", and no choice is that'
     depth = hyperparameters.get("freeze_depth")
     bounds = getattr(depth, "choices", None) or (getattr(depth, "low", 0.0), getattr(depth, "high", 1.0))
     if not all(isinstance(bound, int | float) and 0 <= bound <= 1 for bound in bounds):

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 class Forked:
     """A command that was forked off, with what `subprocess.Popen` offers of it."""
 
-    def __init__(self, fork_server: Zygote, pid: int, folder: Path) -> None:
+    def __init__(self, fork_server: ForkServer, pid: int, folder: Path) -> None:
         self.fork_server, self.pid, self.folder = fork_server, pid, folder
         self.returncode: int | None = None
 
@@ -47,13 +47,13 @@ class Forked:
         return (self.folder / f"{self.pid}.txt").read_text(errors="replace")
 
 
-class Zygote:
+class ForkServer:
     """The test's end of the process that forks."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         kept = {**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths())}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.zygote"],
+            [sys.executable, "-m", "tests.chaos.fork_server"],
             cwd=ROOT,
             env=kept,
             stdin=subprocess.PIPE,
