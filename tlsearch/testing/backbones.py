@@ -39,14 +39,9 @@ class BackboneContract(Contract):
     image_size: ClassVar[int | None] = None
 
     @classmethod
-    def setup_class(cls) -> None:
+    def _find(cls) -> None:
         """Find the family."""
-        super().setup_class()
-        try:
-            registry.backbone_family(cls.backbone.partition("/")[0])
-        except BaseException:
-            cls._stack.close()
-            raise
+        registry.backbone_family(cls.backbone.partition("/")[0])
 
     def test_names(self) -> None:
         """The family lists its variants, and refuses one that isn't there by UnknownNameError."""

@@ -45,18 +45,13 @@ class CombinationContract(Contract):
     _made: ClassVar[dict[str, Combined | None]]
 
     @classmethod
-    def setup_class(cls) -> None:
+    def _find(cls) -> None:
         """Find it, and make a laboratory for its members."""
-        super().setup_class()
-        try:
-            name = cls.combination
-            if not isinstance(name, str):
-                cls._stack.enter_context(fixtures.installed(combinations={UNDER_TEST: type(name)}))
-                name = UNDER_TEST
-            registry.combination(name)
-        except BaseException:
-            cls._stack.close()
-            raise
+        name = cls.combination
+        if not isinstance(name, str):
+            cls._stack.enter_context(fixtures.installed(combinations={UNDER_TEST: type(name)}))
+            name = UNDER_TEST
+        registry.combination(name)
         cls._name = name
         cls._laboratory = Laboratory(TRAINED_BY, cls._folder, EPOCHS)
         cls._made = {}

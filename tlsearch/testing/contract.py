@@ -42,12 +42,18 @@ class Contract:
 
     @classmethod
     def setup_class(cls) -> None:
-        """Make a folder for what the checks write, and install the tiny backbones and data."""
-        stack = contextlib.ExitStack()
-        cls._stack = stack
-        cls._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tlsearch-contract-")))
-        stack.enter_context(fixtures.installed())
-        stack.enter_context(_one_thread())
+        """Make a folder for what the checks write, install the tiny backbones and data, find the subject."""
+        with contextlib.ExitStack() as stack:
+            cls._stack = stack
+            cls._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tlsearch-contract-")))
+            stack.enter_context(fixtures.installed())
+            stack.enter_context(_one_thread())
+            cls._find()
+            cls._stack = stack.pop_all()  # kept for the checks; closed at once where the subject isn't found
+
+    @classmethod
+    def _find(cls) -> None:
+        """Look the subject up, and make what all of its checks need."""
 
     @classmethod
     def teardown_class(cls) -> None:

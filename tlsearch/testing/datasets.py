@@ -37,14 +37,9 @@ class DatasetContract(Contract):
     _loaded: ClassVar[Samples | None] = None
 
     @classmethod
-    def setup_class(cls) -> None:
+    def _find(cls) -> None:
         """Find the source."""
-        super().setup_class()
-        try:
-            registry.dataset(cls.dataset)
-        except BaseException:
-            cls._stack.close()
-            raise
+        registry.dataset(cls.dataset)
         cls._listed = cls._loaded = None
 
     def test_options(self) -> None:

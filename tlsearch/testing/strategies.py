@@ -58,18 +58,13 @@ class StrategyContract(Contract):
     _laboratory: ClassVar[Laboratory]
 
     @classmethod
-    def setup_class(cls) -> None:
+    def _find(cls) -> None:
         """Make a laboratory for the strategy."""
-        super().setup_class()
-        try:
-            name = cls.strategy
-            if not isinstance(name, str):
-                cls._stack.enter_context(fixtures.installed(strategies={UNDER_TEST: type(name)}))
-                name = UNDER_TEST
-            registry.strategy(name)
-        except BaseException:
-            cls._stack.close()
-            raise
+        name = cls.strategy
+        if not isinstance(name, str):
+            cls._stack.enter_context(fixtures.installed(strategies={UNDER_TEST: type(name)}))
+            name = UNDER_TEST
+        registry.strategy(name)
         cls._laboratory = Laboratory(name, cls._folder, cls.epochs)
 
     def test_space_and_starts(self) -> None:

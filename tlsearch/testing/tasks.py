@@ -31,14 +31,9 @@ class TaskContract(Contract):
     targets: ClassVar[Sequence[Any]] = [float(number % 7) + 0.5 for number in range(42)]
 
     @classmethod
-    def setup_class(cls) -> None:
+    def _find(cls) -> None:
         """Find the task."""
-        super().setup_class()
-        try:
-            registry.task(cls.task)
-        except BaseException:
-            cls._stack.close()
-            raise
+        registry.task(cls.task)
 
     def test_metrics(self) -> None:
         """Metrics have unique names, the one that breaks ties is among them, and all are computed."""
