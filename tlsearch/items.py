@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import reprlib
 from collections.abc import Iterable, Mapping, Set
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlsearch.errors import DataError
-from tlsearch.images.decoding import as_rgb, is_deep
+from tlsearch.images.decoding import Unreadable, as_rgb, is_deep, open_regular
 
 _CHANNELS = (1, 3, 4)
 _RIGHT = (
@@ -78,6 +79,31 @@ def missing(items: Items) -> list[str]:
         for number, (value, name) in enumerate(zip(items.values, items.names, strict=True))
         if isinstance(value, Path) and not os.path.isfile(value)
     ]
+
+
+def content_hash(item: Any) -> str:
+    """SHA-256 of what an item holds: a path's file, an array with its type and shape, a text or bytes.
+
+    Raises:
+        DataError: a path isn't that of a regular file, or it can't be opened.
+        OSError: a file can't be read.
+        TypeError: it is something else.
+    """
+    if isinstance(item, Path):
+        try:
+            with open_regular(item) as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except Unreadable as error:
+            raise DataError(str(error)) from error
+    if isinstance(item, np.ndarray):
+        digest = hashlib.sha256(f"{item.dtype.str}{item.shape}".encode())
+        digest.update(np.ascontiguousarray(item).data)
+        return digest.hexdigest()
+    if isinstance(item, str):
+        item = item.encode("utf-8", "surrogatepass")
+    if not isinstance(item, bytes):
+        raise TypeError(f"a {type(item).__name__}; no path, array, text or bytes")
+    return hashlib.sha256(item).hexdigest()
 
 
 def _is_one(given: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from tlsearch import registry
 from tlsearch.contracts import DatasetSource, Samples
 from tlsearch.contracts.dataset import raw_for, usable
 from tlsearch.errors import DataError, did_you_mean
+from tlsearch.items import content_hash
 from tlsearch.models.bundle import Model
 from tlsearch.records import StudyItems
 
@@ -171,12 +171,8 @@ def _seen(items: Iterable[Any], study: StudyItems) -> dict[str, int]:
 
 
 def _content(item: Any) -> str:
-    """SHA-256 of what an item holds, as a study keeps it; empty where that can't be told."""
-    if isinstance(item, Path):
-        try:
-            return hashlib.sha256(item.read_bytes()).hexdigest()
-        except OSError:
-            return ""
-    if isinstance(item, str):
-        item = item.encode("utf-8", "surrogatepass")
-    return hashlib.sha256(item).hexdigest() if isinstance(item, bytes) else ""
+    """What `content_hash` tells, as a study keeps it; empty where that can't be told."""
+    try:
+        return content_hash(item)
+    except (DataError, OSError, TypeError):
+        return ""

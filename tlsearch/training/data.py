@@ -8,7 +8,6 @@ import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlsearch.contracts.dataset import Samples, encoded
-from tlsearch.contracts.images import open_regular
 from tlsearch.contracts.inputs import InputSpec
 from tlsearch.contracts.task import Strata, TargetSpec, Task
 from tlsearch.errors import DataError
+from tlsearch.items import content_hash
 from tlsearch.training.arrays import ArraySpec, ArrayStore
 from tlsearch.training.splits import Audit, IntArray, audit, split, units_of
 
@@ -210,22 +209,13 @@ def fingerprint(samples: Samples, task: Task, *, threads: int = 2) -> tuple[str,
 
 
 def _hash(samples: Samples, index: int) -> str:
+    name = samples.names[index]
     try:
-        item = samples.items[index]
-        if isinstance(item, Path):
-            with open_regular(item) as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+        return content_hash(samples.items[index])
+    except TypeError as error:
+        raise DataError(f"{name} is {error}") from error
     except (DataError, OSError):
-        return unreadable_hash(samples.names[index])
-    if isinstance(item, np.ndarray):
-        digest = hashlib.sha256(f"{item.dtype.str}{item.shape}".encode())
-        digest.update(np.ascontiguousarray(item).data)
-        return digest.hexdigest()
-    if isinstance(item, str):
-        item = item.encode("utf-8", "surrogatepass")
-    if not isinstance(item, bytes):
-        raise DataError(f"{samples.names[index]} is a {type(item).__name__}; no path, array, text or bytes")
-    return hashlib.sha256(item).hexdigest()
+        return unreadable_hash(name)
 
 
 def unreadable_hash(name: str) -> str:
