@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
-from tests.chaos.fork_server import ROOT
 
 from tests.chaos.conftest import Fault
+from tests.chaos.fork_server import ROOT
 from tests.chaos.invariants import check_acknowledged, check_all, check_ended, check_left
 from tests.chaos.scene import TRIALS, Scene
 from tlsearch.database.store import Store
