@@ -74,6 +74,10 @@ def say_proposal(path: Path, proposal: Proposal) -> None:
     for line in proposal.text.splitlines():
         if " # " in line and not line.startswith("#"):
             output.say(f"  {re.sub(r'  +', '  ', line.strip())}")
+    if proposal.pixels:
+        output.say(
+            f"`tlsearch look {shlex.quote(str(path))}` shows what the network will see of the pictures."
+        )
 
 
 def schema() -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlsearch.database.store import Store
-from tlsearch.errors import InputError, TlsearchError
-from tlsearch.files import write_durably
+from tlsearch.errors import TlsearchError
+from tlsearch.files import write_page
 from tlsearch.records import TrialRecord, TrialState
 from tlsearch.reports import cost_figures, formatting, model_figures, search_figures
 from tlsearch.reports.answer import answer
@@ -63,11 +63,7 @@ def write(url: str, study: str, path: Path, *, run_model: bool = True, say: Say 
         evidence = gather(store, study)
     looked = look(evidence, say=say) if run_model else Looked(None, "the report was made without it", {})
     page = render(evidence, looked)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, lambda draft: draft.write_text(page, encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"Can't write {path}: {error.strerror or error}") from None
+    write_page(path, page)
     return path
 
 
