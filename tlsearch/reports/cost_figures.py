@@ -55,8 +55,8 @@ def _pareto(
     axis: str,
     unit: str,
 ) -> Figure | None:
-    if not trials:
-        return None
+    if len({cost[trial.number] for trial in trials}) < 2:
+        return None  # all cost the same: there is nothing to choose from
     sign = 1 if evidence.minimize else -1
     front: list[TrialRecord] = []
     for trial in sorted(trials, key=lambda t: (cost[t.number], sign * (t.value or 0.0), t.number)):
@@ -77,6 +77,7 @@ def _pareto(
         "y": [t.value for t in front],
         "line": {"shape": "hv", "color": "--ink", "width": 1.5},
         "marker": {"symbol": "circle-open", "size": 14, "color": "--ink"},
+        "cliponaxis": False,
         "hoverinfo": "skip",
     }
     wide = highest / lowest > 20

@@ -18,7 +18,7 @@ from tlsearch.database.store import Store
 from tlsearch.errors import TlsearchError
 from tlsearch.files import write_page
 from tlsearch.records import TrialRecord, TrialState
-from tlsearch.reports import cost_figures, formatting, model_figures, search_figures
+from tlsearch.reports import comparison_figures, cost_figures, formatting, model_figures, search_figures
 from tlsearch.reports.answer import answer
 from tlsearch.reports.data_findings import findings
 from tlsearch.reports.evidence import Evidence, gather
@@ -153,7 +153,8 @@ def _figures(
         search_figures.seeds(evidence),
         search_figures.history(evidence),
         search_figures.freeze_depth(evidence),
-        search_figures.heat_map(evidence),
+        comparison_figures.branches(evidence),
+        comparison_figures.heat_map(evidence),
         search_figures.learning_rate(evidence),
         search_figures.importance(evidence, found),
         search_figures.learning_curves(evidence),
