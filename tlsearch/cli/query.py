@@ -282,6 +282,7 @@ def print_best(found: BestModel) -> None:
     from tlsearch.reports.formatting import made_of
 
     model = found.model
+    made = textwrap.fill(made_of(found.metrics.get(HANDED_OUT, {})), CELL)
     output.print_table(
         ["", f"best of {found.study}"],
         [
@@ -291,7 +292,7 @@ def print_best(found: BestModel) -> None:
             ["freeze depth", depth(found.freeze_depth, found.groups)],
             ["params", textwrap.fill(output.show_params(found.params), CELL, break_on_hyphens=False)],
             *scores,
-            *([["made of", made_of(found.metrics[HANDED_OUT])]] if HANDED_OUT in found.metrics else []),
+            *([["made of", made]] if made else []),
         ],
     )
     print()

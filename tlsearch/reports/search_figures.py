@@ -160,7 +160,7 @@ def learning_rate(evidence: Evidence) -> Figure | None:
     return Figure(
         "rate",
         "Learning rate",
-        f"The best learning rates were {', '.join(told)}. A flat cloud means that it hardly matters.",
+        f"Best: {', '.join(told)}. A flat cloud means that it hardly matters.",
         points(evidence, trials, _rate),
         {
             "xaxis": {
