@@ -22,7 +22,7 @@ def audit(
     limit: Annotated[int, typer.Option(min=1, help="Examples of each kind to print.")] = 10,
     json: options.Json = False,
 ) -> None:
-    """Look at a study's data: broken images, duplicates, conflicting labels, classes."""
+    """Check data for broken images, duplicates, conflicting labels."""
     from tlsearch.cli.live import view
     from tlsearch.search import from_data, setup
 

@@ -29,7 +29,7 @@ def export(
     folder: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", metavar="DIR", help="Where to; several formats get a folder each in it."
+            "--output", "-o", metavar="DIR", help="Folder to write; several formats get a folder each in it."
         ),
     ],
     formats: Annotated[
@@ -44,7 +44,7 @@ def export(
             "preprocessing.json (takes float32).",
         ),
     ] = "inside",
-    opset: Annotated[int, typer.Option(min=18, max=23, help="Of ONNX.")] = 18,
+    opset: Annotated[int, typer.Option(min=18, max=23, help="ONNX opset.")] = 18,
     images: Annotated[
         list[Path] | None,
         typer.Option(help="Files or folders to try it on; else the study's validation images, else noise."),
@@ -61,7 +61,7 @@ def export(
     db: options.Database = None,
     json: options.Json = False,
 ) -> None:
-    """Write the best model for timm, ONNX, torch or as a Hugging Face folder.
+    """Write the best model as timm, ONNX, torch or Hugging Face.
 
     Each export is tried right after writing: a process that can't import tlsearch predicts image files with
     it, and must agree with the model. If it doesn't, nothing is left and the exit code is 1.

@@ -20,12 +20,17 @@ def look(
     data: options.Target,
     out: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE.html", help="Where it goes; else STUDY-look.html here."),
+        typer.Option(
+            "--output", "-o", metavar="FILE.html", help="File to write; STUDY-look.html by default."
+        ),
     ] = None,
-    each: Annotated[int, typer.Option(min=1, help="Pictures of each class and split.")] = 2,
+    each: Annotated[int, typer.Option(min=1, help="Pictures shown of each class and split.")] = 2,
     setting: Setting = None,
 ) -> None:
-    """Write a page of pictures as the network sees them: resized, cropped, augmented."""
+    """Show pictures as the network sees them, on a page.
+
+    They are resized, cropped and augmented as in the search; some of each class and split are shown.
+    """
     from tlsearch.cli.live import view
     from tlsearch.reports import look as page
     from tlsearch.search import from_data

@@ -83,9 +83,11 @@ def trials(
     state: Annotated[TrialState | None, typer.Option(help="Only trials in this state.")] = None,
     strategy: StrategyFilter = None,
     backbone: BackboneFilter = None,
-    sort: Annotated[str, typer.Option(help="number, value (best first), or seconds.")] = "number",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Look every second while the study runs.")] = False,
+    sort: Annotated[str, typer.Option(help="By number, value (best first) or seconds.")] = "number",
+    limit: Annotated[int | None, typer.Option(min=1, help="Print at most so many trials.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Refresh every second while the study runs.")
+    ] = False,
     db: options.Database = None,
     json: options.Json = False,
     csv: Csv = False,
@@ -222,8 +224,12 @@ def show_trial(study: str, trial: int, *, db: str | None, json: bool, csv: bool)
 
 def best(
     study: StudyName,
-    metric: Annotated[str | None, typer.Option(help="Another metric than the study's own.")] = None,
-    max_params: Annotated[int | None, typer.Option(min=1, help="At most so many parameters.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Metric to choose by; the study's own by default.")
+    ] = None,
+    max_params: Annotated[
+        int | None, typer.Option(min=1, help="Only models of at most so many parameters.")
+    ] = None,
     strategy: StrategyFilter = None,
     backbone: BackboneFilter = None,
     db: options.Database = None,
