@@ -52,7 +52,7 @@ def predict(
         ),
     ] = None,
 ) -> None:
-    """Classify images, or what else the best model of a study takes.
+    """Predict with the best model of a study.
 
     Probabilities are calibrated where that was found to help (`bundle.json` tells).
     """
@@ -135,7 +135,7 @@ def evaluate(
     db: options.Database = None,
     json: options.Json = False,
 ) -> None:
-    """Score the best model of a study on labelled images, or what else it takes."""
+    """Score the best model of a study on labelled data."""
     from tlsearch.models.evaluation import evaluate as score
     from tlsearch.models.evaluation import table_options
 
