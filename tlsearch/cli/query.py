@@ -303,11 +303,11 @@ def print_best(found: BestModel) -> None:
             *([["made of", made_of(found.metrics[HANDED_OUT])]] if HANDED_OUT in found.metrics else []),
         ],
     )
-    print()
+    output.tell()
     if model is None:
-        print("This trial's weights were not kept: the study's model is another trial's.")
+        output.tell("This trial's weights were not kept: the study's model is another trial's.")
     else:
-        print(f"Model:\n{model.uri}\nsha256 {model.sha256}")
+        output.tell(f"Model:\n{model.uri}\nsha256 {model.sha256}")
 
 
 def depth(frozen: int | None, groups: int | None) -> str:
