@@ -16,7 +16,7 @@ from tlsearch.contracts import Strategy
 from tlsearch.contracts.combination import members_of
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import DatabaseError, SearchError, StudyConflictError, WorkError
-from tlsearch.files import cache_folder
+from tlsearch.files import cache_folder, temporary_folder
 from tlsearch.records import ModelRecord, Point, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
 from tlsearch.search import finish, first_heads, lease_heartbeat, ray_cluster
 from tlsearch.search.allocation import EXPLORATION
@@ -97,6 +97,7 @@ def run(
     try:
         threads = max(1, len(os.sched_getaffinity(0)))
         cache = cache_folder()
+        temporary_folder()  # Ray and the verification want it
         prepared = prepare(
             spec,
             cache=cache,

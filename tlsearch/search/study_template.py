@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import textwrap
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +11,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tlsearch import registry
+from tlsearch import names, registry
 from tlsearch.counts import plural
 from tlsearch.errors import DataError, InputError
 from tlsearch.names import printable
-from tlsearch.spec import NAME_PATTERN, parse
+from tlsearch.spec import parse
 from tlsearch.spec.presets import Preset
 from tlsearch.tables import meant, read_table
 from tlsearch.training import sources
@@ -193,9 +191,7 @@ def study_name(data: Path) -> str:
     """The name of a study of some data that is given none."""
     named = Path(os.path.abspath(data))  # as it was given: a link goes by its own name
     stem = named.stem if data.is_file() else named.name
-    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")[:80]
-    return name if re.match(NAME_PATTERN, name) else "study"
+    return names.study_name(stem) or "study"
 
 
 def _pixels(items: Sequence[Any]) -> int | None:

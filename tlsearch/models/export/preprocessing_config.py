@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tlsearch import names
 from tlsearch.images import decoding
 from tlsearch.models.bundle import Model
 from tlsearch.models.export.inference_graph import picture_input
@@ -63,6 +64,7 @@ def carry(folder: Path, how: dict[str, Any], script: str) -> str:
     text = json.dumps(how, indent=2, ensure_ascii=False)
     (folder / SIDECAR).write_text(text + "\n", encoding="utf-8")
     shutil.copyfile(decoding.__file__, folder / "decoding.py")
+    shutil.copyfile(names.__file__, folder / "names.py")
     shutil.copyfile(SCRIPTS / "preprocess.py", folder / "preprocess.py")
     shutil.copyfile(SCRIPTS / script, folder / CARRIED)
     return script
