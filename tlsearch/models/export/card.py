@@ -15,6 +15,11 @@ from tlsearch.models.bundle import Manifest, Model
 from tlsearch.safe_text import for_code, for_markdown
 
 SPLITS = {"val": "validation", "test": "test"}
+SQUARED = {
+    "crop": "the centre is cut out",
+    "pad": "bars are added, nothing is cut off",
+    "squash": "squeezed to a square, nothing is cut off",
+}
 USES = {
     "timm": """import timm
 from PIL import Image, ImageOps
@@ -114,8 +119,9 @@ def _data(model: Model) -> list[str]:
         "Split by content into training, stop (for early stopping), validation (for choosing) and test; "
         "copies of an image never stand in two splits.",
         for_markdown(
-            f"Images are resized to {inputs.get('size')} pixels ({inputs.get('interpolation')}), normalized "
-            f"by mean {list(inputs.get('mean', []))} and deviation {list(inputs.get('std', []))}."
+            f"Images are resized to {inputs.get('size')} pixels ({inputs.get('interpolation')}; "
+            f"{SQUARED[inputs.get('resize', 'crop')]}), normalized by "
+            f"mean {list(inputs.get('mean', []))} and deviation {list(inputs.get('std', []))}."
         ),
     ]
 
