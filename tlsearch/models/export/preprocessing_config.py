@@ -51,9 +51,7 @@ def described(model: Model, *, inside: bool) -> dict[str, Any]:
             f"resize the shorter side to size / crop by Pillow's {inputs.interpolation} (antialiased)",
             "cut out the centre, size x size",
             rest,
-            "logits are already divided by the temperature"
-            if model.task.probabilities
-            else f"{model.task.outputs[1]} are in the units of the targets",
+            model.task.meaning,
         ],
     }
 
