@@ -221,9 +221,7 @@ def _calibrated(model: Model) -> str:
 def _limits(model: Model) -> list[str]:
     sure = "its probabilities may be too sure" if model.task.probabilities else "nothing says so"
     return [
-        "It knows no other classes: anything is put into one of the above."
-        if model.task.probabilities
-        else "It tells a number of any image, whatever it shows.",
+        model.task.limits,
         "It was measured on images of the same origin as its training images. On others it may be worse, and "
         f"{sure}.",
         "The validation score was used to choose among trials and is flattered by that; the test score "

@@ -54,9 +54,7 @@ def described(model: Model, *, inside: bool) -> dict[str, Any]:
             "deeper pixels scaled to 8 bits by the range of their kind, what lies outside clipped",
             *_squared(inputs),
             rest,
-            "logits are already divided by the temperature"
-            if model.task.probabilities
-            else f"{model.task.outputs[1]} are in the units of the targets",
+            model.task.meaning,
         ],
     }
 
