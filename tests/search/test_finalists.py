@@ -125,3 +125,22 @@ def test_the_expected_score_of_the_best_of_several_is_not_too_good_on_average() 
         expected.append(first.expected or 0.0)
     assert statistics.fmean(means) > 0.907
     assert abs(statistics.fmean(expected) - 0.9) < 0.004
+
+
+def test_the_best_of_many_trials_counts_less_than_the_best_of_two() -> None:
+    """At 100 items the best of 128 equal heads is six points too good; that of two fits one."""
+    heads, tuned = replace(trial(0, 0.86, loss=0.5), strategy="head2toe"), trial(1, 0.84, loss=0.4)
+    tried = {"head2toe": 128, "fine_tune": 2}
+    first, second = ranked([heads, tuned], [], minimize=False, items=100, tried=tried, tie=LOG_LOSS)
+    assert [first.trial.number, second.trial.number] == [1, 0]
+    assert second.luck == pytest.approx(0.055, abs=0.01)
+    assert first.luck == pytest.approx(0.012, abs=0.005)
+    assert first.expected == pytest.approx(0.84 - first.luck)
+    repeated = runs(heads, 0.86, 0.86)
+    assert ranked([heads], repeated, minimize=False, items=100, tried=tried, tie=LOG_LOSS)[0].luck == 0.0
+
+
+@pytest.mark.parametrize(("items", "too_good"), [(20, 0.093), (60, 0.061), (270, 0.025)])
+def test_the_luck_of_thirty_equal_trials_is_what_was_measured(items: int, too_good: float) -> None:
+    (one,) = ranked([trial(0, 0.9)], [], minimize=False, items=items, tried={"fine_tune": 30}, tie=LOG_LOSS)
+    assert 0.6 * too_good < one.luck < 1.4 * too_good

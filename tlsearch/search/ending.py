@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -135,6 +136,7 @@ class Ending:
             minimize=self.prepared.metric.minimize,
             combined=combined,
             items=self.prepared.dataset.counts["val"] if self.prepared.metric.share else 0,
+            tried=Counter(trial.strategy for trial in self.store.best(self.study, limit=None)),
             tie=self.prepared.tie,
         )
         winner, refused = finish.choose(order, self._end)
