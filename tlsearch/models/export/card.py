@@ -15,6 +15,11 @@ from tlsearch.models.bundle import Manifest, Model
 from tlsearch.safe_text import for_markdown
 
 SPLITS = {"val": "validation", "test": "test"}
+SQUARED = {
+    "crop": "the centre is cut out",
+    "pad": "bars are added, nothing is cut off",
+    "squash": "squeezed to a square, nothing is cut off",
+}
 USES = {
     "timm": """import timm
 from PIL import Image, ImageOps
@@ -113,7 +118,8 @@ def _data(model: Model) -> list[str]:
         f"Fingerprint of items and labels: `{known.get('fingerprint', 'unknown')}` (SHA-256).",
         "Split by content into training, stop (for early stopping), validation (for choosing) and test; "
         "copies of an image never stand in two splits.",
-        f"Images are resized to {inputs.get('size')} pixels ({inputs.get('interpolation')}), normalized by "
+        f"Images are resized to {inputs.get('size')} pixels ({inputs.get('interpolation')}; "
+        f"{SQUARED[inputs.get('resize', 'crop')]}), normalized by "
         f"mean {list(inputs.get('mean', []))} and deviation {list(inputs.get('std', []))}.",
     ]
 

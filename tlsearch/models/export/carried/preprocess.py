@@ -40,9 +40,14 @@ def open_rgb(path: str | Path, how: dict[str, Any]) -> Image.Image:
 
 
 def square(image: Image.Image, how: dict[str, Any]) -> NDArray[np.uint8]:
-    """Pixels (size, size, 3): the shorter side resized to size / crop, then the centre cut out."""
+    """Pixels (size, size, 3), resized as in training."""
     pixels: NDArray[np.uint8] = decoding.square(
-        image, size=how["size"], crop=how["crop"], interpolation=how["interpolation"]
+        image,
+        size=how["size"],
+        crop=how["crop"],
+        interpolation=how["interpolation"],
+        resize=how["resize"],
+        fill=how["fill"],
     )
     return pixels
 
