@@ -55,6 +55,8 @@ class Strategy(abc.ABC):
     """Whether it trains on the study's ``source_data`` too; offered only where that is given."""
     tasks: ClassVar[tuple[str, ...]] = ()
     """Names of the tasks that it can do; any, where it names none."""
+    maps: ClassVar[bool] = False
+    """Whether it trains heads on feature maps too, as tasks of masks need: see `MapTask`."""
     precedence: ClassVar[int] = 50
     """Where a study names no strategies, those of a lower number are tried first, equal ones by name."""
 

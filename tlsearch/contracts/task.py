@@ -7,8 +7,8 @@ and predicts, and asks the study's task wherever it matters what they are.
 from __future__ import annotations
 
 import abc
-import math
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlsearch.contracts.figure import Figure
+from tlsearch.contracts.metric import Metric
 from tlsearch.contracts.recipe import API_VERSION, LinearRecipe, Recipe
 from tlsearch.errors import SpecError, did_you_mean
 
@@ -25,50 +26,6 @@ EARLIEST = "classification"
 
 Scores = Mapping[str, float]
 """Values by the names of a task's metrics."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One number that says how good predictions are.
-
-    Attributes:
-        name: as in a study file.
-        minimize: whether smaller is better.
-        unit: of its values, such as ``nats``; empty for a share.
-        needs_probabilities: whether it is computed from probabilities rather than from what is predicted.
-        tolerance: how far a value measured again on this many items may be off, by rounding alone.
-        relative: how far besides, as a share of the value: for metrics in the unit of the targets.
-        slack: what a value may be worse by on items that a model has learned from, besides half of itself;
-            for metrics that are minimized.
-    """
-
-    name: str
-    minimize: bool = False
-    unit: str = ""
-    needs_probabilities: bool = False
-    tolerance: Callable[[int], float] = lambda items: 1.5 / max(1, items)
-    relative: float = 0.0
-    slack: float = 0.0
-
-    @property
-    def share(self) -> bool:
-        """Whether its values are shares of right answers, or like them: larger is better, and no unit."""
-        return not self.minimize and not self.unit
-
-    def same(self, found: float, recorded: float, *, items: int) -> bool:
-        """Whether a value measured again on this many items differs by rounding alone."""
-        return abs(found - recorded) <= self.tolerance(items) + self.relative * abs(recorded)
-
-    @property
-    def direction(self) -> str:
-        """``minimize`` or ``maximize``."""
-        return "minimize" if self.minimize else "maximize"
-
-    def signed(self, value: float) -> float:
-        """The value as a number that is larger where it is better; what isn't finite is the worst."""
-        if not math.isfinite(value):
-            return -math.inf
-        return -value if self.minimize else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +82,10 @@ class Task(abc.ABC):
     """What a study may optimize; the first is the default."""
     tie_breaker: ClassVar[str]
     """Name of the metric that tells apart models of equal value."""
+    at_once: ClassVar[int] = 1024
+    """Items whose outputs may stand in memory at the same time."""
+    resize: ClassVar[str | None] = None
+    """How pictures become squares, in the words of ``data.resize``; None leaves it to the study."""
 
     # What targets are
 
@@ -171,6 +132,11 @@ class Task(abc.ABC):
     def plain(self, target: Any, spec: TargetSpec) -> Any:
         """An encoded target as JSON holds it: what identifies it in a fingerprint, and what people read."""
 
+    def identity(self, target: Any, spec: TargetSpec) -> str:
+        """An encoded target as a short text, equal for equal targets."""
+        plain = self.plain(target, spec)
+        return plain if isinstance(plain, str) else json.dumps(plain)
+
     @abc.abstractmethod
     def strata(self, targets: NDArray[Any], spec: TargetSpec) -> Strata:
         """Kinds of items by which splits are cut, counted and audited."""
@@ -211,7 +177,7 @@ class Task(abc.ABC):
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean losses (H,) of H models at once, not regularized: outputs (N, C, H), targets (N, ...)."""
         recipe = LinearRecipe(learning_rate=0.0)
-        return torch.stack([self.loss(each, targets, recipe) for each in outputs.unbind(dim=2)])
+        return torch.stack([self.loss(each, targets, recipe) for each in outputs.unbind(dim=-1)])
 
     def columns(self, targets: Tensor, spec: TargetSpec) -> Tensor:
         """Targets as numbers (N, K), float64, to which a ridge regression can be fitted."""
@@ -228,7 +194,7 @@ class Task(abc.ABC):
         """
         with torch.enable_grad():
             leaf = outputs.detach().requires_grad_()
-            pairs = zip(leaf.unbind(dim=2), recipes, strict=True)
+            pairs = zip(leaf.unbind(dim=-1), recipes, strict=True)
             total = torch.stack([self.loss(each, targets, recipe) for each, recipe in pairs]).sum()
             (gradient,) = torch.autograd.grad(total, leaf)
         return gradient
@@ -253,6 +219,16 @@ class Task(abc.ABC):
         The second is for each of the spec's names that occurs, such as a class's recall: see `per_name`.
         """
         return self.score(outputs, targets, spec), {}
+
+    def evaluate_batches(
+        self,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        spec: TargetSpec,
+        calibration: Mapping[str, Any],
+    ) -> tuple[Scores, Scores]:
+        """The same of outputs and targets that come a batch at a time."""
+        outputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        return self.evaluate(outputs, targets, spec, calibration)
 
     def metric(self, name: str) -> Metric:
         """The metric of that name; the default where it is empty.
@@ -281,6 +257,10 @@ class Task(abc.ABC):
     """Whether `decode` gives probabilities of the spec's names: reports show their confusion."""
     unreadable: ClassVar[Mapping[str, Any]] = {}
     """What `predict` tells, by name, of an item that can't be read."""
+
+    def unmirrored(self, outputs: Tensor) -> Tensor:
+        """Outputs (B, ...) of mirrored items as those of the items: the same, unless they are maps."""
+        return outputs
 
     def average(self, outputs: Tensor) -> Tensor:
         """One prediction (B, ...) of several (B, n, ...) of the same items: networks, or views."""

@@ -76,6 +76,7 @@ def build(
     overrides: Mapping[str, Override],
     *,
     fixed: Mapping[str, Scalar] = MappingProxyType({}),
+    maps: bool = False,
 ) -> SearchSpace:
     """The space of a study.
 
@@ -85,6 +86,7 @@ def build(
         overrides: of the user.
         fixed: values of hyperparameters, wherever a strategy has one of that name and the user says nothing
             of it.
+        maps: whether augmentation must move maps too, such as masks.
 
     Raises:
         PluginError: a strategy's own space or starting points are wrong.
@@ -95,6 +97,9 @@ def build(
         for info in backbones
         for name, strategy in strategies.items()
     }
+    if maps:
+        movable = {info.name: info.inputs.movable for info in backbones}
+        own = {key: replace(one, hyperparameters=_moving(one, movable[key[0]])) for key, one in own.items()}
     wanted = _resolve(own, overrides)
     branches = []
     for info in backbones:
@@ -114,6 +119,15 @@ def build(
             starts = _unique([_fitted(branch, start) for start in own[(info.name, name)].starts])
             branches.append(replace(branch, starts=tuple(starts)))
     return SearchSpace(tuple(branches))
+
+
+def _moving(one: Declared, movable: Sequence[str]) -> Space:
+    """Hyperparameters without the augmentation that can't move maps."""
+    own = one.hyperparameters.get("augmentation")
+    if not isinstance(own, CategoricalDistribution):
+        return one.hyperparameters
+    kept = [choice for choice in own.choices if choice in movable]
+    return {**one.hyperparameters, "augmentation": CategoricalDistribution(kept or ["none"])}
 
 
 def draw(branch: Branch, chance: random.Random) -> Params:
