@@ -57,6 +57,8 @@ class Strategy(abc.ABC):
     """Names of the tasks that it can do; any, where it names none."""
     maps: ClassVar[bool] = False
     """Whether it trains heads on feature maps too, as tasks of masks need: see `MapTask`."""
+    task_loss: ClassVar[bool] = False
+    """Whether it trains by the task's loss, as its recipe says: of several, the best is searched."""
     precedence: ClassVar[int] = 50
     """Where a study names no strategies, those of a lower number are tried first, equal ones by name."""
 

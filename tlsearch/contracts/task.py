@@ -51,6 +51,7 @@ class Strata:
         one: what a kind is called, such as ``class``.
         many: what several are called.
         required: whether every kind must stand in train and in each split that is cut.
+        trained: numbers of kinds that must stand in train at least, where not all are required.
 
     Every item is of one kind at least.
     """
@@ -60,6 +61,12 @@ class Strata:
     one: str
     many: str
     required: bool = True
+    trained: tuple[int, ...] = ()
+
+    @property
+    def needed(self) -> set[int]:
+        """Numbers of the kinds that must stand in train."""
+        return set(range(len(self.names))) if self.required else set(self.trained)
 
 
 class Evaluator(abc.ABC):
@@ -86,6 +93,8 @@ class Task(abc.ABC):
     """Items whose outputs may stand in memory at the same time."""
     resize: ClassVar[str | None] = None
     """How pictures become squares, in the words of ``data.resize``; None leaves it to the study."""
+    examples: ClassVar[Sequence[Any]] = ()
+    """Raw targets of a few dozen items, of which a data set could consist: for the contract's tests."""
 
     # What targets are
 
@@ -155,6 +164,15 @@ class Task(abc.ABC):
         return []
 
     # How they are learned
+
+    losses_by_name: ClassVar[tuple[str, ...]] = ()
+    """Names that a recipe's ``loss`` may have, the usual one first; several are searched."""
+    smooths: ClassVar[bool] = False
+    """Whether `loss` does anything with a recipe's ``label_smoothing``; else it is 0 and not searched."""
+
+    def fitted(self, spec: TargetSpec) -> Task:
+        """The task as it learns such targets, with weights by how often each occurs, say; or itself."""
+        return self
 
     @abc.abstractmethod
     def head(self, width: int, spec: TargetSpec, *, dropout: float = 0.0) -> nn.Module:
@@ -257,6 +275,8 @@ class Task(abc.ABC):
     """Whether `decode` gives probabilities of the spec's names: reports show their confusion."""
     unreadable: ClassVar[Mapping[str, Any]] = {}
     """What `predict` tells, by name, of an item that can't be read."""
+    answer_types: ClassVar[Mapping[str, Any]] = {}
+    """Types of what `predict` tells, by the same names; any value, where a name is missing here."""
 
     def unmirrored(self, outputs: Tensor) -> Tensor:
         """Outputs (B, ...) of mirrored items as those of the items: the same, unless they are maps."""
@@ -293,10 +313,19 @@ class Task(abc.ABC):
     ) -> Mapping[str, Any]:
         """A prediction as JSON holds it, of one item's second part of `decode`."""
 
+    def shortened(self, prediction: Mapping[str, Any], top: int) -> Mapping[str, Any]:
+        """A prediction with its ``top`` likeliest answers alone, where it lists several; else as it is."""
+        return prediction
+
     outputs: ClassVar[tuple[str, str]] = ("outputs", "values")
     """What exports call the two parts of `decode`."""
+    meaning: ClassVar[str] = "values are in the units of the targets"
+    """What an export's outputs mean, as the last step of how to use it."""
     pipeline: ClassVar[str] = "other"
     """What a model card says that models do, in the words of the Hugging Face hub."""
+
+    limits: ClassVar[str] = "It tells a number of any image, whatever it shows."
+    """What it can't know, as a sentence for a model's card."""
 
     def does(self, spec: TargetSpec) -> str:
         """What a model does with an image, as a sentence for its card."""
@@ -325,7 +354,7 @@ class Task(abc.ABC):
         wrong = f"a value is off by {difference:.2g} (allowed: {allowed:g})"
         return difference, wrong if difference > allowed else ""
 
-    def answers(self, decoded: NDArray[Any], spec: TargetSpec) -> list[Any]:
+    def answers(self, decoded: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]) -> list[Any]:
         """The answers of N items in short, such as their classes, of the second part of `decode`."""
         return decoded.tolist()
 

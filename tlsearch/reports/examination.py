@@ -5,8 +5,6 @@ The test set stays closed: its scores are those that were recorded when the sear
 
 from __future__ import annotations
 
-import base64
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +22,8 @@ from tlsearch.errors import BundleError, DataError, TlsearchError
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import of_trial
 from tlsearch.records import ModelRecord, StudyItems, StudyRecord, TrialRecord
+from tlsearch.reports.pictures import data_url, fitted
+from tlsearch.reports.preprocessed import Overview, overview
 from tlsearch.spec import StudySpec, parse
 from tlsearch.training import sources
 from tlsearch.training.items import as_split, located
@@ -34,8 +34,10 @@ MISTAKES = 18
 """Pictures shown."""
 BEST = 6
 """Of them, maps that are met best."""
-THUMBNAIL = 144
-"""Longest side of a picture shown, in pixels."""
+SHOWN = 288
+"""Longest side of a picture with a map on it, in pixels."""
+MEASURED = 60
+"""Pictures whose shape is looked at."""
 BINS = 10
 """Of the reliability diagram."""
 TEXT = 300
@@ -83,6 +85,7 @@ class Examination:
         shown: mistakes, the most confident first; then, where there are few, right answers by a hair.
         broken: items of the split that couldn't be read.
         latency_ms: of one item through the network, on one core of this machine.
+        seen: what the network sees of the pictures; None where items are none.
     """
 
     classes: tuple[str, ...]
@@ -92,6 +95,7 @@ class Examination:
     shown: tuple[Answer, ...]
     broken: int
     latency_ms: float
+    seen: Overview | None
 
     @property
     def count(self) -> int:
@@ -125,6 +129,7 @@ class Look:
         count: items looked at.
         broken: items of the split that couldn't be read.
         latency_ms: of one item through the network, on one core of this machine.
+        seen: what the network sees of the pictures; None where items are none.
         best: items of the smallest loss, where targets are maps.
     """
 
@@ -133,6 +138,7 @@ class Look:
     count: int
     broken: int
     latency_ms: float
+    seen: Overview | None
     best: tuple[Outlier, ...] = ()
 
 
@@ -194,7 +200,15 @@ def examine(
         ),
         broken=broken,
         latency_ms=latency,
+        seen=_seen(listed, kept, loaded.inputs),
     )
+
+
+def _seen(listed: sources.Listed, kept: Sequence[int], inputs: InputSpec) -> Overview | None:
+    if not isinstance(inputs, ImageInput):
+        return None
+    some = kept[:: max(1, len(kept) // MEASURED)]
+    return overview(inputs, [(listed.samples.names[index], listed.samples.items[index]) for index in some])
 
 
 def _look(
@@ -234,6 +248,7 @@ def _look(
         count=len(kept),
         broken=len(chosen) - len(kept) + aside,
         latency_ms=latency,
+        seen=_seen(listed, kept, model.inputs),
         best=met,
     )
 
@@ -247,8 +262,8 @@ def _shown(
     picture, actual = "", listed.identity(index)
     if isinstance(task, MapTask) and isinstance(model.inputs, ImageInput):
         whole = model.inputs.picture(item)
-        whole.thumbnail((2 * THUMBNAIL, 2 * THUMBNAIL))
-        picture = _data_url(_beside(*(task.laid_over(whole, one, spec) for one in (answer, target))))
+        whole.thumbnail((SHOWN, SHOWN))
+        picture = data_url(_beside(*(task.laid_over(whole, one, spec) for one in (answer, target))))
         actual = task.say(task.predict(target, spec, calibration), top=1)
     elif isinstance(model.inputs, ImageInput):
         picture = _thumbnail(item, model.inputs)
@@ -368,16 +383,4 @@ def _answer(
 
 def _thumbnail(item: object, inputs: ImageInput) -> str:
     """A small JPEG as a data URL."""
-    picture = inputs.picture(item)
-    if max(picture.size) <= THUMBNAIL // 2:  # pixels stay visible
-        factor = THUMBNAIL // max(picture.size)
-        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    else:
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    return _data_url(picture)
-
-
-def _data_url(picture: Image.Image) -> str:
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return data_url(fitted(inputs.picture(item)))

@@ -25,6 +25,7 @@ from tlsearch.errors import (
     TlsearchError,
     VerificationError,
 )
+from tlsearch.files import temporary_folder
 from tlsearch.records import StudyItems
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def verify(
     command = [sys.executable, "-m", "tlsearch.search.verify"]
     pipe = subprocess.PIPE
     # A file, as `communicate` drops what it couldn't write into a pipe before its time was out.
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as asked:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=temporary_folder()) as asked:
         asked.write(request)
         asked.seek(0)
         with subprocess.Popen(command, stdin=asked, stdout=pipe, stderr=pipe, text=True) as process:
@@ -154,6 +155,9 @@ def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[
         measured["test"] = dict(scored.own)
         known = {**model.manifest.calibration, **measured["calibration"]}
         if scored.kept:
+            # At what was chosen on validation items, where anything was: not at what is best on the test's.
+            scores, _ = task.evaluate(*scored.kept, model.target_spec, known)
+            measured["test"] = {metric.name: scores[metric.name] for metric in task.metrics}
             measured["calibration"] |= task.check_calibration(*scored.kept, known)
     return {"scores": measured}
 

@@ -34,8 +34,8 @@ from tlsearch.tasks import mask_figures
 from tlsearch.tasks.pyramid_decoder import PyramidDecoder
 
 MEAN_IOU, DICE, PIXEL_ACCURACY = "mean_iou", "dice", "pixel_accuracy"
-CROSS_ENTROPY = "cross_entropy"
-"""Name of the loss without Dice's part."""
+CROSS_ENTROPY, WITH_DICE = "cross_entropy", "cross_entropy_dice"
+"""Names of the losses; the second has Dice's part as well."""
 EXACT = 5e-3
 """How far a share of pixels, measured again, may be off: at the edges two classes are nearly equal."""
 RARE = 0.01
@@ -84,6 +84,9 @@ class Segmentation(MapTask):
     metrics = tuple(Metric(name, tolerance=lambda items: EXACT) for name in (MEAN_IOU, DICE, PIXEL_ACCURACY))
     tie_breaker = PIXEL_ACCURACY
     unknown = masks.UNKNOWN
+    losses_by_name = (WITH_DICE, CROSS_ENTROPY)
+    smooths = True
+    examples = tuple(np.tri(8, 8, number % 5 - 2, dtype=np.uint8) for number in range(42))
 
     # What targets are
 
@@ -194,7 +197,10 @@ class Segmentation(MapTask):
     # How it is used
 
     unreadable = {"shares": {}, "mask": None}
+    answer_types = {"shares": dict[str, float], "mask": str | None}
     outputs = ("logits", "masks")
+    meaning = "masks hold the index of a class for each pixel of the square"
+    limits = "It knows no other classes: every pixel is put into one of the above."
     pipeline = "image-segmentation"
 
     def average(self, outputs: Tensor) -> Tensor:
@@ -235,7 +241,7 @@ class Segmentation(MapTask):
         share = float((expected != found).mean())
         return share, f"{share:.2%} of the pixels are of another class" if share > allowed else ""
 
-    def answers(self, decoded: NDArray[Any], spec: TargetSpec) -> list[Any]:
+    def answers(self, decoded: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]) -> list[Any]:
         """Class indices (S, S), an array for each item."""
         return list(decoded.astype(np.uint8))
 
