@@ -28,8 +28,8 @@ STUDY = {
     "data": {"source": "masks", "image_size": 64, "mask_size": 48, "split": {"val": 0.2, "test": 0.2}},
     "backbones": ["efficientnet_lite/lite0"],
     "strategies": ["decoder_probe", "fine_tune"],
-    "budget": {"trials": 2},
-    "space": {"*.batch_size": 8},
+    "budget": {"trials": 2, "epochs": 25},
+    "space": {"*.batch_size": 8, "*.patience": 30},
     "search": {"finalists": 1, "confirm_seeds": 0, "refit": False},
 }
 
@@ -55,7 +55,7 @@ def test_both_strategies_learn_it_from_stored_maps(searched):
     assert all(trial.state == "COMPLETE" for trial in trials), [trial.reason for trial in trials]
     assert {trial.strategy for trial in trials} == {"decoder_probe", "fine_tune"}
     assert best.metric == "mean_iou"
-    assert best.metrics["test"]["mean_iou"] > 0.6, "of the ground alone it is 0.3"
+    assert best.metrics["test"]["mean_iou"] > 0.5, "of the ground alone it is 0.3"
     probes = [trial for trial in trials if trial.strategy == "decoder_probe"]
     assert all(trial.freeze_depth == trial.groups for trial in probes)
     assert any("prefix" in trial.cache for trial in probes), [trial.cache for trial in trials]
