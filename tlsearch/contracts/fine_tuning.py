@@ -29,6 +29,8 @@ class FineTuning(Strategy):
     1e-3 over 17 groups and 1e-11 over 60.
     """
 
+    task_loss = True
+
     def space(self, backbone: BackboneInfo) -> Space:
         """The hyperparameters of fine-tuning; ``optimizer`` and ``batch_size`` are fixed until a study widens
         them.

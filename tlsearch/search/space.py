@@ -15,7 +15,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from tlsearch.contracts import BackboneInfo, HeadStrategy, Space, Strategy
+from tlsearch.contracts import BackboneInfo, HeadStrategy, Space, Strategy, Task
 from tlsearch.errors import SpecError, did_you_mean
 from tlsearch.records import Params, Scalar
 from tlsearch.search.space_validation import Declared, declared, exists
@@ -23,6 +23,9 @@ from tlsearch.spec import Override
 
 ANY = "*"
 """``*.hyperparameter`` in a study file overrides that hyperparameter in every strategy that has it."""
+
+DRAWN = "sampling"
+"""The ``balance`` that draws batches, which heads on stored features are not fitted by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,8 @@ def build(
     backbones: Sequence[BackboneInfo],
     overrides: Mapping[str, Override],
     *,
+    task: Task | None = None,
+    metric: str = "",
     fixed: Mapping[str, Scalar] = MappingProxyType({}),
 ) -> SearchSpace:
     """The space of a study.
@@ -83,6 +88,9 @@ def build(
         strategies: by name.
         backbones: of the study.
         overrides: of the user.
+        task: what is learned, as it learns from the study's targets: how it makes up for unequal classes is a
+            hyperparameter of strategies that train by its loss.
+        metric: the study's.
         fixed: values of hyperparameters, wherever a strategy has one of that name and the user says nothing
             of it.
 
@@ -91,7 +99,7 @@ def build(
         SpecError: an override names no hyperparameter, or wants a range that the hyperparameter can't have.
     """
     own = {
-        (info.name, name): declared(name, strategy, info)
+        (info.name, name): _balanced(declared(name, strategy, info), strategy, task, metric)
         for info in backbones
         for name, strategy in strategies.items()
     }
@@ -114,6 +122,17 @@ def build(
             starts = _unique([_fitted(branch, start) for start in own[(info.name, name)].starts])
             branches.append(replace(branch, starts=tuple(starts)))
     return SearchSpace(tuple(branches))
+
+
+def _balanced(found: Declared, strategy: Strategy, task: Task | None, metric: str) -> Declared:
+    """A strategy's hyperparameters, and ``balance`` where the task makes up for unequal classes."""
+    if task is None or not strategy.task_loss:
+        return found
+    ways = [way for way in task.balances(metric) if way != DRAWN or not isinstance(strategy, HeadStrategy)]
+    if not ways:
+        return found
+    hyperparameters = {"balance": CategoricalDistribution(ways), **found.hyperparameters}
+    return replace(found, hyperparameters=hyperparameters)
 
 
 def draw(branch: Branch, chance: random.Random) -> Params:

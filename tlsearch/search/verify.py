@@ -150,12 +150,17 @@ def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[
         flipped = task.score(averaged(told, task), labels, spec)
         measured["flips"] = _worth_twice(task.rank(flipped, metric.name), task.rank(plain, metric.name))
     # What has learned from these items is surer of them than of others: nothing is fitted to that.
-    measured["calibration"] = {} if least is not None else dict(task.calibrate(own, labels))
+    measured["calibration"] = {}
+    if least is None:
+        fitted = dict(task.calibrate(own, labels))
+        measured["calibration"] = fitted | dict(task.rebalance(own, labels, fitted, metric.name))
     if request["test"] and items.of("test"):
         looks, labels = _looks(model, listed, items, "test", mirrored=model.manifest.flips)
         own = averaged(looks, task)
-        measured["test"] = dict(task.score(own, labels, spec))
         known = {**model.manifest.calibration, **measured["calibration"]}
+        # At what was chosen on validation items, where anything was: not at what is best on the test's.
+        scores, _ = task.evaluate(own, labels, spec, known)
+        measured["test"] = {metric.name: scores[metric.name] for metric in task.metrics}
         measured["calibration"] |= task.check_calibration(own, labels, known)
     return {"scores": measured}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from tlsearch.errors import DataError, SpecError
 from tlsearch.spec import DataSpec, unknown_option
 from tlsearch.training import fetching
 from tlsearch.training.arrays import ArrayStore
+from tlsearch.training.corrections import corrected
 from tlsearch.training.data import Data, fingerprint, prepare
 from tlsearch.training.splits import IntArray
 
@@ -42,6 +44,11 @@ class Listed:
         if self.samples.spec is None:
             raise ValueError("the targets weren't described")
         return self.samples.spec
+
+    @property
+    def learned(self) -> Task:
+        """The task as it learns such targets, before they are split."""
+        return self.task.counted(np.asarray(self.samples.targets), self.target_spec)
 
     @property
     def strata(self) -> Strata:
@@ -97,6 +104,13 @@ def listing(
         raise SpecError("\n".join(problems)) from None
     samples = raw_for(learned, source.load(options), registry.task(source.task))
     samples = usable(learned, samples)
+    if described.corrected is not None:
+        if not learned.probabilities:
+            raise SpecError(
+                f"{section}.corrected: a class name corrects a label, and {task or source.task} has others.",
+                hint="Leave it out.",
+            )
+        samples = corrected(samples, learned, Path(described.corrected))
     targets, spec = encoded(learned, samples)
     samples = replace(samples, targets=targets, spec=spec)
     mirror = source.mirror if described.horizontal_flip is None else described.horizontal_flip
