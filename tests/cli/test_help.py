@@ -26,8 +26,8 @@ def test_every_command_has_help(place, command):
 
 
 def test_the_promised_commands_are_there():
-    promised = "init run audit show compare trials best report predict evaluate export serve backbones"
-    promised += " plugins study cluster db doctor dashboard"
+    promised = "init run audit show compare trials best report predict evaluate embed similar export serve"
+    promised += " backbones plugins study cluster db doctor dashboard"
     assert set(promised.split()) == {command[0] for command in commands()}
 
 

@@ -35,6 +35,10 @@ def init(
     split_column: Annotated[
         str | None, typer.Option(help="Of a table; '' for none. Else `split`, where there is one.")
     ] = None,
+    corrected: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE", help="Labels that were corrected, as `audit --labels` writes them."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -50,7 +54,7 @@ def init(
     effort = presets.preset(preset or presets.DEFAULT)
     named = {"image_column": image_column, "label_column": label_column, "split_column": split_column}
     columns = {option: column or None for option, column in named.items() if column is not None}
-    proposal = propose(data, name=name, beside=beside, preset=effort, columns=columns)
+    proposal = propose(data, name=name, beside=beside, preset=effort, columns=columns, corrected=corrected)
     path = out or Path(f"{proposal.study}.yaml")
     from_data.write(path, proposal.text, over=force)
     if json:

@@ -215,7 +215,7 @@ def _look(
                 name=listed.samples.names[kept[row]],
                 actual=listed.identity(kept[row]),
                 predicted=task.say(told, top=1),
-                picture=_thumbnail(item, model.inputs) if isinstance(model.inputs, ImageInput) else "",
+                picture=thumbnail(item, model.inputs) if isinstance(model.inputs, ImageInput) else "",
                 text=item[:TEXT] if isinstance(item, str) and listed.modality != "image" else "",
             )
         )
@@ -316,12 +316,12 @@ def _answer(
         predicted=classes[best],
         probability=float(shares[best]),
         probability_of_actual=float(shares[label]),
-        picture=_thumbnail(item, inputs) if isinstance(inputs, ImageInput) else "",
+        picture=thumbnail(item, inputs) if isinstance(inputs, ImageInput) else "",
         text=item[:TEXT] if isinstance(item, str) and listed.modality != "image" else "",
     )
 
 
-def _thumbnail(item: object, inputs: ImageInput) -> str:
+def thumbnail(item: object, inputs: ImageInput) -> str:
     """A small JPEG as a data URL."""
     from PIL import Image
 
