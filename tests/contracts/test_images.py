@@ -157,9 +157,16 @@ def test_eight_bits_have_no_range_and_keep_their_keys(photo):
     assert "ranges" not in inputs.to_json()
 
 
-def test_floats_are_refused_where_no_range_is_known():
+def test_what_has_no_range_is_refused():
+    dim = np.array([[0.0, 0.2]], np.float32)
     with pytest.raises(DataError, match="float pixels, whose range isn't known"):
-        decode(np.zeros((3, 3)))
+        decode(saved(Image.fromarray(dim), "TIFF"))
+    assert np.asarray(decode(dim))[0, :, 0].tolist() == [0, 51]
+    with pytest.raises(DataError, match=r"float pixels from 0 to 255, whose range isn't known.*from 0 to 1"):
+        decode(np.array([[0.0, 255.0]]))
+    for kind in (np.int64, np.int16, np.uint32):  # by which range would 0 to 255 be told from 16 bits?
+        with pytest.raises(DataError, match="integer pixels, whose range isn't known"):
+            decode(np.full((3, 3), 200, kind))
 
 
 @pytest.mark.parametrize("ends", [(1, 0), (0, float("nan")), "ab", (0, 1, 2), 7])

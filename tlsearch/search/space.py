@@ -88,8 +88,8 @@ def build(
         strategies: by name.
         backbones: of the study.
         overrides: of the user.
-        task: what is learned, as it learns from the study's targets: how it makes up for unequal classes is a
-            hyperparameter of strategies that train by its loss.
+        task: what is learned; its losses, and how it makes up for unequal classes, are hyperparameters of
+            strategies that train by its loss.
         metric: the study's.
         fixed: values of hyperparameters, wherever a strategy has one of that name and the user says nothing
             of it.
@@ -99,7 +99,7 @@ def build(
         SpecError: an override names no hyperparameter, or wants a range that the hyperparameter can't have.
     """
     own = {
-        (info.name, name): _balanced(declared(name, strategy, info), strategy, task, metric)
+        (info.name, name): _with_loss(declared(name, strategy, info), strategy, task, metric)
         for info in backbones
         for name, strategy in strategies.items()
     }
@@ -124,14 +124,18 @@ def build(
     return SearchSpace(tuple(branches))
 
 
-def _balanced(found: Declared, strategy: Strategy, task: Task | None, metric: str) -> Declared:
-    """A strategy's hyperparameters, and ``balance`` where the task makes up for unequal classes."""
+def _with_loss(found: Declared, strategy: Strategy, task: Task | None, metric: str) -> Declared:
+    """A strategy's hyperparameters, with the task's losses and without what these have no use for."""
     if task is None or not strategy.task_loss:
         return found
+    hyperparameters = dict(found.hyperparameters)
+    if "label_smoothing" in hyperparameters and not task.smooths:
+        hyperparameters["label_smoothing"] = CategoricalDistribution([0.0])
+    if len(task.losses_by_name) > 1:
+        hyperparameters.setdefault("loss", CategoricalDistribution(task.losses_by_name))
     ways = [way for way in task.balances(metric) if way != DRAWN or not isinstance(strategy, HeadStrategy)]
-    if not ways:
-        return found
-    hyperparameters = {"balance": CategoricalDistribution(ways), **found.hyperparameters}
+    if ways:
+        hyperparameters["balance"] = CategoricalDistribution(ways)
     return replace(found, hyperparameters=hyperparameters)
 
 

@@ -12,7 +12,7 @@ from tlsearch.records import Params
 
 
 class LinearProbe(HeadStrategy):
-    """Softmax regression on frozen features (Kornblith et al. 2019, arXiv:1805.08974)."""
+    """A linear layer on frozen features, by the task's loss (Kornblith et al. 2019, arXiv:1805.08974)."""
 
     precedence = 0
     task_loss = True
@@ -51,6 +51,7 @@ class LinearProbe(HeadStrategy):
                     dropout=number(point.params, "dropout"),
                     seed=point.seed,
                     balance=str(point.params.get("balance", "")),
+                    loss=str(point.params.get("loss", "")),
                 )
                 for point in points
             ]

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tlsearch.contracts import (
-    Evaluator,
     LinearHead,
     LinearRecipe,
     Metric,
@@ -25,48 +24,13 @@ from tlsearch.contracts import (
 )
 from tlsearch.errors import DataError
 from tlsearch.tasks import imbalance, temperature
+from tlsearch.tasks.class_scores import ACCURACY, BALANCED, LOG_LOSS, MACRO_F1, ClassEvaluator
 
-ACCURACY, BALANCED, MACRO_F1, LOG_LOSS = "accuracy", "balanced_accuracy", "macro_f1", "log_loss"
 IMBALANCED = imbalance.UNEQUAL
 TINY = 10
 """Items below which what is measured on a class says little."""
 EXAMPLES = 100
 """Classes of a kind that are named in an audit; all are counted."""
-
-
-class ClassEvaluator(Evaluator):
-    """Keeps the logits, which are small: log-loss is then the same however items were batched."""
-
-    def __init__(self) -> None:
-        self._logits: list[Tensor] = []
-        self._labels: list[Tensor] = []
-
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take logits (B, classes) and labels (B,)."""
-        self._logits.append(outputs.detach().float().cpu())
-        self._labels.append(targets.cpu())
-
-    def compute(self) -> Scores:
-        """All metrics.
-
-        ``balanced_accuracy`` is the mean recall and ``macro_f1`` the mean F1 over the classes that occur;
-        ``log_loss`` is in nats.
-        """
-        logits, labels = torch.cat(self._logits), torch.cat(self._labels)
-        classes = logits.shape[1]
-        predicted = logits.argmax(dim=1)
-        confusion = torch.bincount(labels * classes + predicted, minlength=classes * classes)
-        confusion = confusion.reshape(classes, classes).double()
-        right, actual, called = confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)
-        present = actual > 0
-        recall = right[present] / actual[present]
-        f1 = 2 * right[present] / (actual[present] + called[present])
-        return {
-            ACCURACY: float(right.sum() / actual.sum()),
-            BALANCED: float(recall.mean()),
-            MACRO_F1: float(f1.mean()),
-            LOG_LOSS: float(functional.cross_entropy(logits.double(), labels)),
-        }
 
 
 class Classification(Task):
@@ -91,6 +55,8 @@ class Classification(Task):
     )
     tie_breaker = LOG_LOSS
     probabilities = True
+    smooths = True
+    examples = tuple(str(number % 3) for number in range(42))
 
     def __init__(self, counts: Sequence[int] = ()) -> None:
         self._counts = tuple(counts)
@@ -117,12 +83,18 @@ class Classification(Task):
         """The class names that occur, sorted.
 
         Raises:
-            DataError: there are several columns.
+            DataError: there are several columns, or several names in a cell.
         """
+        if any(isinstance(target, list) for target in targets):
+            raise DataError(
+                "An item is of one class, and the data lists several names for each.",
+                hint="Say task: multilabel, or leave label_separator out.",
+            )
         if len(columns) > 1:
             raise DataError(
                 f"An item is of one class, and there are {len(columns)} columns: {', '.join(columns)}.",
-                hint="Name one label_column; several columns of numbers are learned by task: regression.",
+                hint="Name one label_column; several columns of numbers are learned by task: regression, of "
+                "0 and 1 by task: multilabel.",
             )
         return TargetSpec(tuple(sorted({str(target) for target in targets})))
 
@@ -293,9 +265,7 @@ class Classification(Task):
         """The metrics, log-loss and calibration error of calibrated probabilities, and classes' recalls."""
         decided, _ = self.decode(outputs, spec, calibration)
         right = decided.argmax(dim=1) == targets
-        calibrated = _scaled(
-            outputs, calibration
-        )  # what a prior is taken from is no estimate for these items
+        calibrated = _scaled(outputs, calibration)  # without a prior, it estimates nothing for these items
         metrics = {
             **self.score(decided, targets, spec),
             LOG_LOSS: self.score(outputs, targets, spec)[LOG_LOSS],
@@ -310,6 +280,7 @@ class Classification(Task):
         return metrics, recalls
 
     unreadable = {"label": None, "probability": None, "probabilities": {}}
+    answer_types = {"label": str, "probability": float, "probabilities": dict[str, float]}
 
     def average(self, outputs: Tensor) -> Tensor:
         """Logits (B, classes) whose softmax is the mean of that of logits (B, n, classes)."""
@@ -353,6 +324,8 @@ class Classification(Task):
         return scaled, scaled.softmax(dim=1)
 
     outputs = ("logits", "probabilities")
+    meaning = "logits are already divided by the temperature"
+    limits = "It knows no other classes: anything is put into one of the above."
     pipeline = "image-classification"
 
     def does(self, spec: TargetSpec) -> str:
@@ -376,7 +349,7 @@ class Classification(Task):
             f"{difference:.2g} (allowed: {allowed:g})"
         )
 
-    def answers(self, decoded: NDArray[Any], spec: TargetSpec) -> list[str]:
+    def answers(self, decoded: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]) -> list[str]:
         """The likeliest class of each item."""
         return [spec.names[index] for index in decoded.argmax(axis=1)]
 
@@ -388,6 +361,10 @@ class Classification(Task):
         ordered = dict(sorted(named.items(), key=lambda pair: -pair[1]))
         label = next(iter(ordered))
         return {"label": label, "probability": ordered[label], "probabilities": ordered}
+
+    def shortened(self, prediction: Mapping[str, Any], top: int) -> Mapping[str, Any]:
+        """With fewer probabilities."""
+        return {**prediction, "probabilities": dict(list(prediction["probabilities"].items())[:top])}
 
     def say(self, prediction: Mapping[str, Any], *, top: int) -> str:
         """Classes and their probabilities."""

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
+from tlsearch import names
 from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import BundleError, ExportError, InputError, UnknownNameError
 from tlsearch.images import decoding
@@ -133,11 +134,17 @@ def test_the_script_in_the_folder_reads_any_kind_of_file(made, photos, tmp_path)
     lines = run(block, tmp_path / "out", *photos, cwd=tmp_path).splitlines()
     labels = [line.rpartition(": ")[2].split()[0] for line in lines]
     assert labels == model.predict(photos)
+    odd = tmp_path / "\x1b]0;owned\x07.png"
+    shutil.copyfile(photos[0], odd)
+    assert (
+        run(block, tmp_path / "out", odd, cwd=tmp_path).rpartition("/")[2].startswith("\\x1b]0;owned\\x07.")
+    )
 
 
 def test_the_carried_preprocessing_is_that_of_training_to_the_pixel(photos, monkeypatch):
     monkeypatch.syspath_prepend(Path(as_timm.__file__).parent / "carried")
-    monkeypatch.syspath_prepend(Path(decoding.__file__).parent)
+    for carried in (decoding, names):
+        monkeypatch.syspath_prepend(Path(carried.__file__).parent)
     import preprocess
 
     ways = ((1.0, "bicubic"), (0.875, "bilinear"), (1.0, "nearest"))
@@ -269,6 +276,27 @@ def test_plain_timm_loads_real_weights_and_predicts_the_same(lite0, squares, tmp
     for said in ("ant, bee, cat", "`abc`", "fine_tune", "efficientnet_lite/lite0", "3 seeds", "1.700"):
         assert said in text, said
     assert "0.7500 | 0.5981 to 0.8581 (Wilson, 40 images)" in text
+
+
+def test_nothing_that_a_bundle_says_formats_its_card(made, tmp_path):
+    """A bundle may be anybody's: whatever its description holds, the card stays the card."""
+    model = made("knn")
+    odd = "x`\n# owned <img src=x> [a](b) \x1b]0;t\x07"
+    told = described_of(model)
+    provenance = dict.fromkeys(("study", "trial", "seed", "fingerprint"), odd)
+    provenance |= {"plugins": [{"distribution": odd, "version": odd, "name": odd}], "versions": {odd: odd}}
+    calibration = {"used": False, "why": odd, "items": 9, "error_before": 0.1}
+    manifest = {**told, "provenance": provenance, "calibration": calibration}
+    manifest["metrics"] = {odd: {"accuracy": 0.5}, "val": {"accuracy": 0.5}}
+    bundle.write(tmp_path / "bundle", network=model.network, manifest=manifest)
+    text = card(bundle.load(tmp_path / "bundle"), library="tlsearch")
+    _, header, body = text.split("---\n", 2)
+    assert "\x1b" not in text
+    assert YAML(typ="safe").load(header)["model-index"][0]["name"] == odd
+    titles = [line for line in body.splitlines() if line.startswith("#")]
+    assert len(titles) == 8
+    assert body.count("# owned") == body.count(r"\# owned") + body.count("`x'")
+    assert body.count("<img") == body.count(r"\<img") + body.count("`x'")
 
 
 def test_other_models_become_a_folder_that_tlsearch_loads(made, photos, tmp_path, monkeypatch):

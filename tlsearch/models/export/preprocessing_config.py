@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tlsearch import names
 from tlsearch.contracts.images import ImageInput
 from tlsearch.images import decoding
 from tlsearch.models.bundle import Model
@@ -53,9 +54,7 @@ def described(model: Model, *, inside: bool) -> dict[str, Any]:
             "deeper pixels scaled to 8 bits by the range of their kind, what lies outside clipped",
             *_squared(inputs),
             rest,
-            "logits are already divided by the temperature"
-            if model.task.probabilities
-            else f"{model.task.outputs[1]} are in the units of the targets",
+            model.task.meaning,
         ],
     }
 
@@ -75,6 +74,7 @@ def carry(folder: Path, how: dict[str, Any], script: str) -> str:
     text = json.dumps(how, indent=2, ensure_ascii=False)
     (folder / SIDECAR).write_text(text + "\n", encoding="utf-8")
     shutil.copyfile(decoding.__file__, folder / "decoding.py")
+    shutil.copyfile(names.__file__, folder / "names.py")
     shutil.copyfile(SCRIPTS / "preprocess.py", folder / "preprocess.py")
     shutil.copyfile(SCRIPTS / script, folder / CARRIED)
     return script
