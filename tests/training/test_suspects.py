@@ -103,6 +103,10 @@ def test_corrected_labels_are_read_as_any_editor_saves_them(tmp_path, separator)
         [("x", "ant", "bee", "0.9", "train", "cat"), ("y", "bee", "ant", "0.8", "val", "")]
     )
     (tmp_path / "labels.csv").write_text(text.replace(",", separator))
+    (tmp_path / "formula.csv").write_text(corrections.as_csv([("=x", "+1", "-2", "0.9", "train", "'-2")]))
+    assert "'=x,'+1,'-2" in (tmp_path / "formula.csv").read_text()
+    odd = Samples(items=[b"1", b"2"], targets=[0, 1], spec=["+1", "-2"], names=["=x", "y"])
+    assert list(corrections.corrected(odd, TASK, tmp_path / "formula.csv").targets) == [1, 1]
     found = corrections.corrected(samples(), TASK, tmp_path / "labels.csv")
     assert list(found.targets) == [2, 1, 2]
     assert found.spec.names == ("ant", "bee", "cat")

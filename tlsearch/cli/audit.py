@@ -92,7 +92,7 @@ def _labels(parsed: StudySpec, page: Path, *, limit: int, json: bool) -> None:
             }
         )
         return
-    print(
+    output.tell(
         f"{found.confident} of {found.items} labels are probably wrong,"
         f" {len(found.doubtful) - found.confident} more are doubtful:"
     )
@@ -102,7 +102,7 @@ def _labels(parsed: StudySpec, page: Path, *, limit: int, json: bool) -> None:
     ]
     output.print_table(["item", "label", "rather", "probability", "split"], rows, right=["probability"])
     for sentence in label_page.sentences(found):
-        print(sentence)
+        output.tell(sentence)
     output.say(f"Look at {page}; write right classes into the column corrected of {table}, then say")
     output.say(f"data.corrected: {table} in the study file, or `tlsearch init DATA --corrected {table}`.")
 

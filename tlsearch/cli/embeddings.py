@@ -32,7 +32,7 @@ def embed(
     ] = Path("embeddings.parquet"),
     db: options.Database = None,
 ) -> None:
-    """Write the embeddings of items: what the model's trunk gives its head."""
+    """Write embeddings of images to a Parquet or NumPy file."""
     from tlsearch.models import embedding
 
     embedding.refuse_ending(out)
@@ -60,7 +60,7 @@ def similar(
     db: options.Database = None,
     json: options.Json = False,
 ) -> None:
-    """Find the items that are most like one, by the cosine of their embeddings."""
+    """Find the images that are most like one."""
     from tlsearch.models import embedding
 
     model = model_of(study, db)

@@ -14,6 +14,7 @@ from tlsearch.contracts.dataset import encoded
 from tlsearch.counts import plural
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.names import printable
+from tlsearch.safe_text import for_csv
 from tlsearch.tables import read_table
 
 ITEM, LABEL, CORRECTED = "item", "label", "corrected"
@@ -26,7 +27,7 @@ def as_csv(rows: Sequence[Sequence[Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(rows)
+    writer.writerows([for_csv(cell) for cell in row] for row in rows)
     return text.getvalue()
 
 
@@ -50,7 +51,7 @@ def corrected(samples: Samples, task: Task, table: Path) -> Samples:
             hint=NEXT,
         )
     targets, spec = encoded(task, samples)
-    where = {str(name): at for at, name in enumerate(samples.names)}
+    where = {told: at for at, name in enumerate(samples.names) for told in _cells(name)}
     fixed = list(targets)
     count = 0
     for number, row in enumerate(frame[[ITEM, LABEL, CORRECTED]].astype(str).itertuples(index=False), 2):
@@ -66,7 +67,7 @@ def corrected(samples: Samples, task: Task, table: Path) -> Samples:
             )
         fixed[at] = _class(wanted.strip(), spec, f"{table}, line {number}")
         known = task.plain(targets[at], spec)
-        if known != label:
+        if label not in _cells(known):
             raise DataError(
                 f'{table}, line {number}: "{printable(name)}" is "{printable(str(known))}" in the data, and'
                 f' "{printable(label)}" in the table: it was written for other data.',
@@ -77,7 +78,14 @@ def corrected(samples: Samples, task: Task, table: Path) -> Samples:
     return replace(samples, targets=fixed, spec=spec, notes=(*samples.notes, told))
 
 
+def _cells(value: object) -> tuple[str, str]:
+    """A text as it is, and as a table has it that spreadsheets read: see `for_csv`."""
+    return str(value), str(for_csv(str(value)))
+
+
 def _class(name: str, spec: TargetSpec, place: str) -> int:
+    if name not in spec.names:
+        name = name.removeprefix("'")
     if name not in spec.names:
         raise DataError(
             f'{place}: there is no class "{printable(name)}". {did_you_mean(name, spec.names)}'.strip(),
