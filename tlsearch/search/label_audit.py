@@ -18,6 +18,7 @@ from tlsearch.spec import StudySpec
 from tlsearch.training import sources
 from tlsearch.training.all_features import all_features
 from tlsearch.training.learning_curve import LearningCurve, learning_curve
+from tlsearch.training.memory import use_threads
 from tlsearch.training.objective import task_of
 from tlsearch.training.suspects import Suspect, out_of_fold, suspects
 from tlsearch.training.trial import TrialRunner
@@ -85,6 +86,7 @@ def examine_labels(spec: StudySpec, *, observe: Observer) -> LabelAudit:
     units = [(groups[at] if groups is not None and groups[at] else listed.hashes[at]) for at in kept]
     rows, plain = features[kept], replace(data, task=listed.task)
     task, target_spec = plain.task, plain.target_spec
+    use_threads(1)  # the products of a few heads are small: threads would wait for each other
     observe(Snapshot(phase="suspect labels"))
     told = out_of_fold(rows, labels, units, task=task, spec=target_spec)
     named = spec.objective.metric if spec.objective.metric in SHARES else SHARES[0]
