@@ -12,7 +12,7 @@ import pytest
 
 from tlsearch import registry
 from tlsearch.records import Costs, TrialRecord, TrialRole, TrialState
-from tlsearch.search.finalists import ranked
+from tlsearch.search.finalists import leaders, ranked
 
 LOG_LOSS = registry.task("classification").metric("log_loss")
 
@@ -76,6 +76,30 @@ def test_ties_go_to_the_surer_model_then_to_the_smaller_one() -> None:
     large, small = trial(0, 0.9, size=900), trial(1, 0.9, size=100)
     confirmed = [*runs(large, 0.90, 0.91, loss=0.300), *runs(small, 0.90, 0.91, loss=0.305)]
     assert ranked([large, small], confirmed, minimize=False, tie=LOG_LOSS)[0].trial.number == 1
+
+
+def test_what_few_items_cannot_tell_apart_is_told_apart_by_loss() -> None:
+    """Three of a hundred items more are no proof; three of ten thousand in a hundred are."""
+    lucky, steady = trial(0, 0.89, loss=0.9), trial(1, 0.86, loss=0.4)
+    order = [one.trial.number for one in ranked([lucky, steady], [], minimize=False, items=100, tie=LOG_LOSS)]
+    assert order == [1, 0]
+    order = [
+        one.trial.number for one in ranked([lucky, steady], [], minimize=False, items=10_000, tie=LOG_LOSS)
+    ]
+    assert order == [0, 1]
+
+
+def test_finalists_are_of_several_strategies_and_one_is_fine_tuned() -> None:
+    heads = [
+        replace(trial(number, 0.9 - number / 100, trained=0), strategy=name)
+        for number, name in enumerate(["head2toe", "head2toe", "ranpac", "linear_probe"])
+    ]
+    tuned = [trial(10, 0.82), trial(11, 0.81)]
+    assert [one.number for one in leaders([*heads, *tuned], many=3)] == [0, 2, 10]
+    assert [one.number for one in leaders(heads, many=3)] == [0, 2, 3]
+    assert [one.number for one in leaders(tuned, many=3)] == [10, 11]
+    assert [one.number for one in leaders([*heads, *tuned], many=1)] == [0]
+    assert [one.number for one in leaders(heads[:2] + tuned, many=3)] == [0, 1, 10]
 
 
 def test_equal_values_are_no_certainty() -> None:

@@ -77,6 +77,27 @@ def _loss(metrics: Mapping[str, float], tie: Metric) -> float:
     return -tie.signed(metrics[tie.name]) if tie.name in metrics else math.inf
 
 
+def leaders(best: Sequence[TrialRecord], *, many: int) -> list[TrialRecord]:
+    """The finalists: the best trial of each strategy before the second best of any, in their order.
+
+    Hundreds of heads against two trials that fine-tune have the luckiest of them ahead; so the best of those
+    that train layers of the backbone is a finalist, wherever it stands.
+
+    Args:
+        best: complete trials, the best first.
+        many: finalists.
+    """
+    first = {trial.strategy: trial for trial in reversed(best)}
+    firsts = [trial for trial in best if first[trial.strategy] is trial]
+    chosen = firsts[:many]
+    trained = next((trial for trial in best if trial.costs.trainable_parameters), None)
+    if trained is not None and many > 1 and not any(one.costs.trainable_parameters for one in chosen):
+        chosen = [*chosen[: many - 1], trained]
+    others = [trial for trial in best if trial not in chosen]
+    chosen += others[: many - len(chosen)]
+    return [trial for trial in best if trial in chosen]
+
+
 def confirmations(
     finalists: Sequence[TrialRecord], existing: Sequence[TrialRecord], *, seeds: int, first_number: int
 ) -> list[Point]:
@@ -130,9 +151,9 @@ def ranked(
     """Finalists from the winner on: by the mean of their repeated runs.
 
     Those whose means are within one standard error of the best are tied, by what the runs of all finalists
-    say of chance. Of these the one of least loss comes first; where that is nearly equal, the smaller
-    model. Those that time left without a repeated run come last where others were repeated: one value may be
-    luck.
+    say of chance, and by what so few validation items do. Of these the one of least loss comes first, which
+    tells more than the count of right answers; where that is nearly equal, the smaller model. Those that time
+    left without a repeated run come last where others were repeated: one value may be luck.
 
     A combined trial has one value, on which it was chosen. It is taken to gain over each run of its first
     member what it gained over that member itself; where that is no finalist, over the best one.
@@ -163,7 +184,7 @@ def ranked(
     chance = _chance(candidates)
     candidates = [replace(one, expected=_expected(one, candidates, chance)) for one in candidates]
     best = candidates[0]
-    band = chance / math.sqrt(len(best.values))
+    band = max(chance / math.sqrt(len(best.values)), best.error)
     tied = [
         f
         for f in candidates
