@@ -14,8 +14,8 @@ from tlsearch.records import Point, TrialRecord, TrialRole, TrialState
 
 LIKENESS = 0.6
 """Trials of a strategy mostly err on the same items, so that the best of n by chance leads by less than the
-best of n independent ones would. The best of 30 equal trials measured 9.3, 6.1 and 2.5 points too good at 20, 60
-and 270 items."""
+best of n independent ones would. The best of 30 equal trials measured 9.3, 6.1 and 2.5 points too good at 20,
+60 and 270 items."""
 LOSS_TIE = 0.05
 """Relative difference of losses within which the smaller model is taken."""
 

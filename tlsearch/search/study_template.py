@@ -63,6 +63,7 @@ def propose(
     beside: Path,
     preset: Preset,
     columns: Mapping[str, Any] | None = None,
+    corrected: Path | None = None,
 ) -> Proposal:
     """Look at a folder of class folders, or at a table, and write a study file for it.
 
@@ -72,6 +73,7 @@ def propose(
         beside: folder of the study file, which paths in it are relative to.
         preset: whose keys the study gets.
         columns: column options of a table that are to be as they are here, such as ``label_column``.
+        corrected: a table of corrected labels.
 
     Raises:
         InputError: a folder was given columns.
@@ -86,6 +88,8 @@ def propose(
         section |= _columns(data, columns or {})
     elif columns:
         raise InputError(f"{data} is a folder, which has no columns: leave {', '.join(columns)} out.")
+    if corrected is not None:
+        section["corrected"] = Path(os.path.relpath(corrected.resolve(), beside.resolve())).as_posix()
     spec = parse({"study": study, "data": section, "backbones": [PREFERRED[0]]}, folder=beside)
     threads = max(1, len(os.sched_getaffinity(0)))
     task, why = registry.dataset(source).task, ""
