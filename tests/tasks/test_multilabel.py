@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, f1_score
 from torch.nn import functional
 
 from tlsearch import registry
-from tlsearch.contracts import LinearRecipe, Recipe
+from tlsearch.contracts import LinearRecipe, Recipe, TargetSpec
 from tlsearch.errors import DataError
 from tlsearch.tasks.label_scores import best_thresholds
 
@@ -130,6 +130,8 @@ def test_weights_make_rare_labels_count_as_much_as_frequent_ones():
     assert outputs.grad.sum(dim=0).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
     rare = TASK.describe([["a", "b"], ["b"]] + [["b"]] * 200 + [[]], ())
     assert TASK.fitted(rare)._weights == (20.0, 0.05), "bounded"
+    unknown = TASK.fitted(TargetSpec(("red", "small", "white")))
+    assert float(unknown.loss(outputs, targets, Recipe(loss="weighted_bce"))) == pytest.approx(math.log(2))
 
 
 def test_splits_are_cut_by_labels_and_items_without_any_are_a_kind_of_their_own():
