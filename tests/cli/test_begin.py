@@ -50,6 +50,16 @@ def test_init_writes_a_study_that_fits_and_keeps_what_is_there(tmp_path):
     assert spec.load(tmp_path / "x.yaml").study == "x"
 
 
+def test_init_says_how_pictures_become_squares(tmp_path):
+    photos(tmp_path / "square", {"cat": 3, "dog": 3}, size=100)
+    photos(tmp_path / "wide", {"cat": 3, "dog": 3}, size=20)
+    for name, expected in (("square", "crop"), ("wide", "squash")):
+        done = tlsearch("init", name, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert f"resize: {expected}" in done.stderr
+        assert spec.load(tmp_path / f"{name}.yaml").data.resize == expected
+
+
 def test_init_of_a_table_finds_its_columns_and_paths(tmp_path):
     photos(tmp_path / "in", {"a": 2, "b": 2})
     (tmp_path / "in" / "list.csv").write_text(

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tlsearch.cli import options, output
+from tlsearch.cli.search import Setting, read_settings
 
 
 def register(app: typer.Typer) -> None:
@@ -17,18 +18,12 @@ def register(app: typer.Typer) -> None:
 
 def audit(
     data: options.Target,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Replace a value of the study file; may be repeated."
-        ),
-    ] = None,
+    setting: Setting = None,
     limit: Annotated[int, typer.Option(min=1, help="Examples of each kind to print.")] = 10,
     json: options.Json = False,
 ) -> None:
-    """Look at a study's data: broken images, duplicates, conflicting labels, classes."""
+    """Check data for broken images, duplicates, conflicting labels."""
     from tlsearch.cli.live import view
-    from tlsearch.cli.search import read_settings
     from tlsearch.search import from_data, setup
 
     parsed = from_data.study_of(data, overrides=read_settings(setting or ()))
@@ -39,14 +34,14 @@ def audit(
         return
     _print_classes(found)
     for title, lines, count in _lists(found):
-        print(f"\n{title} ({count})")
+        output.tell(f"\n{title} ({count})")
         for line in lines[:limit]:
-            print(f"  {line}")
+            output.tell(f"  {line}")
         if count > limit:
-            print(f"  ... and {count - limit} more")
-    print("\nIn short")
+            output.tell(f"  ... and {count - limit} more")
+    output.tell("\nIn short")
     for line in found["warnings"] or ["nothing to worry about was found"]:
-        print(f"  {line}")
+        output.tell(f"  {line}")
 
 
 def _print_classes(found: Mapping[str, Any]) -> None:

@@ -8,7 +8,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
+from tlsearch.cli import output
 from tlsearch.records import TrialState
+from tlsearch.safe_text import for_terminal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -77,7 +79,7 @@ class LineView:
         self._print(" | ".join(describe(snapshot)))
 
     def _print(self, text: str) -> None:
-        print(f"[{time.monotonic() - self.begun:6.1f}s] {text}", file=sys.stderr, flush=True)
+        output.say(f"[{time.monotonic() - self.begun:6.1f}s] {text}")
 
 
 class TerminalView:
@@ -112,13 +114,13 @@ class TerminalView:
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Show where the search stands."""
+        from rich.markup import escape
         from rich.text import Text
 
         if snapshot.note:
-            self.console.print(Text(f"note: {snapshot.note}", style="yellow"))
-        self.progress.update(
-            self.task, description=snapshot.phase, completed=snapshot.done, total=snapshot.total
-        )
+            self.console.print(Text(for_terminal(f"note: {snapshot.note}"), style="yellow"))
+        phase = escape(for_terminal(snapshot.phase))
+        self.progress.update(self.task, description=phase, completed=snapshot.done, total=snapshot.total)
         if snapshot.seconds_left is not None:
             self.ends = time.monotonic() + snapshot.seconds_left
         self.snapshot = snapshot
@@ -132,7 +134,7 @@ class TerminalView:
             return self.progress
         left = self.ends - time.monotonic() if self.ends is not None else None
         _, *facts = describe(replace(self.snapshot, seconds_left=left))
-        return Group(self.progress, *(Text(f"  {fact}") for fact in facts))
+        return Group(self.progress, *(Text(for_terminal(f"  {fact}")) for fact in facts))
 
 
 def describe(snapshot: Snapshot) -> list[str]:

@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 
 def plugins(context: typer.Context, json: options.Json = False) -> None:
-    """List installed plugins with their packages and whether they load."""
+    """List installed plugins, their packages, and whether they load."""
     if context.invoked_subcommand is not None:
         if json:
             raise typer.BadParameter(f"put --json behind {context.invoked_subcommand}", context)
@@ -74,7 +74,7 @@ def new(
     ] = Path(),
     json: options.Json = False,
 ) -> None:
-    """Write a new plugin package that passes its own tests as it stands."""
+    """Write a plugin package that passes its own tests."""
     from tlsearch.testing.scaffold import scaffold
 
     folder = scaffold(name, kind=kind.value, parent=parent)
@@ -82,20 +82,27 @@ def new(
         output.print_json({"folder": str(folder), "kind": kind.value})
         return
     entry = name.replace("-", "_")
-    print(f"Wrote {folder}/. Next:")
-    print(f"  pip install -e {folder}")
-    print(f"  tlsearch plugins check {entry}")
+    output.tell(f"Wrote {folder}/. Next:")
+    output.tell(f"  pip install -e {folder}")
+    output.tell(f"  tlsearch plugins check {entry}")
 
 
 def check(
     name: Name,
-    kind: Annotated[Kind | None, typer.Option(help="Where plugins of several kinds have the name.")] = None,
-    weights: Annotated[str, typer.Option(help="A backbone's: random, pretrained, or a file.")] = "random",
-    image_size: Annotated[int | None, typer.Option(help="A backbone's, in pixels; else its own.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Kind of plugin, where several have the name.")] = None,
+    weights: Annotated[
+        str, typer.Option(help="Weights of a backbone: random, pretrained, or a file.")
+    ] = "random",
+    image_size: Annotated[
+        int | None, typer.Option(help="Image size of a backbone in pixels; its own by default.")
+    ] = None,
     setting: Setting = None,
     json: options.Json = False,
 ) -> None:
-    """Run the contract tests against an installed plugin; --set KEY=VALUE: of a strategy or a data set."""
+    """Run the contract tests against an installed plugin.
+
+    --set gives a hyperparameter of a strategy, or a key of a data set source.
+    """
     from tlsearch import registry, testing
     from tlsearch.errors import UnknownNameError, did_you_mean
 
@@ -160,4 +167,4 @@ def _print_verdict(name: str, kind: Kind, group: str, results: list[CheckResult]
         f"{failed} of {len(results)} checks fail" if failed else f"keeps the contract: {len(results)} checks"
     )
     rest = f", {passed_over} of them not applicable" if passed_over else ""
-    print(f"\nThe {kind} {name} of {owner.distribution} {owner.version}: {verdict}{rest}.")
+    output.tell(f"\nThe {kind} {name} of {owner.distribution} {owner.version}: {verdict}{rest}.")

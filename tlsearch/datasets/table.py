@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,13 +16,16 @@ from tlsearch.contracts.dataset import SPLITS, DatasetOptions, DatasetSource, Sa
 from tlsearch.counts import plural
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.names import printable, split_of
-from tlsearch.tables import meant, read_table
+from tlsearch.tables import meant, read_table, refuse_doubled
 from tlsearch.walk import refusal
 
 DataPath = Annotated[Path, Field(strict=False)]
 
 
 _LABEL = "label:"
+_PICTURES = frozenset((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif"))
+_DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])|\\\\[^\\/]+(?=[\\/])")
+"""What a path of Windows begins with: a drive, or another machine."""
 _NO_SPLIT = "Set split_column: null if the column means something else."
 
 
@@ -80,11 +84,21 @@ class Table(DatasetSource[TableOptions]):
             replace(rows, notes=(*rows.notes, *told)),
             "image",
             options.path,
-            refused=lambda image: refusal(files[image], root) if image else "no image path",
+            refused=lambda image: _refused(image, files[image], root) if image else "no image path",
             item=lambda image: files[image],
             named=lambda image, row: printable(image),
             hint=f"Image paths are relative to {root}; set root to change that.",
         )
+
+
+def _refused(written: str, file: Path, root: Path) -> str | None:
+    """Why a path of a table can't be taken: a reason, or None where it can."""
+    reason = refusal(file, root)
+    if reason is not None and (drive := _DRIVE.match(written)):
+        return f"{drive[0]} is of Windows and isn't here: write paths from root on"
+    if reason is not None and "://" in written:
+        return "a URL, not a file: download it first"
+    return reason
 
 
 class Found:
@@ -187,10 +201,13 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
         columns["group"] = options.group_column
     for option, name in columns.items():
         if name not in known:
+            hint = f"Set {option.partition(':')[0]}_column. {did_you_mean(name, known)}".strip()
+            if any(os.path.splitext(column)[1].lower() in _PICTURES for column in known):
+                hint = "The first row must name the columns, such as image,label."
             raise DataError(
-                f'{options.path} has no column "{name}"; it has: {printable(", ".join(known))}',
-                hint=f"Set {option.partition(':')[0]}_column. {did_you_mean(name, known)}".strip(),
+                f'{options.path} has no column "{name}"; it has: {printable(", ".join(known))}', hint=hint
             )
+        refuse_doubled(name, known, options.path)
     cells = {key: texts(table.frame[name]) for key, name in columns.items()}
     return Rows(cells, tuple(notes), options.label_separator)
 

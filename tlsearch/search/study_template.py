@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import textwrap
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from tlsearch import registry
+from tlsearch import names, registry
 from tlsearch.counts import plural
 from tlsearch.errors import DataError, InputError
 from tlsearch.names import printable
-from tlsearch.spec import NAME_PATTERN, parse
+from tlsearch.search import picture_shapes
+from tlsearch.spec import parse
 from tlsearch.spec.presets import Preset
 from tlsearch.tables import flag_columns, meant, names_apart, read_table
 from tlsearch.training import sources
@@ -32,7 +30,6 @@ GPU_SPEED = 100.0
 """How much faster a GPU is than a core, to the order of magnitude."""
 SMALL = 400
 """Below, a share of 0.15 is too few items to tell models apart."""
-LOOKED_AT = 100
 TABLES = (".csv", ".tsv", ".parquet")
 
 
@@ -49,6 +46,7 @@ class Proposal:
     counts: dict[str, int]
     splits: dict[str, int]
     pixels: int | None
+    resize: str | None
     task: str
     kinds: tuple[str, str]
     metric: str
@@ -91,7 +89,8 @@ def propose(
     listed = sources.listing(spec.data, task=task, threads=threads)
     samples, strata = listed.samples, listed.strata
     counts = Counter(strata.names[kind] for kinds in strata.of for kind in kinds)
-    pixels = _pixels(samples.items)
+    shapes = picture_shapes.look(samples.items)
+    pixels, resize = shapes.pixels, shapes.resize()
     size = _image_size(pixels, len(samples.items), preset.epoch_seconds)
     metric, reason = listed.task.advised(counts)
     text = _text(
@@ -103,6 +102,7 @@ def propose(
         reason=reason,
         pixels=pixels,
         size=size,
+        resize=resize,
         metric=metric,
         splits=samples.splits,
         preset=preset,
@@ -114,6 +114,7 @@ def propose(
         counts=dict(counts),
         splits=dict(Counter(samples.splits or ())),
         pixels=pixels,
+        resize=resize[0] if resize is not None else None,
         task=task,
         kinds=(strata.one, strata.many),
         metric=metric,
@@ -132,6 +133,7 @@ def _text(
     reason: str,
     pixels: int | None,
     size: int | None,
+    resize: tuple[str, str] | None,
     metric: str,
     splits: Sequence[str] | None,
     preset: Preset,
@@ -140,6 +142,8 @@ def _text(
     if size is not None:
         why = "the images are small" if pixels is not None and size >= pixels else "quick on this machine"
         data.append(f"  image_size: {size}                 # {why}; the backbone's own is larger")
+    if resize is not None:
+        data.append(f"  resize: {resize[0]}".ljust(34) + f"# {resize[1]}")
     share = 0.2 if items < SMALL else 0.15
     if splits is None:
         data.append(
@@ -214,25 +218,7 @@ def study_name(data: Path) -> str:
     """The name of a study of some data that is given none."""
     named = Path(os.path.abspath(data))  # as it was given: a link goes by its own name
     stem = named.stem if data.is_file() else named.name
-    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")[:80]
-    return name if re.match(NAME_PATTERN, name) else "study"
-
-
-def _pixels(items: Sequence[Any]) -> int | None:
-    """The median shorter side of some of the images; None where none can be read."""
-    from PIL import Image, UnidentifiedImageError
-
-    from tlsearch.images.decoding import FORMATS
-
-    sides = []
-    for index in range(0, len(items), max(1, len(items) // LOOKED_AT)):
-        try:
-            with Image.open(items[index], formats=FORMATS) as image:
-                sides.append(min(image.size))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError):
-            continue  # the run sets broken ones aside and names them
-    return int(median(sides)) if sides else None
+    return names.study_name(stem) or "study"
 
 
 def _image_size(pixels: int | None, items: int, seconds: float) -> int | None:

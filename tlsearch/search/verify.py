@@ -24,6 +24,7 @@ from tlsearch.errors import (
     TlsearchError,
     VerificationError,
 )
+from tlsearch.files import temporary_folder
 from tlsearch.records import StudyItems
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def verify(
     command = [sys.executable, "-m", "tlsearch.search.verify"]
     pipe = subprocess.PIPE
     # A file, as `communicate` drops what it couldn't write into a pipe before its time was out.
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as asked:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=temporary_folder()) as asked:
         asked.write(request)
         asked.seek(0)
         with subprocess.Popen(command, stdin=asked, stdout=pipe, stderr=pipe, text=True) as process:

@@ -143,6 +143,8 @@ def load(
             f'The data source "{listed.described.source}" holds {listed.modality} items; '
             f"the backbone takes {inputs.modality}."
         )
+    if listed.described.resize is not None:
+        inputs = inputs.resized(listed.described.resize)
     split = listed.described.split
     return prepare(
         listed.samples,
