@@ -17,13 +17,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tlsearch.estimator import TransferSearchClassifier, TransferSearchRegressor
+    from tlsearch.label_estimator import TransferSearchMultilabel
     from tlsearch.models.bundle import Model
     from tlsearch.reports.studies import Studies
     from tlsearch.search.progress import Observer
     from tlsearch.search.study import StudyResult
     from tlsearch.spec import StudySpec
 
-__all__ = ["TransferSearchClassifier", "TransferSearchRegressor", "load", "open", "run"]
+__all__ = [
+    "TransferSearchClassifier",
+    "TransferSearchMultilabel",
+    "TransferSearchRegressor",
+    "load",
+    "open",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -32,6 +40,10 @@ def __getattr__(name: str) -> Any:
         from tlsearch import estimator
 
         return getattr(estimator, name)
+    if name == "TransferSearchMultilabel":
+        from tlsearch.label_estimator import TransferSearchMultilabel
+
+        return TransferSearchMultilabel
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

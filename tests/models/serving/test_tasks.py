@@ -6,21 +6,8 @@ import io
 import json
 
 import numpy as np
-import pytest
 import requests
-import torch
 from PIL import Image
-from tiny_bench import BACKBONE
-
-from tlsearch import registry
-from tlsearch.contracts import Backbone, TargetSpec
-from tlsearch.models import bundle
-
-NUMBERS = {"mean": [10.0], "scale": [2.0], "cuts": [[]], "levels": [[]], "low": [5.0], "high": [15.0]}
-TASKS = {
-    "regression": (["age"], NUMBERS, {"margin": [1.5], "coverage": 0.9}),
-    "multilabel": (["red", "small", "white"], {"share": [0.5] * 3}, {"thresholds": [0.4, 0.5, 0.6]}),
-}
 
 
 def png(seed: int) -> bytes:
@@ -32,32 +19,6 @@ def png(seed: int) -> bytes:
 
 def rounded(told):
     return json.loads(json.dumps(told), parse_float=lambda text: round(float(text), 3))
-
-
-@pytest.fixture(scope="module", params=TASKS)
-def served(request, tmp_path_factory) -> bundle.Model:
-    names, facts, calibration = TASKS[request.param]
-    pretrained = registry.backbone(BACKBONE, weights="pretrained", image_size=None)
-    network = Backbone(pretrained, registry.task(request.param), TargetSpec(tuple(names), facts))
-    registry.strategy("linear_probe").restore(network, {})
-    with torch.no_grad():
-        network.head.weight.copy_(
-            20 * torch.randn(len(names), 16, generator=torch.Generator().manual_seed(0))
-        )
-    folder = tmp_path_factory.mktemp("served") / request.param
-    manifest = {
-        "task": request.param,
-        "classes": names,
-        "facts": facts,
-        "image_size": None,
-        "strategy": "linear_probe",
-        "params": {},
-        "metrics": {},
-        "provenance": {"study": request.param},
-        "calibration": calibration,
-    }
-    bundle.write(folder, network=network.eval(), manifest=manifest)
-    return bundle.load(folder)
 
 
 def test_an_answer_is_what_predict_tells_and_keeps_to_the_schema(start, served):
