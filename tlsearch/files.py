@@ -116,6 +116,18 @@ def write_durably(path: Path, write: Callable[[Path], object], *, mark: bool = F
     return artifact
 
 
+def write_page(path: Path, text: str) -> None:
+    """Write what a user asked for; a folder that isn't there is made.
+
+    Raises:
+        InputError: it can't be written there.
+    """
+    try:
+        write_durably(path, lambda draft: draft.write_text(text, encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Can't write {path}: {error.strerror or error}") from None
+
+
 def disk_is_full(error: BaseException) -> bool:
     """Whether something couldn't be written for want of room; libraries written in Rust say it in words."""
     codes = (errno.ENOSPC, errno.EDQUOT)

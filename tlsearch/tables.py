@@ -181,6 +181,30 @@ def refuse_doubled(name: str, columns: Sequence[str], table: Path) -> None:
         )
 
 
+def names_apart(cells: Sequence[str]) -> str | None:
+    """What stands between names where cells hold several, such as ``;``; None where each holds one.
+
+    Cells of several names put the same ones together in different ways: there are no more names than cells.
+    """
+    distinct = {cell.strip() for cell in cells} - {""}
+    if all(re.fullmatch(r"[\d\s.,;|-]+", cell) for cell in distinct):  # numbers, with commas say
+        return None
+    for mark in (";", "|", ","):
+        names = {name.strip() for cell in distinct for name in cell.split(mark)} - {""}
+        if any(mark in cell for cell in distinct) and len(names) <= len(distinct):
+            return mark
+    return None
+
+
+def flag_columns(table: TableFile) -> list[str]:
+    """Columns that hold 0 and 1, and nothing else."""
+    return [
+        str(name)
+        for name in table.frame.columns
+        if {str(cell).strip() for cell in table.frame[name]} == {"0", "1"}
+    ]
+
+
 def meant(kind: str, columns: Sequence[str], table: Path) -> str | None:
     """The column that holds something by its name, such as ``File_Name`` for an image; None for none.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from tlsearch.cli.app import MOVED, app
 
@@ -25,9 +26,16 @@ def test_every_command_has_help(place, command):
     assert len(text.splitlines()) > 5
 
 
+@pytest.mark.parametrize("group", [(), ("plugins",), ("study",), ("cluster",), ("db",)], ids=" ".join)
+def test_no_summary_of_a_command_is_cut(group):
+    told = CliRunner().invoke(app, [*group, "--help"], env={"COLUMNS": "80"}).stdout
+    assert "Commands:" in told
+    assert "..." not in told.partition("Commands:")[2]
+
+
 def test_the_promised_commands_are_there():
     promised = "init run audit show compare trials best report predict evaluate export serve backbones"
-    promised += " plugins study cluster db doctor dashboard"
+    promised += " plugins study cluster db doctor dashboard look"
     assert set(promised.split()) == {command[0] for command in commands()}
 
 

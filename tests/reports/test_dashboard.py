@@ -53,6 +53,18 @@ def test_shows_the_study_in_a_browser(served, searched, browser):
     }
 
 
+def test_shows_no_button_that_would_be_refused(served, searched, browser):
+    looking = Looking(browser)
+    looking.page.goto(f"{served}dashboard")
+    looking.page.get_by_text(searched.name).first.wait_for()
+    assert looking.page.get_by_role("button", name="Reload").is_visible()
+    for name in ("Create", "rename study", "delete study"):
+        button = looking.page.get_by_role("button", name=name, include_hidden=True)
+        assert button.count() == 1  # or it is called otherwise by now, and may be seen
+        assert not button.is_visible()
+    looking.close()
+
+
 def test_tells_what_the_database_has(served, searched):
     status, told = ask(served, "GET", "/api/studies")
     assert status == 200

@@ -22,7 +22,7 @@ from tlsearch.reports import html
 from tlsearch.reports.evidence import gather
 from tlsearch.reports.intervals import over_seeds, wilson
 
-FIGURES = {"seeds", "history", "freeze", "heat", "rate", "importance", "curves", "size", "latency"}
+FIGURES = {"seeds", "history", "freeze", "branches", "rate", "importance", "curves"}
 OF_THE_MODEL = {"confusion", "reliability"}
 
 
@@ -183,6 +183,110 @@ def test_study_without_a_finished_trial_has_a_report(tmp_path, browser):
     assert "No trial has completed" in text
     assert "the loss fell over" in text
     assert looking.complaints == []
+
+
+@pytest.fixture
+def evidence(searched):
+    with searched.store as store:
+        return gather(store, searched.name)
+
+
+def changed(evidence, change):
+    """The evidence with each trial of the search as ``change`` makes it."""
+    trials = [change(trial) if trial in evidence.searched else trial for trial in evidence.trials]
+    finalists = [dataclasses.replace(one, trial=change(one.trial)) for one in evidence.finalists]
+    return dataclasses.replace(evidence, trials=trials, finalists=finalists)
+
+
+def figures_of(evidence, backbones=None):
+    page = html.render(evidence, html.Looked(None, "not looked", backbones or {}))
+    found = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.DOTALL).group(1))
+    return {figure["name"]: figure for figure in found}, page
+
+
+def on_two_backbones(trial):
+    other = trial.number % 2 == 0
+    costs = dataclasses.replace(trial.costs, total_parameters=1000 if other else 5000)
+    return dataclasses.replace(trial, backbone="bench/other" if other else trial.backbone, costs=costs)
+
+
+def test_a_heat_map_and_prices_only_where_there_is_something_to_compare(evidence):
+    one, page = figures_of(evidence, {evidence.complete[0].backbone: 3.0})
+    assert not {"heat", "size", "latency"} & one.keys()
+    assert "All trials have models of one size and speed" in page
+    latencies = {"bench/other": 1.0, evidence.complete[0].backbone: 3.0}
+    two, _ = figures_of(changed(evidence, on_two_backbones), latencies)
+    assert {"heat", "size", "latency"} <= two.keys()
+    assert "branches" not in two
+
+
+@pytest.mark.parametrize("change", [lambda trial: trial, on_two_backbones])
+def test_nobody_leads_where_all_tie_and_no_share_is_above_one(evidence, change):
+    def perfect(trial):
+        return dataclasses.replace(change(trial), value=None if trial.value is None else 1.0)
+
+    figures, page = figures_of(changed(evidence, perfect))
+    assert "All tie at 100.00 %" in page
+    assert " leads with " not in page
+    for name in ("history", "rate", "freeze"):
+        low, high = figures[name]["layout"]["yaxis"]["range"]
+        assert 0.9 < low < 1 < high < 1.05
+
+
+def test_what_leads_by_less_than_chance_is_called_so(evidence):
+    def close(trial):
+        return dataclasses.replace(trial, value=0.55 if trial.strategy == "fine_tune" else 0.5)
+
+    _, page = figures_of(changed(evidence, close))
+    assert "fine_tune leads with 55.00 %, before linear_probe (50.00 %). That may be luck." in page
+
+
+def test_no_interval_of_no_width_is_told(evidence):
+    first, *rest = evidence.finalists
+    tied = dataclasses.replace(first, values=(1.0, 1.0), expected=1.0)
+    _, page = figures_of(dataclasses.replace(evidence, finalists=[tied, *rest]))
+    assert "100.00 % to 100.00 %" not in page
+    assert re.search(r"95 % interval 7\d\.\d to 100.0 %", page)
+
+
+def test_the_first_words_are_for_everybody(opened):
+    assert (
+        "Right on 73 % of 11 items that it had never seen." in opened.page.locator(".headline").inner_text()
+    )
+
+
+@pytest.mark.parametrize("width", [390, 768, 1440])
+def test_legends_menu_and_tables_fit(browser, evidence, tmp_path, width):
+    def many(trial):
+        return dataclasses.replace(trial, strategy=f"a_strategy_of_a_long_name_{trial.number}")
+
+    path = tmp_path / "many.html"
+    path.write_text(html.render(changed(evidence, many), html.Looked(None, "not looked", {})))
+    looking = Looking(browser, width=width)
+    looking.page.goto(path.as_uri())
+    looking.page.wait_for_selector("[data-figure]:not([data-drawn])", state="detached")
+    heights = "all => all.map(one => [one.offsetHeight, one.nextElementSibling.offsetHeight])"
+    sizes = looking.page.eval_on_selector_all(".legend", heights)
+    assert sizes
+    assert all(legend <= plot for legend, plot in sizes)
+    menu = "e => [e.scrollWidth, e.clientWidth, e.offsetHeight]"
+    needed, there, height = looking.page.locator("nav").evaluate(menu)
+    assert needed <= there
+    assert height < 80
+    tables = "all => all.map(one => one.scrollWidth - one.parentElement.clientWidth)"
+    assert max(looking.page.eval_on_selector_all("#data table", tables)) <= 0
+    assert looking.page.evaluate("document.documentElement.scrollWidth") == width
+    looking.close()
+    assert looking.complaints == []
+
+
+def test_a_strategy_is_hidden_by_its_legend(opened):
+    figure = opened.page.locator("#figure-history")
+    button = figure.locator(".legend button", has_text="linear_probe")
+    before = figure.locator(".point").count()
+    button.click()
+    assert button.get_attribute("aria-pressed") == "false"
+    assert figure.locator(".point").count() < before
 
 
 def test_intervals_agree_with_the_books():

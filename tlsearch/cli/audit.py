@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tlsearch.cli import options, output
+from tlsearch.cli.search import Setting, read_settings
 
 
 def register(app: typer.Typer) -> None:
@@ -17,18 +18,12 @@ def register(app: typer.Typer) -> None:
 
 def audit(
     data: options.Target,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Replace a value of the study file; may be repeated."
-        ),
-    ] = None,
+    setting: Setting = None,
     limit: Annotated[int, typer.Option(min=1, help="Examples of each kind to print.")] = 10,
     json: options.Json = False,
 ) -> None:
-    """Look at a study's data: broken images, duplicates, conflicting labels, classes."""
+    """Check data for broken images, duplicates, conflicting labels."""
     from tlsearch.cli.live import view
-    from tlsearch.cli.search import read_settings
     from tlsearch.search import from_data, setup
 
     parsed = from_data.study_of(data, overrides=read_settings(setting or ()))

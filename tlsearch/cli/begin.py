@@ -26,19 +26,34 @@ def init(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of class folders, or a table.")],
     out: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where it goes; else NAME.yaml right here."),
+        typer.Option("--output", "-o", metavar="FILE", help="File to write; NAME.yaml by default."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the study; else the data's own.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the study; that of the data by default.")] = None,
     preset: options.Preset = None,
-    image_column: Annotated[str | None, typer.Option(help="Of a table; else found by its name.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Of a table; else found by its name.")] = None,
-    split_column: Annotated[
-        str | None, typer.Option(help="Of a table; '' for none. Else `split`, where there is one.")
+    image_column: Annotated[
+        str | None, typer.Option(help="Column of a table with the images; found by its name by default.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
+    label_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column of a table with the labels; found by its name by default. Repeated: several "
+            "numbers, or 0 and 1."
+        ),
+    ] = None,
+    label_separator: Annotated[
+        str | None,
+        typer.Option(help="What separates labels, where a cell of the label column holds several."),
+    ] = None,
+    split_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of a table with the splits, '' for none; by default `split`, where it is there."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Look at labelled images and write a commented study file that fits them."""
+    """Write a commented study file for labelled images."""
     from tlsearch.search import from_data
     from tlsearch.search.study_template import propose
     from tlsearch.spec import presets
@@ -48,7 +63,13 @@ def init(
         raise InputError(f"There is nothing at {data}.", hint="Name a folder of class folders, or a table.")
     beside = out.parent if out is not None else Path()
     effort = presets.preset(preset or presets.DEFAULT)
-    named = {"image_column": image_column, "label_column": label_column, "split_column": split_column}
+    labels = label_column[0] if label_column and len(label_column) == 1 else label_column
+    named = {
+        "image_column": image_column,
+        "label_column": labels,
+        "label_separator": label_separator,
+        "split_column": split_column,
+    }
     columns = {option: column or None for option, column in named.items() if column is not None}
     proposal = propose(data, name=name, beside=beside, preset=effort, columns=columns)
     path = out or Path(f"{proposal.study}.yaml")
@@ -63,9 +84,10 @@ def init(
 def say_proposal(path: Path, proposal: Proposal) -> None:
     """What a new study file rests on, and its reasons."""
     size = f", about {proposal.pixels} pixels" if proposal.pixels else ""
+    aside = f"; {len(proposal.broken)} can't be taken" if proposal.broken else ""
     output.say(
-        f"{plural(proposal.items, 'item')} of {plural(len(proposal.counts), *proposal.kinds)}{size}; "
-        f"{len(proposal.broken)} can't be taken. Only names and some sizes were looked at: "
+        f"{plural(proposal.items, 'item')} of {plural(len(proposal.counts), *proposal.kinds)}{size}{aside}. "
+        "Only names and some sizes were looked at: "
         "`tlsearch audit` and `run` decode every image."
     )
     for note in proposal.notes:
@@ -74,10 +96,14 @@ def say_proposal(path: Path, proposal: Proposal) -> None:
     for line in proposal.text.splitlines():
         if " # " in line and not line.startswith("#"):
             output.say(f"  {re.sub(r'  +', '  ', line.strip())}")
+    if proposal.pixels:
+        output.say(
+            f"`tlsearch look {shlex.quote(str(path))}` shows what the network will see of the pictures."
+        )
 
 
 def schema() -> None:
-    """Print the JSON schema of study files, for editors that complete and check YAML."""
+    """Print the JSON schema of study files, for editors."""
     from tlsearch.spec import json_schema
 
     output.print_json(json_schema())

@@ -10,7 +10,7 @@ import typer
 from tlsearch.cli import output
 
 group = typer.Typer(
-    no_args_is_help=True, help="Searches as jobs of a Ray cluster, and its token.", rich_markup_mode=None
+    no_args_is_help=True, help="Run searches as jobs of a Ray cluster.", rich_markup_mode=None
 )
 
 
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 @group.callback()
 def _group() -> None:
-    """Searches as jobs of a Ray cluster, and its token."""
+    """Run searches as jobs of a Ray cluster."""
 
 
 @group.command()
@@ -30,7 +30,10 @@ def token(
         bool, typer.Option("--show", help="Print the token itself, to carry it elsewhere.")
     ] = False,
 ) -> None:
-    """Make the token that nodes and people need to get onto a cluster, and print how they use it."""
+    """Make a cluster's token, and print how it is used.
+
+    Nodes and people need it to get onto the cluster.
+    """
     from tlsearch.cluster import token as tokens
 
     if show:

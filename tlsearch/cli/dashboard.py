@@ -16,10 +16,15 @@ def register(app: typer.Typer) -> None:
 
 
 def dashboard(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="On this machine; 0 takes a free one.")] = 8080,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8080,
     db: options.Database = None,
 ) -> None:
-    """Show studies live in optuna-dashboard, on this machine only, until Ctrl-C. Running searches go on."""
+    """Show studies live in optuna-dashboard, on this machine only.
+
+    Ctrl-C ends it; running searches go on.
+    """
     from tlsearch.reports import dashboard as server
 
     def ready(url: str) -> None:
@@ -33,7 +38,7 @@ def export_optuna(
     to: Annotated[str, typer.Option(metavar="URL", help="Optuna's database, such as sqlite:///optuna.db.")],
     db: options.Database = None,
 ) -> None:
-    """Copy a study into a database of Optuna's own, for tools that read those."""
+    """Copy a study into an Optuna database, for Optuna's tools."""
     from tlsearch.reports.optuna_view import export
 
     count = export(options.database(db), study, to)

@@ -28,7 +28,7 @@ def export(
     folder: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", metavar="DIR", help="Where to; several formats get a folder each in it."
+            "--output", "-o", metavar="DIR", help="Folder to write; several formats get a folder each in it."
         ),
     ],
     formats: Annotated[
@@ -43,7 +43,7 @@ def export(
             "preprocessing.json (takes float32).",
         ),
     ] = "inside",
-    opset: Annotated[int, typer.Option(min=18, max=23, help="Of ONNX.")] = 18,
+    opset: Annotated[int, typer.Option(min=18, max=23, help="ONNX opset.")] = 18,
     images: Annotated[
         list[Path] | None,
         typer.Option(help="Files or folders to try it on; else the study's validation images, else noise."),
@@ -57,10 +57,21 @@ def export(
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REPO",
+            help="Upload the huggingface export to this repository of the hub, private where it is new.",
+            show_default=False,
+        ),
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="With --push: everybody may read a new repository.")
+    ] = False,
     db: options.Database = None,
     json: options.Json = False,
 ) -> None:
-    """Write the best model for timm, ONNX, torch or as a Hugging Face folder.
+    """Write the best model as timm, ONNX, torch or Hugging Face.
 
     Each export is tried right after writing: a process that can't import tlsearch predicts image files with
     it, and must agree with the model. If it doesn't, nothing is left and the exit code is 1.
@@ -71,7 +82,8 @@ def export(
     from tlsearch.reports.samples import held_out
 
     how = Options(inside=parse_preprocess(preprocess), opset=opset)
-    check_request(folder, formats, overwrite=overwrite)
+    places = check_request(folder, formats, overwrite=overwrite)
+    _check_push(push, formats, public=public)
     with _chosen(study, db, trial) as model:
         if {"timm", "huggingface"} & set(formats):
             _check_timm(model, study, folder, formats, db)
@@ -86,8 +98,9 @@ def export(
             overwrite=overwrite,
             told=output.say,
         )
+    commit = _push(places["huggingface"], push, public=public) if push else None
     if json:
-        output.print_json(done)
+        output.print_json({"exports": done, "commit": commit} if push else done)
         return
     for one in done:
         tried = one.checked
@@ -95,6 +108,28 @@ def export(
             f"{one.folder}: {', '.join(one.files)} ({one.bytes / 1e6:.1f} MB); agrees with the model on "
             f"{tried.pictures} images ({tried.source}), probabilities within {tried.difference:.1g}"
         )
+    if commit:
+        print(f"pushed to {push}: {commit}")
+
+
+def _check_push(repository: str | None, formats: Sequence[str], *, public: bool) -> None:
+    """Refuse a push that can't be, before anything is written."""
+    if repository is None:
+        if public:
+            raise InputError("--public goes with --push REPO.")
+        return
+    if "huggingface" not in formats:
+        raise InputError("--push uploads the huggingface export.", hint="Add --format huggingface.")
+    from tlsearch.models.export import push
+
+    push.check(repository)
+
+
+def _push(folder: Path, repository: str, *, public: bool) -> str:
+    from tlsearch.models.export import push
+
+    output.say(f"huggingface: uploading to {repository}")
+    return push.push(folder, repository, public=public)
 
 
 @contextlib.contextmanager

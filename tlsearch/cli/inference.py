@@ -51,7 +51,7 @@ def predict(
         ),
     ] = None,
 ) -> None:
-    """Classify images, or what else the best model of a study takes.
+    """Predict with the best model of a study.
 
     Probabilities are calibrated where that was found to help (`bundle.json` tells).
     """
@@ -134,7 +134,7 @@ def evaluate(
     db: options.Database = None,
     json: options.Json = False,
 ) -> None:
-    """Score the best model of a study on labelled images, or what else it takes.
+    """Score the best model of a study on labelled data.
 
     It warns of files that the model was trained on or chosen by. They are recognised by their bytes: a
     picture that was saved again is taken for a new one.

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def strategies(json: options.Json = False) -> None:
-    """List installed strategies, and the combinations of finished trials that follow them."""
+    """List installed strategies, and combinations of trials."""
     from tlsearch import registry
 
     after = [{**row, "kind": "combination"} for row in _described(registry.COMBINATIONS)]
@@ -26,7 +26,7 @@ def strategies(json: options.Json = False) -> None:
 
 
 def datasets(json: options.Json = False) -> None:
-    """List installed data set sources and the keys that they take."""
+    """List installed data set sources and their keys."""
     from tlsearch import registry
 
     rows = _described(registry.DATASETS)
@@ -49,7 +49,7 @@ def backbones(
     every: Annotated[bool, typer.Option("--all", help="List all that are installed: thousands.")] = False,
     json: options.Json = False,
 ) -> None:
-    """Recommend backbones; with part of a name list those of it, with a whole one show all of it."""
+    """Recommend backbones, or list those whose names match."""
     if pattern is None and not every:
         _recommend(as_json=json)
         return

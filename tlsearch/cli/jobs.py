@@ -46,7 +46,10 @@ def submit(
     insecure_no_token: Insecure = False,
     json: options.Json = False,
 ) -> None:
-    """Hand a search to a Ray cluster. Handing in the same study again finds the same job."""
+    """Submit a search to a Ray cluster.
+
+    Submitting the same study again finds the same job.
+    """
     url = options.database(db)
     parsed = read_study(study, url, trials=trials, minutes=minutes, settings=setting or ())
     hand_in(

@@ -34,15 +34,15 @@ Preset = Annotated[
     str | None,
     typer.Option(
         metavar="quick|good|best",
-        help="Effort of a new study: quick is a first verified model within two minutes, good (where it is "
-        "left out) half an hour at most, best four hours at most. It is written out as plain keys.",
+        help="Effort of a new study: quick takes two minutes, good (the default) half an hour at most, best "
+        "four hours at most. It is written into the study file as plain keys.",
         show_default=False,
     ),
 ]
-Name = Annotated[str | None, typer.Option(help="Of a new study; else the data's own.")]
+Name = Annotated[str | None, typer.Option(help="Name of a new study; that of the data by default.")]
 Target = Annotated[
     Path,
-    typer.Argument(metavar="DATA", help="Folder of class folders, or a table, or a study file (STUDY.yaml)."),
+    typer.Argument(metavar="DATA", help="Folder of class folders, a table, or a study file."),
 ]
 
 

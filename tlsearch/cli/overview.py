@@ -92,7 +92,7 @@ def compare(
     db: options.Database = None,
     json: options.Json = False,
 ) -> None:
-    """Compare two studies: what was searched, what won, how good it is, and what it cost."""
+    """Compare two studies: what won, how good it is, what it cost."""
     from tlsearch.reports.studies import Studies
 
     with Studies(options.database(db)) as database:

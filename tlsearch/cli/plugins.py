@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 
 def plugins(context: typer.Context, json: options.Json = False) -> None:
-    """List installed plugins with their packages and whether they load."""
+    """List installed plugins, their packages, and whether they load."""
     if context.invoked_subcommand is not None:
         if json:
             raise typer.BadParameter(f"put --json behind {context.invoked_subcommand}", context)
@@ -74,7 +74,7 @@ def new(
     ] = Path(),
     json: options.Json = False,
 ) -> None:
-    """Write a new plugin package that passes its own tests as it stands."""
+    """Write a plugin package that passes its own tests."""
     from tlsearch.testing.scaffold import scaffold
 
     folder = scaffold(name, kind=kind.value, parent=parent)
@@ -89,13 +89,20 @@ def new(
 
 def check(
     name: Name,
-    kind: Annotated[Kind | None, typer.Option(help="Where plugins of several kinds have the name.")] = None,
-    weights: Annotated[str, typer.Option(help="A backbone's: random, pretrained, or a file.")] = "random",
-    image_size: Annotated[int | None, typer.Option(help="A backbone's, in pixels; else its own.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Kind of plugin, where several have the name.")] = None,
+    weights: Annotated[
+        str, typer.Option(help="Weights of a backbone: random, pretrained, or a file.")
+    ] = "random",
+    image_size: Annotated[
+        int | None, typer.Option(help="Image size of a backbone in pixels; its own by default.")
+    ] = None,
     setting: Setting = None,
     json: options.Json = False,
 ) -> None:
-    """Run the contract tests against an installed plugin; --set KEY=VALUE: of a strategy or a data set."""
+    """Run the contract tests against an installed plugin.
+
+    --set gives a hyperparameter of a strategy, or a key of a data set source.
+    """
     from tlsearch import registry, testing
     from tlsearch.errors import UnknownNameError, did_you_mean
 

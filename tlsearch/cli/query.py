@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlsearch.cli import options, output
+from tlsearch.counts import plural
 from tlsearch.errors import InputError
 from tlsearch.records import HANDED_OUT, StudyState, TrialRecord, TrialState
 
@@ -81,9 +83,11 @@ def trials(
     state: Annotated[TrialState | None, typer.Option(help="Only trials in this state.")] = None,
     strategy: StrategyFilter = None,
     backbone: BackboneFilter = None,
-    sort: Annotated[str, typer.Option(help="number, value (best first), or seconds.")] = "number",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Look every second while the study runs.")] = False,
+    sort: Annotated[str, typer.Option(help="By number, value (best first) or seconds.")] = "number",
+    limit: Annotated[int | None, typer.Option(min=1, help="Print at most so many trials.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Refresh every second while the study runs.")
+    ] = False,
     db: options.Database = None,
     json: options.Json = False,
     csv: Csv = False,
@@ -143,6 +147,8 @@ def trials(
         )
 
 
+CELL = 62
+"""Characters of a line of hyperparameters, so that a table fits 80."""
 LEADERBOARD = 5
 """Trials of a leaderboard, besides the winner."""
 TRIAL_COLUMNS = ("trial", "state", "strategy", "backbone", "freeze", "value", "seconds", "why it ended")
@@ -218,8 +224,12 @@ def show_trial(study: str, trial: int, *, db: str | None, json: bool, csv: bool)
 
 def best(
     study: StudyName,
-    metric: Annotated[str | None, typer.Option(help="Another metric than the study's own.")] = None,
-    max_params: Annotated[int | None, typer.Option(min=1, help="At most so many parameters.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Metric to choose by; the study's own by default.")
+    ] = None,
+    max_params: Annotated[
+        int | None, typer.Option(min=1, help="Only models of at most so many parameters.")
+    ] = None,
     strategy: StrategyFilter = None,
     backbone: BackboneFilter = None,
     db: options.Database = None,
@@ -239,7 +249,7 @@ def best(
 
 
 def print_leaderboard(found: Sequence[TrialRecord], metric: str, *, winner: int | None = None) -> None:
-    """The best trials, one a line, the winner among them.
+    """The best trials, one a line, the winner among them; what became of all in a line below.
 
     Args:
         found: trials of the search, the best first.
@@ -265,32 +275,20 @@ def print_leaderboard(found: Sequence[TrialRecord], metric: str, *, winner: int 
         right=["trial", metric, "freeze", "trained", "seconds"],
         optional=["seconds", "trained", "freeze"],
     )
+    from tlsearch.reports.endings import in_a_line
+
+    print(in_a_line(found))
 
 
 def print_best(found: BestModel) -> None:
     """All about the best model, for people."""
     scores = [
-        (
-            f"{split} {found.metric}",
-            " ".join(
-                filter(
-                    None,
-                    [
-                        output.show(values.get(found.metric)),
-                        f"(mean of {values['seeds']:.0f} seeds {values[f'{found.metric}_mean']:.4f}"
-                        f" ± {values[f'{found.metric}_standard_error']:.4f})"
-                        if values.get("seeds", 1) > 1 and f"{found.metric}_mean" in values
-                        else "",
-                    ],
-                )
-            ),
-        )
-        for split, values in found.metrics.items()
-        if split != HANDED_OUT
+        (f"{split} {found.metric}", _score(found, split)) for split in found.metrics if split != HANDED_OUT
     ]
     from tlsearch.reports.formatting import made_of
 
     model = found.model
+    made = textwrap.fill(made_of(found.metrics.get(HANDED_OUT, {})), CELL)
     output.print_table(
         ["", f"best of {found.study}"],
         [
@@ -298,9 +296,9 @@ def print_best(found: BestModel) -> None:
             ["strategy", found.strategy],
             ["backbone", found.backbone],
             ["freeze depth", depth(found.freeze_depth, found.groups)],
-            ["params", output.show_params(found.params)],
+            ["params", textwrap.fill(output.show_params(found.params), CELL, break_on_hyphens=False)],
             *scores,
-            *([["made of", made_of(found.metrics[HANDED_OUT])]] if HANDED_OUT in found.metrics else []),
+            *([["made of", made]] if made else []),
         ],
     )
     output.tell()
@@ -308,6 +306,23 @@ def print_best(found: BestModel) -> None:
         output.tell("This trial's weights were not kept: the study's model is another trial's.")
     else:
         output.tell(f"Model:\n{model.uri}\nsha256 {model.sha256}")
+
+
+def _score(found: BestModel, split: str) -> str:
+    """A score of a split, with what is known of its certainty."""
+    from tlsearch.reports.formatting import SHARES
+    from tlsearch.reports.intervals import wilson
+
+    values, count = found.metrics[split], found.counts.get(split, 0)
+    value = values.get(found.metric)
+    told = output.show(value)
+    if values.get("seeds", 1) > 1 and f"{found.metric}_mean" in values:
+        mean, error = values[f"{found.metric}_mean"], values[f"{found.metric}_standard_error"]
+        told += f" (mean of {values['seeds']:.0f} seeds {mean:.4f} ± {error:.4f})"
+    elif value is not None and found.metric in SHARES and count:
+        interval = wilson(value * count, count)
+        told += f" (95 % interval {interval.low:.3f} to {interval.high:.3f}: {plural(count, 'item')})"
+    return told
 
 
 def depth(frozen: int | None, groups: int | None) -> str:

@@ -19,17 +19,20 @@ def report(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")],
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FILE.html", help="Where it goes; else STUDY.html here."),
+        typer.Option(
+            "--output", "--out", "-o", metavar="FILE.html", help="File to write; STUDY.html by default."
+        ),
     ] = None,
     no_model: Annotated[
         bool,
         typer.Option(
-            "--no-model", help="Read the database only: no confusion matrix, mistakes, reliability, latency."
+            "--no-model",
+            help="Only read the database: no confusion matrix, mistakes, reliability or latency.",
         ),
     ] = False,
     db: options.Database = None,
 ) -> None:
-    """Write a report: which model, how good and how sure, at what cost, and why it won."""
+    """Write a page: which model, how sure, at what cost, and why."""
     from tlsearch.reports import html
 
     written = html.write(

@@ -61,7 +61,7 @@ def run(
     artifacts: options.Artifacts = None,
     address: Annotated[
         str | None,
-        typer.Option(help="Ray cluster to run on, such as auto; without it Ray is started here."),
+        typer.Option(help="Ray cluster to run on, such as auto; by default Ray is started here."),
     ] = None,
     local: Annotated[
         bool,
@@ -75,9 +75,10 @@ def run(
     again: Annotated[bool, typer.Option("--again", hidden=True)] = False,
     json: options.Json = False,
 ) -> None:
-    """Search for the best model of a folder, a table or a study file; the same command again resumes it.
+    """Search for the best model of a folder, table or study file.
 
-    A folder or table gets a study file in the working directory, with the reasons for what is in it.
+    The same command again resumes the search. A folder or table gets a study file in the working
+    directory, with the reasons for what is in it.
     """
     began = time.time()
     if local and address is not None:

@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     study: StudyOrBundle,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
     host: Annotated[
         str, typer.Option(help="Address to listen on; others than this machine's need a token.")
     ] = ("127.0.0.1"),
@@ -25,16 +27,18 @@ def serve(
         str | None,
         typer.Option(
             envvar="TLSEARCH_TOKEN",
-            help="What callers must send as `Authorization: Bearer TOKEN`; better in the variable: `ps` "
-            "shows options.",
+            help="Token that callers must send as `Authorization: Bearer TOKEN`. Better set the variable: "
+            "`ps` shows options.",
             show_default=False,
         ),
     ] = None,
-    max_mb: Annotated[float, typer.Option(min=0.001, help="Of one request, in megabytes.")] = 32.0,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Of one image.")] = 50_000_000,
-    max_all_pixels: Annotated[int, typer.Option(min=1, help="Of all images of one request.")] = 200_000_000,
-    max_files: Annotated[int, typer.Option(min=1, help="Images in one request.")] = 64,
-    batch: Annotated[int, typer.Option(min=1, help="Images that go through the model together.")] = 32,
+    max_mb: Annotated[float, typer.Option(min=0.001, help="Largest request, in megabytes.")] = 32.0,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Most pixels of one image.")] = 50_000_000,
+    max_all_pixels: Annotated[
+        int, typer.Option(min=1, help="Most pixels of all images in one request.")
+    ] = 200_000_000,
+    max_files: Annotated[int, typer.Option(min=1, help="Most images in one request.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Most images that go through the model together.")] = 32,
     wait_ms: Annotated[float, typer.Option(min=0, help="How long a batch waits for more images.")] = 2.0,
     allow_host: Annotated[
         list[str] | None,
@@ -47,7 +51,9 @@ def serve(
     ] = None,
     db: options.Database = None,
 ) -> None:
-    """Answer HTTP requests with the best model's predictions: POST /predict, pages / and /docs.
+    """Serve the best model over HTTP, with a page to try it on.
+
+    POST /predict takes images, /docs describes it.
 
     Ctrl-C answers what has come in and stops.
     """

@@ -48,7 +48,7 @@ def resume(
     insecure_no_token: Insecure = False,
     json: options.Json = False,
 ) -> None:
-    """Go on with a study as the database holds it; --trials +50 extends it."""
+    """Go on with a study, or extend it: --trials +50."""
     began = time.time()
     from tlsearch import spec
     from tlsearch.search import control
@@ -83,7 +83,10 @@ def resume(
 
 
 def pause(study: StudyName, db: options.Database = None) -> None:
-    """Ask a running study to stop for now, wherever it runs; `resume` goes on with it."""
+    """Pause a running study, wherever it runs.
+
+    `tlsearch study resume` goes on with it.
+    """
     from tlsearch.search import control
 
     control.pause(options.database(db), study)
@@ -105,7 +108,10 @@ def fork(
     db: options.Database = None,
     json: options.Json = False,
 ) -> None:
-    """Make a new study that begins with what another one learned; `resume NEW` runs it."""
+    """Make a new study that begins with the results of another.
+
+    `tlsearch study resume NEW` runs it.
+    """
     from tlsearch.search import control
 
     made = control.fork(options.database(db), study, new, overrides=read_settings(setting or ()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +21,8 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 MAX_PIXELS = 89_478_485
 """Where Pillow begins to warn of a decompression bomb; here it is the end."""
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+RESIZES = ("crop", "pad", "squash")
+"""How a picture becomes a square: the centre is cut out, bars are added, or it is squeezed."""
 USUAL_TOPS = {
     "uint16": (255, 1023, 4095, 16383, 65535),
     "int": (255, 1023, 4095, 16383, 65535),
@@ -129,11 +131,45 @@ def ranges_of(extents: Iterable[Ranges]) -> dict[str, tuple[float, float]]:
     return {kind: _range(kind, low, high) for kind, (low, high) in sorted(seen.items())}
 
 
-def square(image: Image.Image, *, size: int, crop: float, interpolation: str) -> NDArray[np.uint8]:
-    """Pixels (size, size, 3): the shorter side resized to size / crop (antialiased), then the centre cut out.
+def square(
+    image: Image.Image,
+    *,
+    size: int,
+    crop: float,
+    interpolation: str,
+    resize: str = "crop",
+    fill: Sequence[int] = (0, 0, 0),
+) -> NDArray[np.uint8]:
+    """An image as pixels (size, size, 3), resized antialiased.
 
-    Both in one step: a box of the image is resized. That is equal to resizing the whole and cutting
-    afterwards, but a strip of 1 x 100000 stays small.
+    Args:
+        image: RGB.
+        size: side of the square.
+        crop: of ``crop`` alone, see there.
+        interpolation: one of `INTERPOLATIONS`.
+        resize: ``crop`` resizes the shorter side to size / crop and cuts the centre out; ``pad`` resizes the
+            longer side to size and puts bars of one colour on both sides of the shorter; ``squash`` resizes
+            each side to size. The last two cut nothing off.
+        fill: the colour of the bars.
+    """
+    method = Image.Resampling[interpolation.upper()]
+    if resize == "squash":
+        return np.asarray(image.resize((size, size), method))
+    if resize == "pad":
+        longer = max(image.size)
+        wide, high = (max(1, round(side * size / longer)) for side in image.size)
+        pixels = np.empty((size, size, 3), np.uint8)
+        pixels[:] = np.asarray(fill, np.uint8)
+        left, top = (size - wide) // 2, (size - high) // 2
+        pixels[top : top + high, left : left + wide] = np.asarray(image.resize((wide, high), method))
+        return pixels
+    return _centre(image, size=size, crop=crop, method=method)
+
+
+def _centre(image: Image.Image, *, size: int, crop: float, method: Image.Resampling) -> NDArray[np.uint8]:
+    """Resized and cut in one step: a box of the image is resized.
+
+    That is equal to resizing the whole and cutting afterwards, but a strip of 1 x 100000 stays small.
     """
     width, height = image.size
     short = max(size, round(size / crop))
@@ -145,7 +181,6 @@ def square(image: Image.Image, *, size: int, crop: float, interpolation: str) ->
         min(width, (left + size) * width / wide),
         min(height, (top + size) * height / high),
     )
-    method = Image.Resampling[interpolation.upper()]
     return np.asarray(image.resize((size, size), method, box=box))
 
 

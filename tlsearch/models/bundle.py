@@ -153,7 +153,8 @@ class Model:
 
         A list also of one.
         """
-        return self.task.answers(self.probabilities(self.logits(items)), self.target_spec)
+        decoded = self.probabilities(self.logits(items))
+        return self.task.answers(decoded, self.target_spec, self.manifest.calibration)
 
     def readable(
         self, items: Sequence[object], network: Callable[[Tensor], Tensor] | None = None

@@ -27,9 +27,10 @@ class Answer:
         seeds: the winner's validation values by seed, its own first.
         mean: of these.
         error: its standard error.
-        seed_interval: of the mean; None for a single seed.
+        seed_interval: of the mean over seeds; None for a single one, and where the items tell more (shares).
         expected: what the mean is expected to be on other items: drawn towards the other finalists'.
         expected_interval: of that, as a share of right answers among the validation items.
+        value_interval: of the winner's value as such a share, where it wasn't repeated.
         made_of: what the model that is handed out consists of, as a sentence; empty without one.
         runner_up: the next of the finalists.
         tied: whether the two means are within two standard errors of their difference.
@@ -51,6 +52,7 @@ class Answer:
     seed_interval: Interval | None
     expected: float | None
     expected_interval: Interval | None
+    value_interval: Interval | None
     made_of: str
     runner_up: Finalist | None
     tied: bool
@@ -58,6 +60,11 @@ class Answer:
     images: int
     flops: float
     served: int
+
+    @property
+    def right(self) -> int | None:
+        """Test items that the model got right; None where that isn't what is measured."""
+        return round(self.test["accuracy"] * self.test_count) if "accuracy" in self.test else None
 
     @property
     def scale_from(self) -> float:
@@ -70,10 +77,15 @@ class Answer:
         return round(100 * (share - self.scale_from) / (1 - self.scale_from), 2)
 
 
-def _among_items(finalist: Finalist) -> Interval | None:
-    """Where values are shares of right answers, or like them."""
-    share, items = finalist.expected, finalist.items
-    return wilson(share * items, items) if finalist.repeated and share is not None and items else None
+def _among_items(finalist: Finalist, *, repeated: bool) -> Interval | None:
+    """Where values are shares of right answers, or like them; None where it was repeated or not otherwise."""
+    share = finalist.expected if repeated else finalist.trial.value
+    items = finalist.items
+    return (
+        wilson(share * items, items)
+        if finalist.repeated == repeated and share is not None and items
+        else None
+    )
 
 
 def answer(evidence: Evidence) -> Answer:
@@ -94,9 +106,10 @@ def answer(evidence: Evidence) -> Answer:
         seeds=first.values if first else (),
         mean=first.mean if first else None,
         error=first.error if first else None,
-        seed_interval=over_seeds(first.values) if first else None,
+        seed_interval=over_seeds(first.values) if first and not first.items else None,
         expected=first.expected if first else None,
-        expected_interval=_among_items(first) if first else None,
+        expected_interval=_among_items(first, repeated=True) if first else None,
+        value_interval=_among_items(first, repeated=False) if first else None,
         made_of=made_of(model.metrics.get(HANDED_OUT, {})) if model is not None else "",
         runner_up=second,
         tied=first is not None

@@ -16,6 +16,9 @@ from tlsearch.reports.figures import (
 )
 from tlsearch.reports.formatting import number
 
+SAME = 1.1
+"""Costs that differ by less than this factor aren't compared."""
+
 
 def against_size(evidence: Evidence) -> Figure | None:
     """Value against the model's parameters, with the trials that no smaller one beats."""
@@ -55,8 +58,8 @@ def _pareto(
     axis: str,
     unit: str,
 ) -> Figure | None:
-    if not trials:
-        return None
+    if not trials or max(cost.values()) < SAME * min(cost.values()):
+        return None  # all cost about the same: there is nothing to choose from
     sign = 1 if evidence.minimize else -1
     front: list[TrialRecord] = []
     for trial in sorted(trials, key=lambda t: (cost[t.number], sign * (t.value or 0.0), t.number)):
@@ -77,6 +80,7 @@ def _pareto(
         "y": [t.value for t in front],
         "line": {"shape": "hv", "color": "--ink", "width": 1.5},
         "marker": {"symbol": "circle-open", "size": 14, "color": "--ink"},
+        "cliponaxis": False,
         "hoverinfo": "skip",
     }
     wide = highest / lowest > 20

@@ -14,6 +14,14 @@ from tlsearch.reports.optuna_view import OptunaView
 HOST = "127.0.0.1"
 HARMLESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
+DEAD = (
+    'button:has(+ a[href$="/compare-studies"])',  # Create
+    '[aria-label="rename study"]',
+    '[aria-label="delete study"]',
+    'a[href$="/note"]',
+)
+"""Selectors of what would change a study, and is refused."""
+
 Environment = dict[str, Any]
 Answer = Iterable[bytes]
 Application = Callable[[Environment, Callable[..., Any]], Answer]
@@ -46,7 +54,7 @@ def application(url: str) -> Application:
         # A page from elsewhere may have its own name point to this machine, and read along.
         if environ.get("HTTP_HOST", "").rpartition(":")[0] not in (HOST, "localhost"):
             return _refuse(start, "403 Forbidden", f"Ask for {HOST} or localhost.")
-        return inner(environ, start)
+        return _without_dead_buttons(inner, environ, start)
 
     return guarded
 
@@ -84,6 +92,26 @@ class _Server(ThreadingMixIn, WSGIServer):
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:
         """Nobody reads a line for each request."""
+
+
+def _without_dead_buttons(inner: Application, environ: Environment, start: Callable[..., Any]) -> Answer:
+    """The dashboard's answer; in its page nothing is shown that this view refuses."""
+    told: list[Any] = []
+
+    def begun(status: str, headers: list[tuple[str, str]], *rest: Any) -> None:
+        told[:] = [status, headers, *rest]
+
+    answer = inner(environ, begun)
+    status, headers, *rest = told
+    kind = {name.lower(): value for name, value in headers}.get("content-type", "")
+    if kind.startswith("text/html"):
+        style = f"<style>{', '.join(DEAD)} {{ display: none !important }}</style></head>".encode()
+        body = b"".join(answer).replace(b"</head>", style, 1)
+        headers = [(name, value) for name, value in headers if name.lower() not in ("content-length", "etag")]
+        headers.append(("Content-Length", str(len(body))))
+        answer = [body]
+    start(status, headers, *rest)
+    return answer
 
 
 def _refuse(start: Callable[..., Any], status: str, reason: str) -> Answer:

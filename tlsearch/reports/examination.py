@@ -5,8 +5,6 @@ The test set stays closed: its scores are those that were recorded when the sear
 
 from __future__ import annotations
 
-import base64
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +21,8 @@ from tlsearch.errors import BundleError, DataError, TlsearchError
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import of_trial
 from tlsearch.records import ModelRecord, StudyItems, StudyRecord, TrialRecord
+from tlsearch.reports.pictures import data_url, fitted
+from tlsearch.reports.preprocessed import Overview, overview
 from tlsearch.spec import StudySpec, parse
 from tlsearch.training import sources
 from tlsearch.training.items import as_split, located
@@ -31,8 +31,8 @@ CHUNK = 512
 """Items held in memory at once."""
 MISTAKES = 18
 """Pictures shown."""
-THUMBNAIL = 144
-"""Longest side of a picture shown, in pixels."""
+MEASURED = 60
+"""Pictures whose shape is looked at."""
 BINS = 10
 """Of the reliability diagram."""
 TEXT = 300
@@ -80,6 +80,7 @@ class Examination:
         shown: mistakes, the most confident first; then, where there are few, right answers by a hair.
         broken: items of the split that couldn't be read.
         latency_ms: of one item through the network, on one core of this machine.
+        seen: what the network sees of the pictures; None where items are none.
     """
 
     classes: tuple[str, ...]
@@ -89,6 +90,7 @@ class Examination:
     shown: tuple[Answer, ...]
     broken: int
     latency_ms: float
+    seen: Overview | None
 
     @property
     def count(self) -> int:
@@ -122,6 +124,7 @@ class Look:
         count: items looked at.
         broken: items of the split that couldn't be read.
         latency_ms: of one item through the network, on one core of this machine.
+        seen: what the network sees of the pictures; None where items are none.
     """
 
     figures: tuple[Figure, ...]
@@ -129,6 +132,7 @@ class Look:
     count: int
     broken: int
     latency_ms: float
+    seen: Overview | None
 
 
 def examine(
@@ -188,7 +192,15 @@ def examine(
         ),
         broken=broken,
         latency_ms=latency,
+        seen=_seen(listed, kept, loaded.inputs),
     )
+
+
+def _seen(listed: sources.Listed, kept: Sequence[int], inputs: InputSpec) -> Overview | None:
+    if not isinstance(inputs, ImageInput):
+        return None
+    some = kept[:: max(1, len(kept) // MEASURED)]
+    return overview(inputs, [(listed.samples.names[index], listed.samples.items[index]) for index in some])
 
 
 def _look(
@@ -220,7 +232,8 @@ def _look(
             )
         )
     figures = task.figures(decoded, targets, spec, model.manifest.calibration)
-    return Look(tuple(figures), tuple(shown), len(kept), broken, latency)
+    seen = _seen(listed, kept, model.inputs)
+    return Look(tuple(figures), tuple(shown), len(kept), broken, latency, seen)
 
 
 def _unrefitted(model: bundle.Model, winner: TrialRecord | None, spec: StudySpec) -> bundle.Model:
@@ -323,14 +336,4 @@ def _answer(
 
 def _thumbnail(item: object, inputs: ImageInput) -> str:
     """A small JPEG as a data URL."""
-    from PIL import Image
-
-    picture = inputs.picture(item)
-    if max(picture.size) <= THUMBNAIL // 2:  # pixels stay visible
-        factor = THUMBNAIL // max(picture.size)
-        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    else:
-        picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return data_url(fitted(inputs.picture(item)))

@@ -14,7 +14,7 @@ from tlsearch.contracts.figure import Figure, Trace, escape
 from tlsearch.counts import plural
 from tlsearch.records import TrialRecord, TrialState
 from tlsearch.reports.evidence import Evidence
-from tlsearch.reports.formatting import depth, score
+from tlsearch.reports.formatting import SHARES, depth, score
 
 __all__ = [
     "Figure",
@@ -68,6 +68,7 @@ def points(evidence: Evidence, trials: Sequence[TrialRecord], x: Any) -> list[Tr
                     "opacity": 0.85,
                     "symbol": [f"{symbol}-open" if t.state is TrialState.PRUNED else symbol for t in own],
                 },
+                "cliponaxis": False,
                 "text": [_hover(evidence, t) for t in own],
                 "hovertemplate": "%{text}<extra></extra>",
             }
@@ -87,6 +88,7 @@ def points(evidence: Evidence, trials: Sequence[TrialRecord], x: Any) -> list[Tr
                     "color": colour(evidence, winner.strategy),
                     "line": {"color": "--ink", "width": 1.5},
                 },
+                "cliponaxis": False,
                 "hoverinfo": "skip",
             }
         )
@@ -101,10 +103,19 @@ def _hover(evidence: Evidence, trial: TrialRecord) -> str:
     )
 
 
-def value_axis(evidence: Evidence) -> dict[str, Any]:
-    """The metric's axis, cut where only outliers lie: a head at chance level must not squash the rest."""
+def value_axis(evidence: Evidence, values: Sequence[float] | None = None) -> dict[str, Any]:
+    """The metric's axis, cut where only outliers lie: a head at chance level must not squash the rest.
+
+    Args:
+        evidence: the study.
+        values: what is drawn; those of all trials of the search where it is None.
+    """
     title = metric_words(evidence)
     axis: dict[str, Any] = {"title": {"text": title}}
+    drawn = [t.value for t in evidence.searched if t.state in _DRAWN and t.value is not None]
+    if values is not None or not drawn:
+        return axis | _share_axis(evidence, values or drawn)
+    axis |= _share_axis(evidence, drawn)
     signed = sorted((-1 if evidence.minimize else 1) * (t.value or 0.0) for t in evidence.complete)
     if len(signed) >= 8:
         best, quarter = signed[-1], signed[len(signed) // 4]
@@ -115,6 +126,20 @@ def value_axis(evidence: Evidence) -> dict[str, Any]:
             axis["range"] = sorted(-end for end in ends) if evidence.minimize else ends
             axis["title"] = {"text": f"{title} ({plural(below, 'trial')} outside the plot)"}
     return axis
+
+
+_DRAWN = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def _share_axis(evidence: Evidence, values: Sequence[float]) -> dict[str, Any]:
+    """Percent from the least to the greatest value, within what a share can be."""
+    if evidence.study.metric not in SHARES or not values:
+        return {}
+    low, high = min(values), max(values)
+    room = max(0.02, 0.08 * (high - low))
+    ends = [max(-0.2 * room, low - room), min(1 + 0.2 * room, high + room)]
+    span = ends[1] - ends[0]
+    return {"range": ends, "tickformat": ".0%" if span > 0.05 else ".1%" if span > 0.005 else ".2%"}
 
 
 def done(trial: TrialRecord) -> bool:

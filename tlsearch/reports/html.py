@@ -6,8 +6,6 @@ What a model confuses and how fast it is comes from running it; all else is read
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlsearch.database.store import Store
-from tlsearch.errors import InputError, TlsearchError
-from tlsearch.files import write_durably
-from tlsearch.records import TrialRecord, TrialState
-from tlsearch.reports import cost_figures, formatting, model_figures, search_figures
+from tlsearch.errors import TlsearchError
+from tlsearch.files import write_page
+from tlsearch.reports import comparison_figures, cost_figures, formatting, model_figures, search_figures
 from tlsearch.reports.answer import answer
 from tlsearch.reports.data_findings import findings
+from tlsearch.reports.endings import endings
 from tlsearch.reports.evidence import Evidence, gather
 from tlsearch.reports.figures import Figure
 from tlsearch.reports.importance import importances
@@ -63,11 +61,7 @@ def write(url: str, study: str, path: Path, *, run_model: bool = True, say: Say 
         evidence = gather(store, study)
     looked = look(evidence, say=say) if run_model else Looked(None, "the report was made without it", {})
     page = render(evidence, looked)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(path, lambda draft: draft.write_text(page, encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"Can't write {path}: {error.strerror or error}") from None
+    write_page(path, page)
     return path
 
 
@@ -130,7 +124,7 @@ def render(evidence: Evidence, looked: Looked) -> str:
         figures=shown,
         left_out=left_out,
         answer=answer(evidence),
-        endings=_endings(evidence),
+        endings=endings(evidence.trials),
         data_section=findings(evidence.dataset, evidence.study.audit),
         spec=_spec(evidence.study.spec),
         rows=evidence.trials[:ROWS],
@@ -157,7 +151,8 @@ def _figures(
         search_figures.seeds(evidence),
         search_figures.history(evidence),
         search_figures.freeze_depth(evidence),
-        search_figures.heat_map(evidence),
+        comparison_figures.branches(evidence),
+        comparison_figures.heat_map(evidence),
         search_figures.learning_rate(evidence),
         search_figures.importance(evidence, found),
         search_figures.learning_curves(evidence),
@@ -176,27 +171,6 @@ def _at_work(found: Examination | Look | None) -> Sequence[Figure]:
     if isinstance(found, Look):
         return found.figures
     return [model_figures.confusion(found), model_figures.reliability(found)]
-
-
-def _endings(evidence: Evidence) -> list[dict[str, Any]]:
-    """How trials ended, other than well: by state and reason, the most frequent first."""
-    groups: dict[tuple[str, str], list[TrialRecord]] = {}
-    for trial in evidence.trials:
-        if trial.state is TrialState.COMPLETE:
-            continue
-        reason = re.sub(r" \(after epoch \d+ of \d+\)$", "", trial.reason)
-        groups.setdefault((trial.state.value, reason), []).append(trial)
-    return [
-        {
-            "state": state,
-            "reason": reason or "still running",
-            "count": len(trials),
-            "trials": [trial.number for trial in trials[:12]],
-            "strategies": Counter(trial.strategy for trial in trials).most_common(),
-            "seconds": sum(trial.costs.seconds for trial in trials),
-        }
-        for (state, reason), trials in sorted(groups.items(), key=lambda group: -len(group[1]))
-    ]
 
 
 def _hyperparameters(params: Mapping[str, object]) -> list[tuple[str, str]]:

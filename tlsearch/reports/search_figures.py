@@ -14,7 +14,6 @@ from tlsearch.reports.figures import (
     colour,
     done,
     escape,
-    metric_words,
     points,
     shown,
     value_axis,
@@ -62,7 +61,7 @@ def seeds(evidence: Evidence) -> Figure | None:
         "finalists within one standard error of the best, the cheaper one is the winner.",
         [*dots, means],
         {
-            "xaxis": {"title": {"text": metric_words(evidence)}},
+            "xaxis": value_axis(evidence, [value for f in repeated for value in f.values]),
             "yaxis": {"autorange": "reversed", "type": "category", "showgrid": False},
             "showlegend": False,
         },
@@ -93,11 +92,22 @@ def history(evidence: Evidence) -> Figure | None:
     return Figure(
         "history",
         "The search",
-        f"Trial {best[-1].number} of {len(evidence.searched)} reached the best value, "
-        f"{shown(evidence, best[-1].value)}; trial {best[0].number} had begun with "
-        f"{shown(evidence, best[0].value)}.",
+        _course(evidence, best),
         [*points(evidence, evidence.searched, lambda trial: trial.number), line],
         {"xaxis": {"title": {"text": "trial"}}, "yaxis": value_axis(evidence)},
+    )
+
+
+def _course(evidence: Evidence, best: Sequence[TrialRecord]) -> str:
+    """How the best value came about, from the trials that were best when they ended."""
+    first, last = best[0], best[-1]
+    if first is last:
+        again = sum(trial.value == last.value for trial in evidence.complete) - 1
+        reached = f" {plural(again, 'later one')} reached it too." if again else ""
+        return f"Trial {last.number} was the best from the beginning: {shown(evidence, last.value)}.{reached}"
+    return (
+        f"Trial {last.number} of {len(evidence.searched)} reached the best value, "
+        f"{shown(evidence, last.value)}; trial {first.number} had begun with {shown(evidence, first.value)}."
     )
 
 
@@ -136,65 +146,6 @@ def freeze_depth(evidence: Evidence) -> Figure | None:
     )
 
 
-def heat_map(evidence: Evidence) -> Figure | None:
-    """The best value of each strategy on each backbone."""
-    backbones = list(dict.fromkeys(trial.backbone for trial in evidence.searched))
-    if not evidence.complete or (len(backbones) == 1 and len(evidence.strategies) == 1):
-        return None
-    cells: list[list[TrialRecord | None]] = []
-    for strategy in evidence.strategies:
-        row = []
-        for backbone in backbones:
-            here = [t for t in evidence.complete if (t.strategy, t.backbone) == (strategy, backbone)]
-            row.append(evidence.best_of(here))
-        cells.append(row)
-    tried = [
-        [
-            sum((t.strategy, t.backbone) == (strategy, backbone) for t in evidence.searched)
-            for backbone in backbones
-        ]
-        for strategy in evidence.strategies
-    ]
-    best = evidence.best_of(evidence.complete)
-    runner_up = evidence.best_of(
-        [cell for row in cells for cell in row if cell and best and cell.number != best.number]
-    )
-    finding = f"{best.strategy} on {best.backbone} leads" if best else ""
-    if runner_up is not None:
-        finding += (
-            f", before {runner_up.strategy} on {runner_up.backbone} ({shown(evidence, runner_up.value)})"
-        )
-    return Figure(
-        "heat",
-        "Strategy by backbone",
-        f"{finding}. Each cell has the best of its trials; an empty one has none that finished.",
-        [
-            {
-                "type": "heatmap",
-                "x": [escape(shorten(name.partition("/")[2] or name)) for name in backbones],
-                "y": [escape(name) for name in evidence.strategies],
-                "z": [[cell.value if cell else None for cell in row] for row in cells],
-                "text": [
-                    [
-                        f"{shown(evidence, cell.value)}<br>{plural(count, 'trial')}" if cell else ""
-                        for cell, count in zip(row, counts, strict=True)
-                    ]
-                    for row, counts in zip(cells, tried, strict=True)
-                ],
-                "texttemplate": "%{text}",
-                "hoverinfo": "skip",
-                "colorscale": "heat",
-                "reversescale": evidence.minimize,
-                "showscale": False,
-                "xgap": 3,
-                "ygap": 3,
-            }
-        ],
-        {"xaxis": {"type": "category"}, "yaxis": {"type": "category", "autorange": "reversed"}},
-        height=90 + 58 * len(evidence.strategies),
-    )
-
-
 def learning_rate(evidence: Evidence) -> Figure | None:
     """Value against learning rate."""
     trials = [trial for trial in evidence.searched if _rate(trial) is not None]
@@ -209,7 +160,7 @@ def learning_rate(evidence: Evidence) -> Figure | None:
     return Figure(
         "rate",
         "Learning rate",
-        f"The best learning rates were {', '.join(told)}. A flat cloud means that it hardly matters.",
+        f"Best: {', '.join(told)}. A flat cloud means that it hardly matters.",
         points(evidence, trials, _rate),
         {
             "xaxis": {
@@ -321,7 +272,7 @@ def learning_curves(evidence: Evidence) -> Figure | None:
         traces,
         {
             "xaxis": {"title": {"text": "epoch"}, "dtick": _step(trials, evidence)},
-            "yaxis": {**value_axis(evidence), "title": {"text": metric_words(evidence)}},
+            "yaxis": value_axis(evidence, [y for trace in traces for y in trace["y"]]),
         },
     )
 

@@ -39,7 +39,8 @@ class ModelFile:
 class BestModel:
     """The best trial of a study under the conditions asked for, and its model where one was promoted.
 
-    ``metrics`` maps ``val`` and, after the test set was opened, ``test`` to metric names and values.
+    ``metrics`` maps ``val`` and, after the test set was opened, ``test`` to metric names and values;
+    ``counts`` maps splits to their numbers of items.
     """
 
     study: str
@@ -55,6 +56,7 @@ class BestModel:
     value: float | None
     costs: Costs
     seed: int
+    counts: Mapping[str, int]
 
 
 class Study(StudyRecord):
@@ -179,7 +181,8 @@ class Studies:
                 f'Study "{study}" has no completed trial{" with " + ", ".join(told) if told else ""}.',
                 hint=f"`tlsearch trials {study}` lists what there is.",
             )
-        return _best_model(record, trial, model if model and model.trial == trial.number else None, wanted)
+        own = model if model and model.trial == trial.number else None
+        return _best_model(record, trial, own, wanted, self.store.dataset(record.fingerprint).counts)
 
     def _best_by(
         self,
@@ -229,7 +232,13 @@ def to_json(value: Any) -> Any:
     return str(value) if isinstance(value, PurePath) else value
 
 
-def _best_model(record: StudyRecord, trial: TrialRecord, model: ModelRecord | None, metric: str) -> BestModel:
+def _best_model(
+    record: StudyRecord,
+    trial: TrialRecord,
+    model: ModelRecord | None,
+    metric: str,
+    counts: Mapping[str, int],
+) -> BestModel:
     return BestModel(
         study=record.name,
         trial=trial.number,
@@ -244,4 +253,5 @@ def _best_model(record: StudyRecord, trial: TrialRecord, model: ModelRecord | No
         value=trial.metrics.get(metric, trial.value),
         costs=trial.costs,
         seed=trial.seed,
+        counts=counts,
     )

@@ -124,7 +124,8 @@ def prepare(
         strategies, unusable = _usable(strategies, infos)
         skipped += unusable
     # Where the study says how many epochs a trial has, its length is no longer searched.
-    space = build(strategies, infos, spec.space, fixed={"length": 1.0} if spec.budget.epochs else {})
+    length = {"length": 1.0} if spec.budget.epochs else {}
+    space = build(strategies, infos, spec.space, task=task_of(spec), fixed=length)
     data, found = _data(spec, listed, infos, cache, carried=carried, threads=threads, observe=observe)
     target = data[data_key("data", infos[0].inputs)]
     fixed = begun or items.fix(listed["data"], target.parts, target.aside, listed.get("source_data"))
@@ -164,13 +165,22 @@ def assign(prepared: Prepared, *, cache: Path, artifacts: str, threads: int, cud
     )
 
 
-def examine(spec: StudySpec, *, observe: Observer) -> dict[str, Any]:
-    """Only look at a study's data, as `prepare` does: its audit, with ``warnings`` in sentences.
+@dataclass(frozen=True, slots=True)
+class FirstLook:
+    """A study's data, listed, split and decoded, before anything is known of the study's database."""
+
+    listed: Mapping[str, Listed]
+    data: Data
+    store: ArrayStore
+    threads: int
+
+
+def look(spec: StudySpec, *, observe: Observer) -> FirstLook:
+    """List, split and decode a study's target data as the first backbone takes it, without its weights.
 
     Raises:
         InputError: the data can't be searched on.
     """
-    spec = settled(spec)
     threads = max(1, len(os.sched_getaffinity(0)))
     first = spec.backbones[0]
     registry.backbone_family(first.name.partition("/")[0])
@@ -181,8 +191,20 @@ def examine(spec: StudySpec, *, observe: Observer) -> dict[str, Any]:
     data = _decoded(
         "data", listed["data"], info.inputs, store, seed=spec.seed, threads=threads, observe=observe
     )
-    found = _examined(spec, listed, data, store, threads=threads, observe=observe)
-    return {**found, "warnings": [*_notes(listed), *_data_warnings({"data": data}), *audit.sentences(found)]}
+    return FirstLook(listed, data, store, threads)
+
+
+def examine(spec: StudySpec, *, observe: Observer) -> dict[str, Any]:
+    """Only look at a study's data, as `prepare` does: its audit, with ``warnings`` in sentences.
+
+    Raises:
+        InputError: the data can't be searched on.
+    """
+    spec = settled(spec)
+    seen = look(spec, observe=observe)
+    found = _examined(spec, seen.listed, seen.data, seen.store, threads=seen.threads, observe=observe)
+    warnings = [*_notes(seen.listed), *_data_warnings({"data": seen.data}), *audit.sentences(found)]
+    return {**found, "warnings": warnings}
 
 
 def _listed(spec: StudySpec, *, threads: int) -> dict[str, Listed]:

@@ -72,6 +72,9 @@ class DataSpec(BaseModel):
     split: SplitSpec = SplitSpec()
     image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
     """Pixels of a side; the backbone's own where it is left out."""
+    resize: Literal["crop", "pad", "squash"] | None = None
+    """How a picture becomes a square: its centre is cut out (also where this is left out), bars are added, or
+    it is squeezed; the last two cut nothing off."""
     horizontal_flip: bool | None = None
     """Whether a mirrored image keeps its label; the source's own judgement where it is left out."""
     max_broken: Fraction = 0.05

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import shutil
 import subprocess
@@ -146,10 +147,11 @@ def test_the_carried_preprocessing_is_that_of_training_to_the_pixel(photos, monk
         monkeypatch.syspath_prepend(Path(carried.__file__).parent)
     import preprocess
 
-    for crop, interpolation in ((1.0, "bicubic"), (0.875, "bilinear"), (1.0, "nearest")):
-        inputs = ImageInput(24, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), interpolation, crop)
+    ways = ((1.0, "bicubic"), (0.875, "bilinear"), (1.0, "nearest"))
+    for (crop, interpolation), resize in itertools.product(ways, decoding.RESIZES):
+        inputs = ImageInput(24, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), interpolation, crop, resize=resize)
         inputs = inputs.suited([inputs.survey(path) for path in photos])
-        how = {"ranges": {}, **inputs.to_json(), "inside": False}
+        how = {"ranges": {}, **inputs.to_json(), "resize": resize, "fill": inputs.fill, "inside": False}
         for path in photos:
             pixels = preprocess.square(preprocess.open_rgb(path, how), how)
             assert np.array_equal(pixels.transpose(2, 0, 1), inputs.encode(path)), path.name
@@ -197,6 +199,26 @@ def test_ranges_of_the_data_go_into_the_export_and_odd_metadata_does_not_stop_it
     (done,) = write.export(ranged, tmp_path / "out", [form], items=files)
     assert done.checked.pictures == 5
     assert done.checked.difference < 1e-4
+
+
+@pytest.mark.parametrize("resize", ["pad", "squash"])
+def test_an_export_makes_squares_as_the_bundle_does_and_timm_s_own_transform_too(
+    lite0, resize, photos, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", next(path for path in sys.path if path.endswith("tests/tiny")))
+    inputs = lite0.inputs.resized(resize)
+    manifest = {**described_of(lite0), "inputs": inputs.to_json()}
+    bundle.write(tmp_path / "bundle", network=lite0.network, manifest=manifest)
+    model = bundle.load(tmp_path / "bundle")
+    assert model.inputs == inputs
+    wide = [path for path in photos if path.name in ("wide.jpg", "tall.png", "turned.jpg")]
+    assert np.abs(model.predict_proba(wide) - lite0.predict_proba(wide)).max() > 0.01
+    (done,) = write.export(model, tmp_path / "out", ["timm"], items=photos)  # tries both ways, or raises
+    assert done.checked.difference < 1e-4
+    own = json.loads((tmp_path / "out" / "config.json").read_text())["pretrained_cfg"]
+    assert own["crop_mode"] == {"pad": "border", "squash": "squash"}[resize]
+    how = json.loads((tmp_path / "out" / "preprocessing.json").read_text())
+    assert (how["resize"], how["fill"]) == (resize, list(inputs.fill))
 
 
 # ----------------------------------------------------------------------------------- torch

@@ -15,6 +15,11 @@ from tlsearch.models.bundle import Manifest, Model
 from tlsearch.safe_text import for_code, for_markdown
 
 SPLITS = {"val": "validation", "test": "test"}
+SQUARED = {
+    "crop": "the centre is cut out",
+    "pad": "bars are added, nothing is cut off",
+    "squash": "squeezed to a square, nothing is cut off",
+}
 USES = {
     "timm": """import timm
 from PIL import Image, ImageOps
@@ -114,8 +119,9 @@ def _data(model: Model) -> list[str]:
         "Split by content into training, stop (for early stopping), validation (for choosing) and test; "
         "copies of an image never stand in two splits.",
         for_markdown(
-            f"Images are resized to {inputs.get('size')} pixels ({inputs.get('interpolation')}), normalized "
-            f"by mean {list(inputs.get('mean', []))} and deviation {list(inputs.get('std', []))}."
+            f"Images are resized to {inputs.get('size')} pixels ({inputs.get('interpolation')}; "
+            f"{SQUARED[inputs.get('resize', 'crop')]}), normalized by "
+            f"mean {list(inputs.get('mean', []))} and deviation {list(inputs.get('std', []))}."
         ),
     ]
 
@@ -215,9 +221,7 @@ def _calibrated(model: Model) -> str:
 def _limits(model: Model) -> list[str]:
     sure = "its probabilities may be too sure" if model.task.probabilities else "nothing says so"
     return [
-        "It knows no other classes: anything is put into one of the above."
-        if model.task.probabilities
-        else "It tells a number of any image, whatever it shows.",
+        model.task.limits,
         "It was measured on images of the same origin as its training images. On others it may be worse, and "
         f"{sure}.",
         "The validation score was used to choose among trials and is flattered by that; the test score "

@@ -31,11 +31,58 @@
     title: { standoff: 10, font: { size: 12 }, ...(given || {}).title },
   });
 
+  const plain = (text) => new DOMParser().parseFromString(text, "text/html").documentElement.textContent;
+
+  const swatch = (trace, style) => {
+    const mark = document.createElement("i");
+    const symbols = [trace.marker && trace.marker.symbol].flat();
+    if (symbols[0] === "star") {
+      mark.className = "star";
+      mark.textContent = "\u2605";
+    } else if (trace.mode.startsWith("lines")) {
+      mark.className = trace.line.dash === "dot" && !trace.legendgroup ? "line dot" : "line";
+    } else {
+      mark.style.background = resolve(trace.marker.color, style);
+    }
+    mark.style.color = resolve((mark.className.startsWith("line") ? trace.line : trace.marker).color, style);
+    return mark;
+  };
+
+  // Plotly's own legend would take half of a figure where there are many strategies on a phone.
+  const legend = (place, figure, style) => {
+    const named = figure.traces.filter((trace) => trace.name && trace.showlegend !== false);
+    if (figure.layout.showlegend === false || named.length < 2) return;
+    const before = place.previousElementSibling;
+    const list = before && before.className === "legend" ? before : document.createElement("ul");
+    list.className = "legend";
+    list.replaceChildren(
+      ...named.map((trace) => {
+        const own = figure.traces.flatMap((other, index) =>
+          other === trace || (trace.legendgroup && other.legendgroup === trace.legendgroup) ? [index] : [],
+        );
+        const button = document.createElement("button");
+        button.type = "button";
+        button.setAttribute("aria-pressed", "true");
+        button.append(swatch(trace, style), plain(trace.name));
+        button.addEventListener("click", () => {
+          const shown = button.getAttribute("aria-pressed") !== "true";
+          button.setAttribute("aria-pressed", String(shown));
+          Plotly.restyle(place, { visible: shown }, own);
+        });
+        const item = document.createElement("li");
+        item.append(button);
+        return item;
+      }),
+    );
+    place.before(list);
+  };
+
   const draw = (place) => {
     const figure = figures.get(place.dataset.figure);
     const style = getComputedStyle(document.documentElement);
     const ink = style.getPropertyValue("--muted").trim();
     const layout = resolve(figure.layout, style);
+    legend(place, figure, style);
     const heat = figure.traces.some((trace) => trace.type === "heatmap");
     Plotly.react(
       place,
@@ -45,7 +92,6 @@
         paper_bgcolor: "rgba(0,0,0,0)",
         plot_bgcolor: "rgba(0,0,0,0)",
         font: { family: style.getPropertyValue("--font").trim(), size: 12, color: ink },
-        legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 } },
         hoverlabel: {
           bgcolor: style.getPropertyValue("--card").trim(),
           bordercolor: style.getPropertyValue("--line").trim(),
@@ -54,6 +100,7 @@
         },
         dragmode: false,
         ...layout,
+        showlegend: false,
         xaxis: axis({ showgrid: !heat, ...layout.xaxis }, style),
         yaxis: axis({ showgrid: !heat, ...layout.yaxis }, style),
       },

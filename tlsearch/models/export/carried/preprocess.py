@@ -42,9 +42,14 @@ def open_rgb(path: str | Path, how: dict[str, Any]) -> Image.Image:
 
 
 def square(image: Image.Image, how: dict[str, Any]) -> NDArray[np.uint8]:
-    """Pixels (size, size, 3): the shorter side resized to size / crop, then the centre cut out."""
+    """Pixels (size, size, 3), resized as in training."""
     pixels: NDArray[np.uint8] = decoding.square(
-        image, size=how["size"], crop=how["crop"], interpolation=how["interpolation"]
+        image,
+        size=how["size"],
+        crop=how["crop"],
+        interpolation=how["interpolation"],
+        resize=how["resize"],
+        fill=how["fill"],
     )
     return pixels
 
@@ -90,9 +95,13 @@ def main(probabilities: Callable[[Sequence[str]], NDArray[Any]], how: dict[str, 
 
 
 def _told(row: NDArray[Any], how: dict[str, Any]) -> str:
-    """The likeliest class with its probability; or all numbers, with their intervals where there are some."""
+    """The likeliest class, or labels, with probabilities; or all numbers, with intervals if there are."""
     if how["probabilities"]:
         return f"{how['classes'][int(row.argmax())]} {row.max():.4f}"
+    if "thresholds" in how:
+        pairs = zip(how["classes"], row.tolist(), how["thresholds"], strict=True)
+        held = sorted(((share, name) for name, share, least in pairs if share >= least), reverse=True)
+        return ", ".join(f"{name} {share:.4f}" for share, name in held) or "no label"
     told = []
     for at, (name, value) in enumerate(zip(how["classes"], row.tolist(), strict=True)):
         between = ""
