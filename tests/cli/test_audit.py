@@ -154,3 +154,22 @@ def test_data_that_cannot_be_searched_on_is_refused(place, images, tmp_path, ask
     code, document, _ = ask(study, "--json", "--set", "data.max_broken=0.5")
     assert code == 0
     assert json.loads(document)["broken"]["count"] == 4
+
+
+def test_findings_give_a_terminal_no_orders(place, images, tmp_path, ask):
+    """Labels of a table are anybody's, and so are the names of files."""
+    rows = ["image,label"]
+    for name, label in (("disc", "\x1b]0;owned\x07disc"), ("frame", "frame")):
+        for number in range(8):
+            file = tmp_path / f"{name}\x1b[2J{number}.png"
+            file.write_bytes((images / name / f"{number:03d}.png").read_bytes())
+            rows.append(f"{file.name},{label}")
+    rows += [rows[1].replace("\x1b]0;owned\x07disc", "frame"), "none\x1b[2J.png,frame"]
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    study = place.study(data={"source": "table", "path": str(tmp_path / "list.csv"), "max_broken": 0.3})
+    code, said, besides = ask(study)
+    assert code == 0
+    assert "One content under different labels" in said
+    assert "Broken, set aside" in said
+    assert "\x1b" not in said + besides
+    assert r"\x1b]0;owned\x07disc" in said

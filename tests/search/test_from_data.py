@@ -104,3 +104,11 @@ def test_a_label_with_a_line_break_adds_no_key(tmp_path, monkeypatch):
     study = spec.load(study_file(tmp_path / "list.csv", preset="quick").path)
     assert study.objective.metric == "balanced_accuracy"
     assert study.seed == 0
+
+
+def test_classes_that_are_written_nearly_alike_are_told_before_anything_runs(tmp_path):
+    draw_folder(tmp_path / "in", classes=("disc", "frame"), each=6)
+    (tmp_path / "in" / "disc").rename(tmp_path / "in" / "Frame ")
+    proposal = study_file(tmp_path / "in", folder=tmp_path).proposal
+    assert proposal is not None
+    assert proposal.notes == ('the classes "Frame" and "frame" are written nearly alike',)

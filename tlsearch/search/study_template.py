@@ -19,6 +19,7 @@ from tlsearch.spec import parse
 from tlsearch.spec.presets import Preset
 from tlsearch.tables import flag_columns, meant, names_apart, read_table
 from tlsearch.training import sources
+from tlsearch.training.splits import written_alike
 from tlsearch.yaml_text import write_yaml
 
 PREFERRED = ("efficientnet_lite/lite0", "timm/resnet18.a1_in1k", "torchvision/resnet18")
@@ -129,7 +130,7 @@ def propose(
         kinds=(strata.one, strata.many),
         metric=metric,
         broken=samples.broken,
-        notes=samples.notes,
+        notes=(*samples.notes, *written_alike(strata)),
     )
 
 
