@@ -12,7 +12,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tests.one_process import one_process, verify_here
 from tlsearch import TransferSearchClassifier, TransferSearchRegressor
-from tlsearch.errors import InputError
+from tlsearch.errors import DataError, InputError
 
 
 @parametrize_with_checks([TransferSearchClassifier()])
@@ -88,6 +88,38 @@ def test_paths_are_searched_as_a_table(tmp_path):
     assert list(samples.labels) == [0, 1, 0, 1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", ["12 bits", "degrees"])
+def test_deep_pixels_are_scaled_by_one_range_that_the_model_keeps(digits, tmp_path, depth):
+    """Of shapes that differ, so that they are written as files; as whole arrays for the prediction."""
+    images, names, others, labels = digits
+    values = images * 16.0 if depth == "12 bits" else images / 255 * 40 + 270
+    given = [np.pad(one, ((0, at % 2), (0, 0)), "edge") for at, one in enumerate(values)]
+    kind = np.uint16 if depth == "12 bits" else np.float64
+    search = TransferSearchClassifier(
+        trials=1, epochs=1, strategies="linear_probe", image_size=32, directory=tmp_path
+    )
+    with one_process(verify=verify_here):
+        search.fit([one.astype(kind) for one in given], names)
+    expected = {"uint16": (0, 4095)} if depth == "12 bits" else {"float": pytest.approx((270, 307.647))}
+    assert search.model_.inputs.ranges == expected
+    deep = (others * 16.0 if depth == "12 bits" else others / 255 * 40 + 270).astype(kind)
+    assert search.score(deep, labels) > 0.8
+
+
+def test_arrays_of_one_type_are_kept_as_they_are(tmp_path):
+    deep = np.random.default_rng(0).normal(0, 900, (8, 6, 5, 3)).astype(np.int16)
+    section = TransferSearchClassifier()._data(tmp_path / "s", list(deep), np.array(list("abababab")))
+    assert section["source"] == "arrays"
+    assert (np.load(section["path"])["images"] == deep).all()
+    with pytest.raises(DataError, match="int16 pixels of 3 channels are taken where all images are of one"):
+        TransferSearchClassifier()._data(tmp_path / "s", [*deep, deep[0, 1:]], np.array(list("abababab")))
+    content = tmp_path / "a.png"
+    content.write_bytes(b"some bytes")
+    section = TransferSearchClassifier()._data(tmp_path / "b", [content.read_bytes(), content], np.arange(2))
+    assert (tmp_path / "b" / "000000.png").read_bytes() == b"some bytes"
+
+
 def test_unfitted_and_clones():
     with pytest.raises(NotFittedError):
         TransferSearchClassifier().predict(np.zeros((1, 8, 8), np.uint8))
@@ -97,7 +129,7 @@ def test_unfitted_and_clones():
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((4, 9)), [0, 1, 0, 1], r"shape \(4, 9\): rows of numbers or one grey image"),
+        (np.zeros((4, 9)), [0, 1, 0, 1], r"shape \(4, 9\) is rows of numbers or one grey image"),
         (["gone.png"] * 8, [0, 1] * 4, r"8 of 8 files: item 0 \(gone.png\) is not there"),
         ({"a", "b"}, [0, 1], "order says nothing"),
         (np.zeros((40, 8, 8)), ["a", " a"] * 20, 'several labels that are written "a"'),
@@ -105,7 +137,7 @@ def test_unfitted_and_clones():
         (np.zeros((4, 8, 8)), [0, 1, 0], "4 items and y has 3"),
         (np.zeros((40, 8, 8)), [0] * 40, "1 class"),
         (np.zeros((4, 8, 8)), [0, 1, 0, 1], "too few"),
-        (np.full((40, 8, 8), 7.5), [0, 1] * 20, "floats from 0 to 1"),
+        (np.zeros((40, 8, 8), complex), [0, 1] * 20, "Right are paths"),
         (np.zeros((40, 8, 8)), np.linspace(0, 1, 40), "Unknown label type"),
         (pd.DataFrame({"a": ["x"], "b": ["y"]}), [0], "one column"),
         ([], [], "X is empty"),
@@ -144,6 +176,8 @@ def test_odd_folders_types_and_labels_make_a_model_that_knows_its_classes(digits
     assert len(search.predict(images[0][None])) == 1
     with pytest.raises(ValueError, match="rows of numbers or one grey image"):
         search.predict(images[0])
+    with pytest.raises(DataError, match="rows of numbers or one grey image"):
+        search.model_.predict(images[0])
 
 
 def test_a_wrong_setting_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import deque
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tlsearch.contracts.images import decode
 from tlsearch.errors import DataError
 from tlsearch.items import items_of, missing
 
@@ -46,7 +48,7 @@ def test_a_series_is_taken_by_position():
     ("given", "count"),
     [
         (PICTURES[0], 1),
-        (PICTURES[0, :, :, 0], 1),
+        ([PICTURES[0, :, :, 0]], 1),
         (PICTURES[0, :, :, :1], 1),
         (PICTURES, 5),
         (PICTURES[..., 0], 5),
@@ -66,7 +68,16 @@ def test_pixels_one_or_many(given, count):
     assert len(found.values) == count
     for value, picture in zip(found.values, PICTURES, strict=False):
         grey = value.ndim == 2 or value.shape[2] == 1
-        assert (value.reshape(9, 10) == picture[..., 0]).all() if grey else (value == picture).all()
+        assert (np.asarray(decode(value)) == (picture[..., :1] if grey else picture)).all()
+
+
+def test_pixels_stay_as_deep_as_they_are():
+    deep = (np.arange(60, dtype=np.uint16) * 68).reshape(6, 10)
+    for given in (deep, deep.astype(np.int16), deep / 1000 - 1):
+        (value,) = items_of([given]).values
+        assert value is given
+    (value,) = items_of(deep[None] > 900).values
+    assert np.unique(value).tolist() == [0, 255]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +90,12 @@ def test_pixels_one_or_many(given, count):
         (["a.png", None], "Item 1 is a NoneType"),
         (pd.Series(["a.png", float("nan")]), "Item 1 is a float"),
         ([["a.png"]], "Item 0 is a list"),
-        (PICTURES * 1.0, "floats from 0 to 1; these are float64 from 0 to 255"),
+        (PICTURES[0, :, :, 0], r"shape \(9, 10\) is rows of numbers or one grey image"),
+        (torch.zeros(4, 9), r"shape \(4, 9\) is rows of numbers or one grey image"),
+        (PICTURES[..., :2], r"Pixels have shape \(5, 9, 10, 2\)"),
+        (PICTURES[0, :, :, :2], r"Pixels have shape \(9, 10, 2\)"),
+        (np.zeros((64, 64, 7)), r"Pixels have shape \(64, 64, 7\)"),
+        (PICTURES * 1j, "Item 0 is a ndarray"),
         (np.zeros((4, 9, 9, 7, 3)), "shape"),
         (pd.DataFrame({"a": ["x"], "b": ["y"]}), "one column"),
     ],
@@ -101,3 +117,23 @@ def test_one_missing_file_of_a_hundred(tmp_path):
 def test_texts_stay_texts():
     assert items_of("a text", modality="text").values == ["a text"]
     assert items_of(pd.Series(["b", "a"], index=[1, 0]), modality="text").values == ["b", "a"]
+
+
+def test_an_open_file_is_one_item_and_not_its_lines(tmp_path):
+    Image.fromarray(PICTURES[0]).save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    with (tmp_path / "a.png").open("rb") as file:
+        assert items_of(file).values == [content]
+    assert items_of([io.BytesIO(content), content]).values == [content, content]
+    with (tmp_path / "a.png").open(encoding="latin1") as text, pytest.raises(DataError, match="Item 0 is a"):
+        items_of(text)
+
+
+def test_a_pil_image_is_turned_as_its_file_is(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(PICTURES[0]).save(tmp_path / "a.png", exif=exif)
+    with Image.open(tmp_path / "a.png") as picture:
+        (value,) = items_of(picture).values
+    assert value.shape == (10, 9, 3)
+    assert (value == np.asarray(decode(tmp_path / "a.png"))).all()

@@ -8,9 +8,10 @@ import io
 import pytest
 from rich.console import Console
 
-from tlsearch.cli import output
+from tlsearch.cli import live, output
 from tlsearch.contracts import TargetSpec
-from tlsearch.safe_text import for_csv, for_markdown, for_terminal
+from tlsearch.safe_text import for_code, for_csv, for_markdown, for_terminal
+from tlsearch.search.progress import Snapshot
 from tlsearch.tasks.classification import Classification
 
 TITLE = "\x1b]0;owned\x07cat"
@@ -19,10 +20,27 @@ TITLE = "\x1b]0;owned\x07cat"
 def test_a_terminal_gets_no_orders(capsys):
     output.say(TITLE + "\nnext")
     assert capsys.readouterr().err == "\\x1b]0;owned\\x07cat\nnext\n"
+    output.tell(f"  {TITLE}")
+    assert capsys.readouterr().out == "  \\x1b]0;owned\\x07cat\n"
     stream = io.StringIO()
     Console(file=stream, width=100).print(output.table(["label"], [[TITLE], [3]]))
     assert "\x1b" not in stream.getvalue()
     assert for_terminal("Käse und 猫") == "Käse und 猫"
+
+
+def test_a_running_search_gives_no_orders_in_what_it_repeats(capsys):
+    told = Snapshot(phase=f"look at {TITLE}", note=TITLE, by_strategy={TITLE: 0.5, "b": 0.4})
+    with live.LineView() as view:
+        view(told)
+    said = capsys.readouterr().err
+    shown = io.StringIO()
+    terminal = live.TerminalView()
+    terminal.console = Console(file=shown, width=100)
+    terminal(told)
+    terminal.console.print(terminal.draw())
+    for text in (said, shown.getvalue()):
+        assert "\x1b" not in text
+        assert text.count("\\x1b]0;owned") == 3
 
 
 @pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+1", "-1+2", "@SUM(A1)", "\t=1"])
@@ -37,6 +55,8 @@ def test_a_spreadsheet_gets_no_formula(text, capsys):
 
 def test_markdown_shows_a_label_as_it_is():
     assert for_markdown("a|b\n# <img src=x>") == r"a\|b\\n\# \<img src=x\>"
+    assert for_markdown("&lt;") == r"\&lt;"
+    assert for_code("a`b\n") == r"`a'b\n`"
 
 
 def test_classes_named_like_columns_have_columns_of_their_own():

@@ -12,14 +12,13 @@ import hashlib
 import os
 import re
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tlsearch.errors import InputError
-from tlsearch.files import cache_folder, marked, sha256_of, write_durably
+from tlsearch.files import cache_folder, marked, scratch, sha256_of, write_durably
 from tlsearch.records import Artifact
 from tlsearch.urls import may_hold_password, public
 
@@ -84,7 +83,7 @@ def put(uri: str, write: Callable[[Path], object], *, mark: bool = False) -> Art
     """
     if not is_remote(uri):
         return write_durably(Path(uri), write, mark=mark)
-    with tempfile.TemporaryDirectory(prefix="tlsearch-upload-") as folder:
+    with scratch("upload") as folder:
         draft = Path(folder) / "draft"
         write(draft)
         checksum, size = sha256_of(draft), draft.stat().st_size

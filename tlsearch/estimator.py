@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -18,8 +17,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted
 
-from tlsearch.contracts.images import decode
 from tlsearch.errors import DataError
+from tlsearch.files import scratch
+from tlsearch.item_files import as_file
 from tlsearch.items import Items, items_of, missing
 from tlsearch.names import class_name
 from tlsearch.spec.presets import DEFAULT, preset
@@ -114,7 +114,7 @@ class _TransferSearch(BaseEstimator):
             folder = Path(self.directory).expanduser().absolute()
             folder.mkdir(parents=True, exist_ok=True)
             return folder
-        self._temporary = tempfile.TemporaryDirectory(prefix="tlsearch-fit-")
+        self._temporary = scratch("fit")
         return Path(self._temporary.name)
 
     def _effort(self) -> dict[str, Any]:
@@ -138,12 +138,12 @@ class _TransferSearch(BaseEstimator):
         kinds = {
             (image.shape, image.dtype.str) if isinstance(image, np.ndarray) else None for image in images
         }
-        if len(kinds) == 1 and isinstance(images[0], np.ndarray) and images[0].dtype == np.uint8:
+        if len(kinds) == 1 and None not in kinds:
             path: Path = place.with_suffix(".npz")
             source: dict[str, Any] = {"source": "arrays"}
-            np.savez(path, images=_stacked(images), labels=targets)
+            np.savez(path, images=np.stack(images), labels=targets)
         else:
-            files = [_file(image, place / f"{number:06d}.png") for number, image in enumerate(images)]
+            files = [as_file(image, place / f"{number:06d}.png") for number, image in enumerate(images)]
             path = place.with_suffix(".csv")
             source = {"source": "table", "root": files[0].anchor}
             with path.open("w", newline="", encoding="utf-8") as file:
@@ -216,7 +216,8 @@ class TransferSearchClassifier(ClassifierMixin, _TransferSearch):
 
         Args:
             X: paths of images, PIL images or arrays, in a list, a Series by position, a DataFrame with one
-                column, or a generator; or pixels (N, H, W) or (N, H, W, 3): uint8, or floats from 0 to 1.
+                column, or a generator; or pixels (N, H, W) or (N, H, W, 3). Pixels are uint8, or deeper,
+                which are scaled by one range for all of X.
             y: labels (N,).
 
         Warns:
@@ -345,34 +346,12 @@ class TransferSearchRegressor(RegressorMixin, _TransferSearch):
         return float(self.model_.manifest.calibration["coverage"])
 
 
-def _stacked(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Images of one shape as (N, H, W) or (N, H, W, 3)."""
-    if images[0].ndim == 3 and images[0].shape[2] != 3:
-        return np.stack([np.asarray(decode(image)) for image in images])
-    return np.stack(images)
-
-
-def _file(image: Any, place: Path) -> Path:
-    """A path as it is, absolute; another image as a file at ``place``."""
-    if isinstance(image, Path):
-        return image.absolute()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    decode(image).save(place)
-    return place
-
-
 def _images(given: Any) -> Items:
     """What people hand in as items.
 
     Raises:
         ValueError: they aren't images, or files that aren't there.
     """
-    shape = tuple(getattr(given, "shape", ()))
-    if len(shape) == 2 and not hasattr(given, "columns"):
-        raise ValueError(
-            f"X has shape {shape}: rows of numbers or one grey image, nobody can tell. Flattened images"
-            " become X.reshape(-1, height, width); one grey image is X[None]."
-        )
     try:
         found = items_of(given)
     except DataError as error:

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import stat
+import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,40 @@ def cache_folder() -> Path:
             hint="Set TLSEARCH_CACHE to a folder that you may write to.",
         ) from None
     return folder
+
+
+def temporary_folder() -> Path:
+    """Where temporary files go: the folder that TMPDIR names (TEMP, TMP), or the system's.
+
+    Python would go elsewhere without a word where the one that is named can't be used, and Ray wouldn't.
+
+    Raises:
+        InputError: nothing can be written in it.
+    """
+    named = next((name for name in ("TMPDIR", "TEMP", "TMP") if os.environ.get(name)), None)
+    folder = Path(os.environ[named]) if named else None
+    try:
+        if folder is None:
+            folder = Path(tempfile.gettempdir())
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        which = f"{named}={folder}" if named else str(folder or "")
+        raise InputError(
+            f"The folder for temporary files can't be used ({f'{which}: ' if which else ''}"
+            f"{getattr(error, 'strerror', None) or error}).",
+            hint="Set TMPDIR to a folder that you may write to.",
+        ) from None
+    return folder
+
+
+def scratch(purpose: str) -> tempfile.TemporaryDirectory[str]:
+    """A folder for temporary files that goes with its context, called by its purpose.
+
+    Raises:
+        InputError: as `temporary_folder`.
+    """
+    return tempfile.TemporaryDirectory(prefix=f"tlsearch-{purpose}-", dir=temporary_folder())
 
 
 def refuse_special(path: Path) -> None:

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlsearch.errors import DataError
-from tlsearch.images.decoding import Unreadable, as_rgb, is_deep, open_regular
+from tlsearch.images.decoding import Unreadable, as_rgb, is_deep, open_regular, upright
 
 _CHANNELS = (1, 3, 4)
+NARROWEST = 8
+"""Pixels that a grey image of an array (N, H, W) is wide at least; fewer are channels of some other kind."""
 _RIGHT = (
-    "Right are paths, bytes, PIL images, or pixels (H, W), (H, W, C), (N, H, W) or (N, H, W, C) of uint8, or"
-    " of floats from 0 to 1; one or many."
+    "Right are paths, bytes, open files, PIL images or arrays of pixels, one or many: (H, W, C), (N, H, W),"
+    " (N, H, W, C), or a list of (H, W) and (H, W, C)."
 )
 
 
@@ -40,8 +42,12 @@ def items_of(given: Any, *, modality: str = "image") -> Items:
     """One item or many, by position and in order.
 
     Strings are paths where the modality is image. A pandas Series or Index is taken by position, a DataFrame
-    if it has one column. An array of 2 dimensions, or of 3 with 1, 3 or 4 channels at its end, is one image;
-    one of 3 or 4 dimensions otherwise many. A torch tensor has its channels first.
+    if it has one column. An array of 3 dimensions with 1, 3 or 4 channels at its end is one image; one of 3
+    or 4 dimensions otherwise is many. An array of 2 dimensions is one grey image in a list only: by itself it
+    may be rows of numbers as well, and is refused. A torch tensor has its channels first.
+
+    Pixels stay as deep as they are: what becomes black and white is for `tlsearch.images.decoding` to say, by
+    one range for all of a data set, as for files.
 
     Raises:
         DataError: no items, or of no order (a set) or of another kind; the message names the first.
@@ -49,6 +55,7 @@ def items_of(given: Any, *, modality: str = "image") -> Items:
     if isinstance(given, Items):
         return given
     values: list[Any]
+    shape = tuple(getattr(given, "shape", ()))
     if _is_one(given):
         values = [given]
     elif isinstance(given, Set | Mapping):
@@ -59,6 +66,11 @@ def items_of(given: Any, *, modality: str = "image") -> Items:
         if len(given.columns) != 1:
             raise DataError(f"X has the columns {list(given.columns)}; one column of image paths is right.")
         values = list(given.iloc[:, 0])
+    elif len(shape) == 2:
+        raise DataError(
+            f"An array of shape {shape} is rows of numbers or one grey image, nobody can tell.",
+            hint="Flattened images become X.reshape(-1, height, width); one grey image is X[None].",
+        )
     elif hasattr(given, "detach"):
         values = _images_of(_channels_last(given.detach().cpu().numpy()))
     elif isinstance(given, np.ndarray) and given.dtype.kind in "biuf":
@@ -107,7 +119,9 @@ def content_hash(item: Any) -> str:
 
 
 def _is_one(given: Any) -> bool:
-    return isinstance(given, str | bytes | bytearray | os.PathLike) or hasattr(given, "getexif")
+    if isinstance(given, str | bytes | bytearray | memoryview | os.PathLike):
+        return True
+    return hasattr(given, "getexif") or callable(getattr(given, "read", None))  # a PIL image; an open file
 
 
 def _item(value: Any, position: int, modality: str) -> Any:
@@ -115,9 +129,12 @@ def _item(value: Any, position: int, modality: str) -> Any:
         return str(value) if isinstance(value, str) else value
     if isinstance(value, str | os.PathLike):
         return Path(os.fsdecode(value)).expanduser()
+    if callable(getattr(value, "read", None)):  # an open file
+        value = value.read()
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
     if hasattr(value, "getexif"):  # a PIL image
+        value = upright(value)  # as a file is
         return np.asarray(value if is_deep(value) else as_rgb(value))
     if hasattr(value, "detach"):
         value = _channels_last(value.detach().cpu().numpy())
@@ -132,15 +149,17 @@ def _images_of(array: NDArray[Any]) -> list[Any]:
     """The images of an array of one or of many."""
     if array.size == 0 and array.ndim:
         return []
-    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in _CHANNELS):
+    if array.ndim == 3 and array.shape[2] in _CHANNELS:
         return [_pixels(array)]
     if array.ndim == 4 and array.shape[3] not in _CHANNELS:
         array = _channels_last(array)
-    if array.ndim != 3 and not (array.ndim == 4 and array.shape[3] in _CHANNELS):
+    if not (array.ndim == 4 and array.shape[3] in _CHANNELS) and not (
+        array.ndim == 3 and array.shape[2] >= NARROWEST
+    ):
         raise DataError(
             f"Pixels have shape {array.shape}.", hint=f"{_RIGHT} Reshape your data if its rows are flattened."
         )
-    return list(_pixels(array))  # of all at once: one range for all
+    return list(_pixels(array))
 
 
 def _channels_last(array: NDArray[Any]) -> NDArray[Any]:
@@ -151,17 +170,7 @@ def _channels_last(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _pixels(array: NDArray[Any]) -> NDArray[Any]:
-    if array.dtype in (np.uint8, np.uint16):
-        return array
-    if array.dtype.kind == "b":
-        return array.astype(np.uint8) * np.uint8(255)
-    if array.dtype.kind == "f" and array.min() >= 0.0 and array.max() <= 1.0:
-        scaled: NDArray[Any] = np.rint(array * 255).astype(np.uint8)
-        return scaled
-    raise DataError(
-        f"Pixels must be uint8, or floats from 0 to 1; these are {array.dtype}"
-        f" from {array.min():g} to {array.max():g}."
-    )
+    return array.astype(np.uint8) * np.uint8(255) if array.dtype.kind == "b" else array
 
 
 def _shown(value: Any) -> str:

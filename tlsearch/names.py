@@ -8,6 +8,9 @@ import unicodedata
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Marks of writing direction, which make a text look like another one."""
 _ESCAPED = ("Cc", "Cs", "Zl", "Zp")
+STUDY_LETTERS = 80
+STUDY_BYTES = 160
+"""Of a study's name in UTF-8: files that are called by it have endings and marks besides, of 255 in all."""
 
 _SPLITS = {
     "train": ("train", "training", "trn"),
@@ -34,7 +37,39 @@ def class_name(text: str) -> str:
 
     macOS stores an accent apart from its letter (NFD) and most others together (NFC); they look the same.
     """
-    return printable(unicodedata.normalize("NFC", text).strip())
+    return printable(composed(text).strip())
+
+
+def composed(text: str) -> str:
+    """A text with its accents in their composed form (NFC), whatever keyboard or file system it came from."""
+    return unicodedata.normalize("NFC", text)
+
+
+def is_study_name(text: str) -> bool:
+    """Whether a text may be the name of a study, which is also that of files and folders.
+
+    It holds letters of any script, digits, dots, hyphens and underscores, and begins with a letter or digit.
+    """
+    return (
+        text == composed(text)
+        and unicodedata.category(text[:1] or " ")[0] in "LN"
+        and all(map(_names_studies, text))
+        and len(text) <= STUDY_LETTERS
+        and len(text.encode()) <= STUDY_BYTES
+    )
+
+
+def study_name(text: str) -> str:
+    """A text made the name of a study, a hyphen for whatever none may hold; empty where nothing is left."""
+    kept = "".join(c if _names_studies(c) else "\0" for c in composed(text))
+    name = (
+        re.sub("\0+", "-", kept).strip("-._")[:STUDY_LETTERS].encode()[:STUDY_BYTES].decode(errors="ignore")
+    )
+    return name if is_study_name(name) else ""
+
+
+def _names_studies(character: str) -> bool:
+    return character in "._-" or unicodedata.category(character)[0] in "LMN"
 
 
 def split_of(name: str) -> str | None:

@@ -7,7 +7,7 @@ import re
 from tlsearch.names import printable
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|!~$])")
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|!~$&])")
 
 
 def for_terminal(text: str) -> str:
@@ -29,3 +29,8 @@ def for_csv(value: object) -> object:
 def for_markdown(text: str) -> str:
     """A text on one line whose characters all stand for themselves."""
     return _MARKUP.sub(r"\\\1", printable(text))
+
+
+def for_code(text: str) -> str:
+    """The same as a span of code in Markdown, in which nothing can be escaped."""
+    return f"`{printable(text).replace('`', chr(39))}`"

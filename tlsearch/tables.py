@@ -17,6 +17,8 @@ from tlsearch.files import refuse_special
 from tlsearch.names import printable
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+MAX_BYTES = 500_000_000
+"""Of a table: some ten million rows of paths. Text takes several times its size in memory."""
 LOOKED_AT = 50
 """Records that a separator is judged by."""
 MEANT = {
@@ -24,6 +26,15 @@ MEANT = {
     "label": ("label", "class", "target", "category", "classname", "labelname", "value", "score", "rating"),
 }
 """Names of columns, without case, blanks and hyphens, that say what is in them."""
+_SAID = re.compile(r'"?sep=(?P<separator>[,;|\t])"?[,;|\t]*(\r\n|\n|\r)', re.IGNORECASE)
+"""The first line by which spreadsheets are told what stands between cells."""
+_INSTEAD = {
+    **dict.fromkeys(
+        (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"), "Unpack it, and name what was in it."
+    ),
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "Save it as CSV."),
+}
+"""What to do with files that people take for tables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +67,26 @@ def read_table(path: Path) -> TableFile:
     """
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".tsv", ".parquet"):
-        raise DataError(f"table {path} must end in .csv, .tsv or .parquet")
+        raise DataError(f"table {path} must end in .csv, .tsv or .parquet", hint=_INSTEAD.get(suffix))
     try:
         refuse_special(path)
-        if suffix == ".parquet":
+        size = path.stat().st_size
+        if size <= MAX_BYTES and suffix == ".parquet":
             return TableFile(_parquet(path))
-        raw = path.read_bytes()
+        with path.open("rb") as file:  # what the system makes up says that it has no size
+            raw = file.read(MAX_BYTES + 1) if size <= MAX_BYTES else b""
     except OSError as error:
         raise DataError(f"table {path} can't be read ({error.strerror or error})") from error
+    if max(size, len(raw)) > MAX_BYTES:
+        raise DataError(
+            f"table {path} has over {MAX_BYTES / 1e6:.0f} MB; no more is read",
+            hint="A table holds paths and labels, not pixels: leave out other columns.",
+        )
     text, encoding = _decoded(raw, path)
     own = "\t" if suffix == ".tsv" else ","
-    delimiter = _separator(text, own)
+    said = _SAID.match(text)
+    text = text[said.end() :] if said else text
+    delimiter = said["separator"] if said else _separator(text, own)
     notes = []
     if delimiter != own:
         notes.append(f"understood: {path.name} has {SEPARATORS[delimiter]} between its cells")
@@ -90,8 +110,12 @@ def _parquet(path: Path) -> Any:
 def _decoded(raw: bytes, path: Path) -> tuple[str, str]:
     """A file's text, and its encoding: by its first bytes, else UTF-8, else what spreadsheets write."""
     known = "utf-8-sig"
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+    if raw.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):  # the first begins like UTF-16's, too
+        known = "utf-32"
+    elif raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         known = "utf-16"
+    elif raw[:3] == b"\0\0\0" or raw[1:4] == b"\0\0\0":
+        known = "utf-32-be" if raw[:1] == b"\0" else "utf-32-le"
     elif b"\0" in raw[:4]:  # UTF-16 without a mark: every other byte of a header is nothing
         known = "utf-16-be" if raw[:1] == b"\0" else "utf-16-le"
     for encoding in (known, "cp1252") if known == "utf-8-sig" else (known,):
@@ -99,7 +123,7 @@ def _decoded(raw: bytes, path: Path) -> tuple[str, str]:
             return raw.decode(encoding), encoding.removesuffix("-sig")
         except UnicodeDecodeError:
             continue
-    raise DataError(f"table {path} is no text in UTF-8, UTF-16 or cp1252", hint="Save it as UTF-8.")
+    raise DataError(f"table {path} is no text in UTF-8, UTF-16, UTF-32 or cp1252", hint="Save it as UTF-8.")
 
 
 def _separator(text: str, own: str) -> str:
@@ -133,10 +157,52 @@ def _frame(text: str, delimiter: str, path: Path) -> Any:
         ) from error
     except Exception as error:  # pandas raises almost anything on damaged files
         raise DataError(f"table {path} can't be parsed: {error or type(error).__name__}") from error
-    stripped = [str(name).strip() for name in frame.columns]
-    if len(set(stripped)) == len(stripped):
-        frame.columns = stripped
+    frame.columns = _headings(text, delimiter, [str(name).strip() for name in frame.columns])
     return frame
+
+
+def _headings(text: str, delimiter: str, names: list[str]) -> list[str]:
+    """Columns by what is written above them: pandas numbers those of one name, ``label`` and ``label.1``."""
+    header = next((record for record in csv.reader(StringIO(text), delimiter=delimiter) if record), [])
+    if len(header) != len(names):
+        return names
+    return [written.strip() or name for written, name in zip(header, names, strict=True)]
+
+
+def refuse_doubled(name: str, columns: Sequence[str], table: Path) -> None:
+    """Refuse a column of whose name there are several.
+
+    Raises:
+        DataError: there are.
+    """
+    if (count := columns.count(name)) > 1:
+        raise DataError(
+            f'{table} has {count} columns "{printable(name)}"', hint="Give each column a name of its own."
+        )
+
+
+def names_apart(cells: Sequence[str]) -> str | None:
+    """What stands between names where cells hold several, such as ``;``; None where each holds one.
+
+    Cells of several names put the same ones together in different ways: there are no more names than cells.
+    """
+    distinct = {cell.strip() for cell in cells} - {""}
+    if all(re.fullmatch(r"[\d\s.,;|-]+", cell) for cell in distinct):  # numbers, with commas say
+        return None
+    for mark in (";", "|", ","):
+        names = {name.strip() for cell in distinct for name in cell.split(mark)} - {""}
+        if any(mark in cell for cell in distinct) and len(names) <= len(distinct):
+            return mark
+    return None
+
+
+def flag_columns(table: TableFile) -> list[str]:
+    """Columns that hold 0 and 1, and nothing else."""
+    return [
+        str(name)
+        for name in table.frame.columns
+        if {str(cell).strip() for cell in table.frame[name]} == {"0", "1"}
+    ]
 
 
 def meant(kind: str, columns: Sequence[str], table: Path) -> str | None:
@@ -146,6 +212,7 @@ def meant(kind: str, columns: Sequence[str], table: Path) -> str | None:
         DataError: several might.
     """
     if kind in columns:
+        refuse_doubled(kind, columns, table)
         return kind
     known = MEANT.get(kind, ())
     found = [column for column in columns if re.sub(r"[\W_]+", "", column).lower() in known]

@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.one_process import command
 from tlsearch import registry, spec
+from tlsearch.tables import names_apart
 
 
 def tlsearch(*words, cwd, **environment):
@@ -47,6 +48,16 @@ def test_init_writes_a_study_that_fits_and_keeps_what_is_there(tmp_path):
     elsewhere = tlsearch("init", "my photos", "-o", "x.yaml", "--name", "x", "--json", cwd=tmp_path)
     assert json.loads(elsewhere.stdout)["counts"] == {"cat": 30, "dog": 6}
     assert spec.load(tmp_path / "x.yaml").study == "x"
+
+
+def test_init_says_how_pictures_become_squares(tmp_path):
+    photos(tmp_path / "square", {"cat": 3, "dog": 3}, size=100)
+    photos(tmp_path / "wide", {"cat": 3, "dog": 3}, size=20)
+    for name, expected in (("square", "crop"), ("wide", "squash")):
+        done = tlsearch("init", name, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert f"resize: {expected}" in done.stderr
+        assert spec.load(tmp_path / f"{name}.yaml").data.resize == expected
 
 
 def test_init_of_a_table_finds_its_columns_and_paths(tmp_path):
@@ -168,3 +179,36 @@ def test_init_of_a_table_of_numbers_says_what_it_takes_them_for(tmp_path, cells,
     assert study.objective.metric == registry.task(task).metrics[0].name
     assert study.data.options["label_column"] == "value"
     assert f"task: {task}  # {why}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "options", "why"),
+    [
+        ("labels", ["a;b", "b", "", "a"] * 6, {"label_separator": ";"}, "up to 2 labels for an item"),
+        ("kind", ["a|b", "b|c", "c|a"] * 8, {"label_separator": "|"}, "up to 2 labels for an item"),
+        ("red,white", ["1,0", "0,1", "1,1"] * 8, {"label_column": ["red", "white"]}, "2 columns of 0 and 1"),
+    ],
+)
+def test_init_of_a_folder_with_a_table_of_labels_says_what_it_takes_them_for(
+    tmp_path, header, cells, options, why
+):
+    photos(tmp_path, {"all": len(cells)}, size=32)
+    rows = [f"{number}.jpg,{cell}" for number, cell in enumerate(cells)]
+    (tmp_path / "all" / "list.csv").write_text("\n".join([f"image,{header}", *rows]))
+    words = [] if "label_column" in options else ["--label-column", header]
+    if words:
+        (tmp_path / "all" / "list.csv").rename(tmp_path / "list.csv")
+        (tmp_path / "list.csv").write_text("\n".join([f"image,{header}", *(f"all/{row}" for row in rows)]))
+    done = tlsearch("init", "list.csv" if words else "all", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    study = spec.load(tmp_path / ("list.yaml" if words else "all.yaml"))
+    assert study.task == "multilabel"
+    assert study.objective.metric == "map"
+    assert options.items() <= study.data.options.items()
+    assert f"task: multilabel  # {why}" in done.stderr
+
+
+def test_cells_that_only_look_like_several_names_are_left_alone():
+    assert names_apart(["Paris, France", "Lyon, France", "Bonn, Germany"]) is None
+    assert names_apart(["1,5", "2,5", "3"]) is None
+    assert names_apart(["cat", "dog"]) is None

@@ -14,7 +14,7 @@ from tlsearch import cli
 from tlsearch.cli import app
 from tlsearch.datasets.table import read_table
 from tlsearch.errors import DataError, InputError
-from tlsearch.files import cache_folder
+from tlsearch.files import cache_folder, scratch, temporary_folder
 
 
 def ends(monkeypatch: pytest.MonkeyPatch, command: object) -> int:
@@ -75,6 +75,20 @@ def test_a_cache_folder_that_can_not_be_used_is_named_with_what_to_do(monkeypatc
     ) as told:
         cache_folder()
     assert "Set TLSEARCH_CACHE" in str(told.value)
+
+
+@pytest.mark.parametrize("place", ["file", "none", "/proc"])
+def test_a_folder_for_temporary_files_that_can_not_be_used_is_named_with_what_to_do(
+    monkeypatch, tmp_path, place
+):
+    """Python would silently take another one, and Ray would fail in its own words."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(os, "environ", {**os.environ, "TMPDIR": str(tmp_path / place)})
+    for use in (temporary_folder, lambda: scratch("x")):
+        with pytest.raises(InputError, match="temporary files can't be used") as told:
+            use()
+        assert "TMPDIR=" in str(told.value)
+        assert "Set TMPDIR to a folder" in str(told.value)
 
 
 @pytest.fixture(params=["FIFO", "device"])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
+from timm.data import create_transform
 from torchvision.transforms.v2 import functional as reference
 
 from tlsearch.contracts.images import ImageInput, decode
@@ -156,9 +157,16 @@ def test_eight_bits_have_no_range_and_keep_their_keys(photo):
     assert "ranges" not in inputs.to_json()
 
 
-def test_floats_are_refused_where_no_range_is_known():
+def test_what_has_no_range_is_refused():
+    dim = np.array([[0.0, 0.2]], np.float32)
     with pytest.raises(DataError, match="float pixels, whose range isn't known"):
-        decode(np.zeros((3, 3)))
+        decode(saved(Image.fromarray(dim), "TIFF"))
+    assert np.asarray(decode(dim))[0, :, 0].tolist() == [0, 51]
+    with pytest.raises(DataError, match=r"float pixels from 0 to 255, whose range isn't known.*from 0 to 1"):
+        decode(np.array([[0.0, 255.0]]))
+    for kind in (np.int64, np.int16, np.uint32):  # by which range would 0 to 255 be told from 16 bits?
+        with pytest.raises(DataError, match="integer pixels, whose range isn't known"):
+            decode(np.full((3, 3), 200, kind))
 
 
 @pytest.mark.parametrize("ends", [(1, 0), (0, float("nan")), "ab", (0, 1, 2), 7])
@@ -350,6 +358,28 @@ def test_encode_is_resize_then_centre_crop(photo, interpolation, size, crop, tur
     assert np.abs(encoded.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.parametrize("shape", [(60, 100), (100, 60), (33, 90), (48, 48), (7, 5)])
+@pytest.mark.parametrize(("resize", "mode"), [("pad", "border"), ("squash", "squash")])
+def test_pad_and_squash_cut_nothing_off_as_timm_does_it(photo, shape, resize, mode):
+    image = photo.resize(shape)
+    spec = ImageInput(48, (0.1, 0.5, 0.9), HALF, "bilinear", resize=resize)
+    transform = create_transform(
+        48, crop_pct=1.0, crop_mode=mode, interpolation="bilinear", mean=spec.mean, std=HALF, normalize=False
+    )
+    expected = transform(image).numpy()
+    encoded = spec.encode(saved(image, "PNG"))
+    assert np.abs(encoded.astype(int) - expected).max() <= 1
+    assert ImageInput.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    assert spec != spec.resized("crop")
+    assert "resize" not in spec.resized("crop").to_json()  # what was stored before keeps its key
+
+
+def test_a_strip_keeps_a_pixel_of_its_short_side():
+    strip = np.full((1, 10_000), 9, np.uint8)
+    for resize, most in (("pad", 128), ("squash", 9)):
+        assert ImageInput(32, HALF, HALF, resize=resize).encode(strip).max() == most
+
+
 def test_encode_takes_tiny_and_stretched_pictures():
     spec = ImageInput(32, HALF, HALF)
     assert spec.encode(np.full((1, 1), 9, np.uint8)).tolist() == np.full((3, 32, 32), 9).tolist()
@@ -374,7 +404,9 @@ def test_json_round_trip():
     assert ImageInput.from_json(json.loads(json.dumps(spec.to_json()))) == spec
 
 
-@pytest.mark.parametrize("wrong", [{"size": 0}, {"crop": 0.0}, {"crop": 1.5}, {"interpolation": "cubic"}])
+@pytest.mark.parametrize(
+    "wrong", [{"size": 0}, {"crop": 0.0}, {"crop": 1.5}, {"interpolation": "cubic"}, {"resize": "tall"}]
+)
 def test_impossible_inputs(wrong):
     with pytest.raises(ValueError):
         ImageInput(**{"size": 8, "mean": HALF, "std": HALF} | wrong)

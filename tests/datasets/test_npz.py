@@ -13,7 +13,7 @@ def load(path):
     return Arrays().load(ArraysOptions(path=path))
 
 
-@pytest.mark.parametrize("shape", [(6, 5, 7), (6, 5, 7, 3)])
+@pytest.mark.parametrize("shape", [(6, 5, 7), (6, 5, 7, 1), (6, 5, 7, 3), (6, 5, 7, 4)])
 def test_lists_images_labels_and_splits(tmp_path, shape):
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     labels = np.array(["b", "a", "b", "a", "b", "a"])
@@ -32,7 +32,7 @@ def test_lists_images_labels_and_splits(tmp_path, shape):
         ({"images": np.zeros((2, 4, 4), np.uint8)}, "no labels"),
         ({"images": np.zeros((2, 4, 4), np.complex64), "labels": [0, 1]}, "complex64"),
         ({"images": np.zeros((2, 4), np.uint8), "labels": [0, 1]}, "shape"),
-        ({"images": np.zeros((2, 4, 4, 4), np.uint8), "labels": [0, 1]}, "shape"),
+        ({"images": np.zeros((2, 4, 4, 2), np.uint8), "labels": [0, 1]}, "shape"),
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0]}, "2 images and labels"),
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0, 0]}, "1 classes"),
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0, 1], "splits": ["train", "dev"]}, "dev"),

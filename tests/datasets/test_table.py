@@ -5,6 +5,7 @@ import pandas
 import pytest
 from PIL import Image
 
+from tlsearch import tables
 from tlsearch.datasets.table import Table, TableOptions
 from tlsearch.errors import DataError
 
@@ -126,7 +127,7 @@ def test_files_that_are_no_tables(folder):
     (folder / "t.parquet").write_bytes(b"image,label\n")
     for name, reason in {
         "none.csv": "can't be read",
-        "t.csv": "no text in UTF-8, UTF-16 or cp1252",
+        "t.csv": "no text in UTF-8, UTF-16, UTF-32 or cp1252",
         "fifo.csv": "FIFO",
         "t.parquet": "can't be",
         "a.png": "must end in",
@@ -158,6 +159,9 @@ def test_a_comma_in_a_semicolon_file_is_text(folder):
         ("utf-8-sig", None),
         ("utf-16", "utf-16"),
         ("utf-16-le", "utf-16-le"),
+        ("utf-32", "utf-32"),
+        ("utf-32-le", "utf-32-le"),
+        ("utf-32-be", "utf-32-be"),
         ("cp1252", "cp1252"),
     ],
 )
@@ -204,3 +208,61 @@ def test_rows_that_are_there_twice_are_counted(folder):
     assert load(folder, "image,label\na.png,x\nb.png,y\n").notes == ()
     samples = load(folder, "image,label\na.png,x\nb.png,y\n" + "a.png,x\nb.png,y\n")
     assert samples.notes == ("2 of 4 rows in table.csv repeat an earlier row's image",)
+
+
+@pytest.mark.parametrize("first", ["sep=;\n", '"sep=;"\r\n', "\ufeffSEP=;\n", "sep=;;\n"])
+def test_the_line_that_tells_spreadsheets_the_separator_is_no_header(folder, first):
+    samples = load(folder, first + "image;label\na.png;x, y\nb.png;z\n")
+    assert samples.classes == ("x, y", "z")
+    assert "understood: table.csv has semicolons between its cells" in samples.notes
+    assert load(folder, "sep=,\nimage,label\na.png,x\nb.png,y\n").notes == ()
+
+
+def test_two_columns_of_one_name_are_refused_where_they_are_wanted(folder):
+    for text in ("image,label,label\na.png,x,y\nb.png,y,x\n", "image, label,label\na.png,x,y\nb.png,y,x\n"):
+        with pytest.raises(DataError, match='2 columns "label"'):
+            load(folder, text)
+    with pytest.raises(DataError, match='2 columns "split"'):
+        load(folder, "image,label,split,split\na.png,x,train,test\nb.png,y,train,test\n")
+    other = load(folder, "image,note,label,note\na.png,1,x,2\nb.png,3,y,4\n")
+    assert other.classes == ("x", "y")
+    numbered = load(folder, "image,label,label.1\na.png,x,1\nb.png,y,2\n", label_column="label.1")
+    assert numbered.classes == ("1", "2")
+
+
+@pytest.mark.parametrize(
+    ("written", "reason"),
+    [
+        (r"C:\data\a.png", "C: is of Windows and isn't here"),
+        ("d:/data/a.png", "d: is of Windows and isn't here"),
+        (r"\\server\share\a.png", r"\\server is of Windows and isn't here"),
+        ("https://example.com/a.png", "a URL, not a file"),
+        ("gone.png", "no such file"),
+    ],
+)
+def test_paths_of_other_machines_are_told_from_missing_files(folder, written, reason):
+    (line,) = load(folder, f"image,label\na.png,x\nb.png,y\n{written},x\n").broken
+    assert reason in line
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_a_table_of_a_size_that_no_memory_holds_is_refused_before_it_is_read(folder, name):
+    with (folder / name).open("wb") as file:
+        file.truncate(tables.MAX_BYTES + 1)
+    with pytest.raises(DataError, match=r"over 500 MB.*\n.*leave out other columns"):
+        Table().load(TableOptions(path=folder / name))
+
+
+def test_a_file_without_an_end_is_read_up_to_the_limit(folder, monkeypatch):
+    monkeypatch.setattr(tables, "MAX_BYTES", 10)
+    with pytest.raises(DataError, match="no more is read"):
+        load(folder, "image,label\na.png,x\nb.png,y\n")
+
+
+def test_a_table_without_a_header_and_what_is_no_table_get_the_next_step(folder):
+    with pytest.raises(DataError, match="The first row must name the columns"):
+        load(folder, "a.png,x\nb.png,y\n")
+    for name, hint in (("t.csv.gz", "Unpack it"), ("t.zip", "Unpack it"), ("t.xlsx", "Save it as CSV")):
+        (folder / name).write_bytes(b"PK")
+        with pytest.raises(DataError, match=f"must end in .csv.*\n{hint}"):
+            Table().load(TableOptions(path=folder / name))

@@ -133,6 +133,11 @@ def test_items_that_the_model_has_seen_are_counted_and_warned_of(model, folder, 
     assert "trained on 6 of these 15 items" in told
     assert "chosen by 3 of these 15 items" in told
 
+    with Image.open(files[1]) as picture:  # the same pixels, other bytes
+        picture.save(files[1], compress_level=0)
+    assert evaluate(model, folder, study=known).seen == {"train": 5, "val": 3, "test": 2}
+    assert "recognised by their bytes" in told
+
     none = evaluate(model, folder, study=StudyItems((), (), (), ()))
     assert none.seen == {}
     assert warnings_of(none, ("train",)) == []

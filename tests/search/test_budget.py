@@ -5,8 +5,7 @@ import time
 
 import pytest
 
-from tlsearch.search.budget import CONFIRM_SHARE, PREPARATION_SHARE, Budget
-from tlsearch.search.refit import VERIFYING
+from tlsearch.search.budget import CONFIRM_SHARE, MOST_KEPT, PREPARATION_SHARE, STARTING, Budget, looking
 from tlsearch.spec import BudgetSpec
 
 
@@ -24,13 +23,13 @@ def test_without_minutes_there_is_no_end():
 
 
 def test_the_time_of_earlier_drivers_counts_and_the_time_between_does_not():
-    budget = Budget(BudgetSpec(minutes=10.0), started=0, spent=240, _since=1_000)
+    budget = Budget(BudgetSpec(minutes=10.0), started=0, spent=240, opening=20, _since=1_000)
     assert budget.end == 1_000 + 600 - 240
-    assert budget.deadline == budget.end - VERIFYING  # the minutes end with the verified model
+    assert budget.deadline == budget.end - 20  # the minutes end with the verified model
     # A driver that starts an hour later has as much left.
-    later = Budget(BudgetSpec(minutes=10.0), started=0, spent=240, _since=4_600)
+    later = Budget(BudgetSpec(minutes=10.0), started=0, spent=240, opening=20, _since=4_600)
     assert later.deadline - 4_600 == budget.deadline - 1_000
-    assert budget.search_deadline == budget.end - CONFIRM_SHARE * 600
+    assert budget.search_deadline == budget.end - 20 - STARTING
 
 
 def test_seconds_left_run_out():
@@ -52,9 +51,24 @@ def test_minutes_begin_with_the_command_and_leave_time_to_try_something():
     assert Budget.of_driver(BudgetSpec(), started=0, spent=0, began=now - 500).end == math.inf
 
 
-def test_a_short_search_leaves_time_for_two_verifications_from_its_beginning():
-    """A deadline that came nearer later would end workers that keep the earlier one."""
-    budget = Budget(BudgetSpec(minutes=2.0), started=0, spent=0, _since=1_000)
-    first = budget.search_deadline
-    budget.after_search = 2 * VERIFYING
-    assert budget.search_deadline == first == budget.end - 2 * VERIFYING
+def test_what_comes_after_the_search_takes_half_of_the_time_at_most():
+    budget = Budget(BudgetSpec(minutes=2.0), started=0, spent=0, after_search=math.inf, _since=1_000)
+    assert budget.search_deadline == budget.end - MOST_KEPT * 120
+    budget.after_search = 30.0
+    assert budget.search_deadline == budget.end - 30
+    budget.after_search = 0.0
+    assert budget.search_deadline == budget.end - budget.verification - budget.opening
+
+
+def test_repeating_the_finalists_takes_a_share_of_the_time_at_most():
+    budget = Budget(BudgetSpec(minutes=10.0), started=0, spent=0)
+    assert budget.most_confirming(30.0) == 30.0
+    assert budget.most_confirming(3000.0) == CONFIRM_SHARE * 600
+    assert Budget(BudgetSpec(), started=0, spent=0).most_confirming(3000.0) == 3000.0
+
+
+def test_measuring_a_model_takes_longer_for_more_items_and_more_members():
+    few, many, thrice = (
+        looking(1e8, items=items, looks=looks) for items, looks in ((100, 1), (1000, 1), (1000, 3))
+    )
+    assert STARTING < few < many < thrice

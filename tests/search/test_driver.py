@@ -564,13 +564,11 @@ def test_turns_hold_heads_of_one_branch_and_single_points():
     assert sorted(p.number for turn in turns for p in turn) == list(range(6))
 
 
-@pytest.mark.parametrize(("minutes", "begins"), [(10.0, True), (1.0, False), (None, True)])
-def test_a_trial_that_cannot_end_in_time_is_not_begun(minutes, begins):
-    """Half a cosine schedule is worth little, and the confirmation of the best can use the time."""
+def searching(minutes: float | None, *strategies: str) -> Searching:
     info = registry.backbone("tiny/net", weights="pretrained", image_size=None).info
-    space = spaces.build({"fine_tune": registry.strategy("fine_tune")}, [info], {})
+    space = spaces.build({name: registry.strategy(name) for name in strategies}, [info], {})
     budget = parse({**STUDY, "budget": {"trials": 9, **({"minutes": minutes} if minutes else {})}}).budget
-    source = Searching(
+    return Searching(
         Sampler(space, kind="random", minimize=False, seed=0),
         Budget(budget, started=0, spent=0),
         left_open=[],
@@ -579,11 +577,46 @@ def test_a_trial_that_cannot_end_in_time_is_not_begun(minutes, begins):
         heads=HEADS.__getitem__,
         at_once=1,
     )
+
+
+def took(point: Point, seconds: float) -> EpochResult:
+    outcome = Outcome(state=COMPLETE, reason="", value=0.5, costs=Costs(seconds=seconds))
+    return EpochResult(point.number, 1, 1, 1, 0.5, outcome=outcome)
+
+
+@pytest.mark.parametrize(("minutes", "begins"), [(10.0, True), (1.0, False), (None, True)])
+def test_a_trial_that_cannot_end_in_time_is_not_begun(minutes, begins):
+    """Half a cosine schedule is worth little, and the confirmation of the best can use the time."""
+    source = searching(minutes, "fine_tune")
     (first,) = source.take()  # nobody knows yet how long one takes
-    outcome = Outcome(state=COMPLETE, reason="", value=0.5, costs=Costs(seconds=100.0))
-    source.learn(EpochResult(first.number, 1, 1, 1, 0.5, outcome=outcome))
+    source.learn(took(first, 300.0))
     assert bool(source.take()) is begins
     assert (source.too_long is None) is begins
+
+
+def test_heads_fill_the_time_of_a_last_trial_that_runs():
+    source = searching(1.0, "linear_probe", "fine_tune")
+    scout, first, second = (source.take()[0] for _ in range(3))
+    assert [scout.strategy, first.strategy, second.strategy] == ["linear_probe", "fine_tune", "fine_tune"]
+    source.learn(took(scout, 1.0))
+    source.learn(took(first, 300.0))
+    fillings = [source.take()[0] for _ in range(4)]
+    assert {filling.strategy for filling in fillings} == {"linear_probe"}
+    assert source.too_long is not None
+    assert not source.exhausted
+    source.learn(took(second, 300.0))
+    assert source.take() == []
+
+
+def test_the_time_that_a_winner_will_need_is_foreseen_by_what_runs(world):
+    driver = world.drive()
+    assert driver.candidate_seconds is None
+    first = world.turn()[0]
+    assert driver.candidate_seconds is None, "nothing is known of it"
+    driver.record([EpochResult(first.number, 1, 2, 10, 0.5, costs=Costs(seconds=8.0))])
+    assert driver.candidate_seconds == 40.0
+    world.finish(first, 0.9)
+    assert driver.candidate_seconds == driver.best.outcome.costs.seconds
 
 
 def test_the_best_that_is_told_is_the_best_of_best(world):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -257,11 +258,19 @@ def record(**changes: Any) -> TrialRecord:
 
 @pytest.mark.parametrize(
     ("left", "members", "slots", "affordable"),
-    [(None, 3, 1, 3), (1000.0, 3, 1, 3), (29.1, 3, 1, 1), (29.1, 3, 2, 2), (10.0, 3, 2, 0)],
+    [
+        (math.inf, 3, 1, 3),
+        (1000.0, 3, 1, 3),
+        (15.0, 3, 1, 1),
+        (17.0, 3, 1, 2),  # the second for half its length
+        (15.0, 3, 2, 2),
+        (17.0, 3, 2, 3),
+        (5.6, 3, 2, 2),
+        (5.4, 3, 2, 0),  # less than half of the length
+        (-1.0, 3, 2, 0),
+    ],
 )
-def test_members_are_trained_as_time_allows(
-    left: float | None, members: int, slots: int, affordable: int
-) -> None:
+def test_members_are_trained_as_time_allows(left: float, members: int, slots: int, affordable: int) -> None:
     assert refit.affordable(10.0, left=left, members=members, slots=slots) == affordable
 
 

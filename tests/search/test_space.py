@@ -221,3 +221,24 @@ def test_grid_values_lie_in_their_range(low, high, log, whole, points):
 def test_an_override_is_plain_data():
     assert Override.model_validate(3) == Override(value=3)
     assert Override.model_validate([1, 2]) == Override(choices=(1, 2))
+
+
+@pytest.mark.parametrize(
+    ("task", "losses"),
+    [("classification", None), ("regression", ("huber", "mse")), ("multilabel", ("bce", "weighted_bce"))],
+)
+def test_the_losses_of_the_task_are_searched_and_what_it_has_no_use_for_is_not(task, losses):
+    learned = registry.task(task)
+    strategies = {name: registry.strategy(name).for_task(task) for name in NAMES}
+    space = spaces.build(strategies, [INFO], {}, task=learned)
+    for strategy in ("linear_probe", "fine_tune"):
+        branch = space.branch("tiny/net", strategy)
+        assert getattr(branch.hyperparameters.get("loss"), "choices", None) == losses
+        assert all(start.get("loss") == (losses and losses[0]) for start in branch.starts)
+        smoothing = branch.hyperparameters["label_smoothing"]
+        assert smoothing.single() == (not learned.smooths) == (task != "classification")
+    assert "loss" not in space.branch("tiny/net", "feature_copy").hyperparameters
+    if losses:
+        study = {"fine_tune.loss": Override(value=losses[1])}
+        (branch,) = spaces.build({"fine_tune": strategies["fine_tune"]}, [INFO], study, task=learned).branches
+        assert all(start["loss"] == losses[1] for start in branch.starts)

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import unicodedata
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from tlsearch import spec
 from tlsearch.errors import SpecError
-from tlsearch.spec import StudySpec, load, parse
+from tlsearch.spec import StudySpec, json_schema, load, parse
 
 MINIMAL = {"study": "flowers", "data": {"source": "digits"}, "backbones": ["timm/resnet18"]}
 WHOLE = """\
@@ -297,7 +299,13 @@ def test_wrong_backbones(tmp_path, backbones, said):
             "a\nb",
             "",
             " a",
-            "é",
+            "a–b",
+            "é b",
+            "🌸",
+            "\u0301a",
+            "a\u202eb",
+            "x" * 81,
+            "名" * 54,
             "x" * 10_240,
         ),
     ],
@@ -310,9 +318,16 @@ def test_names_that_could_mean_something_else_are_refused(name):
     assert "\0" not in caught.value.message
 
 
-@pytest.mark.parametrize("name", ["a", "flowers-2.1_x", "0", "x" * 80])
+@pytest.mark.parametrize(
+    "name", ["a", "flowers-2.1_x", "0", "x" * 80, "a--b-", "Frühjahr", "é", "写真", "हिन्दी", "名" * 53]
+)
 def test_good_names(name):
     assert parse({**MINIMAL, "study": name}).study == name
+    assert Draft202012Validator(json_schema()).is_valid({**MINIMAL, "study": name})
+
+
+def test_a_name_is_one_however_its_accents_are_typed():
+    assert parse({**MINIMAL, "study": unicodedata.normalize("NFD", "Frühjahr")}).study == "Frühjahr"
 
 
 # ------------------------------------------------------------------------------------- YAML

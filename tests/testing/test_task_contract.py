@@ -18,12 +18,22 @@ class TestSeveralNumbers(TaskContract):
     targets = [(number % 5, 1000.0 * number) for number in range(42)]
 
 
+class TestLabelSets(TaskContract):
+    task = "multilabel"
+    targets = [["b", "a"], [], ["a"], ["c"]] * 10
+
+
+class TestLabelColumns(TaskContract):
+    task = "multilabel"
+    targets = [("1", "0", "0"), ("0", "0", "0"), ("1", "1", "1")] * 12
+
+
 class TestClassification(TaskContract):
     task = "classification"
     targets = ["cat", "dog", "bird"] * 14
 
 
-@pytest.mark.parametrize("name", ["classification", "regression"])
+@pytest.mark.parametrize("name", ["classification", "regression", "multilabel"])
 def test_built_in_tasks_keep_it_without_pytest(name):
     assert all(result.ok for result in check_task(name)), check_task(name)
     assert name in registry.installed(registry.TASKS)

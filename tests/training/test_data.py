@@ -335,6 +335,18 @@ def test_prepare_photographs(photos, tmp_path):
     assert np.array_equal(again.array, result.array)
 
 
+def test_a_study_says_how_pictures_become_squares_and_it_is_part_of_the_key(photos, tmp_path):
+    store = ArrayStore(tmp_path / "store")
+    loaded = {}
+    for resize in (None, "crop", "pad"):
+        section = {"source": "folder", "path": str(photos), "split": {"val": 0.2, "test": 0.2}}
+        described = DataSpec.model_validate(section if resize is None else section | {"resize": resize})
+        loaded[resize] = sources.load(sources.listing(described), INPUTS, store, seed=0)
+    assert loaded[None].key == loaded["crop"].key != loaded["pad"].key
+    assert loaded["pad"].inputs == INPUTS.resized("pad")
+    assert loaded["pad"].inputs.to_json()["resize"] == "pad"
+
+
 def test_a_key_stands_for_contents_order_and_encoding(photos, tmp_path):
     store = ArrayStore(tmp_path / "store")
     samples = Folder().load(FolderOptions(path=photos))

@@ -34,14 +34,14 @@ def audit(
         return
     _print_classes(found)
     for title, lines, count in _lists(found):
-        print(f"\n{title} ({count})")
+        output.tell(f"\n{title} ({count})")
         for line in lines[:limit]:
-            print(f"  {line}")
+            output.tell(f"  {line}")
         if count > limit:
-            print(f"  ... and {count - limit} more")
-    print("\nIn short")
+            output.tell(f"  ... and {count - limit} more")
+    output.tell("\nIn short")
     for line in found["warnings"] or ["nothing to worry about was found"]:
-        print(f"  {line}")
+        output.tell(f"  {line}")
 
 
 def _print_classes(found: Mapping[str, Any]) -> None:

@@ -34,7 +34,15 @@ def init(
         str | None, typer.Option(help="Column of a table with the images; found by its name by default.")
     ] = None,
     label_column: Annotated[
-        str | None, typer.Option(help="Column of a table with the labels; found by its name by default.")
+        list[str] | None,
+        typer.Option(
+            help="Column of a table with the labels; found by its name by default. Repeated: several "
+            "numbers, or 0 and 1."
+        ),
+    ] = None,
+    label_separator: Annotated[
+        str | None,
+        typer.Option(help="What separates labels, where a cell of the label column holds several."),
     ] = None,
     split_column: Annotated[
         str | None,
@@ -55,7 +63,13 @@ def init(
         raise InputError(f"There is nothing at {data}.", hint="Name a folder of class folders, or a table.")
     beside = out.parent if out is not None else Path()
     effort = presets.preset(preset or presets.DEFAULT)
-    named = {"image_column": image_column, "label_column": label_column, "split_column": split_column}
+    labels = label_column[0] if label_column and len(label_column) == 1 else label_column
+    named = {
+        "image_column": image_column,
+        "label_column": labels,
+        "label_separator": label_separator,
+        "split_column": split_column,
+    }
     columns = {option: column or None for option, column in named.items() if column is not None}
     proposal = propose(data, name=name, beside=beside, preset=effort, columns=columns)
     path = out or Path(f"{proposal.study}.yaml")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -105,7 +104,7 @@ def export(
         return
     for one in done:
         tried = one.checked
-        print(
+        output.tell(
             f"{one.folder}: {', '.join(one.files)} ({one.bytes / 1e6:.1f} MB); agrees with the model on "
             f"{tried.pictures} images ({tried.source}), probabilities within {tried.difference:.1g}"
         )
@@ -142,10 +141,11 @@ def _chosen(study: str, db: str | None, trial: int | None) -> Iterator[Model]:
         return
     if _is_bundle(study):
         raise InputError("A bundle has no trials.", hint="--trial goes with the name of a study.")
+    from tlsearch.files import scratch
     from tlsearch.reports.trial_models import model_of_trial
 
-    with tempfile.TemporaryDirectory(prefix="tlsearch-trial-") as scratch:
-        place = Path(scratch) / "bundle"
+    with scratch("trial") as made:
+        place = Path(made) / "bundle"
         model = model_of_trial(options.database(db), study, trial, winner=winner, folder=place)
         output.say(
             f"Trial {trial} isn't the model that {study} hands out: not verified, averaged or calibrated."

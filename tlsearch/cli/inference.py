@@ -14,7 +14,6 @@ from tlsearch import walk
 from tlsearch.cli import options, output
 from tlsearch.counts import plural
 from tlsearch.errors import BundleError, InputError
-from tlsearch.safe_text import for_terminal
 
 if TYPE_CHECKING:
     from tlsearch.models.bundle import Model, Prediction
@@ -87,7 +86,7 @@ def predict(
     else:
         for prediction in predictions:
             told = _problem(prediction.error) if prediction.error else task.say(prediction, top=top)
-            print(for_terminal(f"{prediction.item}: {told}"))
+            output.tell(f"{prediction.item}: {told}")
     if any(prediction.error for prediction in predictions):
         raise typer.Exit(2)
 
@@ -135,7 +134,11 @@ def evaluate(
     db: options.Database = None,
     json: options.Json = False,
 ) -> None:
-    """Score the best model of a study on labelled data."""
+    """Score the best model of a study on labelled data.
+
+    It warns of files that the model was trained on or chosen by. They are recognised by their bytes: a
+    picture that was saved again is taken for a new one.
+    """
     from tlsearch.models.evaluation import evaluate as score
     from tlsearch.models.evaluation import table_options
 
@@ -169,7 +172,13 @@ def warnings_of(found: Evaluation, trained_on: Sequence[str]) -> list[str]:
         told.append(f"Warning: the model was trained on {trained} of these {plural(found.items, 'item')}.")
     if chosen:
         told.append(f"Warning: the model was chosen by {chosen} of these {plural(found.items, 'item')}.")
-    return [*told, "Scores of such items are better than those of new ones."] if told else []
+    if not told:
+        return []
+    return [
+        *told,
+        "Scores of such items are better than those of new ones.",
+        "They are recognised by their bytes: pictures that were saved again are among the others.",
+    ]
 
 
 def _items_of(study: str, db: str | None) -> StudyItems | None:

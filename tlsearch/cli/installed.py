@@ -77,7 +77,7 @@ def backbones(
     if json:
         output.print_json(found)
     else:
-        print("\n".join(found))
+        output.tell("\n".join(found))
 
 
 def _recommend(*, as_json: bool) -> None:
@@ -101,8 +101,9 @@ def _recommend(*, as_json: bool) -> None:
         )
         return
     for one in RECOMMENDED:
-        print(f"{one.name}\n    {one.note}; {one.parameters / 1e6:.1f} M parameters, speed {one.speed:.2g}")
-        print(f"    needs {one.needs(families)}")
+        size = f"{one.parameters / 1e6:.1f} M parameters, speed {one.speed:.2g}"
+        output.tell(f"{one.name}\n    {one.note}; {size}")
+        output.tell(f"    needs {one.needs(families)}")
     output.say("\nSpeed is relative to lite0, by operations for one image of the backbone's own size.")
     output.say(
         "`tlsearch backbones resnet` lists those of a name, `tlsearch backbones --all` all that there are."

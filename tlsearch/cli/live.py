@@ -8,6 +8,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
+from tlsearch.cli import output
+from tlsearch.safe_text import for_terminal
 from tlsearch.search.progress import Snapshot, describe
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ class LineView:
         self._print(" | ".join(describe(snapshot)))
 
     def _print(self, text: str) -> None:
-        print(f"[{time.monotonic() - self.begun:6.1f}s] {text}", file=sys.stderr, flush=True)
+        output.say(f"[{time.monotonic() - self.begun:6.1f}s] {text}")
 
 
 class TerminalView:
@@ -105,13 +107,13 @@ class TerminalView:
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Show where the search stands."""
+        from rich.markup import escape
         from rich.text import Text
 
         if snapshot.note:
-            self.console.print(Text(f"note: {snapshot.note}", style="yellow"))
-        self.progress.update(
-            self.task, description=snapshot.phase, completed=snapshot.done, total=snapshot.total
-        )
+            self.console.print(Text(for_terminal(f"note: {snapshot.note}"), style="yellow"))
+        phase = escape(for_terminal(snapshot.phase))
+        self.progress.update(self.task, description=phase, completed=snapshot.done, total=snapshot.total)
         if snapshot.seconds_left is not None:
             self.ends = time.monotonic() + snapshot.seconds_left
         self.snapshot = snapshot
@@ -125,4 +127,4 @@ class TerminalView:
             return self.progress
         left = self.ends - time.monotonic() if self.ends is not None else None
         _, *facts = describe(replace(self.snapshot, seconds_left=left))
-        return Group(self.progress, *(Text(f"  {fact}") for fact in facts))
+        return Group(self.progress, *(Text(for_terminal(f"  {fact}")) for fact in facts))

@@ -126,6 +126,11 @@ def json_line(document: Any) -> str:
     return json.dumps(document, allow_nan=False, default=dict)
 
 
+def tell(text: str = "") -> None:
+    """A line, or several, on stdout."""
+    print(for_terminal(text), flush=True)
+
+
 def say(text: str) -> None:
     """A line on stderr."""
     print(for_terminal(text), file=sys.stderr, flush=True)

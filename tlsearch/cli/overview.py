@@ -51,13 +51,13 @@ def show(
     if json:
         output.print_json({"study": record, "best": best})
         return
-    print("\n".join(_head(record)))
-    print()
+    output.tell("\n".join(_head(record)))
+    output.tell()
     if best is None:
-        print("No trial has completed yet.")
+        output.tell("No trial has completed yet.")
         return
     print_leaderboard(ranked, record.metric, winner=best.trial)
-    print()
+    output.tell()
     print_best(best)
 
 
@@ -105,9 +105,9 @@ def compare(
     output.print_table(["", one, other], rows)
     (first, _), (second, _) = found
     if first.fingerprint != second.fingerprint:
-        print("\nTheir data differ: the scores are of other items and can't be compared.")
+        output.tell("\nTheir data differ: the scores are of other items and can't be compared.")
     elif first.metric != second.metric:
-        print("\nTheir metrics differ: the scores can't be compared.")
+        output.tell("\nTheir metrics differ: the scores can't be compared.")
 
 
 def _side(record: Study, best: BestModel | None) -> dict[str, str]:

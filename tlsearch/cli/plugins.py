@@ -82,9 +82,9 @@ def new(
         output.print_json({"folder": str(folder), "kind": kind.value})
         return
     entry = name.replace("-", "_")
-    print(f"Wrote {folder}/. Next:")
-    print(f"  pip install -e {folder}")
-    print(f"  tlsearch plugins check {entry}")
+    output.tell(f"Wrote {folder}/. Next:")
+    output.tell(f"  pip install -e {folder}")
+    output.tell(f"  tlsearch plugins check {entry}")
 
 
 def check(
@@ -167,4 +167,4 @@ def _print_verdict(name: str, kind: Kind, group: str, results: list[CheckResult]
         f"{failed} of {len(results)} checks fail" if failed else f"keeps the contract: {len(results)} checks"
     )
     rest = f", {passed_over} of them not applicable" if passed_over else ""
-    print(f"\nThe {kind} {name} of {owner.distribution} {owner.version}: {verdict}{rest}.")
+    output.tell(f"\nThe {kind} {name} of {owner.distribution} {owner.version}: {verdict}{rest}.")

@@ -301,11 +301,11 @@ def print_best(found: BestModel) -> None:
             *([["made of", made]] if made else []),
         ],
     )
-    print()
+    output.tell()
     if model is None:
-        print("This trial's weights were not kept: the study's model is another trial's.")
+        output.tell("This trial's weights were not kept: the study's model is another trial's.")
     else:
-        print(f"Model:\n{model.uri}\nsha256 {model.sha256}")
+        output.tell(f"Model:\n{model.uri}\nsha256 {model.sha256}")
 
 
 def _score(found: BestModel, split: str) -> str:

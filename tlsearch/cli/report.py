@@ -42,4 +42,4 @@ def report(
         run_model=not no_model,
         say=output.say,
     )
-    print(written)
+    output.tell(str(written))

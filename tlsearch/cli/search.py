@@ -247,7 +247,7 @@ def _report(result: StudyResult, url: str, *, as_json: bool) -> None:
             return
         ranked = studies.trials(name, role=TrialRole.SEARCH, sort="value")
         print_leaderboard(ranked, result.study.metric, winner=best.trial)
-        print()
+        output.tell()
         print_best(best)
     from tlsearch.urls import public
 

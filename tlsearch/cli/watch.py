@@ -66,7 +66,7 @@ class _Lines:
             if trial.state.final and (trial.number, trial.attempt) not in self.shown:
                 self.shown.add((trial.number, trial.attempt))
                 cells = zip(self.columns, self.rows([trial])[0], strict=True)
-                print("  ".join(f"{name} {cell}" for name, cell in cells), flush=True)
+                output.tell("  ".join(f"{name} {cell}" for name, cell in cells))
 
     def close(self) -> None:
         return None

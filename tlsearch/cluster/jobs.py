@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from tlsearch import artifacts as stores
 from tlsearch.cluster import token
 from tlsearch.database.address import parse
 from tlsearch.errors import InputError, UnknownNameError, UnreachableError, WorkError
+from tlsearch.files import scratch
 from tlsearch.search.lease_heartbeat import who
 from tlsearch.search.registration import refuse_conflicts
 from tlsearch.spec import StudySpec
@@ -74,14 +75,15 @@ def submit(spec: StudySpec, *, address: str, database: str, artifacts: str, inse
     client = _client(address, insecure=insecure)
     document = spec.to_json()
     digest = hashlib.sha256(json.dumps([document, url], sort_keys=True).encode()).hexdigest()[:10]
-    stem = f"{PREFIX}{spec.study}-{digest}"
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", spec.study)  # a job's identity is part of a URL
+    stem = f"{PREFIX}{plain}-{digest}"
     earlier = [job for job in jobs(address=address, insecure=insecure) if job.id.startswith(stem)]
     for job in earlier:
         if job.status not in ENDED:
             return job
     notes = _check_from_here(spec, url)
     identity = f"{stem}-{len(earlier) + 1}"
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch("job") as folder:
         (Path(folder) / "study.json").write_text(json.dumps(document, indent=2))
         environment = {
             "TLSEARCH_DB": url,

@@ -22,6 +22,7 @@ from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, NoOptions,
 from tlsearch.contracts.figure import Figure
 from tlsearch.contracts.fine_tuning import FineTuning, number, rate_factor
 from tlsearch.contracts.inputs import InputSpec
+from tlsearch.contracts.metric import Metric
 from tlsearch.contracts.recipe import API_VERSION, LinearRecipe, Recipe
 from tlsearch.contracts.strategy import (
     Batch,
@@ -34,7 +35,7 @@ from tlsearch.contracts.strategy import (
     joined,
     split_decay,
 )
-from tlsearch.contracts.task import Evaluator, Metric, Scores, Strata, TargetSpec, Task
+from tlsearch.contracts.task import Evaluator, Scores, Strata, TargetSpec, Task
 
 __all__ = [
     "API_VERSION",

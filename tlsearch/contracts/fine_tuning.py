@@ -29,6 +29,8 @@ class FineTuning(Strategy):
     1e-3 over 17 groups and 1e-11 over 60.
     """
 
+    task_loss = True
+
     def space(self, backbone: BackboneInfo) -> Space:
         """The hyperparameters of fine-tuning; ``optimizer`` and ``batch_size`` are fixed until a study widens
         them.
@@ -72,7 +74,7 @@ class FineTuning(Strategy):
         }
 
     def starts(self, backbone: BackboneInfo) -> Sequence[Params]:
-        """The default; all trained, boldly, then gently; half and three quarters frozen.
+        """The default; three quarters frozen, in a third of the time; all trained, boldly, then gently.
 
         The default is right where images are few and like the pretrained ones; where they are far from those
         (digits, X-rays), training everything at a high rate is better, and the search is to see that early.
@@ -82,10 +84,10 @@ class FineTuning(Strategy):
         varied = _first_of(("light",), backbone)
         return [
             default,
+            {**default, "freeze_depth": 0.75},
             {**default, "freeze_depth": 0.0, "learning_rate": 2 * rate, "augmentation": varied},
             {**default, "freeze_depth": 0.5, "lr_ratio": 0.3, "augmentation": varied, "length": 2.0},
             {**default, "freeze_depth": 0.0, "learning_rate": 0.3 * rate, "lr_ratio": 0.1},
-            {**default, "freeze_depth": 0.75},
         ]
 
     def prepare(self, model: Backbone, params: Params) -> None:

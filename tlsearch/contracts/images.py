@@ -56,6 +56,8 @@ class ImageInput(InputSpec):
         crop: the shorter side is resized to ``size / crop``, then the centre is cut out.
         ranges: for each kind of pixel deeper than 8 bits, the values that become black and white, as
             `tlsearch.images.decoding.ranges_of` finds them in a data set; what lies outside is clipped.
+        resize: how a picture becomes a square: ``crop``, ``pad`` with the colour `fill`, or ``squash``; see
+            `tlsearch.images.decoding.square`.
     """
 
     size: int
@@ -64,6 +66,7 @@ class ImageInput(InputSpec):
     interpolation: str = "bicubic"
     crop: float = 1.0
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
+    resize: str = "crop"
 
     modality: ClassVar[str] = "image"
     policies: ClassVar[tuple[str, ...]] = ("none", "flip", "light", "trivialaugment", "randaugment")
@@ -80,6 +83,8 @@ class ImageInput(InputSpec):
             raise ValueError(
                 f'interpolation "{self.interpolation}" is none of {", ".join(decoding.INTERPOLATIONS)}'
             )
+        if self.resize not in decoding.RESIZES:
+            raise ValueError(f'resize "{self.resize}" is none of {", ".join(decoding.RESIZES)}')
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -91,10 +96,25 @@ class ImageInput(InputSpec):
         """Pixels 0..255."""
         return "uint8"
 
+    @property
+    def fill(self) -> tuple[int, ...]:
+        """The colour of a padded picture's bars: the channels' mean, nearly 0 once normalized, as in timm."""
+        return tuple(round(255 * channel) for channel in self.mean)
+
+    def resized(self, resize: str) -> ImageInput:
+        """This input with another way to make a picture a square."""
+        return replace(self, resize=resize)
+
     def encode(self, item: object) -> NDArray[np.uint8]:
-        """Decode, resize (antialiased), cut the centre: uint8 (3, size, size)."""
-        picture = self.picture(item)
-        pixels = decoding.square(picture, size=self.size, crop=self.crop, interpolation=self.interpolation)
+        """Decode and resize (antialiased) to a square, in the way of `resize`: uint8 (3, size, size)."""
+        pixels = decoding.square(
+            self.picture(item),
+            size=self.size,
+            crop=self.crop,
+            interpolation=self.interpolation,
+            resize=self.resize,
+            fill=self.fill,
+        )
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def picture(self, item: object) -> Image.Image:
@@ -133,10 +153,15 @@ class ImageInput(InputSpec):
         return pixels.div_(255).sub_(mean).div_(std)
 
     def to_json(self) -> Mapping[str, Any]:
-        """The constructor's arguments; ranges only where there are some, so that 8 bits keep their keys."""
+        """The constructor's arguments.
+
+        What came to them later stands there only where it is no default, so that what was stored before
+        keeps its key.
+        """
         ranges = {kind: list(ends) for kind, ends in self.ranges.items()}
         values = {**asdict(self), "mean": list(self.mean), "std": list(self.std), "ranges": ranges}
-        return values if ranges else {key: value for key, value in values.items() if key != "ranges"}
+        usual = {"ranges": {}, "resize": "crop"}
+        return {key: value for key, value in values.items() if key not in usual or value != usual[key]}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> ImageInput:

@@ -62,6 +62,17 @@ class InputSpec(abc.ABC):
         """This input as it encodes the items of one data set, from the `survey` of each."""
         return self
 
+    def resized(self, resize: str) -> InputSpec:
+        """This input as it brings items to its shape in the way of a study file's ``data.resize``.
+
+        Raises:
+            DataError: there is no such way for its items.
+        """
+        raise DataError(
+            f"data.resize: {resize} is for pictures, and the backbone takes {self.modality} items.",
+            hint="Leave data.resize out.",
+        )
+
     @abc.abstractmethod
     def to_model(self, batch: Tensor) -> Tensor:
         """A batch of encoded items (B, *shape) as the trunk's input."""

@@ -7,8 +7,7 @@ and predicts, and asks the study's task wherever it matters what they are.
 from __future__ import annotations
 
 import abc
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlsearch.contracts.figure import Figure
+from tlsearch.contracts.metric import Metric
 from tlsearch.contracts.recipe import API_VERSION, LinearRecipe, Recipe
 from tlsearch.errors import SpecError, did_you_mean
 
@@ -25,50 +25,6 @@ EARLIEST = "classification"
 
 Scores = Mapping[str, float]
 """Values by the names of a task's metrics."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """One number that says how good predictions are.
-
-    Attributes:
-        name: as in a study file.
-        minimize: whether smaller is better.
-        unit: of its values, such as ``nats``; empty for a share.
-        needs_probabilities: whether it is computed from probabilities rather than from what is predicted.
-        tolerance: how far a value measured again on this many items may be off, by rounding alone.
-        relative: how far besides, as a share of the value: for metrics in the unit of the targets.
-        slack: what a value may be worse by on items that a model has learned from, besides half of itself;
-            for metrics that are minimized.
-    """
-
-    name: str
-    minimize: bool = False
-    unit: str = ""
-    needs_probabilities: bool = False
-    tolerance: Callable[[int], float] = lambda items: 1.5 / max(1, items)
-    relative: float = 0.0
-    slack: float = 0.0
-
-    @property
-    def share(self) -> bool:
-        """Whether its values are shares of right answers, or like them: larger is better, and no unit."""
-        return not self.minimize and not self.unit
-
-    def same(self, found: float, recorded: float, *, items: int) -> bool:
-        """Whether a value measured again on this many items differs by rounding alone."""
-        return abs(found - recorded) <= self.tolerance(items) + self.relative * abs(recorded)
-
-    @property
-    def direction(self) -> str:
-        """``minimize`` or ``maximize``."""
-        return "minimize" if self.minimize else "maximize"
-
-    def signed(self, value: float) -> float:
-        """The value as a number that is larger where it is better; what isn't finite is the worst."""
-        if not math.isfinite(value):
-            return -math.inf
-        return -value if self.minimize else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +50,7 @@ class Strata:
         one: what a kind is called, such as ``class``.
         many: what several are called.
         required: whether every kind must stand in train and in each split that is cut.
+        trained: numbers of kinds that must stand in train at least, where not all are required.
 
     Every item is of one kind at least.
     """
@@ -103,6 +60,12 @@ class Strata:
     one: str
     many: str
     required: bool = True
+    trained: tuple[int, ...] = ()
+
+    @property
+    def needed(self) -> set[int]:
+        """Numbers of the kinds that must stand in train."""
+        return set(range(len(self.names))) if self.required else set(self.trained)
 
 
 class Evaluator(abc.ABC):
@@ -125,6 +88,8 @@ class Task(abc.ABC):
     """What a study may optimize; the first is the default."""
     tie_breaker: ClassVar[str]
     """Name of the metric that tells apart models of equal value."""
+    examples: ClassVar[Sequence[Any]] = ()
+    """Raw targets of a few dozen items, of which a data set could consist: for the contract's tests."""
 
     # What targets are
 
@@ -189,6 +154,15 @@ class Task(abc.ABC):
         return []
 
     # How they are learned
+
+    losses_by_name: ClassVar[tuple[str, ...]] = ()
+    """Names that a recipe's ``loss`` may have, the usual one first; several are searched."""
+    smooths: ClassVar[bool] = False
+    """Whether `loss` does anything with a recipe's ``label_smoothing``; else it is 0 and not searched."""
+
+    def fitted(self, spec: TargetSpec) -> Task:
+        """The task as it learns such targets, with weights by how often each occurs, say; or itself."""
+        return self
 
     @abc.abstractmethod
     def head(self, width: int, spec: TargetSpec, *, dropout: float = 0.0) -> nn.Module:
@@ -281,6 +255,8 @@ class Task(abc.ABC):
     """Whether `decode` gives probabilities of the spec's names: reports show their confusion."""
     unreadable: ClassVar[Mapping[str, Any]] = {}
     """What `predict` tells, by name, of an item that can't be read."""
+    answer_types: ClassVar[Mapping[str, Any]] = {}
+    """Types of what `predict` tells, by the same names; any value, where a name is missing here."""
 
     def average(self, outputs: Tensor) -> Tensor:
         """One prediction (B, ...) of several (B, n, ...) of the same items: networks, or views."""
@@ -313,10 +289,19 @@ class Task(abc.ABC):
     ) -> Mapping[str, Any]:
         """A prediction as JSON holds it, of one item's second part of `decode`."""
 
+    def shortened(self, prediction: Mapping[str, Any], top: int) -> Mapping[str, Any]:
+        """A prediction with its ``top`` likeliest answers alone, where it lists several; else as it is."""
+        return prediction
+
     outputs: ClassVar[tuple[str, str]] = ("outputs", "values")
     """What exports call the two parts of `decode`."""
+    meaning: ClassVar[str] = "values are in the units of the targets"
+    """What an export's outputs mean, as the last step of how to use it."""
     pipeline: ClassVar[str] = "other"
     """What a model card says that models do, in the words of the Hugging Face hub."""
+
+    limits: ClassVar[str] = "It tells a number of any image, whatever it shows."
+    """What it can't know, as a sentence for a model's card."""
 
     def does(self, spec: TargetSpec) -> str:
         """What a model does with an image, as a sentence for its card."""
@@ -345,7 +330,7 @@ class Task(abc.ABC):
         wrong = f"a value is off by {difference:.2g} (allowed: {allowed:g})"
         return difference, wrong if difference > allowed else ""
 
-    def answers(self, decoded: NDArray[Any], spec: TargetSpec) -> list[Any]:
+    def answers(self, decoded: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]) -> list[Any]:
         """The answers of N items in short, such as their classes, of the second part of `decode`."""
         return decoded.tolist()
 

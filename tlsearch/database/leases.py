@@ -18,6 +18,7 @@ from tlsearch.database.engine import Database, database_time
 from tlsearch.database.rows import moment, now
 from tlsearch.database.tables import STUDIES, plain
 from tlsearch.errors import StudyConflictError, UnknownNameError, did_you_mean
+from tlsearch.names import composed
 from tlsearch.records import StudyRequest, StudyState
 
 T = TypeVar("T")
@@ -144,7 +145,9 @@ def locked(connection: Connection, study: str) -> Row[Any]:
 
     On SQLite the whole database is held already.
     """
-    row = connection.execute(select(STUDIES).where(STUDIES.c.name == study).with_for_update()).first()
+    row = connection.execute(
+        select(STUDIES).where(STUDIES.c.name == composed(study)).with_for_update()
+    ).first()
     if row is None:
         raise unknown_study(connection, study)
     return row
@@ -179,7 +182,7 @@ def refuse_held(row: Row[Any], *, time: float, stale: Callable[[str], bool] | No
 
 def refuse_if_held(connection: Connection, study: str, *, stale: Callable[[str], bool] | None) -> None:
     """StudyConflictError where ``acquire`` would refuse."""
-    row = connection.execute(select(STUDIES).where(STUDIES.c.name == study)).first()
+    row = connection.execute(select(STUDIES).where(STUDIES.c.name == composed(study))).first()
     if row is None:
         raise unknown_study(connection, study)
     refuse_held(row, time=database_time(connection), stale=stale)

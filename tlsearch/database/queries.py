@@ -13,6 +13,7 @@ from tlsearch.database.places import home
 from tlsearch.database.rows import curve, study_record, trial_record
 from tlsearch.database.tables import DATASETS, EPOCHS, STUDIES, TRIALS
 from tlsearch.errors import UnknownNameError, did_you_mean
+from tlsearch.names import composed
 from tlsearch.records import EpochRecord, StudyRecord, TrialRecord, TrialRole, TrialState
 
 SORTABLE = (
@@ -36,7 +37,7 @@ SORTABLE = (
 
 def study_row(connection: Connection, study: str) -> Row[Any]:
     """The row of a study; UnknownNameError if there is none."""
-    row = connection.execute(_studies().where(STUDIES.c.name == study)).first()
+    row = connection.execute(_studies().where(STUDIES.c.name == composed(study))).first()
     if row is None:
         raise unknown_study(connection, study)
     return row
@@ -46,7 +47,7 @@ def studies(connection: Connection, name: str | None = None) -> list[StudyRecord
     """All studies, oldest first, or the one of that name."""
     query = _studies().order_by(STUDIES.c.id)
     if name is not None:
-        query = query.where(STUDIES.c.name == name)
+        query = query.where(STUDIES.c.name == composed(name))
     rows = connection.execute(query).all()
     time = database_time(connection)
     counted = _counts(connection, None if name is None else [row.id for row in rows])

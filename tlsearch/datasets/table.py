@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,13 +16,16 @@ from tlsearch.contracts.dataset import SPLITS, DatasetOptions, DatasetSource, Sa
 from tlsearch.counts import plural
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.names import printable, split_of
-from tlsearch.tables import meant, read_table
+from tlsearch.tables import meant, read_table, refuse_doubled
 from tlsearch.walk import refusal
 
 DataPath = Annotated[Path, Field(strict=False)]
 
 
 _LABEL = "label:"
+_PICTURES = frozenset((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif"))
+_DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])|\\\\[^\\/]+(?=[\\/])")
+"""What a path of Windows begins with: a drive, or another machine."""
 _NO_SPLIT = "Set split_column: null if the column means something else."
 
 
@@ -31,7 +35,9 @@ class RowOptions(DatasetOptions):
     Attributes:
         path: a ``.csv``, ``.tsv`` or ``.parquet`` file.
         label_column: class names, or the numbers that `task: regression` learns; a list where every item has
-            several numbers.
+            several numbers, or a 0 or 1 for each label that `task: multilabel` learns.
+        label_separator: between the names in a cell of the label column, such as ``;``, where it holds any
+            number of them for `task: multilabel`; an empty cell is an item without labels then.
         split_column: ``train``, ``val`` or ``test``; the column ``split`` is used where there is one, and
             none with null.
         group_column: items with the same group never stand in two splits; an empty one is no group.
@@ -39,6 +45,7 @@ class RowOptions(DatasetOptions):
 
     path: DataPath
     label_column: str | Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = "label"
+    label_separator: str | None = Field(default=None, min_length=1)
     split_column: str | None = "split"
     group_column: str | None = None
 
@@ -74,14 +81,24 @@ class Table(DatasetSource[TableOptions]):
             f"{plural(count, 'path')} in {options.path.name}: {why}" for why, count in found.counts.items()
         ]
         return samples_of(
-            Rows(rows.cells, (*rows.notes, *told)),
+            replace(rows, notes=(*rows.notes, *told)),
             "image",
             options.path,
-            refused=lambda image: refusal(files[image], root) if image else "no image path",
+            refused=lambda image: _refused(image, files[image], root) if image else "no image path",
             item=lambda image: files[image],
             named=lambda image, row: printable(image),
             hint=f"Image paths are relative to {root}; set root to change that.",
         )
+
+
+def _refused(written: str, file: Path, root: Path) -> str | None:
+    """Why a path of a table can't be taken: a reason, or None where it can."""
+    reason = refusal(file, root)
+    if reason is not None and (drive := _DRIVE.match(written)):
+        return f"{drive[0]} is of Windows and isn't here: write paths from root on"
+    if reason is not None and "://" in written:
+        return "a URL, not a file: download it first"
+    return reason
 
 
 class Found:
@@ -137,10 +154,12 @@ class Rows:
         cells: as texts, by what they are: the items' kind; ``label:`` and its name for each column of
             labels; ``split`` and ``group`` where there are.
         notes: sentences on how the table was understood.
+        separator: between the names in a cell of the one column of labels; None where each has one.
     """
 
     cells: dict[str, list[str]]
     notes: tuple[str, ...] = field(default=())
+    separator: str | None = None
 
 
 def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
@@ -168,6 +187,11 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
 
     column = chosen(kind, column)
     given = chosen("label", options.label_column)
+    if options.label_separator is not None and not isinstance(given, str):
+        raise DataError(
+            f"{options.path}: label_separator is for one label column, and {len(given)} are named.",
+            hint="Leave one of the two keys out.",
+        )
     columns = {kind: column}
     columns |= {f"{_LABEL}{name}": name for name in ([given] if isinstance(given, str) else given)}
     stated = "split_column" in options.model_fields_set
@@ -177,11 +201,15 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
         columns["group"] = options.group_column
     for option, name in columns.items():
         if name not in known:
+            hint = f"Set {option.partition(':')[0]}_column. {did_you_mean(name, known)}".strip()
+            if any(os.path.splitext(column)[1].lower() in _PICTURES for column in known):
+                hint = "The first row must name the columns, such as image,label."
             raise DataError(
-                f'{options.path} has no column "{name}"; it has: {printable(", ".join(known))}',
-                hint=f"Set {option.partition(':')[0]}_column. {did_you_mean(name, known)}".strip(),
+                f'{options.path} has no column "{name}"; it has: {printable(", ".join(known))}', hint=hint
             )
-    return Rows({key: texts(table.frame[name]) for key, name in columns.items()}, tuple(notes))
+        refuse_doubled(name, known, options.path)
+    cells = {key: texts(table.frame[name]) for key, name in columns.items()}
+    return Rows(cells, tuple(notes), options.label_separator)
 
 
 def samples_of(
@@ -215,14 +243,14 @@ def samples_of(
     columns = [key for key in cells if key.startswith(_LABEL)]
     labels = list(zip(*(cells[column] for column in columns), strict=True))
     for row, (cell, label) in enumerate(zip(cells[kind], labels, strict=True)):
-        reason = refused(cell) if all(label) or not cell else "no label"
+        reason = refused(cell) if all(label) or rows.separator or not cell else "no label"
         if reason is None:
             kept.append(row)
         else:
             place, name = f"row {row + 1}", named(cell, row + 1)
             broken.append(f"{place}{f' ({name})' if cell and name != place else ''}: {reason}")
     classes = sorted({labels[row] for row in kept})
-    if len(classes) < 2:
+    if len(classes) < (1 if rows.separator else 2):
         first = f" (the first of {len(broken)} that can't be used: {broken[0]})" if broken else ""
         raise DataError(
             f"{table} has usable rows of {len(classes)} classes{first}; at least 2 are needed", hint=hint
@@ -230,10 +258,15 @@ def samples_of(
     if splits and "train" not in {splits[row] for row in kept}:
         raise DataError(f'{table} has no usable row with split "train"')
     index = {label: number for number, label in enumerate(classes)}
-    one = len(columns) == 1
+    one = len(columns) == 1 and not rows.separator
+    targets: list[Any] = [index[labels[row]] if one else labels[row] for row in kept]
+    if rows.separator:
+        targets = [
+            sorted({name.strip() for name in cell.split(rows.separator)} - {""}) for (cell,) in targets
+        ]
     return Samples(
         items=[item(cells[kind][row]) for row in kept],
-        targets=[index[labels[row]] if one else labels[row] for row in kept],
+        targets=targets,
         spec=[name for (name,) in classes] if one else None,
         columns=[column.removeprefix(_LABEL) for column in columns],
         names=[named(cells[kind][row], row + 1) for row in kept],

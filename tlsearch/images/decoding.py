@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +21,8 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 MAX_PIXELS = 89_478_485
 """Where Pillow begins to warn of a decompression bomb; here it is the end."""
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest")
+RESIZES = ("crop", "pad", "squash")
+"""How a picture becomes a square: the centre is cut out, bars are added, or it is squeezed."""
 USUAL_TOPS = {
     "uint16": (255, 1023, 4095, 16383, 65535),
     "int": (255, 1023, 4095, 16383, 65535),
@@ -30,7 +32,9 @@ USUAL_TOPS = {
 FILLED = 0.25
 """Share of a usual range that pixels must span for it to be taken."""
 FULL = {"uint16": (0.0, 65535.0), "int": (0.0, 65535.0)}
-"""Ranges where none was found in a data set: Pillow gives 16 bits as either kind; floats have none."""
+"""Ranges of files where none was found in a data set: Pillow gives 16 bits as either; floats have none."""
+FULL_OF_ARRAYS = {"uint16": (0.0, 65535.0), "float": (0.0, 1.0)}
+"""The same for arrays, whose floats are from 0 to 1 wherever pixels are held so; other integers have none."""
 NO_DATA = 1e30
 """Floats of this size and above mark pixels without a value, in geographic files for instance."""
 
@@ -79,7 +83,8 @@ def decode(source: Path | bytes | NDArray[Any], ranges: Ranges | None = None) ->
     """A picture as an upright 8-bit RGB image, decoded to its last pixel.
 
     Animations give their first frame; transparency is laid on white. Pixels deeper than 8 bits are scaled by
-    the range of their kind; what lies outside is clipped.
+    the range of their kind; what lies outside is clipped. Where no range was found, 16 bits are taken in
+    full, and floats of an array from 0 to 1.
 
     Args:
         source: a file, a file's content, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
@@ -126,11 +131,45 @@ def ranges_of(extents: Iterable[Ranges]) -> dict[str, tuple[float, float]]:
     return {kind: _range(kind, low, high) for kind, (low, high) in sorted(seen.items())}
 
 
-def square(image: Image.Image, *, size: int, crop: float, interpolation: str) -> NDArray[np.uint8]:
-    """Pixels (size, size, 3): the shorter side resized to size / crop (antialiased), then the centre cut out.
+def square(
+    image: Image.Image,
+    *,
+    size: int,
+    crop: float,
+    interpolation: str,
+    resize: str = "crop",
+    fill: Sequence[int] = (0, 0, 0),
+) -> NDArray[np.uint8]:
+    """An image as pixels (size, size, 3), resized antialiased.
 
-    Both in one step: a box of the image is resized. That is equal to resizing the whole and cutting
-    afterwards, but a strip of 1 x 100000 stays small.
+    Args:
+        image: RGB.
+        size: side of the square.
+        crop: of ``crop`` alone, see there.
+        interpolation: one of `INTERPOLATIONS`.
+        resize: ``crop`` resizes the shorter side to size / crop and cuts the centre out; ``pad`` resizes the
+            longer side to size and puts bars of one colour on both sides of the shorter; ``squash`` resizes
+            each side to size. The last two cut nothing off.
+        fill: the colour of the bars.
+    """
+    method = Image.Resampling[interpolation.upper()]
+    if resize == "squash":
+        return np.asarray(image.resize((size, size), method))
+    if resize == "pad":
+        longer = max(image.size)
+        wide, high = (max(1, round(side * size / longer)) for side in image.size)
+        pixels = np.empty((size, size, 3), np.uint8)
+        pixels[:] = np.asarray(fill, np.uint8)
+        left, top = (size - wide) // 2, (size - high) // 2
+        pixels[top : top + high, left : left + wide] = np.asarray(image.resize((wide, high), method))
+        return pixels
+    return _centre(image, size=size, crop=crop, method=method)
+
+
+def _centre(image: Image.Image, *, size: int, crop: float, method: Image.Resampling) -> NDArray[np.uint8]:
+    """Resized and cut in one step: a box of the image is resized.
+
+    That is equal to resizing the whole and cutting afterwards, but a strip of 1 x 100000 stays small.
     """
     width, height = image.size
     short = max(size, round(size / crop))
@@ -142,7 +181,6 @@ def square(image: Image.Image, *, size: int, crop: float, interpolation: str) ->
         min(width, (left + size) * width / wide),
         min(height, (top + size) * height / high),
     )
-    method = Image.Resampling[interpolation.upper()]
     return np.asarray(image.resize((size, size), method, box=box))
 
 
@@ -158,6 +196,16 @@ def as_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", picture.size, "white")
         return Image.alpha_composite(white, picture).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """An image of Pillow turned as its EXIF says."""
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except Exception:  # noqa: BLE001 - however it is damaged, metadata is no reason to lose the picture
+        return image
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
 
 
 def _loaded(source: Any, *, only_deep: bool = False) -> Any:
@@ -186,7 +234,7 @@ def _read(file: BinaryIO, *, only_deep: bool) -> Image.Image | None:
             if only_deep and not is_deep(image):
                 return None
             image.load()
-            return _upright(image)
+            return upright(image)
     except Unreadable:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -200,9 +248,10 @@ def _read(file: BinaryIO, *, only_deep: bool) -> Image.Image | None:
 
 def _to_rgb(loaded: Any, ranges: Ranges) -> Image.Image:
     if isinstance(loaded, np.ndarray):
-        return as_rgb(Image.fromarray(np.ascontiguousarray(_to_8_bits(loaded, ranges))))
+        scaled = _to_8_bits(loaded, {**FULL_OF_ARRAYS, **ranges}, sure="float" in ranges)
+        return as_rgb(Image.fromarray(np.ascontiguousarray(scaled)))
     if is_deep(loaded):
-        return as_rgb(Image.fromarray(_to_8_bits(np.asarray(loaded), ranges)))
+        return as_rgb(Image.fromarray(_to_8_bits(np.asarray(loaded), {**FULL, **ranges})))
     return as_rgb(loaded)
 
 
@@ -215,23 +264,27 @@ def _checked(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def _to_8_bits(values: NDArray[Any], ranges: Ranges) -> NDArray[np.uint8]:
+def _to_8_bits(values: NDArray[Any], ranges: Ranges, *, sure: bool = True) -> NDArray[np.uint8]:
+    """Pixels scaled by the range of their kind; floats outside one that isn't ``sure`` are refused."""
     kind = _kind(values.dtype)
     if kind is None:
         return values
     known = _valued(values)
     if not known.all() and not known.any():
         raise Unreadable("has no finite pixel")
-    low, high = ranges.get(kind) or FULL.get(kind) or (0.0, 0.0)
-    if low >= high:
+    low, high = ranges.get(kind, (0.0, 0.0))
+    outside = kind == "float" and not sure and (values[known].min() < low or values[known].max() > high)
+    if low >= high or outside:
+        ends = f" from {values[known].min():g} to {values[known].max():g}" if outside else ""
         raise Unreadable(
-            f"has {_NAMES[kind]} pixels, whose range isn't known: the data that was learned from has none"
+            f"has {_NAMES[kind]} pixels{ends}, whose range isn't known: the data that was learned from has"
+            f" none{'; without one, floats are from 0 to 1' if outside else ''}"
         )
     pixels = np.where(known, values, low).astype(np.float64)
     return ((pixels.clip(low, high) - low) * (255 / (high - low))).round().astype(np.uint8)
 
 
-_NAMES = {"uint16": "16-bit", "int": "32-bit", "float": "float"}
+_NAMES = {"uint16": "16-bit", "int": "integer", "float": "float"}
 
 
 def _kind(dtype: np.dtype[Any]) -> str | None:
@@ -264,12 +317,3 @@ def _kind_of_file(mode: int) -> str:
         (stat.S_ISBLK, "a device"),
     ]
     return next((name for test, name in kinds if test(mode)), "something else")
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(0x0112, 1)
-    except Exception:  # noqa: BLE001 - however it is damaged, metadata is no reason to lose the picture
-        return image
-    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -27,7 +26,7 @@ from tlsearch import artifacts, registry
 from tlsearch.contracts import Backbone, InputSpec, TargetSpec, Task
 from tlsearch.contracts.combination import structure_of
 from tlsearch.errors import BundleError, DataError, TlsearchError, UnknownNameError
-from tlsearch.files import flush_folder, sha256_of, write_durably
+from tlsearch.files import flush_folder, scratch, sha256_of, write_durably
 from tlsearch.items import items_of, missing
 from tlsearch.models import stored
 from tlsearch.models.ensemble import Ensemble, joined, separated
@@ -154,7 +153,8 @@ class Model:
 
         A list also of one.
         """
-        return self.task.answers(self.probabilities(self.logits(items)), self.target_spec)
+        decoded = self.probabilities(self.logits(items))
+        return self.task.answers(decoded, self.target_spec, self.manifest.calibration)
 
     def readable(
         self, items: Sequence[object], network: Callable[[Tensor], Tensor] | None = None
@@ -232,8 +232,8 @@ def write(
         The folder as an artifact, with the checksum of its weights.
     """
     if artifacts.is_remote(str(place)):
-        with tempfile.TemporaryDirectory(prefix="tlsearch-bundle-") as scratch:
-            written = write(Path(scratch) / "bundle", network=network, manifest=manifest)
+        with scratch("bundle") as made:
+            written = write(Path(made) / "bundle", network=network, manifest=manifest)
             stored.publish(Path(written.uri), str(place), weights=WEIGHTS, manifest=MANIFEST)
         return replace(written, uri=str(place))
     folder = Path(place)

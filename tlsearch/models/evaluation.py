@@ -30,8 +30,8 @@ class Evaluation:
     ``log_loss`` is of the network's own logits, as in the study's trials; ``calibrated_log_loss`` and
     ``calibration_error`` are of the probabilities that `predict` tells.
 
-    ``seen`` counts items with the very content of one of the study's, by the split that it stands in there;
-    None where the study's items aren't known.
+    ``seen`` counts items with the very bytes of one of the study's, by the split that it stands in there;
+    None where the study's items aren't known. A picture that was saved again isn't counted.
     """
 
     items: int

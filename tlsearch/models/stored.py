@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from functools import partial
 from pathlib import Path
 
 from tlsearch import artifacts
 from tlsearch.errors import BundleError
-from tlsearch.files import cache_folder, write_durably
+from tlsearch.files import cache_folder, scratch, write_durably
 
 
 def publish(folder: Path, place: str, *, weights: str, manifest: str) -> None:
@@ -54,7 +53,7 @@ def fetched(place: str, *, weights: str, manifest: str) -> Path:
 
 
 def _text(place: str, manifest: str) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch("download") as folder:
         draft = Path(folder) / manifest
         artifacts.fetch_to(artifacts.join(place, manifest), draft)
         return draft.read_bytes()

@@ -34,8 +34,8 @@ def model_of_trial(url: str, study: str, number: int, *, winner: Model, folder: 
     network = _network(url, study, trial, winner)
     inputs = dict(winner.manifest.inputs)
     if trial.backbone != winner.manifest.backbone:
-        known = network.info.inputs.to_json()  # the range of deep pixels is the data's
-        inputs = {**known, **{key: value for key, value in inputs.items() if key == "ranges"}}
+        known = network.info.inputs.to_json()  # all else is the backbone's, and these the data's
+        inputs = {**known, **{key: inputs[key] for key in ("ranges", "resize") if key in inputs}}
     manifest = winner.manifest
     described = {
         "task": manifest.task,

@@ -2,8 +2,9 @@
 
 Every backbone is first scouted with heads, which cost little and tell what its features are worth. Then the
 reference strategy fine-tunes each promising backbone, since the best features do not always belong to the
-backbone that fine-tunes best. Each other strategy of heads follows once. After that, most of the work goes to
-the branches that rank first, and up to a third of it to strategies that were not tried yet.
+backbone that fine-tunes best; a single backbone is fine-tuned twice. Each other strategy of heads follows
+once. After that, most of the work goes to the branches that rank first, and up to a third of what is spent on
+fine-tuning to strategies that were not tried yet.
 
 Work is counted, not timed: a trial is charged by the share of the backbone that it trains. Seconds differ
 from run to run, and the same seed must propose the same points.
@@ -26,6 +27,8 @@ LEAST_CHARGE = 0.2
 """Work of a trial that trains only the last layers: it still loads its data and evaluates."""
 EXPLORATION = 1 / 3
 """Share of the work that may go to strategies' first trials."""
+FIRST_FINE_TUNED = 2
+"""Trials that fine-tune before other strategies of heads are tried: they take long, so they begin soon."""
 FEWEST_PROMISING = 3
 """Backbones that are fine-tuned at least, where the study names so many."""
 TRIALS_PER_PROMISING = 6
@@ -94,9 +97,13 @@ class Allocation:
         """Take note that a branch has no point left."""
         self._tallies[key(branch)].exhausted = True
 
-    def next(self) -> Branch | None:
-        """The branch that gets the next trial; None where every branch is exhausted."""
-        open_ = [branch for branch in self.space.branches if not self._tallies[key(branch)].exhausted]
+    def next(self, *, heads_only: bool = False) -> Branch | None:
+        """The branch that gets the next trial, if asked one of heads; None where all are exhausted."""
+        open_ = [
+            branch
+            for branch in self.space.branches
+            if not self._tallies[key(branch)].exhausted and (branch.heads or not heads_only)
+        ]
         steps = (self._scout, self._reference, self._other_heads, self._new_strategy, self._refine)
         return next(
             (branch for choose in steps if (branch := choose(open_)) is not None),
@@ -111,9 +118,16 @@ class Allocation:
     def _reference(self, open_: Sequence[Branch]) -> Branch | None:
         """The first strategy that fine-tunes, on a promising backbone where none was fine-tuned."""
         reference = next((b.strategy for b in self.space.branches if not b.heads), None)
-        fine_tuned = {branch.backbone for branch in self._begun() if not branch.heads}
-        waiting = {b.backbone: b for b in open_ if b.strategy == reference and b.backbone not in fine_tuned}
-        return next((waiting[backbone] for backbone in self._promising() if backbone in waiting), None)
+        on = {b.backbone: b for b in open_ if b.strategy == reference}
+        trials = {name: self._fine_tuned(name) for name in self.space.backbones}
+        fewest = 1 if sum(trials.values()) >= FIRST_FINE_TUNED else 2
+        waiting = [name for name in self._promising() if name in on and trials[name] < fewest]
+        return on[min(waiting, key=trials.__getitem__)] if waiting else None
+
+    def _fine_tuned(self, backbone: str) -> int:
+        """Trials on a backbone that weren't heads."""
+        branches = [b for b in self.space.branches if b.backbone == backbone and not b.heads]
+        return sum(self._tallies[key(branch)].tried for branch in branches)
 
     def _promising(self) -> list[str]:
         """Backbones worth fine-tuning, those with the best heads first, else in the study's order."""
@@ -127,9 +141,14 @@ class Allocation:
         return self._first_trial([branch for branch in open_ if branch.heads])
 
     def _new_strategy(self, open_: Sequence[Branch]) -> Branch | None:
-        """A strategy that was not tried, on the best backbone, while first trials took less than a third."""
-        work = sum(tally.work for tally in self._tallies.values()) + 1
-        first = sum(self._first_charge(strategy) for strategy in self._begun_strategies()) + 1
+        """A strategy that was not tried, on the best backbone, while first trials took less than a third.
+
+        Heads don't count: dozens of them take less than one trial that fine-tunes.
+        """
+        dear = [branch for branch in self.space.branches if not branch.heads]
+        work = sum(self._tallies[key(branch)].work for branch in dear) + 1
+        begun = {branch.strategy for branch in dear if self._tallies[key(branch)].tried}
+        first = sum(self._first_charge(strategy) for strategy in begun) + 1
         refinable = any(self._tallies[key(branch)].tried for branch in open_)
         if self.ranked and refinable and first > self.exploration * work:
             return None

@@ -7,13 +7,16 @@ import time
 from dataclasses import dataclass, field
 from typing import Self
 
-from tlsearch.search.refit import VERIFYING
 from tlsearch.spec import BudgetSpec
 
 CONFIRM_SHARE = 0.2
-"""Share of the minutes that is kept at least for confirming the finalists and refitting the winner."""
+"""Share of the minutes that repeating the finalists may take."""
 MOST_KEPT = 0.5
-"""At most."""
+"""Share of the minutes that is kept at most for all that comes after the search."""
+STARTING = 6.0
+"""Seconds in which a fresh process has imported torch and loaded a model."""
+OPERATIONS_PER_SECOND = 3e10
+"""Floating-point operations of a forward pass that two modest cores do in a second."""
 PREPARATION_SHARE = 0.5
 """Share of the minutes that preparation, before the first trial, counts for at most."""
 
@@ -26,13 +29,18 @@ class Budget:
         budget: as the study file has it.
         started: trials of the search that have been started, by this and earlier drivers.
         spent: seconds of earlier drivers.
-        after_search: seconds that confirming and refitting what leads now would take, as far as is known.
+        after_search: seconds that confirming and refitting what leads now would take; infinite while nothing
+            is known of it.
+        verification: seconds in which a fresh process measures the winner on the validation items.
+        opening: seconds in which one measures the refitted model on validation and test items.
     """
 
     budget: BudgetSpec
     started: int
     spent: float
     after_search: float = 0.0
+    verification: float = STARTING
+    opening: float = STARTING
     _since: float = field(default_factory=time.time)
 
     @classmethod
@@ -66,7 +74,7 @@ class Budget:
         """When all training must have ended, so that there is time to verify what came of it."""
         if self.budget.minutes is None:
             return math.inf
-        return self.end - min(VERIFYING, CONFIRM_SHARE * self.budget.minutes * 60)
+        return self.end - min(self.opening, MOST_KEPT / 2 * self.budget.minutes * 60)
 
     @property
     def search_deadline(self) -> float:
@@ -74,6 +82,27 @@ class Budget:
         if self.budget.minutes is None:
             return math.inf
         whole = self.budget.minutes * 60
-        # Two verifications at least, from the beginning: workers keep the deadline that they were given.
-        kept = max(CONFIRM_SHARE * whole, self.after_search, 2 * VERIFYING)
+        kept = max(self.after_search, self.verification + self.opening)
         return self.end - min(kept, MOST_KEPT * whole)
+
+    @property
+    def seconds_to_train(self) -> float:
+        """Seconds until the deadline; infinite without a time budget."""
+        return self.deadline - time.time()
+
+    def most_confirming(self, seconds: float) -> float:
+        """Of the seconds that repeating the finalists would take, those that it may."""
+        if self.budget.minutes is None:
+            return seconds
+        return min(seconds, CONFIRM_SHARE * self.budget.minutes * 60)
+
+
+def looking(operations: float, *, items: int, looks: int) -> float:
+    """Seconds in which a fresh process measures a model.
+
+    Args:
+        operations: floating-point operations of a forward pass of one item.
+        items: to be looked at.
+        looks: passes for each: members, times two with mirrored images.
+    """
+    return STARTING + operations * items * looks / OPERATIONS_PER_SECOND

@@ -195,6 +195,21 @@ class Driver:
     # Before and after
 
     @property
+    def candidate_seconds(self) -> float | None:
+        """Seconds of the longest trial that may be the winner: the best that ended, and those that run.
+
+        None while nothing is known of any but heads, and others run.
+        """
+        running = [number for number, point in self._open.items() if not self.heads(point.strategy)]
+        told = [self._last[number] for number in running if number in self._last]
+        known = [last.costs.seconds * last.epochs / last.epoch for last in told if last.epoch]
+        if self._trained and self.best is not None:
+            known.append(self.best.outcome.costs.seconds)
+        if known or running or self.best is None:
+            return max(known, default=None)
+        return self.best.outcome.costs.seconds
+
+    @property
     def open(self) -> bool:
         """Whether any trial hasn't ended."""
         return bool(self._open)

@@ -9,7 +9,9 @@ from datetime import datetime
 from pathlib import Path
 
 from tlsearch import artifacts
+from tlsearch.contracts import Recipe
 from tlsearch.contracts.combination import members_of
+from tlsearch.counts import plural
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import SearchError
 from tlsearch.records import HANDED_OUT, ModelRecord, Point, TrialRecord, TrialRole, TrialState
@@ -19,6 +21,7 @@ from tlsearch.search.combine import Combining
 from tlsearch.search.finalists import confirmations, ranked, standing
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.setup import Prepared
+from tlsearch.training.length import count_updates
 
 CONFIRM, VERIFY, REFIT, OPEN = (
     "confirm the best",
@@ -82,12 +85,28 @@ class Ending:
 
         return sorted(best, key=order)[: spec.search.finalists]
 
-    def confirmations(self, finalists: list[TrialRecord]) -> list[Point]:
-        """What is left to run of finalists with fresh seeds."""
+    def confirmations(self, finalists: list[TrialRecord], *, slots: int) -> list[Point]:
+        """What is left to run of finalists with fresh seeds, as far as the refit leaves time for it."""
+        search = self.prepared.spec.search
+        seeds = search.confirm_seeds if len(finalists) > 1 else 0
+        many = len(finalists)
+        if seeds and not math.isinf(self.budget.seconds_to_train):
+            seconds = max(finalist.costs.seconds for finalist in finalists)
+            left = self.budget.seconds_to_train - self.after_choice(finalists[0].costs.seconds, slots=slots)
+            runs = int(max(0.0, left) / max(1e-6, refit.MARGIN * seconds)) * slots
+            if runs < seeds * many:
+                seeds = min(seeds, max(1, runs // many))
+                many = min(many, runs // seeds)
+                if many < 2:
+                    self._say(CONFIRM, ["no time is left to repeat the best trials with other seeds"])
+                    return []
+                self._say(
+                    CONFIRM, [f"time allows {plural(seeds, 'other seed')} for {many} of the best trials"]
+                )
         return confirmations(
-            finalists,
+            finalists[:many],
             self.store.trials(self.study, role=TrialRole.CONFIRM),
-            seeds=self.prepared.spec.search.confirm_seeds if len(finalists) > 1 else 0,
+            seeds=seeds,
             first_number=self.store.next_number(self.study),
         )
 
@@ -141,27 +160,43 @@ class Ending:
             stopping=self.stopping,
         ).run(finalists)
 
-    def refit_seconds(self, seconds: float, *, slots: int) -> float:
-        """Seconds from a winner's verification to the study's model, if its trial took so many."""
+    def after_search(self, seconds: float, *, slots: int) -> float:
+        """Seconds from the search to the study's model, where the trial that wins takes so many."""
+        search = self.prepared.spec.search
+        runs = search.finalists * search.confirm_seeds if search.finalists > 1 else 0
+        confirming = self.budget.most_confirming(refit.needed(seconds, members=runs, slots=slots))
+        return confirming + self.after_choice(seconds, slots=slots) + self.budget.opening
+
+    def after_choice(self, seconds: float, *, slots: int) -> float:
+        """Seconds from the choice of a winner, whose trial took so many, to the end of its refit."""
         search = self.prepared.spec.search
         if not search.refit:
-            return 0.0
-        return refit.needed(seconds * self._growth, members=search.members, slots=slots)
+            return self.budget.verification
+        refitting = refit.needed(seconds * self._growth, members=search.members, slots=slots)
+        return self.budget.verification + refitting
 
     @property
     def _growth(self) -> float:
-        """How many times as many items a refit trains on."""
-        counts = self.prepared.dataset.counts
-        return sum(counts.get(name, 0) for name in ("train", "stop", "val")) / max(1, counts["train"])
+        """How many times as many updates a refit has, on as many more items."""
+        counts, budget = self.prepared.dataset.counts, self.prepared.spec.budget
+
+        def updates(*splits: str) -> int:
+            batches = math.ceil(sum(counts.get(name, 0) for name in splits) / Recipe().batch_size)
+            return count_updates(budget, 1.0, budget.rounds, max(1, batches))
+
+        return updates("train", "stop", "val") / updates("train")
 
     def refits(self, winner: TrialRecord, *, slots: int) -> list[Point]:
         """What is left to train of the winner's recipe on all items but the test split's, as time allows."""
         search, metric = self.prepared.spec.search, self.prepared.spec.objective.metric
         if not search.refit:
             return []
-        seconds = winner.costs.seconds * self._growth
-        left = self.budget.seconds_left
-        members = refit.affordable(seconds, left=left, members=search.members, slots=slots)
+        members = refit.affordable(
+            winner.costs.seconds * self._growth,
+            left=self.budget.seconds_to_train,
+            members=search.members,
+            slots=slots,
+        )
         if members == 0:
             self._say(REFIT, ["no time is left to refit the winner: it is handed out as it is"])
         elif members < search.members:

@@ -11,7 +11,7 @@ from typing import Any
 from tlsearch import spec
 from tlsearch.errors import InputError, did_you_mean
 from tlsearch.files import refuse_special
-from tlsearch.search.study_template import Proposal, propose, study_name
+from tlsearch.search.study_template import Proposal, data_of, propose, study_name
 from tlsearch.spec import presets
 from tlsearch.yaml_text import read_yaml
 
@@ -168,4 +168,4 @@ def write(path: Path, text: str, *, over: bool = False) -> None:
 
 
 def _same(path: Any, data: Path) -> bool:
-    return isinstance(path, str) and os.path.realpath(path) == os.path.realpath(data)
+    return isinstance(path, str) and os.path.realpath(path) == os.path.realpath(data_of(data))

@@ -104,7 +104,10 @@ def _start(address: str | None) -> None:
             "may write to.",
         ) from error
     except Exception as error:  # where a node is too slow to start, Ray raises nothing more special
-        raise WorkError(f"Ray doesn't start: {error}", hint="Is the machine busy? Try again.") from error
+        hint = "Is the machine busy? Try again."
+        if "AF_UNIX" in str(error):  # sockets lie below the folder for temporary files
+            hint = "Set RAY_TMPDIR to a folder with a shorter name, such as /tmp."
+        raise WorkError(f"Ray doesn't start: {error}", hint=hint) from error
     finally:
         _daemons[:] = [
             child for child in psutil.Process().children() if child not in before and _belongs_to_ray(child)

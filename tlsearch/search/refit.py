@@ -11,10 +11,10 @@ from tlsearch.contracts.combination import structure_of
 from tlsearch.records import EpochRecord, Point, TrialRecord, TrialRole, TrialState
 from tlsearch.search.finalists import again
 
-MARGIN = 1.4
-"""Measured seconds are of another run on a busy machine."""
-VERIFYING = 15.0
-"""Seconds that a fresh process takes to load a model and to look at a few hundred images."""
+MARGIN = 1.1
+"""Measured seconds are of another run; a run that takes longer is shortened, which costs it little."""
+LEAST_SHARE = 0.5
+"""Share of its full length that a member must at least have time for."""
 NOISE = 2.0
 """Standard errors by which a refit may be worse than the winner on items that it has learned from."""
 
@@ -101,24 +101,24 @@ def members_of(winner: TrialRecord, existing: Sequence[TrialRecord]) -> list[Tri
     return list({t.artifact.sha256: t for t in reversed(by_seed.values()) if t.artifact}.values())[::-1]
 
 
-def affordable(seconds: float, *, left: float | None, members: int, slots: int) -> int:
-    """How many members can be trained in the time that is left.
+def affordable(seconds: float, *, left: float, members: int, slots: int) -> int:
+    """How many members can be trained in the time that is left, the last of them for half their length.
 
     Args:
         seconds: that one takes.
-        left: of the budget; None without one.
+        left: for training; infinite without a time budget.
         members: wanted.
         slots: trained at once.
     """
-    if left is None:
+    if math.isinf(left):
         return members
-    rounds = int(max(0.0, left - VERIFYING) // max(1e-6, MARGIN * seconds))
+    rounds = int(max(0.0, left) / max(1e-6, MARGIN * seconds) + 1 - LEAST_SHARE)
     return min(members, rounds * slots)
 
 
 def needed(seconds: float, *, members: int, slots: int) -> float:
-    """Seconds that members take from the winner's verification to the opening of the test set."""
-    return MARGIN * seconds * math.ceil(members / max(1, slots)) + 2 * VERIFYING
+    """Seconds in which so many runs are trained."""
+    return MARGIN * seconds * math.ceil(members / max(1, slots))
 
 
 def floor(value: float, *, items: int, metric: Metric) -> float:

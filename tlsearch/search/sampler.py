@@ -105,7 +105,7 @@ class Sampler:
             history = self._histories.get(proposal.branch)
             self._asked[number] = _Asked(proposal, history.begin(proposal) if history is not None else None)
 
-    def ask(self, first_number: int, *, most: int, heads: int) -> list[Proposal]:
+    def ask(self, first_number: int, *, most: int, heads: int, heads_only: bool = False) -> list[Proposal]:
         """Propose points that fit into one worker's turn, none that was proposed before.
 
         Args:
@@ -113,6 +113,7 @@ class Sampler:
             most: how many at most.
             heads: how many at most where they are heads to be fitted together. In a branch's first turn they
                 all take the same features.
+            heads_only: propose nothing else.
 
         Returns:
             One point, or several heads of one branch; none when the space is exhausted.
@@ -123,7 +124,7 @@ class Sampler:
             self._asked |= {
                 number: _Asked(running[number].proposal, trial) for number, trial in known.items()
             }
-        first = self._next(first_number, None, {})
+        first = self._next(first_number, None, {}, heads_only=heads_only)
         if first is None:
             return []
         proposals = [first]
@@ -164,13 +165,15 @@ class Sampler:
         if value is not None:
             self._allocation.note(number, proposal.backbone, proposal.strategy, self._sign * value)
 
-    def _next(self, number: int, within: Branch | None, fixed: Params) -> Proposal | None:
+    def _next(
+        self, number: int, within: Branch | None, fixed: Params, *, heads_only: bool = False
+    ) -> Proposal | None:
         """The next point that is new, of a given branch or of the one whose turn it is.
 
         ``fixed`` holds for what is drawn, as long as that suffices for a new point.
         """
         while True:
-            branch = within or self._allocation.next()
+            branch = within or self._allocation.next(heads_only=heads_only)
             for repeat in range(MAX_REPEATS if branch is not None else 0):
                 asked = self._draw(branch, fixed, f"{self._seed} {number} {repeat}")
                 if asked is None:

@@ -124,7 +124,8 @@ def prepare(
         strategies, unusable = _usable(strategies, infos)
         skipped += unusable
     # Where the study says how many epochs a trial has, its length is no longer searched.
-    space = build(strategies, infos, spec.space, fixed={"length": 1.0} if spec.budget.epochs else {})
+    length = {"length": 1.0} if spec.budget.epochs else {}
+    space = build(strategies, infos, spec.space, task=task_of(spec), fixed=length)
     data, found = _data(spec, listed, infos, cache, carried=carried, threads=threads, observe=observe)
     target = data[data_key("data", infos[0].inputs)]
     fixed = begun or items.fix(listed["data"], target.parts, target.aside, listed.get("source_data"))

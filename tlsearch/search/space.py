@@ -15,7 +15,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from tlsearch.contracts import BackboneInfo, HeadStrategy, Space, Strategy
+from tlsearch.contracts import BackboneInfo, HeadStrategy, Space, Strategy, Task
 from tlsearch.errors import SpecError, did_you_mean
 from tlsearch.records import Params, Scalar
 from tlsearch.search.space_validation import Declared, declared, exists
@@ -75,6 +75,7 @@ def build(
     backbones: Sequence[BackboneInfo],
     overrides: Mapping[str, Override],
     *,
+    task: Task | None = None,
     fixed: Mapping[str, Scalar] = MappingProxyType({}),
 ) -> SearchSpace:
     """The space of a study.
@@ -83,6 +84,7 @@ def build(
         strategies: by name.
         backbones: of the study.
         overrides: of the user.
+        task: what is learned; its losses are hyperparameters of strategies that train by them.
         fixed: values of hyperparameters, wherever a strategy has one of that name and the user says nothing
             of it.
 
@@ -91,7 +93,7 @@ def build(
         SpecError: an override names no hyperparameter, or wants a range that the hyperparameter can't have.
     """
     own = {
-        (info.name, name): declared(name, strategy, info)
+        (info.name, name): _with_loss(declared(name, strategy, info), strategy, task)
         for info in backbones
         for name, strategy in strategies.items()
     }
@@ -114,6 +116,18 @@ def build(
             starts = _unique([_fitted(branch, start) for start in own[(info.name, name)].starts])
             branches.append(replace(branch, starts=tuple(starts)))
     return SearchSpace(tuple(branches))
+
+
+def _with_loss(found: Declared, strategy: Strategy, task: Task | None) -> Declared:
+    """A strategy's hyperparameters, with the task's losses and without what these have no use for."""
+    if task is None or not strategy.task_loss:
+        return found
+    hyperparameters = dict(found.hyperparameters)
+    if "label_smoothing" in hyperparameters and not task.smooths:
+        hyperparameters["label_smoothing"] = CategoricalDistribution([0.0])
+    if len(task.losses_by_name) > 1:
+        hyperparameters.setdefault("loss", CategoricalDistribution(task.losses_by_name))
+    return replace(found, hyperparameters=hyperparameters)
 
 
 def draw(branch: Branch, chance: random.Random) -> Params:

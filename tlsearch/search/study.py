@@ -16,13 +16,13 @@ from tlsearch.contracts import Strategy
 from tlsearch.contracts.combination import members_of
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import DatabaseError, SearchError, StudyConflictError, WorkError
-from tlsearch.files import cache_folder
+from tlsearch.files import cache_folder, temporary_folder
 from tlsearch.records import ModelRecord, Point, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
-from tlsearch.search import finish, first_heads, lease_heartbeat, ray_cluster, refit
+from tlsearch.search import finish, first_heads, lease_heartbeat, ray_cluster
 from tlsearch.search.allocation import EXPLORATION
 from tlsearch.search.backends.local import LocalBackend
 from tlsearch.search.backends.trial_backend import TrialBackend
-from tlsearch.search.budget import Budget
+from tlsearch.search.budget import Budget, looking
 from tlsearch.search.control import inherited
 from tlsearch.search.driver import Driver
 from tlsearch.search.ending import CONFIRM, REFIT, Ending
@@ -87,6 +87,7 @@ def run(
     try:
         threads = max(1, len(os.sched_getaffinity(0)))
         cache = cache_folder()
+        temporary_folder()  # Ray and the verification want it
         prepared = prepare(
             spec,
             cache=cache,
@@ -228,6 +229,7 @@ class _Run:
         )
         ended = [t for t in searched if t.state.final and t.state is not TrialState.CANCELLED]
         left_open = [trial for trial in searched if trial not in ended]
+        self._foresee_the_end()
         self.model = model = self._model_that_stands()
         late = self.budget.search_deadline <= time.time()
         over = late or self._ended_with_this_budget() or (not left_open and self.budget.trials_left == 0)
@@ -241,6 +243,17 @@ class _Run:
         if self._stopping() or self.winner is None:
             return self.store.model(self.spec.study)
         return self._ending.hand_out(self.winner)
+
+    def _foresee_the_end(self) -> None:
+        """Keep time for measuring models; and, until a trial tells what a refit takes, as much as may be."""
+        counts = self.prepared.dataset.counts
+        operations = max(info.flops for info in self.prepared.backbones)
+        members = self.spec.search.members if self.spec.search.refit else 1
+        val, test = counts.get("val", 0), counts.get("test", 0)
+        self.budget.verification = looking(operations, items=val, looks=2)
+        self.budget.opening = looking(operations, items=val + test, looks=2 * members)
+        if self.spec.search.refit:
+            self.budget.after_search = math.inf
 
     def _ended_with_this_budget(self) -> bool:
         """Whether the study is complete and was given no more since.
@@ -298,8 +311,8 @@ class _Run:
                 )
                 self.observe(Snapshot(phase="search", note=note))
         finalists = self._ending.finalists()
-        if points := self._ending.confirmations(finalists):
-            keep = self._ending.refit_seconds(finalists[0].costs.seconds, slots=self._slots)
+        if points := self._ending.confirmations(finalists, slots=self._slots):
+            keep = self._ending.after_choice(finalists[0].costs.seconds, slots=self._slots)
             yield from self._fixed(points, phase=CONFIRM, keep=keep)
         if self._stopping():
             return
@@ -322,12 +335,9 @@ class _Run:
 
     def _keep_time(self, driver: Driver, told: Snapshot) -> None:
         """Leave as much time for confirming and refitting as what leads now would take."""
-        if driver.best is not None and self.spec.budget.minutes is not None:
-            seconds = driver.best.outcome.costs.seconds
-            runs = self.spec.search.finalists * self.spec.search.confirm_seeds
-            confirming = refit.needed(seconds, members=runs, slots=self._slots)
-            refitting = self._ending.refit_seconds(seconds, slots=self._slots)
-            self.budget.after_search = confirming + refitting
+        seconds = driver.candidate_seconds
+        if seconds is not None and self.spec.budget.minutes is not None:
+            self.budget.after_search = self._ending.after_search(seconds, slots=self._slots)
             driver.deadline = self.budget.search_deadline
         self.observe(told)
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 import textwrap
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from tlsearch import registry
+from tlsearch import names, registry
 from tlsearch.counts import plural
 from tlsearch.errors import DataError, InputError
 from tlsearch.names import printable
-from tlsearch.spec import NAME_PATTERN, parse
+from tlsearch.search import picture_shapes
+from tlsearch.search.table_columns import by_content
+from tlsearch.spec import parse
 from tlsearch.spec.presets import Preset
-from tlsearch.tables import meant, read_table
+from tlsearch.tables import flag_columns, meant, names_apart, read_table
 from tlsearch.training import sources
 from tlsearch.yaml_text import write_yaml
 
@@ -32,7 +31,7 @@ GPU_SPEED = 100.0
 """How much faster a GPU is than a core, to the order of magnitude."""
 SMALL = 400
 """Below, a share of 0.15 is too few items to tell models apart."""
-LOOKED_AT = 100
+TABLES = (".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +47,7 @@ class Proposal:
     counts: dict[str, int]
     splits: dict[str, int]
     pixels: int | None
+    resize: str | None
     task: str
     kinds: tuple[str, str]
     metric: str
@@ -61,12 +61,12 @@ def propose(
     name: str | None,
     beside: Path,
     preset: Preset,
-    columns: Mapping[str, str | None] | None = None,
+    columns: Mapping[str, Any] | None = None,
 ) -> Proposal:
     """Look at a folder of class folders, or at a table, and write a study file for it.
 
     Args:
-        data: the folder or table.
+        data: the folder, of class folders or with one table that lists its images; or the table.
         name: of the study; the data's own by default.
         beside: folder of the study file, which paths in it are relative to.
         preset: whose keys the study gets.
@@ -76,23 +76,24 @@ def propose(
         InputError: a folder was given columns.
         DataError: there is nothing to search on; the message says what and where.
     """
+    study = name or study_name(data)
+    data = data_of(data)
     path = Path(os.path.relpath(data.resolve(), beside.resolve())).as_posix()
     section: dict[str, Any] = {"source": "folder" if data.is_dir() else "table", "path": path}
+    guessed: list[str] = []
     if section["source"] == "table":
-        section |= _columns(data, columns or {})
+        named, guessed = _columns(data, columns or {})
+        section |= named
     elif columns:
         raise InputError(f"{data} is a folder, which has no columns: leave {', '.join(columns)} out.")
-    study = name or study_name(data)
     spec = parse({"study": study, "data": section, "backbones": [PREFERRED[0]]}, folder=beside)
     threads = max(1, len(os.sched_getaffinity(0)))
-    listed = sources.listing(spec.data, threads=threads)
-    own = registry.dataset(spec.data.source).task
-    task, why = _task([listed.plain(index) for index in range(len(listed.samples.items))], own)
-    if task != own:
-        listed = sources.listing(spec.data, task=task, threads=threads)
+    task, why = _task(sources.raw_targets(spec.data), registry.dataset(spec.data.source).task)
+    listed = sources.listing(spec.data, task=task, threads=threads)
     samples, strata = listed.samples, listed.strata
     counts = Counter(strata.names[kind] for kinds in strata.of for kind in kinds)
-    pixels = _pixels(samples.items)
+    shapes = picture_shapes.look(samples.items)
+    pixels, resize = shapes.pixels, shapes.resize()
     size = _image_size(pixels, len(samples.items), preset.epoch_seconds)
     metric, reason = listed.task.advised(counts)
     text = _text(
@@ -104,6 +105,7 @@ def propose(
         reason=reason,
         pixels=pixels,
         size=size,
+        resize=resize,
         metric=metric,
         splits=samples.splits,
         preset=preset,
@@ -115,11 +117,12 @@ def propose(
         counts=dict(counts),
         splits=dict(Counter(samples.splits or ())),
         pixels=pixels,
+        resize=resize[0] if resize is not None else None,
         task=task,
         kinds=(strata.one, strata.many),
         metric=metric,
         broken=samples.broken,
-        notes=samples.notes,
+        notes=(*guessed, *samples.notes),
     )
 
 
@@ -133,6 +136,7 @@ def _text(
     reason: str,
     pixels: int | None,
     size: int | None,
+    resize: tuple[str, str] | None,
     metric: str,
     splits: Sequence[str] | None,
     preset: Preset,
@@ -141,6 +145,8 @@ def _text(
     if size is not None:
         why = "the images are small" if pixels is not None and size >= pixels else "quick on this machine"
         data.append(f"  image_size: {size}                 # {why}; the backbone's own is larger")
+    if resize is not None:
+        data.append(f"  resize: {resize[0]}".ljust(34) + f"# {resize[1]}")
     share = 0.2 if items < SMALL else 0.15
     if splits is None:
         data.append(
@@ -178,40 +184,48 @@ def _task(targets: Sequence[Any], own: str) -> tuple[str, str]:
     return (best, claims[best][1]) if claims[best][0] > 0 else (own, "")
 
 
-def _columns(table: Path, given: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Column options of a table that doesn't use the default names, where its own are plain enough."""
-    known = read_table(table).columns
-    found = {}
+def data_of(place: Path) -> Path:
+    """The table of a folder that holds images and one table, but no class folders; else the place itself."""
+    if not place.is_dir():
+        return place
+    entries = list(place.iterdir())
+    tables = [path for path in entries if path.suffix.lower() in TABLES and path.is_file()]
+    folders = [path for path in entries if path.is_dir() and not path.name.startswith(".")]
+    return tables[0] if len(tables) == 1 and len(folders) < 2 else place
+
+
+def _columns(table: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Column options of a table that doesn't use the default names, where its own are plain enough.
+
+    With them come sentences on those that were taken for what is in them.
+
+    Where no column is the label by its name, several columns of 0 and 1 are labels. A label column whose
+    cells hold several names gets their separator.
+    """
+    read = read_table(table)
+    found: dict[str, Any] = {}
     for kind in ("image", "label"):
-        own = meant(kind, known, table) if f"{kind}_column" not in given else None
+        own = meant(kind, read.columns, table) if f"{kind}_column" not in given else None
         if own not in (None, kind):
             found[f"{kind}_column"] = own
-    return found | dict(given)
+    if "label_column" not in {*found, *given} and "label" not in read.columns:
+        flags = flag_columns(read)
+        found |= {"label_column": flags} if len(flags) > 1 else {}
+    found |= given
+    guessed, told = by_content(read, table, found)
+    found |= guessed
+    label = found.get("label_column", "label")
+    if "label_separator" not in found and isinstance(label, str) and label in read.columns:
+        mark = names_apart([str(cell) for cell in read.frame[label]])
+        found |= {"label_separator": mark} if mark else {}
+    return found, told
 
 
 def study_name(data: Path) -> str:
     """The name of a study of some data that is given none."""
     named = Path(os.path.abspath(data))  # as it was given: a link goes by its own name
     stem = named.stem if data.is_file() else named.name
-    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")[:80]
-    return name if re.match(NAME_PATTERN, name) else "study"
-
-
-def _pixels(items: Sequence[Any]) -> int | None:
-    """The median shorter side of some of the images; None where none can be read."""
-    from PIL import Image, UnidentifiedImageError
-
-    from tlsearch.images.decoding import FORMATS
-
-    sides = []
-    for index in range(0, len(items), max(1, len(items) // LOOKED_AT)):
-        try:
-            with Image.open(items[index], formats=FORMATS) as image:
-                sides.append(min(image.size))
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError):
-            continue  # the run sets broken ones aside and names them
-    return int(median(sides)) if sides else None
+    return names.study_name(stem) or "study"
 
 
 def _image_size(pixels: int | None, items: int, seconds: float) -> int | None:

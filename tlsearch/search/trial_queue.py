@@ -81,14 +81,33 @@ class Searching:
         self._open: dict[int, Point] = {}
 
     def take(self) -> list[Point]:
-        """Left open points first; then proposals, as many as the trial budget allows."""
+        """Left open points first; then proposals, as many as the trial budget allows.
+
+        Where another trial that fine-tunes wouldn't end in time, heads fill the time of those that still run.
+        """
         if self._again:
             return self._again.popleft()
-        if self.budget.trials_left == 0 or self.too_long is not None or self.settled:
+        if self.budget.trials_left == 0 or self.settled or (self.too_long is not None and not self._waits):
             return []
-        proposals = self.sampler.ask(self.next_number, most=self.budget.trials_left, heads=self.at_once)
-        self.exhausted = not proposals
-        points = [
+        points = self._proposed()
+        if points and not self._heads(points[0].strategy):
+            seconds = self._pace.expected(points[0])
+            if seconds is not None and time.time() + seconds * TOLERANCE > self.budget.search_deadline:
+                self.too_long = seconds
+                return self.take()
+        self.next_number += len(points)
+        self.budget.started += len(points)
+        self._open.update({point.number: point for point in points})
+        return points
+
+    def _proposed(self) -> list[Point]:
+        """What the sampler proposes next: heads alone, once nothing else can end in time."""
+        late = self.too_long is not None
+        proposals = self.sampler.ask(
+            self.next_number, most=self.budget.trials_left, heads=self.at_once, heads_only=late
+        )
+        self.exhausted = not proposals and not late
+        return [
             Point(
                 number=self.next_number + index,
                 backbone=proposal.backbone,
@@ -98,15 +117,11 @@ class Searching:
             )
             for index, proposal in enumerate(proposals)
         ]
-        if points and not self._heads(points[0].strategy):
-            seconds = self._pace.expected(points[0])
-            if seconds is not None and time.time() + seconds * TOLERANCE > self.budget.search_deadline:
-                self.too_long = seconds
-                return []
-        self.next_number += len(points)
-        self.budget.started += len(points)
-        self._open.update({point.number: point for point in points})
-        return points
+
+    @property
+    def _waits(self) -> bool:
+        """Whether trials that fine-tune are still running."""
+        return any(not self._heads(point.strategy) for point in self._open.values())
 
     @property
     def settled(self) -> bool:
@@ -120,7 +135,8 @@ class Searching:
         else:
             point = self._open.pop(result.number, None)
             if point is not None and result.outcome.state is TrialState.COMPLETE:
-                self._pace.note(point, result.outcome.costs.seconds)
+                if not self._heads(point.strategy):
+                    self._pace.note(point, result.outcome.costs.seconds)
                 value = result.outcome.value
                 self.perfect += self.perfect_value is not None and value == self.perfect_value
             self.sampler.tell(result.number, result.outcome.state, result.outcome.value)
@@ -130,16 +146,21 @@ class _Pace:
     """Seconds that a trial of a strategy takes, by the work that it is charged."""
 
     def __init__(self) -> None:
-        self._seconds: dict[tuple[str, str], list[float]] = {}
+        self._seconds: dict[str, dict[str, list[float]]] = {}
 
     def note(self, point: Point, seconds: float) -> None:
         """Take note of a complete trial."""
-        self._seconds.setdefault((point.backbone, point.strategy), []).append(seconds / charge(point.params))
+        known = self._seconds.setdefault(point.backbone, {}).setdefault(point.strategy, [])
+        known.append(seconds / charge(point.params))
 
     def expected(self, point: Point) -> float | None:
-        """Seconds of a trial, by those of its backbone and strategy; None where there are none."""
-        known = self._seconds.get((point.backbone, point.strategy))
-        return statistics.median(known) * charge(point.params) if known else None
+        """Seconds of a trial, by those of its backbone and strategy, else by others of the backbone.
+
+        None where there are none.
+        """
+        known = self._seconds.get(point.backbone, {})
+        paces = known.get(point.strategy) or [pace for each in known.values() for pace in each]
+        return statistics.median(paces) * charge(point.params) if paces else None
 
 
 def group_turns(points: Iterable[Point], *, heads: Callable[[str], bool], at_once: int) -> list[list[Point]]:

@@ -24,6 +24,7 @@ from tlsearch.errors import (
     TlsearchError,
     VerificationError,
 )
+from tlsearch.files import temporary_folder
 from tlsearch.records import StudyItems
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def verify(
     command = [sys.executable, "-m", "tlsearch.search.verify"]
     pipe = subprocess.PIPE
     # A file, as `communicate` drops what it couldn't write into a pipe before its time was out.
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as asked:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=temporary_folder()) as asked:
         asked.write(request)
         asked.seek(0)
         with subprocess.Popen(command, stdin=asked, stdout=pipe, stderr=pipe, text=True) as process:
@@ -154,8 +155,10 @@ def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[
     if request["test"] and items.of("test"):
         looks, labels = _looks(model, listed, items, "test", mirrored=model.manifest.flips)
         own = averaged(looks, task)
-        measured["test"] = dict(task.score(own, labels, spec))
         known = {**model.manifest.calibration, **measured["calibration"]}
+        # At what was chosen on validation items, where anything was: not at what is best on the test's.
+        scores, _ = task.evaluate(own, labels, spec, known)
+        measured["test"] = {metric.name: scores[metric.name] for metric in task.metrics}
         measured["calibration"] |= task.check_calibration(own, labels, known)
     return {"scores": measured}
 

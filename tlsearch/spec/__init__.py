@@ -6,7 +6,6 @@ Nothing here looks at data, plugins or the database; names are resolved later by
 from tlsearch.spec.reading import load, parse, unknown_option
 from tlsearch.spec.schema import json_schema
 from tlsearch.spec.sections import (
-    NAME_PATTERN,
     BackboneSpec,
     BudgetSpec,
     DataSpec,
@@ -20,7 +19,6 @@ from tlsearch.spec.sections import (
 )
 
 __all__ = [
-    "NAME_PATTERN",
     "BackboneSpec",
     "BudgetSpec",
     "DataSpec",

@@ -75,8 +75,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 epoch_seconds=3.0,
                 keys={
                     "strategies": ["linear_probe", "fine_tune"],
-                    "budget": {"trials": 12, "minutes": 2, "epochs": 10},
-                    "search": {"finalists": 1, "confirm_seeds": 0, "refit": False},
+                    "budget": {"trials": 12, "minutes": 2},
+                    "search": {"finalists": 1, "confirm_seeds": 0, "members": 2},
                 },
             ),
             Preset(

@@ -9,9 +9,17 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    field_validator,
+    model_validator,
+)
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
+from tlsearch.names import STUDY_BYTES, STUDY_LETTERS, composed, is_study_name
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -64,6 +72,9 @@ class DataSpec(BaseModel):
     split: SplitSpec = SplitSpec()
     image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
     """Pixels of a side; the backbone's own where it is left out."""
+    resize: Literal["crop", "pad", "squash"] | None = None
+    """How a picture becomes a square: its centre is cut out (also where this is left out), bars are added, or
+    it is squeezed; the last two cut nothing off."""
     horizontal_flip: bool | None = None
     """Whether a mirrored image keeps its label; the source's own judgement where it is left out."""
     max_broken: Fraction = 0.05
@@ -208,11 +219,25 @@ class LoggersSpec(_Section):
     """A project."""
 
 
+NAME_SHAPE = r"^[^\s!-,/:-@\[-^`{-~._-][^\s!-,/:-@\[-^`{-~]{0,79}$"
+"""What a schema can say of a study's name."""
+
+
+def _study_name(given: str) -> str:
+    name = composed(given)
+    if not is_study_name(name):
+        raise ValueError(
+            f"must begin with a letter or digit, and hold only these, dots, hyphens and underscores, up to"
+            f" {STUDY_LETTERS} characters ({STUDY_BYTES} bytes)"
+        )
+    return name
+
+
 class StudySpec(_Section):
     """A whole study file."""
 
-    study: Annotated[str, Field(pattern=NAME_PATTERN)]
-    """Its name in the study database."""
+    study: Annotated[str, AfterValidator(_study_name), Field(json_schema_extra={"pattern": NAME_SHAPE})]
+    """Its name in the study database: letters of any script, digits, dots, hyphens, underscores."""
     task: Annotated[str, Field(min_length=1)] | None = None
     """What is learned, such as classification; what the data's source is for, where it is left out."""
     data: DataSpec

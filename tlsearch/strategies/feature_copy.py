@@ -21,7 +21,9 @@ from torch.nn import functional
 
 from tlsearch.contracts import BackboneInfo, HeadPoint, HeadStrategy, HeadTask, Space, number
 from tlsearch.records import Params
-from tlsearch.strategies.number_copy import LEARNERS, NumberCopy
+from tlsearch.strategies import label_copy, number_copy
+from tlsearch.strategies.label_copy import LabelCopy
+from tlsearch.strategies.number_copy import NumberCopy
 from tlsearch.strategies.standardize import RIDGE_PATH, Standardize, moments
 
 
@@ -88,19 +90,25 @@ class KernelMachine(nn.Module):
 class FeatureCopy(HeadStrategy):
     """Logistic regression, ridge, k nearest neighbours, nearest mean, LDA or an RBF-SVM on copied features.
 
-    Numbers are learned by the learners of `NumberCopy`.
+    Numbers are learned by the learners of `NumberCopy`, sets of labels by those of `LabelCopy`.
     Ridge chooses its strength by leave-one-out error over a whole path, from one decomposition.
     """
 
-    tasks = ("classification", "regression")
+    tasks = ("classification", "regression", "multilabel")
 
     precedence = 5
 
     def for_task(self, task: str) -> HeadStrategy:
-        """Numbers have learners of their own."""
-        return self._numbers if task == "regression" else self
+        """Numbers and sets of labels have learners of their own."""
+        return next((other for other in self._others if task in other.tasks), self)
 
-    _numbers = NumberCopy()
+    _others = (NumberCopy(), LabelCopy())
+
+    def _learns(self, params: Params) -> HeadStrategy | None:
+        """Of these others the one that a point is of; None for its own."""
+        names = (number_copy.LEARNERS, label_copy.LEARNERS)
+        pairs = zip(self._others, names, strict=True)
+        return next((other for other, learners in pairs if params["learner"] in learners), None)
 
     def space(self, backbone: BackboneInfo) -> Space:
         """Which learner, and that learner's own hyperparameters."""
@@ -124,8 +132,8 @@ class FeatureCopy(HeadStrategy):
     def head(self, width: int, classes: int, params: Params) -> nn.Module:
         """The learner's module, without what it learned."""
         learner = params["learner"]
-        if learner in LEARNERS:
-            return self._numbers.head(width, classes, params)
+        if other := self._learns(params):
+            return other.head(width, classes, params)
         if learner == "knn":
             return NearestNeighbours(width, classes, int(number(params, "knn.k")))
         fitted = KernelMachine(width, classes) if learner == "svm" else nn.Linear(width, classes)
@@ -133,8 +141,8 @@ class FeatureCopy(HeadStrategy):
 
     def fit_heads(self, task: HeadTask, points: Sequence[HeadPoint]) -> list[nn.Module]:
         """One fit a point; they share the standardized features."""
-        if task.labels.is_floating_point():
-            return self._numbers.fit_heads(task, points)
+        if points and task.labels.is_floating_point() and (other := self._learns(points[0].params)):
+            return other.fit_heads(task, points)
         features = task.features[0]
         mean, scale = moments(features)
         standardized = ((features - mean) / scale).cpu().double().numpy()

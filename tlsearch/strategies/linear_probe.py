@@ -12,9 +12,10 @@ from tlsearch.records import Params
 
 
 class LinearProbe(HeadStrategy):
-    """Softmax regression on frozen features (Kornblith et al. 2019, arXiv:1805.08974)."""
+    """A linear layer on frozen features, by the task's loss (Kornblith et al. 2019, arXiv:1805.08974)."""
 
     precedence = 0
+    task_loss = True
 
     def space(self, backbone: BackboneInfo) -> Space:
         """Learning rate on standardized features, and regularization."""
@@ -49,6 +50,7 @@ class LinearProbe(HeadStrategy):
                     label_smoothing=number(point.params, "label_smoothing"),
                     dropout=number(point.params, "dropout"),
                     seed=point.seed,
+                    loss=str(point.params.get("loss", "")),
                 )
                 for point in points
             ]

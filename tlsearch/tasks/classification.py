@@ -88,6 +88,8 @@ class Classification(Task):
     )
     tie_breaker = LOG_LOSS
     probabilities = True
+    smooths = True
+    examples = tuple(str(number % 3) for number in range(42))
 
     def claim(self, targets: Sequence[Any]) -> tuple[float, str]:
         """Any labels can be names; numbers are worth a word."""
@@ -110,12 +112,18 @@ class Classification(Task):
         """The class names that occur, sorted.
 
         Raises:
-            DataError: there are several columns.
+            DataError: there are several columns, or several names in a cell.
         """
+        if any(isinstance(target, list) for target in targets):
+            raise DataError(
+                "An item is of one class, and the data lists several names for each.",
+                hint="Say task: multilabel, or leave label_separator out.",
+            )
         if len(columns) > 1:
             raise DataError(
                 f"An item is of one class, and there are {len(columns)} columns: {', '.join(columns)}.",
-                hint="Name one label_column; several columns of numbers are learned by task: regression.",
+                hint="Name one label_column; several columns of numbers are learned by task: regression, of "
+                "0 and 1 by task: multilabel.",
             )
         return TargetSpec(tuple(sorted({str(target) for target in targets})))
 
@@ -251,6 +259,7 @@ class Classification(Task):
         return metrics, recalls
 
     unreadable = {"label": None, "probability": None, "probabilities": {}}
+    answer_types = {"label": str, "probability": float, "probabilities": dict[str, float]}
 
     def average(self, outputs: Tensor) -> Tensor:
         """Logits (B, classes) whose softmax is the mean of that of logits (B, n, classes)."""
@@ -281,6 +290,8 @@ class Classification(Task):
         return scaled, scaled.softmax(dim=1)
 
     outputs = ("logits", "probabilities")
+    meaning = "logits are already divided by the temperature"
+    limits = "It knows no other classes: anything is put into one of the above."
     pipeline = "image-classification"
 
     def does(self, spec: TargetSpec) -> str:
@@ -304,7 +315,7 @@ class Classification(Task):
             f"{difference:.2g} (allowed: {allowed:g})"
         )
 
-    def answers(self, decoded: NDArray[Any], spec: TargetSpec) -> list[str]:
+    def answers(self, decoded: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]) -> list[str]:
         """The likeliest class of each item."""
         return [spec.names[index] for index in decoded.argmax(axis=1)]
 
@@ -316,6 +327,10 @@ class Classification(Task):
         ordered = dict(sorted(named.items(), key=lambda pair: -pair[1]))
         label = next(iter(ordered))
         return {"label": label, "probability": ordered[label], "probabilities": ordered}
+
+    def shortened(self, prediction: Mapping[str, Any], top: int) -> Mapping[str, Any]:
+        """With fewer probabilities."""
+        return {**prediction, "probabilities": dict(list(prediction["probabilities"].items())[:top])}
 
     def say(self, prediction: Mapping[str, Any], *, top: int) -> str:
         """Classes and their probabilities."""

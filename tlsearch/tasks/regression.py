@@ -48,7 +48,13 @@ class Regression(Task):
         Metric(KAPPA, unit="agreement", tolerance=lambda items: 5 / max(1, items)),
     )
     tie_breaker = RMSE
+    losses_by_name = (HUBER, MSE)
     unreadable = {"values": {}, "intervals": {}, "coverage": None}
+    answer_types = {
+        "values": dict[str, float],
+        "intervals": dict[str, list[float]],
+        "coverage": float | None,
+    }
     per_name: ClassVar[str] = MAE
 
     # What targets are
@@ -59,7 +65,7 @@ class Regression(Task):
         if len(wrong) > MOST_WRONG * len(targets):
             return 0.0, ""
         told = [targets[at] for at in range(len(targets)) if at not in wrong]
-        values = sorted({float(target) for target in told})
+        values = sorted({float(number) for number in numbers.parsed(told).ravel()})
         fraction = next((value for value in values if not value.is_integer()), None)
         if fraction is not None:
             return 0.9, f"numbers from {values[0]:g} to {values[-1]:g}, such as {fraction:g}"
@@ -237,7 +243,7 @@ class Regression(Task):
         scale = np.asarray(spec.facts["scale"])
         return super().disagreement(expected / scale, found / scale, spec, allowed=allowed)
 
-    def answers(self, decoded: NDArray[Any], spec: TargetSpec) -> list[Any]:
+    def answers(self, decoded: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]) -> list[Any]:
         """Numbers, or lists of them where there are several columns."""
         rows: list[list[float]] = [numbers.rounded(row, spec) for row in decoded.astype(np.float64)]
         return [row[0] for row in rows] if len(spec.names) == 1 else rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -91,7 +92,7 @@ class TaskContract(Contract):
         cells = [heading for heading, _ in self._task.cells(one, spec)]
         empty = [heading for heading, _ in self._task.cells(self._task.unreadable, spec)]
         demand(cells == empty, "an item that can't be read has other cells")
-        answers = self._task.answers(decoded.numpy(), spec)
+        answers = self._task.answers(decoded.numpy(), spec, calibration)
         demand(len(answers) == len(targets), "there isn't an answer for each item")
 
     @property
@@ -119,9 +120,9 @@ def check_task(task: str) -> list[CheckResult]:
     Raises:
         UnknownNameError: nothing installed goes by that name.
     """
-    words = {"task": task}
-    if registry.installed(registry.TASKS).get(task) and registry.task(task).probabilities:
-        words["targets"] = [str(number % 3) for number in range(42)]  # type: ignore[assignment]
+    words: dict[str, Any] = {"task": task}
+    with contextlib.suppress(PluginError):  # which the contract's first test tells
+        words |= {"targets": examples} if (examples := registry.task(task).examples) else {}
     contract: Any = type("Checked", (TaskContract,), words)
     try:
         return results(contract)

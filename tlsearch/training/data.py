@@ -156,7 +156,7 @@ def prepare(
             raise DataError(f"no usable item is left in {name}", hint=_first(broken) or None)
     _check_overlap(samples, hashes, kept, limit=max_overlap)
     trained = {stratum for index in kept["train"].tolist() for stratum in strata.of[index]}
-    if strata.required and (missing := sorted(set(range(len(strata.names))) - trained)):
+    if missing := sorted(strata.needed - trained):
         raise DataError(
             f'{strata.one} "{strata.names[missing[0]]}" has no usable item in train',
             hint=_first(broken) or None,
@@ -172,7 +172,7 @@ def prepare(
         inputs=inputs,
         broken=broken,
         audit=audit(samples, hashes, parts, strata, lambda index: task.plain(targets[index], spec)),
-        task=task,
+        task=task.fitted(spec),
         parts=parts,
         aside=tuple(sorted(stored.broken)),
         units=_units(samples, hashes, strata, kept) if val > 0 else None,

@@ -18,6 +18,7 @@ from tlsearch.records import Params
 from tlsearch.training.batch_source import BatchSource
 from tlsearch.training.failures import out_of_memory
 from tlsearch.training.heads import schedule
+from tlsearch.training.length import Length
 from tlsearch.training.resume import (
     FitState,
     best_tensors,
@@ -87,7 +88,8 @@ def fit(
             among the epochs. None makes every epoch a pass.
         seed: of dropout and of the order of items.
         metric: decides which epoch is kept, on the stop split.
-        deadline: as `time.time` counts; training ends there, inside an epoch if it must.
+        deadline: as `time.time` counts. The schedule is shortened to come to its end before; where even that
+            takes longer, training ends there, inside an epoch if it must.
         resume: goes on from there; that epoch is told again, not trained again.
 
     Raises:
@@ -109,7 +111,8 @@ def fit(
     stepper = _Stepper(model, strategy, params, optimizer, batch_size=recipe.batch_size)
     share = target_share(recipe, source)
     batches = feed.batches(share)
-    total = updates(batches) if updates is not None else epochs * batches
+    planned_updates = updates(batches) if updates is not None else epochs * batches
+    length = Length(planned_updates, epochs=epochs, deadline=deadline)
     targets = Stream(feed, share, seed)
     sources = Stream(source, source_items(recipe, feed, share), seed) if source is not None else None
     best = _Best()
@@ -117,7 +120,9 @@ def fit(
         trained |= set(resume.facts["trained"])
         restore_optimizer(resume, model, optimizer)
         stepper.restore(resume.facts["stepper"])
-        targets.taken = _done(resume.epoch, epochs, total)
+        # Earlier versions knew no fit that is shortened.
+        length.restore(resume.facts.get("length", length.facts()))
+        targets.taken = length.end_of(resume.epoch)
         if sources is not None:
             sources.taken = resume.facts["sources"]
         best.restore(resume, model)
@@ -141,23 +146,28 @@ def fit(
         set_modes(model, split_point)
         losses: list[float] = []
         cut_short = False
-        while targets.taken < _done(epoch, epochs, total):
+        while targets.taken < length.end_of(epoch):
             if losses and time.time() > deadline:
                 cut_short = True
                 break
+            step_began = time.perf_counter()
             beside = sources.take() if sources is not None else None
             batch = replace(targets.take(), epoch=epoch, source=beside)
-            losses.append(stepper.step(split_point, batch, schedule(targets.taken, total)))
+            factor = schedule(length.position(targets.taken), length.planned)
+            losses.append(stepper.step(split_point, batch, factor))
+            length.stepped(targets.taken, epoch=epoch, seconds=time.perf_counter() - step_began)
+        evaluation_began = time.perf_counter()
         model.eval()
         held_out = len(feed.data.indices["stop"])
         stop = feed.evaluate("stop", split_point.eval_forward) if held_out else {}
         validation = feed.evaluate("val", split_point.eval_forward)
+        length.evaluated(targets.taken, epoch=epoch, seconds=time.perf_counter() - evaluation_began)
         order = task.rank(stop, metric) if held_out >= LEAST_STOP_ITEMS else (float(epoch), 0.0)
         if best.order is None or order > best.order:
             best = _Best(order, epoch, dict(validation), _snapshot(model))
         ended = ""
         if epoch == epochs and not cut_short:
-            ended = f"all {epochs} epochs"
+            ended = f"all {epochs} epochs{length.remark()}"
         elif cut_short or time.time() > deadline:
             ended = f"stopped at the time budget in epoch {epoch} of {epochs}"
         elif recipe.patience and epoch - best.epoch >= recipe.patience:
@@ -179,7 +189,7 @@ def fit(
         if ended:
             yield told
             return
-        snapshot = partial(_capture, told, model, trained, optimizer, stepper, sources, best)
+        snapshot = partial(_capture, told, model, trained, optimizer, stepper, sources, best, length.facts())
         yield replace(told, snapshot=snapshot)
 
 
@@ -191,6 +201,7 @@ def _capture(
     stepper: _Stepper,
     sources: Stream | None,
     best: _Best,
+    length: Mapping[str, Any],
 ) -> FitState | None:
     plain = {part.name: getattr(told, part.name) for part in fields(told) if part.name != "snapshot"}
     return capture(
@@ -204,6 +215,7 @@ def _capture(
             "trained": sorted(trained),
             "stepper": stepper.facts(),
             "sources": sources.taken if sources is not None else None,
+            "length": length,
             "best": {"order": best.order, "epoch": best.epoch, "kept": best.kept},
         },
     )
@@ -340,11 +352,6 @@ def _parts(batch: Batch, size: int) -> list[Batch]:
         Batch(tuple(part[i] for part in inputs), targets[i], batch.epoch, batch.task, sources[i])
         for i in range(pieces)
     ]
-
-
-def _done(epoch: int, epochs: int, updates: int) -> int:
-    """Updates that are done when an epoch ends."""
-    return round(updates * epoch / epochs)
 
 
 def _optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -158,7 +158,7 @@ def _train_together(
     return weights[:-1], weights[-1]
 
 
-def schedule(step: int, steps: int) -> float:
+def schedule(step: float, steps: int) -> float:
     """Factor of the learning rate at a step (from 1): linear warm-up over a tenth, then half a cosine."""
     warm_up = max(1, round(WARM_UP * steps))
     if step <= warm_up:

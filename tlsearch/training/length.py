@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
 from tlsearch.spec import BudgetSpec
 
 LEAST_UPDATES = 300
@@ -22,3 +27,85 @@ def count_updates(budget: BudgetSpec, length: float, epochs: int, batches: int) 
     """
     usual = budget.epochs * batches if budget.epochs else max(LEAST_UPDATES, LEAST_PASSES * batches)
     return max(epochs, round(length * usual * epochs / budget.rounds))
+
+
+FIRST_LOOK = 8
+"""Updates after which the first pace is taken; the first of all isn't counted, which waits for its data."""
+CONCLUDING = 1.0
+"""Seconds from the last evaluation to the saved weights."""
+
+
+class Length:
+    """How many updates a fit has, and where it stands: fewer where its deadline would come first.
+
+    A learning rate that has come to rest makes a better model than one that was cut off on its way. So the
+    plan is looked at after the first updates and after every evaluation: where what is left of it takes
+    longer than the time that is left, the rest of the schedule is passed through in fewer updates. Without
+    a deadline, or where it is far, nothing is changed.
+
+    Args:
+        updates: planned.
+        epochs: evaluations, each after at least one update.
+        deadline: as `time.time` counts.
+    """
+
+    def __init__(self, updates: int, *, epochs: int, deadline: float = math.inf) -> None:
+        self.planned = self.total = updates
+        self.epochs = epochs
+        self.deadline = deadline
+        # Where the plan was last changed: the update, the epochs that had ended, the share that was done.
+        self._update, self._epoch, self._share = 0, 0, 0.0
+        self._seconds: list[float] = []
+        self._evaluation = 0.0
+
+    def end_of(self, epoch: int) -> int:
+        """Updates that are done when an epoch ends."""
+        share = (epoch - self._epoch) / (self.epochs - self._epoch)
+        return self._update + round((self.total - self._update) * share)
+
+    def position(self, taken: int) -> float:
+        """Where an update lies in the schedule, counted as one of the planned updates."""
+        left = self.planned * (1 - self._share)
+        return self.planned * self._share + (taken - self._update) * left / (self.total - self._update)
+
+    def stepped(self, taken: int, *, epoch: int, seconds: float) -> None:
+        """Take note of what an update took, and of the pace after the first of them."""
+        if math.isinf(self.deadline):
+            return
+        self._seconds.append(seconds)
+        if taken == FIRST_LOOK and epoch == 1:
+            self._seconds = self._seconds[1:]
+            self._plan(taken, ended=0)
+
+    def evaluated(self, taken: int, *, epoch: int, seconds: float) -> None:
+        """Take note of what the evaluation at the end of an epoch took; plan the rest anew."""
+        self._evaluation = seconds
+        if self._seconds and epoch < self.epochs:
+            self._plan(taken, ended=epoch)
+        self._seconds = []
+
+    def _plan(self, taken: int, *, ended: int) -> None:
+        share = self.position(taken) / self.planned
+        usual = round(self.planned * (1 - share))
+        evaluations = self.epochs - ended
+        left = self.deadline - time.time() - CONCLUDING - evaluations * self._evaluation
+        possible = int(left / (sum(self._seconds) / len(self._seconds)))
+        if possible >= usual and self.total == self.planned:
+            return  # as planned
+        self._update, self._epoch, self._share = taken, ended, share
+        self.total = taken + max(evaluations, min(usual, possible))
+
+    def remark(self) -> str:
+        """What the trial's record should tell of it."""
+        if self.total >= self.planned:
+            return ""
+        return f", shortened to {self.total} of {self.planned} updates for the time that was left"
+
+    def facts(self) -> dict[str, Any]:
+        """Where the plan was changed."""
+        return {"total": self.total, "update": self._update, "epoch": self._epoch, "share": self._share}
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Know it again."""
+        self.total = facts["total"]
+        self._update, self._epoch, self._share = facts["update"], facts["epoch"], facts["share"]

@@ -76,6 +76,31 @@ def listing(
     """
     source = registry.dataset(described.source)
     learned = registry.task(task or source.task)
+    samples = raw_for(learned, _samples(described, section), registry.task(source.task))
+    samples = usable(learned, samples)
+    targets, spec = encoded(learned, samples)
+    samples = replace(samples, targets=targets, spec=spec)
+    mirror = source.mirror if described.horizontal_flip is None else described.horizontal_flip
+    identity, hashes = fingerprint(samples, learned, threads=threads)
+    return Listed(described, samples, source.modality, mirror, identity, hashes, learned)
+
+
+def raw_targets(described: DataSpec) -> list[Any]:
+    """Targets of a data section as people read them, before it is known what is to learn them.
+
+    Raises:
+        UnknownNameError, SpecError, DataError: as `listing`.
+    """
+    samples = _samples(described, "data")
+    if (spec := samples.spec) is None:
+        return list(samples.targets)
+    own = registry.task(registry.dataset(described.source).task)
+    return [own.plain(target, spec) for target in samples.targets]
+
+
+def _samples(described: DataSpec, section: str) -> Samples:
+    """What the source of a data section lists, given its keys."""
+    source = registry.dataset(described.source)
     given = {
         key: str(fetching.local(value)) if key in PLACES and artifacts.is_remote(str(value)) else value
         for key, value in described.options.items()
@@ -95,13 +120,7 @@ def listing(
                 text = f"{problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}."
             problems.append(f"{section}.{name}: {text}")
         raise SpecError("\n".join(problems)) from None
-    samples = raw_for(learned, source.load(options), registry.task(source.task))
-    samples = usable(learned, samples)
-    targets, spec = encoded(learned, samples)
-    samples = replace(samples, targets=targets, spec=spec)
-    mirror = source.mirror if described.horizontal_flip is None else described.horizontal_flip
-    identity, hashes = fingerprint(samples, learned, threads=threads)
-    return Listed(described, samples, source.modality, mirror, identity, hashes, learned)
+    return source.load(options)
 
 
 def load(
@@ -124,6 +143,8 @@ def load(
             f'The data source "{listed.described.source}" holds {listed.modality} items; '
             f"the backbone takes {inputs.modality}."
         )
+    if listed.described.resize is not None:
+        inputs = inputs.resized(listed.described.resize)
     split = listed.described.split
     return prepare(
         listed.samples,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import shutil
 import subprocess
@@ -15,12 +16,13 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
+from tlsearch import names
 from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import ExportError, InputError, UnknownNameError
 from tlsearch.images import decoding
 from tlsearch.models import bundle
 from tlsearch.models.export import as_timm, write
-from tlsearch.models.export.card import wilson
+from tlsearch.models.export.card import card, wilson
 from tlsearch.models.export.check import try_out
 from tlsearch.models.export.inference_graph import Options
 
@@ -132,17 +134,24 @@ def test_the_script_in_the_folder_reads_any_kind_of_file(made, photos, tmp_path)
     lines = run(block, tmp_path / "out", *photos, cwd=tmp_path).splitlines()
     labels = [line.rpartition(": ")[2].split()[0] for line in lines]
     assert labels == model.predict(photos)
+    odd = tmp_path / "\x1b]0;owned\x07.png"
+    shutil.copyfile(photos[0], odd)
+    assert (
+        run(block, tmp_path / "out", odd, cwd=tmp_path).rpartition("/")[2].startswith("\\x1b]0;owned\\x07.")
+    )
 
 
 def test_the_carried_preprocessing_is_that_of_training_to_the_pixel(photos, monkeypatch):
     monkeypatch.syspath_prepend(Path(as_timm.__file__).parent / "carried")
-    monkeypatch.syspath_prepend(Path(decoding.__file__).parent)
+    for carried in (decoding, names):
+        monkeypatch.syspath_prepend(Path(carried.__file__).parent)
     import preprocess
 
-    for crop, interpolation in ((1.0, "bicubic"), (0.875, "bilinear"), (1.0, "nearest")):
-        inputs = ImageInput(24, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), interpolation, crop)
+    ways = ((1.0, "bicubic"), (0.875, "bilinear"), (1.0, "nearest"))
+    for (crop, interpolation), resize in itertools.product(ways, decoding.RESIZES):
+        inputs = ImageInput(24, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), interpolation, crop, resize=resize)
         inputs = inputs.suited([inputs.survey(path) for path in photos])
-        how = {"ranges": {}, **inputs.to_json(), "inside": False}
+        how = {"ranges": {}, **inputs.to_json(), "resize": resize, "fill": inputs.fill, "inside": False}
         for path in photos:
             pixels = preprocess.square(preprocess.open_rgb(path, how), how)
             assert np.array_equal(pixels.transpose(2, 0, 1), inputs.encode(path)), path.name
@@ -192,6 +201,26 @@ def test_ranges_of_the_data_go_into_the_export_and_odd_metadata_does_not_stop_it
     assert done.checked.difference < 1e-4
 
 
+@pytest.mark.parametrize("resize", ["pad", "squash"])
+def test_an_export_makes_squares_as_the_bundle_does_and_timm_s_own_transform_too(
+    lite0, resize, photos, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", next(path for path in sys.path if path.endswith("tests/tiny")))
+    inputs = lite0.inputs.resized(resize)
+    manifest = {**described_of(lite0), "inputs": inputs.to_json()}
+    bundle.write(tmp_path / "bundle", network=lite0.network, manifest=manifest)
+    model = bundle.load(tmp_path / "bundle")
+    assert model.inputs == inputs
+    wide = [path for path in photos if path.name in ("wide.jpg", "tall.png", "turned.jpg")]
+    assert np.abs(model.predict_proba(wide) - lite0.predict_proba(wide)).max() > 0.01
+    (done,) = write.export(model, tmp_path / "out", ["timm"], items=photos)  # tries both ways, or raises
+    assert done.checked.difference < 1e-4
+    own = json.loads((tmp_path / "out" / "config.json").read_text())["pretrained_cfg"]
+    assert own["crop_mode"] == {"pad": "border", "squash": "squash"}[resize]
+    how = json.loads((tmp_path / "out" / "preprocessing.json").read_text())
+    assert (how["resize"], how["fill"]) == (resize, list(inputs.fill))
+
+
 # ----------------------------------------------------------------------------------- torch
 
 
@@ -225,6 +254,27 @@ def test_plain_timm_loads_real_weights_and_predicts_the_same(lite0, squares, tmp
     for said in ("ant, bee, cat", "`abc`", "fine_tune", "efficientnet_lite/lite0", "3 seeds", "1.700"):
         assert said in text, said
     assert "0.7500 | 0.5981 to 0.8581 (Wilson, 40 images)" in text
+
+
+def test_nothing_that_a_bundle_says_formats_its_card(made, tmp_path):
+    """A bundle may be anybody's: whatever its description holds, the card stays the card."""
+    model = made("knn")
+    odd = "x`\n# owned <img src=x> [a](b) \x1b]0;t\x07"
+    told = described_of(model)
+    provenance = dict.fromkeys(("study", "trial", "seed", "fingerprint"), odd)
+    provenance |= {"plugins": [{"distribution": odd, "version": odd, "name": odd}], "versions": {odd: odd}}
+    calibration = {"used": False, "why": odd, "items": 9, "error_before": 0.1}
+    manifest = {**told, "provenance": provenance, "calibration": calibration}
+    manifest["metrics"] = {odd: {"accuracy": 0.5}, "val": {"accuracy": 0.5}}
+    bundle.write(tmp_path / "bundle", network=model.network, manifest=manifest)
+    text = card(bundle.load(tmp_path / "bundle"), library="tlsearch")
+    _, header, body = text.split("---\n", 2)
+    assert "\x1b" not in text
+    assert YAML(typ="safe").load(header)["model-index"][0]["name"] == odd
+    titles = [line for line in body.splitlines() if line.startswith("#")]
+    assert len(titles) == 8
+    assert body.count("# owned") == body.count(r"\# owned") + body.count("`x'")
+    assert body.count("<img") == body.count(r"\<img") + body.count("`x'")
 
 
 def test_other_models_become_a_folder_that_tlsearch_loads(made, photos, tmp_path, monkeypatch):

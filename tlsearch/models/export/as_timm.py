@@ -18,6 +18,8 @@ from tlsearch.models.ensemble import Ensemble
 from tlsearch.models.export.inference_graph import Options, picture_input
 from tlsearch.models.export.preprocessing_config import carry, described
 
+CROP_MODES = {"crop": "center", "pad": "border", "squash": "squash"}
+"""What timm calls the ways in which a picture becomes a square; it fills borders with the mean, too."""
 HINT = "`--format onnx`, `torch` and `huggingface` take any model."
 PROBES = 64
 """Random features that a head is tried on."""
@@ -124,8 +126,8 @@ def _config(model: Model, whole: Any) -> dict[str, Any]:
             "input_size": shape,
             "test_input_size": shape,
             "interpolation": inputs.interpolation,
-            "crop_pct": inputs.crop,
-            "crop_mode": "center",
+            "crop_pct": inputs.crop if inputs.resize == "crop" else 1.0,
+            "crop_mode": CROP_MODES[inputs.resize],
             "mean": list(inputs.mean),
             "std": list(inputs.std),
         },

@@ -12,9 +12,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from tlsearch.models.bundle import Manifest, Model
-from tlsearch.safe_text import for_markdown
+from tlsearch.safe_text import for_code, for_markdown
 
 SPLITS = {"val": "validation", "test": "test"}
+SQUARED = {
+    "crop": "the centre is cut out",
+    "pad": "bars are added, nothing is cut off",
+    "squash": "squeezed to a square, nothing is cut off",
+}
 USES = {
     "timm": """import timm
 from PIL import Image, ImageOps
@@ -44,9 +49,9 @@ def card(model: Model, *, library: str) -> str:
     title = known.get("study") or manifest.backbone
     parts = [
         _header(model, library),
-        f"# {title}",
+        f"# {for_markdown(str(title))}",
         f"{model.task.does(model.target_spec)} Made by tlsearch from "
-        f"`{manifest.backbone}` with the strategy `{manifest.strategy}`.",
+        f"{for_code(manifest.backbone)} with the strategy {for_code(manifest.strategy)}.",
         f"## Use\n\n```python\n{USES[library]}```\n\nOr `python predict.py image.png`, which also takes "
         "rotated, transparent and 16-bit files as they were taken in training.",
         "## Data\n\n" + _listed(_data(model)),
@@ -110,11 +115,14 @@ def _data(model: Model) -> list[str]:
     inputs = model.manifest.inputs
     return [
         f"{'Classes' if model.task.probabilities else 'Targets'}: {listed}.",
-        f"Fingerprint of items and labels: `{known.get('fingerprint', 'unknown')}` (SHA-256).",
+        f"Fingerprint of items and labels: {_code(known, 'fingerprint')} (SHA-256).",
         "Split by content into training, stop (for early stopping), validation (for choosing) and test; "
         "copies of an image never stand in two splits.",
-        f"Images are resized to {inputs.get('size')} pixels ({inputs.get('interpolation')}), normalized by "
-        f"mean {list(inputs.get('mean', []))} and deviation {list(inputs.get('std', []))}.",
+        for_markdown(
+            f"Images are resized to {inputs.get('size')} pixels ({inputs.get('interpolation')}; "
+            f"{SQUARED[inputs.get('resize', 'crop')]}), normalized by "
+            f"mean {list(inputs.get('mean', []))} and deviation {list(inputs.get('std', []))}."
+        ),
     ]
 
 
@@ -122,9 +130,11 @@ def _strategy(model: Model) -> list[str]:
     known, manifest = model.manifest.provenance, model.manifest
     depth, groups = known.get("freeze_depth"), known.get("groups")
     frozen = f"{depth} of {groups} groups of layers kept their pretrained weights." if groups else ""
-    hyperparameters = ", ".join(f"{name} {_short(value)}" for name, value in manifest.params.items())
+    hyperparameters = for_markdown(
+        ", ".join(f"{name} {_short(value)}" for name, value in manifest.params.items())
+    )
     told = [
-        f"`{manifest.strategy}` on `{manifest.backbone}`.",
+        f"{for_code(manifest.strategy)} on {for_code(manifest.backbone)}.",
         frozen,
         f"Hyperparameters: {hyperparameters}." if hyperparameters else "",
         _made_of(manifest),
@@ -158,7 +168,9 @@ def _metrics(model: Model) -> str:
             if name == "accuracy" and counts.get(split) and f"{name}_expected" not in scores:
                 low, high = wilson(scores[name], int(counts[split] or 1))
                 between = f"{low:.4f} to {high:.4f} (Wilson, {counts[split]} images)"
-            lines.append(f"| {SPLITS.get(split, split)} | {name} | {scores[name]:.4f} | {between} |")
+            lines.append(
+                f"| {SPLITS.get(split, for_markdown(split))} | {name} | {scores[name]:.4f} | {between} |"
+            )
             expected = scores.get(f"{name}_expected")
             if name == "accuracy" and expected is not None and counts.get(split):
                 low, high = wilson(expected, int(counts[split] or 1))
@@ -193,8 +205,9 @@ def _calibrated(model: Model) -> str:
     noise = f" (exact probabilities would show {chance:.4f} on so many)" if chance is not None else ""
     if not known.get("used", True):
         return (
-            f"Probabilities are not calibrated: {known.get('why')}. Expected calibration error "
-            f"{known.get('error_before', math.nan):.4f} on {known.get('items')} validation images{noise}."
+            f"Probabilities are not calibrated: {for_markdown(str(known.get('why')))}. Expected calibration "
+            f"error {known.get('error_before', math.nan):.4f} on {known.get('items')} validation "
+            f"images{noise}."
         )
     whose = " of the search's winner" if "val" in model.manifest.trained_on else ""
     return (
@@ -208,9 +221,7 @@ def _calibrated(model: Model) -> str:
 def _limits(model: Model) -> list[str]:
     sure = "its probabilities may be too sure" if model.task.probabilities else "nothing says so"
     return [
-        "It knows no other classes: anything is put into one of the above."
-        if model.task.probabilities
-        else "It tells a number of any image, whatever it shows.",
+        model.task.limits,
         "It was measured on images of the same origin as its training images. On others it may be worse, and "
         f"{sure}.",
         "The validation score was used to choose among trials and is flattered by that; the test score "
@@ -226,13 +237,17 @@ def _provenance(model: Model) -> list[str]:
     packages = sorted({f"{plugin['distribution']} {plugin['version']}" for plugin in plugins})
     versions = ", ".join(f"{name} {version}" for name, version in dict(known.get("versions", {})).items())
     told = [
-        f"Study `{known.get('study', 'unknown')}`, trial {known.get('trial', 'unknown')}, "
-        f"seed {known.get('seed', 'unknown')}.",
+        f"Study {_code(known, 'study')}, trial {_code(known, 'trial')}, seed {_code(known, 'seed')}.",
         f"Weights of the bundle: SHA-256 `{manifest.sha256}`.",
-        f"Plugins: {', '.join(packages)}." if packages else "",
-        f"Versions: {versions}." if versions else "",
+        f"Plugins: {for_markdown(', '.join(packages))}." if packages else "",
+        f"Versions: {for_markdown(versions)}." if versions else "",
     ]
     return [line for line in told if line]
+
+
+def _code(known: Mapping[str, Any], key: str) -> str:
+    """What provenance says of a key, which whoever wrote the bundle chose."""
+    return for_code(str(known.get(key, "unknown")))
 
 
 def _listed(lines: list[str]) -> str:

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from PIL import Image
 
 from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import DataError, ExportError
+from tlsearch.files import scratch
 from tlsearch.models.bundle import Model
 
 PICTURES = 16
@@ -61,7 +61,7 @@ def files(items: Sequence[object], inputs: ImageInput) -> Iterator[tuple[list[Pa
 
     Arrays are written as PNG, which keeps every pixel.
     """
-    with tempfile.TemporaryDirectory(prefix="tlsearch-export-") as folder:
+    with scratch("export") as folder:
         kept: list[Path] = []
         for item in items:
             if len(kept) == PICTURES:

@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tlsearch import names
+from tlsearch.contracts.images import ImageInput
 from tlsearch.images import decoding
 from tlsearch.models.bundle import Model
 from tlsearch.models.export.inference_graph import picture_input
@@ -36,6 +38,8 @@ def described(model: Model, *, inside: bool) -> dict[str, Any]:
         "size": size,
         "crop": inputs.crop,
         "interpolation": inputs.interpolation,
+        "resize": inputs.resize,
+        "fill": list(inputs.fill),
         "mean": list(inputs.mean),
         "std": list(inputs.std),
         "ranges": {kind: list(ends) for kind, ends in inputs.ranges.items()},
@@ -48,14 +52,21 @@ def described(model: Model, *, inside: bool) -> dict[str, Any]:
         "steps": [
             "first frame, upright by EXIF, RGB, transparency on white",
             "deeper pixels scaled to 8 bits by the range of their kind, what lies outside clipped",
-            f"resize the shorter side to size / crop by Pillow's {inputs.interpolation} (antialiased)",
-            "cut out the centre, size x size",
+            *_squared(inputs),
             rest,
-            "logits are already divided by the temperature"
-            if model.task.probabilities
-            else f"{model.task.outputs[1]} are in the units of the targets",
+            model.task.meaning,
         ],
     }
+
+
+def _squared(inputs: ImageInput) -> list[str]:
+    """How a picture becomes a square, in words."""
+    by = f"by Pillow's {inputs.interpolation} (antialiased)"
+    if inputs.resize == "squash":
+        return [f"resize to size x size {by}, whatever the ratio of the sides"]
+    if inputs.resize == "pad":
+        return [f"resize the longer side to size {by}", "put bars of the colour fill around it, size x size"]
+    return [f"resize the shorter side to size / crop {by}", "cut out the centre, size x size"]
 
 
 def carry(folder: Path, how: dict[str, Any], script: str) -> str:
@@ -63,6 +74,7 @@ def carry(folder: Path, how: dict[str, Any], script: str) -> str:
     text = json.dumps(how, indent=2, ensure_ascii=False)
     (folder / SIDECAR).write_text(text + "\n", encoding="utf-8")
     shutil.copyfile(decoding.__file__, folder / "decoding.py")
+    shutil.copyfile(names.__file__, folder / "names.py")
     shutil.copyfile(SCRIPTS / "preprocess.py", folder / "preprocess.py")
     shutil.copyfile(SCRIPTS / script, folder / CARRIED)
     return script

@@ -52,7 +52,7 @@ class Batcher:
         self._network.shutdown(wait=True)
 
     async def predict(self, contents: Sequence[bytes]) -> NDArray[np.float32]:
-        """Probabilities (N, classes) of the contents of image files.
+        """What the network puts out, decoded (N, ...), of the contents of image files: probabilities, say.
 
         All headers are read before anything is decoded. Images are decoded a few of a request at a time, so
         that those of later requests come in between.

@@ -14,7 +14,8 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
-from pydantic import BaseModel
+from numpy.typing import NDArray
+from pydantic import BaseModel, create_model
 from uvicorn.config import LOGGING_CONFIG
 
 from tlsearch.errors import DataError, InputError
@@ -32,21 +33,6 @@ BACKLOG = 2048
 """Connections that the system holds until they are taken."""
 
 
-class Prediction(BaseModel):
-    """What the model says of one image: classes by falling probability."""
-
-    item: str
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-
-
-class Answer(BaseModel):
-    """One guess for each image, in their order."""
-
-    predictions: list[Prediction]
-
-
 class ErrorResponse(BaseModel):
     """What is wrong with a request, as a sentence."""
 
@@ -62,9 +48,10 @@ class Health(BaseModel):
 
 
 class Card(BaseModel):
-    """What the model is."""
+    """What the model is; ``classes`` are the names of what it tells: classes, labels, columns of numbers."""
 
     study: str
+    task: str
     trial: int | None
     backbone: str
     strategy: str
@@ -131,9 +118,17 @@ def create_app(
         wrong = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
         return JSONResponse({"detail": "; ".join(wrong)}, 422)
 
-    @app.post("/predict", responses=REFUSALS, openapi_extra={"requestBody": BODY}, dependencies=guarded)
-    async def predict(request: Request, top: Annotated[int | None, Query(ge=1)] = None) -> Answer:
-        """Classify images: a form with files, or the bytes of one image as the body."""
+    @app.post(
+        "/predict",
+        response_model=_answer_model(model),
+        responses=REFUSALS,
+        openapi_extra={"requestBody": BODY},
+        dependencies=guarded,
+    )
+    async def predict(
+        request: Request, top: Annotated[int | None, Query(ge=1)] = None
+    ) -> dict[str, list[dict[str, Any]]]:
+        """What the model tells of images: a form with files, or the bytes of one image as the body."""
         named = await read_images(request, limits)
         try:
             shares = await batcher.predict([content for _, content in named])
@@ -151,11 +146,8 @@ def create_app(
             raise HTTPException(
                 503, "The server is busy with other requests: ask again later.", headers={"Retry-After": "1"}
             ) from None
-        return Answer(
-            predictions=[
-                _guess(name, model.classes, row, top) for (name, _), row in zip(named, shares, strict=True)
-            ]
-        )
+        told = [_told(name, model, row, top) for (name, _), row in zip(named, shares, strict=True)]
+        return {"predictions": told}
 
     @app.get("/health")
     async def health() -> Health:
@@ -245,11 +237,18 @@ def _logging() -> dict[str, Any]:
     return config
 
 
-def _guess(name: str, classes: tuple[str, ...], row: Any, top: int | None) -> Prediction:
-    ordered = sorted(zip(classes, row.tolist(), strict=True), key=lambda pair: -pair[1])
-    return Prediction(
-        item=name, label=ordered[0][0], probability=ordered[0][1], probabilities=dict(ordered[:top])
-    )
+def _answer_model(model: Model) -> type[BaseModel]:
+    """The schema of an answer: a prediction for each image, in their order, as the model's task tells it."""
+    task = model.task
+    told: dict[str, Any] = {name: (task.answer_types.get(name, Any), ...) for name in task.unreadable}
+    prediction: Any = create_model("Prediction", item=(str, ...), **told)
+    return create_model("Answer", predictions=(list[prediction], ...))
+
+
+def _told(name: str, model: Model, row: NDArray[Any], top: int | None) -> dict[str, Any]:
+    """A prediction of an image, of its row of decoded outputs."""
+    prediction = model.task.predict(row, model.target_spec, model.manifest.calibration)
+    return {"item": name, **(prediction if top is None else model.task.shortened(prediction, top))}
 
 
 def _card(model: Model) -> Card:
@@ -257,6 +256,7 @@ def _card(model: Model) -> Card:
     trial = manifest.provenance.get("trial")
     return Card(
         study=str(manifest.provenance.get("study", "")),
+        task=manifest.task,
         trial=trial if isinstance(trial, int) else None,
         backbone=manifest.backbone,
         strategy=manifest.strategy,

@@ -20,7 +20,7 @@ from torch import Tensor
 from tlsearch.contracts import InputSpec
 from tlsearch.datasets.table import texts
 from tlsearch.errors import DataError, WeightsError
-from tlsearch.tables import read_table
+from tlsearch.tables import read_table, refuse_doubled
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -110,6 +110,7 @@ class TextInput(InputSpec):
                     f'{path} has no column "text"; it has: {", ".join(columns)}',
                     hint="Call the column of the texts text, or leave only that one in.",
                 )
+            refuse_doubled("text", columns, path)
             column = frame["text"] if "text" in columns else frame[frame.columns[0]]
             return [(f"{path} row {row}", text) for row, text in enumerate(texts(column), start=1)]
         if path.suffix.lower() == ".txt" or os.path.isfile(path):

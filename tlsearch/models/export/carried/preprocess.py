@@ -1,6 +1,7 @@
 """Image files as the pixels that this model was trained on, for predict.py. Needs Pillow and NumPy.
 
-How stands in preprocessing.json beside this file; decoding.py reads the files, as it does in tlsearch.
+How stands in preprocessing.json beside this file; decoding.py reads the files, and names.py has
+names fit for a terminal, as they do in tlsearch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import decoding
+import names
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -40,9 +42,14 @@ def open_rgb(path: str | Path, how: dict[str, Any]) -> Image.Image:
 
 
 def square(image: Image.Image, how: dict[str, Any]) -> NDArray[np.uint8]:
-    """Pixels (size, size, 3): the shorter side resized to size / crop, then the centre cut out."""
+    """Pixels (size, size, 3), resized as in training."""
     pixels: NDArray[np.uint8] = decoding.square(
-        image, size=how["size"], crop=how["crop"], interpolation=how["interpolation"]
+        image,
+        size=how["size"],
+        crop=how["crop"],
+        interpolation=how["interpolation"],
+        resize=how["resize"],
+        fill=how["fill"],
     )
     return pixels
 
@@ -82,15 +89,19 @@ def main(probabilities: Callable[[Sequence[str]], NDArray[Any]], how: dict[str, 
     else:
         for path, row in zip(paths, rows, strict=True):
             if row is not None:
-                print(f"{path}: {_told(row, how)}")
+                print(names.printable(f"{path}: {_told(row, how)}"))
     if any(row is None for row in rows):
         sys.exit(2)
 
 
 def _told(row: NDArray[Any], how: dict[str, Any]) -> str:
-    """The likeliest class with its probability; or all numbers, with their intervals where there are some."""
+    """The likeliest class, or labels, with probabilities; or all numbers, with intervals if there are."""
     if how["probabilities"]:
         return f"{how['classes'][int(row.argmax())]} {row.max():.4f}"
+    if "thresholds" in how:
+        pairs = zip(how["classes"], row.tolist(), how["thresholds"], strict=True)
+        held = sorted(((share, name) for name, share, least in pairs if share >= least), reverse=True)
+        return ", ".join(f"{name} {share:.4f}" for share, name in held) or "no label"
     told = []
     for at, (name, value) in enumerate(zip(how["classes"], row.tolist(), strict=True)):
         between = ""
@@ -105,6 +116,6 @@ def _alone(probabilities: Callable[[Sequence[str]], NDArray[Any]], path: str) ->
     try:
         row: NDArray[Any] = probabilities([path])[0]
     except decoding.Unreadable as error:
-        print(error, file=sys.stderr)
+        print(names.printable(str(error)), file=sys.stderr)
         return None
     return row

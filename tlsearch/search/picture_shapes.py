@@ -1,0 +1,76 @@
+"""How large the pictures of a data set are, and how they are best made squares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any
+
+LOOKED_AT = 100
+CUT = 0.3
+"""Share of a picture that may be cut off: 4:3 loses a quarter, 3:2 a third."""
+ALIKE = 1.3
+"""Times that ratios of width to height may differ for pictures to be squeezed much alike."""
+SQUEEZED = 3.0
+"""Ratio of sides up to which a squeezed picture is worth more than the pixels that bars would take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shapes:
+    """Width and height, upright, of some pictures of a data set; none where none can be read."""
+
+    sizes: tuple[tuple[int, int], ...]
+
+    @property
+    def pixels(self) -> int | None:
+        """The median shorter side."""
+        return int(median(min(size) for size in self.sizes)) if self.sizes else None
+
+    def resize(self) -> tuple[str, str] | None:
+        """What fits as ``data.resize``, and why; None where nothing is known.
+
+        The centre is cut out where that takes little of nine in ten pictures. Where it would take much, they
+        are squeezed, which keeps the most pixels; where some would be squeezed much and others not, bars are
+        added. (On tiles of 0.4 to 2.7 to 1, a probe of 128 pixels had 15.6, 12.5 and 11.8 % of errors with
+        the centre, bars, and squeezed.)
+        """
+        if not self.sizes:
+            return None
+        ratios = sorted(width / height for width, height in self.sizes)
+        low, high = (ratios[0],) * 2 if len(ratios) == 1 else _ends(ratios)
+        stretched = sorted(max(ratio, 1 / ratio) for ratio in ratios)
+        longest = stretched[0] if len(stretched) == 1 else _ends(stretched)[1]
+        cut = 1 - 1 / longest
+        if cut <= CUT:
+            told = (
+                f"at most {cut:.0%} of a picture is cut off" if round(cut, 2) > 0 else "pictures are square"
+            )
+            return "crop", told
+        lost = f"sides are up to {longest:.1f} to 1, so that the centre alone would lose {cut:.0%}"
+        if high / low <= ALIKE or longest <= SQUEEZED:
+            return "squash", f"{lost}; they are squeezed"
+        return "pad", f"{lost}; shapes differ much, so bars are added"
+
+
+def look(items: Sequence[Any]) -> Shapes:
+    """The shapes of some of the pictures; only headers are read."""
+    from PIL import Image, UnidentifiedImageError
+
+    from tlsearch.images.decoding import FORMATS
+
+    sizes = []
+    for index in range(0, len(items), max(1, len(items) // LOOKED_AT)):
+        try:
+            with Image.open(items[index], formats=FORMATS) as image:
+                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+                sizes.append(image.size[::-1] if turned else image.size)
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError):
+            continue  # the run sets broken ones aside and names them
+    return Shapes(tuple((width, height) for width, height in sizes if width and height))
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """The tenth and ninetieth percentile."""
+    cuts = quantiles(values, n=10, method="inclusive")
+    return cuts[0], cuts[-1]
