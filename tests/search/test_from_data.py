@@ -37,7 +37,7 @@ def test_the_file_is_written_here_and_then_gone_on_with(photos, tmp_path):
     assert made.path.absolute() == tmp_path / "solar-cells.yaml"
     assert made.proposal is not None
     study = spec.load(made.path)
-    assert (study.study, study.budget.minutes, study.search.refit) == ("solar-cells", 2, False)
+    assert (study.study, study.budget.minutes, study.search.refit) == ("solar-cells", 2, True)
     assert study.data.options["path"] == str(photos)
     made.path.write_text(made.path.read_text() + "# mine\n")
     for same in ("quick", None):

@@ -58,12 +58,12 @@ def audit(
     for title, lines, count in _lists(found):
         output.tell(f"\n{title} ({count})")
         for line in lines[:limit]:
-            output.tell(f"  {line}")
+            output.print_wrapped(line)
         if count > limit:
             output.tell(f"  ... and {count - limit} more")
     output.tell("\nIn short")
     for line in found["warnings"] or ["nothing to worry about was found"]:
-        output.tell(f"  {line}")
+        output.print_wrapped(line)
 
 
 def _labels(parsed: StudySpec, page: Path, *, limit: int, json: bool) -> None:

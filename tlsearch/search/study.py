@@ -32,6 +32,7 @@ from tlsearch.search.loggers import TrialLoggers, open_journal
 from tlsearch.search.phase_sequence import PhaseSequence
 from tlsearch.search.progress import Observer, Snapshot, silent
 from tlsearch.search.registration import begun_with, enter, refuse_conflicts
+from tlsearch.search.result import StudyResult
 from tlsearch.search.sampler import Sampler
 from tlsearch.search.setup import Prepared, assign, prepare
 from tlsearch.search.trial_queue import Fixed, PointSource, Searching, is_heads
@@ -39,17 +40,6 @@ from tlsearch.search.workers import allocate
 from tlsearch.spec import BudgetSpec, StudySpec
 from tlsearch.training.objective import settled
 from tlsearch.training.trial import WorkerConfig
-
-
-@dataclass(frozen=True, slots=True)
-class StudyResult:
-    """What a run came to. ``interrupted`` is why it ended early, or empty; ``signal`` the one that did it."""
-
-    study: StudyRecord
-    model: ModelRecord | None
-    best: TrialRecord | None
-    interrupted: str
-    signal: int = 0
 
 
 def run(

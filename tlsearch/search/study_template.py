@@ -15,6 +15,7 @@ from tlsearch.counts import plural
 from tlsearch.errors import DataError, InputError
 from tlsearch.names import printable
 from tlsearch.search import picture_shapes
+from tlsearch.search.table_columns import by_content
 from tlsearch.spec import parse
 from tlsearch.spec.presets import Preset
 from tlsearch.tables import flag_columns, meant, names_apart, read_table
@@ -85,8 +86,10 @@ def propose(
     path = Path(os.path.relpath(data.resolve(), beside.resolve())).as_posix()
     source = _own_source(data) or ("folder" if data.is_dir() else "table")
     section: dict[str, Any] = {"source": source, "path": path}
+    guessed: list[str] = []
     if source == "table":
-        section |= _columns(data, columns or {})
+        named, guessed = _columns(data, columns or {})
+        section |= named
     elif columns:
         raise InputError(f"{data} is a folder, which has no columns: leave {', '.join(columns)} out.")
     if corrected is not None:
@@ -130,7 +133,7 @@ def propose(
         kinds=(strata.one, strata.many),
         metric=metric,
         broken=samples.broken,
-        notes=(*samples.notes, *written_alike(strata)),
+        notes=(*guessed, *samples.notes, *written_alike(strata)),
     )
 
 
@@ -211,8 +214,10 @@ def data_of(place: Path) -> Path:
     return tables[0] if len(tables) == 1 and len(folders) < 2 else place
 
 
-def _columns(table: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def _columns(table: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Column options of a table that doesn't use the default names, where its own are plain enough.
+
+    With them come sentences on those that were taken for what is in them.
 
     Where no column is the label by its name, several columns of 0 and 1 are labels. A label column whose
     cells hold several names gets their separator.
@@ -227,11 +232,13 @@ def _columns(table: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         flags = flag_columns(read)
         found |= {"label_column": flags} if len(flags) > 1 else {}
     found |= given
+    guessed, told = by_content(read, table, found)
+    found |= guessed
     label = found.get("label_column", "label")
     if "label_separator" not in found and isinstance(label, str) and label in read.columns:
         mark = names_apart([str(cell) for cell in read.frame[label]])
         found |= {"label_separator": mark} if mark else {}
-    return found
+    return found, told
 
 
 def study_name(data: Path) -> str:
