@@ -185,7 +185,7 @@ class Task(abc.ABC):
         """
         return ()
 
-    def drawn(self, targets: NDArray[Any], balance: str) -> NDArray[Any] | None:
+    def sampling_weights(self, targets: NDArray[Any], balance: str) -> NDArray[Any] | None:
         """How often each item (N,) is to be drawn into batches, relative to others; None for equally."""
         return None
 

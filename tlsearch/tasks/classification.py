@@ -179,7 +179,7 @@ class Classification(Task):
             return ()
         return imbalance.WAYS if metric in (BALANCED, MACRO_F1) else (imbalance.NONE,)
 
-    def drawn(self, targets: NDArray[Any], balance: str) -> NDArray[Any] | None:
+    def sampling_weights(self, targets: NDArray[Any], balance: str) -> NDArray[Any] | None:
         """Every class equally often."""
         if balance != imbalance.SAMPLING or not self._counts:
             return None

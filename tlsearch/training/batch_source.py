@@ -131,7 +131,9 @@ class BatchSource:
 
     def _order(self, items: Indices, chance: np.random.Generator) -> Indices:
         """Items of a pass in their order: each once, or drawn as often as balance asks for."""
-        often = self.data.task.drawn(self.data.targets[items], self.balance) if self.balance else None
+        often = (
+            self.data.task.sampling_weights(self.data.targets[items], self.balance) if self.balance else None
+        )
         if often is None:
             return chance.permutation(items)
         return chance.choice(items, len(items), p=often / often.sum())
