@@ -7,7 +7,8 @@ and predicts, and asks the study's task wherever it matters what they are.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -88,6 +89,10 @@ class Task(abc.ABC):
     """What a study may optimize; the first is the default."""
     tie_breaker: ClassVar[str]
     """Name of the metric that tells apart models of equal value."""
+    at_once: ClassVar[int] = 1024
+    """Items whose outputs may stand in memory at the same time."""
+    resize: ClassVar[str | None] = None
+    """How pictures become squares, in the words of ``data.resize``; None leaves it to the study."""
     examples: ClassVar[Sequence[Any]] = ()
     """Raw targets of a few dozen items, of which a data set could consist: for the contract's tests."""
 
@@ -135,6 +140,11 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def plain(self, target: Any, spec: TargetSpec) -> Any:
         """An encoded target as JSON holds it: what identifies it in a fingerprint, and what people read."""
+
+    def identity(self, target: Any, spec: TargetSpec) -> str:
+        """An encoded target as a short text, equal for equal targets."""
+        plain = self.plain(target, spec)
+        return plain if isinstance(plain, str) else json.dumps(plain)
 
     @abc.abstractmethod
     def strata(self, targets: NDArray[Any], spec: TargetSpec) -> Strata:
@@ -185,7 +195,7 @@ class Task(abc.ABC):
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean losses (H,) of H models at once, not regularized: outputs (N, C, H), targets (N, ...)."""
         recipe = LinearRecipe(learning_rate=0.0)
-        return torch.stack([self.loss(each, targets, recipe) for each in outputs.unbind(dim=2)])
+        return torch.stack([self.loss(each, targets, recipe) for each in outputs.unbind(dim=-1)])
 
     def columns(self, targets: Tensor, spec: TargetSpec) -> Tensor:
         """Targets as numbers (N, K), float64, to which a ridge regression can be fitted."""
@@ -202,7 +212,7 @@ class Task(abc.ABC):
         """
         with torch.enable_grad():
             leaf = outputs.detach().requires_grad_()
-            pairs = zip(leaf.unbind(dim=2), recipes, strict=True)
+            pairs = zip(leaf.unbind(dim=-1), recipes, strict=True)
             total = torch.stack([self.loss(each, targets, recipe) for each, recipe in pairs]).sum()
             (gradient,) = torch.autograd.grad(total, leaf)
         return gradient
@@ -227,6 +237,16 @@ class Task(abc.ABC):
         The second is for each of the spec's names that occurs, such as a class's recall: see `per_name`.
         """
         return self.score(outputs, targets, spec), {}
+
+    def evaluate_batches(
+        self,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        spec: TargetSpec,
+        calibration: Mapping[str, Any],
+    ) -> tuple[Scores, Scores]:
+        """The same of outputs and targets that come a batch at a time."""
+        outputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        return self.evaluate(outputs, targets, spec, calibration)
 
     def metric(self, name: str) -> Metric:
         """The metric of that name; the default where it is empty.
@@ -257,6 +277,10 @@ class Task(abc.ABC):
     """What `predict` tells, by name, of an item that can't be read."""
     answer_types: ClassVar[Mapping[str, Any]] = {}
     """Types of what `predict` tells, by the same names; any value, where a name is missing here."""
+
+    def unmirrored(self, outputs: Tensor) -> Tensor:
+        """Outputs (B, ...) of mirrored items as those of the items: the same, unless they are maps."""
+        return outputs
 
     def average(self, outputs: Tensor) -> Tensor:
         """One prediction (B, ...) of several (B, n, ...) of the same items: networks, or views."""

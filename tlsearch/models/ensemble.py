@@ -53,8 +53,11 @@ class Ensemble(nn.Module):
 
     def looks(self, inputs: Tensor, *, mirrored: bool) -> Tensor:
         """Each member's own outputs (B, looks, members, ...) of the inputs as they are, then mirrored."""
-        views = [inputs, inputs.flip(-1)] if mirrored else [inputs]
-        return torch.stack([torch.stack(_run(self.members, view), dim=1) for view in views], dim=1)
+        looks = [torch.stack(_run(self.members, inputs), dim=1)]
+        if mirrored:
+            told = [self.task.unmirrored(one) for one in _run(self.members, inputs.flip(-1))]
+            looks.append(torch.stack(told, dim=1))
+        return torch.stack(looks, dim=1)
 
 
 def averaged(looks: Tensor, task: Task) -> Tensor:

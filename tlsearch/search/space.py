@@ -15,7 +15,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from tlsearch.contracts import BackboneInfo, HeadStrategy, Space, Strategy, Task
+from tlsearch.contracts import BackboneInfo, HeadStrategy, MapTask, Space, Strategy, Task
 from tlsearch.errors import SpecError, did_you_mean
 from tlsearch.records import Params, Scalar
 from tlsearch.search.space_validation import Declared, declared, exists
@@ -97,6 +97,9 @@ def build(
         for info in backbones
         for name, strategy in strategies.items()
     }
+    if isinstance(task, MapTask):
+        movable = {info.name: info.inputs.movable for info in backbones}
+        own = {key: replace(one, hyperparameters=_moving(one, movable[key[0]])) for key, one in own.items()}
     wanted = _resolve(own, overrides)
     branches = []
     for info in backbones:
@@ -128,6 +131,15 @@ def _with_loss(found: Declared, strategy: Strategy, task: Task | None) -> Declar
     if len(task.losses_by_name) > 1:
         hyperparameters.setdefault("loss", CategoricalDistribution(task.losses_by_name))
     return replace(found, hyperparameters=hyperparameters)
+
+
+def _moving(one: Declared, movable: Sequence[str]) -> Space:
+    """Hyperparameters without the augmentation that can't move maps."""
+    own = one.hyperparameters.get("augmentation")
+    if not isinstance(own, CategoricalDistribution):
+        return one.hyperparameters
+    kept = [choice for choice in own.choices if choice in movable]
+    return {**one.hyperparameters, "augmentation": CategoricalDistribution(kept or ["none"])}
 
 
 def draw(branch: Branch, chance: random.Random) -> Params:

@@ -262,7 +262,8 @@ class _Run:
         val, test = counts.get("val", 0), counts.get("test", 0)
         self.budget.verification = looking(operations, items=val, looks=2)
         self.budget.opening = looking(operations, items=val + test, looks=2 * members)
-        if self.spec.search.refit:
+        # Workers keep the deadline that they were given: it may only move away.
+        if self.budget.worth_keeping and (self.spec.search.refit or self.spec.search.confirm_seeds):
             self.budget.after_search = math.inf
 
     def _ended_with_this_budget(self) -> bool:
@@ -322,7 +323,8 @@ class _Run:
                 self.observe(Snapshot(phase="search", note=note))
         finalists = self._ending.finalists()
         if points := self._ending.confirmations(finalists, slots=self._slots):
-            keep = self._ending.after_choice(finalists[0].costs.seconds, slots=self._slots)
+            longest = max(finalist.costs.seconds for finalist in finalists)
+            keep = self._ending.after_choice(longest, slots=self._slots)
             yield from self._fixed(points, phase=CONFIRM, keep=keep)
         if self._stopping():
             return
@@ -346,7 +348,7 @@ class _Run:
     def _keep_time(self, driver: Driver, told: Snapshot) -> None:
         """Leave as much time for confirming and refitting as what leads now would take."""
         seconds = driver.candidate_seconds
-        if seconds is not None and self.spec.budget.minutes is not None:
+        if seconds is not None and self.budget.worth_keeping:
             self.budget.after_search = self._ending.after_search(seconds, slots=self._slots)
             driver.deadline = self.budget.search_deadline
         self.observe(told)

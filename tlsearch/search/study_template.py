@@ -28,6 +28,8 @@ SECONDS_AT_224 = 0.06
 """Of one core for one image in one epoch of lite0 with half of it frozen: measured on a server core."""
 GPU_SPEED = 100.0
 """How much faster a GPU is than a core, to the order of magnitude."""
+GENERAL = ("folder", "table")
+"""Sources of what any task may learn; others are for one."""
 SMALL = 400
 """Below, a share of 0.15 is too few items to tell models apart."""
 TABLES = (".csv", ".tsv", ".parquet")
@@ -78,19 +80,23 @@ def propose(
     study = name or study_name(data)
     data = data_of(data)
     path = Path(os.path.relpath(data.resolve(), beside.resolve())).as_posix()
-    section: dict[str, Any] = {"source": "folder" if data.is_dir() else "table", "path": path}
-    if section["source"] == "table":
+    source = _own_source(data) or ("folder" if data.is_dir() else "table")
+    section: dict[str, Any] = {"source": source, "path": path}
+    if source == "table":
         section |= _columns(data, columns or {})
     elif columns:
         raise InputError(f"{data} is a folder, which has no columns: leave {', '.join(columns)} out.")
     spec = parse({"study": study, "data": section, "backbones": [PREFERRED[0]]}, folder=beside)
     threads = max(1, len(os.sched_getaffinity(0)))
-    task, why = _task(sources.raw_targets(spec.data), registry.dataset(spec.data.source).task)
+    task, why = registry.dataset(source).task, ""
+    if source in GENERAL:
+        task, why = _task(sources.raw_targets(spec.data), task)
     listed = sources.listing(spec.data, task=task, threads=threads)
     samples, strata = listed.samples, listed.strata
     counts = Counter(strata.names[kind] for kinds in strata.of for kind in kinds)
     shapes = picture_shapes.look(samples.items)
-    pixels, resize = shapes.pixels, shapes.resize()
+    pixels = shapes.pixels
+    resize = shapes.resize() if listed.task.resize is None else None
     size = _image_size(pixels, len(samples.items), preset.epoch_seconds)
     metric, reason = listed.task.advised(counts)
     text = _text(
@@ -168,6 +174,15 @@ def _text(
             "",
         ]
     )
+
+
+def _own_source(data: Path) -> str | None:
+    """The installed source that what is at a path is laid out for; None for the general ones."""
+    for name in registry.installed(registry.DATASETS):
+        sound = name not in GENERAL and not registry.problem(registry.DATASETS, name)
+        if sound and registry.dataset(name).suits(data):
+            return name
+    return None
 
 
 def _task(targets: Sequence[Any], own: str) -> tuple[str, str]:

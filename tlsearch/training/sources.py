@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -54,8 +53,7 @@ class Listed:
 
     def identity(self, index: int) -> str:
         """An item's target as text, equal for equal targets."""
-        plain = self.plain(index)
-        return plain if isinstance(plain, str) else json.dumps(plain)
+        return self.task.identity(self.samples.targets[index], self.target_spec)
 
 
 def listing(
@@ -76,6 +74,11 @@ def listing(
     """
     source = registry.dataset(described.source)
     learned = registry.task(task or source.task)
+    if None not in (described.resize, learned.resize) and described.resize != learned.resize:
+        raise SpecError(
+            f"{section}.resize: {task or source.task} takes {learned.resize} alone, not {described.resize}.",
+            hint="Leave it out.",
+        )
     samples = raw_for(learned, _samples(described, section), registry.task(source.task))
     samples = usable(learned, samples)
     targets, spec = encoded(learned, samples)
@@ -143,8 +146,9 @@ def load(
             f'The data source "{listed.described.source}" holds {listed.modality} items; '
             f"the backbone takes {inputs.modality}."
         )
-    if listed.described.resize is not None:
-        inputs = inputs.resized(listed.described.resize)
+    resize = listed.described.resize or listed.task.resize
+    if resize is not None:
+        inputs = inputs.resized(resize)
     split = listed.described.split
     return prepare(
         listed.samples,
