@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -30,6 +31,9 @@ PICTURES = np.random.default_rng(0).integers(0, 256, (5, 9, 10, 3), dtype=np.uin
         np.str_("a.png"),
         pd.DataFrame({"image": ["a.png"]}),
         (name for name in ["a.png"]),
+        np.array([["a.png"]]),
+        np.array([["a.png"]], dtype=object),
+        pa.array(["a.png"]),
     ],
 )
 def test_a_path_however_it_is_written(given):
@@ -58,6 +62,7 @@ def test_a_series_is_taken_by_position():
         (PICTURES.transpose(0, 3, 1, 2), 5),
         (torch.from_numpy(PICTURES[0]).permute(2, 0, 1), 1),
         (torch.from_numpy(PICTURES).permute(0, 3, 1, 2) / 255, 5),
+        ((torch.from_numpy(PICTURES).permute(0, 3, 1, 2) / 255).requires_grad_(), 5),
         (Image.fromarray(PICTURES[0]), 1),
         ((Image.fromarray(picture) for picture in PICTURES), 5),
         ([torch.from_numpy(PICTURES[0]).permute(2, 0, 1)], 1),
@@ -69,6 +74,13 @@ def test_pixels_one_or_many(given, count):
     for value, picture in zip(found.values, PICTURES, strict=False):
         grey = value.ndim == 2 or value.shape[2] == 1
         assert (np.asarray(decode(value)) == (picture[..., :1] if grey else picture)).all()
+
+
+def test_half_a_float_of_torch_is_read():
+    tensor = torch.from_numpy(PICTURES).permute(0, 3, 1, 2) / 255
+    for given in (tensor.bfloat16(), list(tensor.half())):
+        for value, picture in zip(items_of(given).values, PICTURES, strict=True):
+            assert np.abs(np.asarray(decode(value)).astype(int) - picture).max() <= 1
 
 
 def test_pixels_stay_as_deep_as_they_are():
@@ -95,6 +107,9 @@ def test_pixels_stay_as_deep_as_they_are():
         (PICTURES[..., :2], r"Pixels have shape \(5, 9, 10, 2\)"),
         (PICTURES[0, :, :, :2], r"Pixels have shape \(9, 10, 2\)"),
         (np.zeros((64, 64, 7)), r"Pixels have shape \(64, 64, 7\)"),
+        (np.ma.masked_greater(PICTURES, 200), "masked array"),
+        (torch.eye(9)[None].to_sparse(), "can't be read"),
+        (np.array([["a.png", "b.png"]]), r"shape \(1, 2\)"),
         (PICTURES * 1j, "Item 0 is a ndarray"),
         (np.zeros((4, 9, 9, 7, 3)), "shape"),
         (pd.DataFrame({"a": ["x"], "b": ["y"]}), "one column"),

@@ -10,6 +10,7 @@ model.predict(["a.png", "b.jpg"])
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,13 +18,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tlsearch.estimator import TransferSearchClassifier, TransferSearchRegressor
+    from tlsearch.label_estimator import TransferSearchMultilabel
     from tlsearch.models.bundle import Model
     from tlsearch.reports.studies import Studies
     from tlsearch.search.progress import Observer
-    from tlsearch.search.study import StudyResult
+    from tlsearch.search.result import StudyResult
     from tlsearch.spec import StudySpec
 
-__all__ = ["TransferSearchClassifier", "TransferSearchRegressor", "load", "open", "run"]
+__all__ = [
+    "TransferSearchClassifier",
+    "TransferSearchMultilabel",
+    "TransferSearchRegressor",
+    "load",
+    "open",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -32,6 +41,10 @@ def __getattr__(name: str) -> Any:
         from tlsearch import estimator
 
         return getattr(estimator, name)
+    if name == "TransferSearchMultilabel":
+        from tlsearch.label_estimator import TransferSearchMultilabel
+
+        return TransferSearchMultilabel
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -52,7 +65,8 @@ def run(
         artifacts: where weights and models go: a folder, or a URL such as s3://BUCKET/PREFIX.
         preset: of a new study of a folder or table: quick, good (the default) or best.
         observe: called with a `tlsearch.search.progress.Snapshot` whenever something happened; without it,
-            what the data gives to worry about becomes a Python warning.
+            a notebook shows the progress, and elsewhere what the data gives to worry about becomes a Python
+            warning.
 
     Raises:
         tlsearch.errors.InputError: something is wrong with the study, found before anything was written.
@@ -76,7 +90,17 @@ def run(
         parsed = study
     else:
         raise SpecError(f"A study is a file's path, a mapping or a StudySpec, not a {type(study).__name__}.")
-    return studies.run(parsed, database=db, artifacts=artifacts, observe=observe or warn, began=began)
+    if observe is None:
+        observe = _notebook_view() or warn
+    return studies.run(parsed, database=db, artifacts=artifacts, observe=observe, began=began)
+
+
+def _notebook_view() -> Observer | None:
+    if "ipykernel" not in sys.modules:
+        return None
+    from tlsearch.search.notebook_view import NotebookView, in_notebook
+
+    return NotebookView() if in_notebook() else None
 
 
 def open(db: str = "sqlite:///tlsearch.db") -> Studies:

@@ -30,7 +30,7 @@ FEWEST = 20
 """Items below which errors on the held out ones say nothing."""
 
 
-class _TransferSearch(BaseEstimator):
+class ImageSearch(BaseEstimator):
     """What classifier and regressor share: the parameters, and the search."""
 
     def __init__(
@@ -158,7 +158,7 @@ class _TransferSearch(BaseEstimator):
         return section if self.image_size is None else {**section, "image_size": self.image_size}
 
 
-class TransferSearchClassifier(ClassifierMixin, _TransferSearch):
+class TransferSearchClassifier(ClassifierMixin, ImageSearch):
     """Searches for the best way to carry a pretrained network over to labelled images.
 
     Args:
@@ -227,7 +227,7 @@ class TransferSearchClassifier(ClassifierMixin, _TransferSearch):
             ValueError: X and y don't fit, or X isn't images.
             tlsearch.errors.TlsearchError: the search has no result.
         """
-        images = _images(X).values
+        images = images_of(X).values
         labels = np.asarray(list(y) if not hasattr(y, "__array__") else y).ravel()
         if lacking := [n for n, label in enumerate(labels) if label is None or label != label]:
             raise ValueError(f"{len(lacking)} labels of y are missing, such as that of item {lacking[0]}.")
@@ -255,17 +255,17 @@ class TransferSearchClassifier(ClassifierMixin, _TransferSearch):
             tlsearch.errors.DataError: an image is broken.
         """
         check_is_fitted(self, "model_")
-        shares: NDArray[np.float32] = self.model_.predict_proba(_images(X))[:, self._columns]
+        shares: NDArray[np.float32] = self.model_.predict_proba(images_of(X))[:, self._columns]
         return shares
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable label of each image (N,)."""
         check_is_fitted(self, "model_")
-        found: NDArray[Any] = self.classes_[self.model_.logits(_images(X))[:, self._columns].argmax(axis=1)]
+        found: NDArray[Any] = self.classes_[self.model_.logits(images_of(X))[:, self._columns].argmax(axis=1)]
         return found
 
 
-class TransferSearchRegressor(RegressorMixin, _TransferSearch):
+class TransferSearchRegressor(RegressorMixin, ImageSearch):
     """Searches for the best way to carry a pretrained network over to images with numbers.
 
     Arguments and attributes are those of `TransferSearchClassifier`, but for ``classes_``.
@@ -315,7 +315,7 @@ class TransferSearchRegressor(RegressorMixin, _TransferSearch):
             ValueError: X and y don't fit, X isn't images, or y isn't finite numbers.
             tlsearch.errors.TlsearchError: the search has no result.
         """
-        images = _images(X).values
+        images = images_of(X).values
         targets = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
         if targets.ndim > 2:
             raise ValueError(f"y has shape {targets.shape}; right are (N,) and (N, K).")
@@ -330,13 +330,13 @@ class TransferSearchRegressor(RegressorMixin, _TransferSearch):
     def predict(self, X: Any) -> NDArray[np.float64]:
         """The numbers of each image, (N,) or (N, K) as ``y`` was."""
         check_is_fitted(self, "model_")
-        found = np.asarray(self.model_.predict(_images(X)), dtype=np.float64)
+        found = np.asarray(self.model_.predict(images_of(X)), dtype=np.float64)
         return found.reshape(-1) if self._flat else found.reshape(len(found), -1)
 
     def predict_interval(self, X: Any) -> NDArray[np.float64]:
         """Lower and upper ends (N, K, 2) of the intervals; ``interval_coverage_`` is what they promise."""
         check_is_fitted(self, "model_")
-        found = [list(one["intervals"].values()) for one in self.model_.describe(_images(X).values)]
+        found = [list(one["intervals"].values()) for one in self.model_.describe(images_of(X).values)]
         return np.asarray(found, dtype=np.float64)
 
     @property
@@ -346,7 +346,7 @@ class TransferSearchRegressor(RegressorMixin, _TransferSearch):
         return float(self.model_.manifest.calibration["coverage"])
 
 
-def _images(given: Any) -> Items:
+def images_of(given: Any) -> Items:
     """What people hand in as items.
 
     Raises:

@@ -66,13 +66,15 @@ def items_of(given: Any, *, modality: str = "image") -> Items:
         if len(given.columns) != 1:
             raise DataError(f"X has the columns {list(given.columns)}; one column of image paths is right.")
         values = list(given.iloc[:, 0])
+    elif isinstance(given, np.ndarray) and given.dtype.kind in "OUST" and shape[1:] == (1,):
+        values = list(given[:, 0])  # a column of paths
     elif len(shape) == 2:
         raise DataError(
             f"An array of shape {shape} is rows of numbers or one grey image, nobody can tell.",
             hint="Flattened images become X.reshape(-1, height, width); one grey image is X[None].",
         )
     elif hasattr(given, "detach"):
-        values = _images_of(_channels_last(given.detach().cpu().numpy()))
+        values = _images_of(_channels_last(_numbers(given)))
     elif isinstance(given, np.ndarray) and given.dtype.kind in "biuf":
         values = _images_of(given)
     elif isinstance(given, Iterable):
@@ -125,6 +127,8 @@ def _is_one(given: Any) -> bool:
 
 
 def _item(value: Any, position: int, modality: str) -> Any:
+    if callable(getattr(value, "as_py", None)):  # a scalar of Arrow's
+        value = value.as_py()
     if modality != "image":
         return str(value) if isinstance(value, str) else value
     if isinstance(value, str | os.PathLike):
@@ -137,7 +141,7 @@ def _item(value: Any, position: int, modality: str) -> Any:
         value = upright(value)  # as a file is
         return np.asarray(value if is_deep(value) else as_rgb(value))
     if hasattr(value, "detach"):
-        value = _channels_last(value.detach().cpu().numpy())
+        value = _channels_last(_numbers(value))
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         if value.ndim == 2 or (value.ndim == 3 and value.shape[2] in _CHANNELS):
             return _pixels(value)
@@ -162,6 +166,17 @@ def _images_of(array: NDArray[Any]) -> list[Any]:
     return list(_pixels(array))
 
 
+def _numbers(tensor: Any) -> NDArray[Any]:
+    """A torch tensor as an array."""
+    try:
+        plain = tensor.detach().cpu()
+        # NumPy has no bfloat16.
+        found: NDArray[Any] = (plain.float() if plain.is_floating_point() else plain).numpy()
+    except (RuntimeError, TypeError) as error:  # sparse, quantized
+        raise DataError(f"A tensor of {tensor.dtype} can't be read: {error}", hint=_RIGHT) from None
+    return found
+
+
 def _channels_last(array: NDArray[Any]) -> NDArray[Any]:
     """An array whose channels stand before height and width, as torch has them, with channels at its end."""
     if array.ndim >= 3 and array.shape[-3] in _CHANNELS and array.shape[-1] not in _CHANNELS:
@@ -170,6 +185,10 @@ def _channels_last(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _pixels(array: NDArray[Any]) -> NDArray[Any]:
+    if isinstance(array, np.ma.MaskedArray):
+        raise DataError(
+            "Pixels are a masked array.", hint="Say what masked pixels are, such as array.filled(0)."
+        )
     return array.astype(np.uint8) * np.uint8(255) if array.dtype.kind == "b" else array
 
 

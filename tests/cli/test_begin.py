@@ -60,6 +60,18 @@ def test_init_says_how_pictures_become_squares(tmp_path):
         assert spec.load(tmp_path / f"{name}.yaml").data.resize == expected
 
 
+def test_init_takes_a_table_of_corrected_labels(tmp_path):
+    photos(tmp_path / "pets", {"cat": 3, "dog": 3})
+    (tmp_path / "labels.csv").write_text("item,label,corrected\ncat/0.jpg,cat,dog\n")
+    done = tlsearch("init", "pets", "--corrected", "labels.csv", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["counts"] == {"cat": 2, "dog": 4}, done.stderr
+    assert spec.load(tmp_path / "pets.yaml").data.corrected == str(tmp_path / "labels.csv")
+    (tmp_path / "labels.csv").write_text("item,label,corrected\ncat/0.jpg,cat,dgo\n")
+    done = tlsearch("init", "pets", "--corrected", "labels.csv", "--force", cwd=tmp_path)
+    assert done.returncode == 2
+    assert 'Did you mean "dog"' in done.stderr
+
+
 def test_init_of_a_table_finds_its_columns_and_paths(tmp_path):
     photos(tmp_path / "in", {"a": 2, "b": 2})
     (tmp_path / "in" / "list.csv").write_text(
@@ -135,7 +147,7 @@ def test_one_command_goes_from_a_folder_to_a_model_and_on(place, images):
     done = place.here("run", "solar cells", "--preset", "quick", *QUICK)
     assert f"Wrote {place.folder / 'solar-cells.yaml'}" in done.stderr
     assert "120 items of 3 classes" in done.stderr
-    assert "budget: {trials: 12, minutes: 2, epochs: 10}" in done.stderr  # the preset as plain keys
+    assert "budget: {trials: 12, minutes: 2}" in done.stderr  # the preset as plain keys
     assert "best of solar-cells" in done.stdout
     following = done.stderr.partition("Next:")[2].split("\n")
     assert [line.split()[1] for line in following if line.strip()] == ["predict", "report", "export"]
@@ -182,30 +194,30 @@ def test_init_of_a_table_of_numbers_says_what_it_takes_them_for(tmp_path, cells,
 
 
 @pytest.mark.parametrize(
-    ("header", "cells", "options", "why"),
-    [
-        ("labels", ["a;b", "b", "", "a"] * 6, {"label_separator": ";"}, "up to 2 labels for an item"),
-        ("kind", ["a|b", "b|c", "c|a"] * 8, {"label_separator": "|"}, "up to 2 labels for an item"),
-        ("red,white", ["1,0", "0,1", "1,1"] * 8, {"label_column": ["red", "white"]}, "2 columns of 0 and 1"),
-    ],
+    ("cells", "mark"), [(["a;b", "b", "", "a"] * 6, ";"), (["a|b", "b|c", "c|a"] * 8, "|")]
 )
-def test_init_of_a_folder_with_a_table_of_labels_says_what_it_takes_them_for(
-    tmp_path, header, cells, options, why
-):
+def test_init_of_a_table_of_several_names_in_a_cell_finds_their_separator(tmp_path, cells, mark):
     photos(tmp_path, {"all": len(cells)}, size=32)
-    rows = [f"{number}.jpg,{cell}" for number, cell in enumerate(cells)]
-    (tmp_path / "all" / "list.csv").write_text("\n".join([f"image,{header}", *rows]))
-    words = [] if "label_column" in options else ["--label-column", header]
-    if words:
-        (tmp_path / "all" / "list.csv").rename(tmp_path / "list.csv")
-        (tmp_path / "list.csv").write_text("\n".join([f"image,{header}", *(f"all/{row}" for row in rows)]))
-    done = tlsearch("init", "list.csv" if words else "all", *words, cwd=tmp_path)
+    rows = [f"all/{number}.jpg,{cell}" for number, cell in enumerate(cells)]
+    (tmp_path / "list.csv").write_text("\n".join(["image,kinds", *rows]))
+    done = tlsearch("init", "list.csv", "--label-column", "kinds", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    study = spec.load(tmp_path / ("list.yaml" if words else "all.yaml"))
+    study = spec.load(tmp_path / "list.yaml")
+    assert (study.task, study.objective.metric) == ("multilabel", "map")
+    assert study.data.options["label_separator"] == mark
+    assert "task: multilabel  # up to 2 labels for an item" in done.stderr
+
+
+def test_init_of_a_folder_takes_the_table_in_it_with_its_columns_of_labels(tmp_path):
+    photos(tmp_path, {"all": 24}, size=32)
+    rows = [f"{number}.jpg,{number % 2},{number // 12}" for number in range(24)]
+    (tmp_path / "all" / "list.csv").write_text("\n".join(["image,red,white", *rows]))
+    done = tlsearch("init", "all", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    study = spec.load(tmp_path / "all.yaml")
     assert study.task == "multilabel"
-    assert study.objective.metric == "map"
-    assert options.items() <= study.data.options.items()
-    assert f"task: multilabel  # {why}" in done.stderr
+    assert list(study.data.options["label_column"]) == ["red", "white"]
+    assert "task: multilabel  # 2 columns of 0 and 1" in done.stderr
 
 
 def test_cells_that_only_look_like_several_names_are_left_alone():

@@ -43,3 +43,24 @@ def test_prose_is_broken_between_words():
     assert path in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     assert all(word in text for word in reason.split())
+
+
+def test_a_table_in_a_pipe_has_no_blanks_at_its_ends(capsys):
+    output.print_table(COLUMNS, ROWS)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
+def test_a_sentence_is_one_line_in_a_pipe_and_fits_a_terminal(capsys, monkeypatch):
+    sentence = (
+        "blowhole/exp2_num_108741.jpg (test) and blowhole/exp2_num_108923.jpg (val) are nearly the same"
+    )
+    output.print_wrapped(sentence)
+    assert capsys.readouterr().out == f"  {sentence}\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    output.print_wrapped(sentence)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert " ".join(line.strip() for line in lines) == sentence

@@ -266,3 +266,16 @@ def test_a_table_without_a_header_and_what_is_no_table_get_the_next_step(folder)
         (folder / name).write_bytes(b"PK")
         with pytest.raises(DataError, match=f"must end in .csv.*\n{hint}"):
             Table().load(TableOptions(path=folder / name))
+
+
+def test_paths_as_urls_write_them_are_found(folder):
+    (folder / "größer b.png").write_bytes((folder / "b.png").read_bytes())
+    (folder / "50%25.png").write_bytes((folder / "b.png").read_bytes())
+    samples = load(folder, "image,label\na.png,x\ngr%C3%B6%C3%9Fer%20b.png,y\n50%25.png,y\n")
+    assert samples.items == [folder / "a.png", folder / "größer b.png", folder / "50%25.png"]
+    assert any("1 path in table.csv: percent signs" in note for note in samples.notes)
+
+
+def test_one_column_is_not_image_and_label(folder):
+    with pytest.raises(DataError, match='the column "image" is to be image and label'):
+        load(folder, "image,label\na.png,x\nb.png,y\n", label_column="image")

@@ -116,6 +116,11 @@ def edit(folder: Path, *, vouched: bool = True, **changes: Any) -> None:
     path.write_text(json.dumps(document))
 
 
+def test_a_file_of_a_bundle_stands_for_its_folder(copied):
+    for name in (bundle.MANIFEST, bundle.WEIGHTS):
+        assert bundle.load(copied / name).folder == copied
+
+
 def refused(folder: Path) -> str:
     with pytest.raises(BundleError) as caught:
         bundle.load(folder)

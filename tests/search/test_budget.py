@@ -38,7 +38,7 @@ def test_seconds_left_run_out():
     over = Budget(BudgetSpec(minutes=1.0), started=0, spent=90)
     assert over.seconds_left is not None
     assert over.seconds_left < 0
-    assert over.search_deadline <= over.deadline < over.end
+    assert over.search_deadline == over.deadline == over.end
 
 
 def test_minutes_begin_with_the_command_and_leave_time_to_try_something():
@@ -72,3 +72,17 @@ def test_measuring_a_model_takes_longer_for_more_items_and_more_members():
         looking(1e8, items=items, looks=looks) for items, looks in ((100, 1), (1000, 1), (1000, 3))
     )
     assert STARTING < few < many < thrice
+
+
+def test_time_is_kept_for_a_refit_only_where_it_is_of_use():
+    assert not Budget(BudgetSpec(minutes=1.0), started=0, spent=0).worth_keeping
+    assert Budget(BudgetSpec(minutes=2.0), started=0, spent=0).worth_keeping
+    assert not Budget(BudgetSpec(minutes=2.0), started=0, spent=0, opening=40.0).worth_keeping
+    assert not Budget(BudgetSpec(), started=0, spent=0).worth_keeping
+
+
+def test_a_study_that_is_given_more_minutes_searches_in_them():
+    first = Budget(BudgetSpec(minutes=5.0), started=9, spent=300)
+    assert first.search_deadline <= time.time()
+    more = Budget(BudgetSpec(minutes=9.0), started=9, spent=300, after_search=math.inf)
+    assert more.search_deadline == pytest.approx(time.time() + 120, abs=5)

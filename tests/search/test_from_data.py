@@ -37,7 +37,7 @@ def test_the_file_is_written_here_and_then_gone_on_with(photos, tmp_path):
     assert made.path.absolute() == tmp_path / "solar-cells.yaml"
     assert made.proposal is not None
     study = spec.load(made.path)
-    assert (study.study, study.budget.minutes, study.search.refit) == ("solar-cells", 2, False)
+    assert (study.study, study.budget.minutes, study.search.refit) == ("solar-cells", 2, True)
     assert study.data.options["path"] == str(photos)
     made.path.write_text(made.path.read_text() + "# mine\n")
     for same in ("quick", None):
@@ -104,3 +104,11 @@ def test_a_label_with_a_line_break_adds_no_key(tmp_path, monkeypatch):
     study = spec.load(study_file(tmp_path / "list.csv", preset="quick").path)
     assert study.objective.metric == "balanced_accuracy"
     assert study.seed == 0
+
+
+def test_classes_that_are_written_nearly_alike_are_told_before_anything_runs(tmp_path):
+    draw_folder(tmp_path / "in", classes=("disc", "frame"), each=6)
+    (tmp_path / "in" / "disc").rename(tmp_path / "in" / "Frame ")
+    proposal = study_file(tmp_path / "in", folder=tmp_path).proposal
+    assert proposal is not None
+    assert proposal.notes == ('the classes "Frame" and "frame" are written nearly alike',)

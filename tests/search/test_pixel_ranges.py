@@ -1,18 +1,16 @@
-"""Pictures of a physical range are searched, verified and exported as their 8-bit copies are."""
+"""Pictures of a physical range are searched and scored as their 8-bit copies are."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 import tlsearch
 from tests.one_process import one_process, verify_here
 from tlsearch.models import bundle
 from tlsearch.models.evaluation import evaluate
-from tlsearch.models.export.write import export
 
 LOW, HIGH = 50.0, 278.0
 
@@ -65,9 +63,3 @@ def test_floats_of_one_set_are_as_good_as_their_8_bit_copies(tmp_path, monkeypat
         assert np.array_equal(model.encode(deep), other.encode(copy))
     accuracy = evaluate(model, floats).metrics["accuracy"]
     assert accuracy == evaluate(model, eights).metrics["accuracy"]
-    assert accuracy == pytest.approx(evaluate(other, eights).metrics["accuracy"], abs=0.1)
-    assert accuracy > 0.8
-    arrays = np.stack([np.asarray(Image.open(file)) for file in files["float"]])
-    np.testing.assert_allclose(model.predict_proba(arrays), model.predict_proba(files["float"]), atol=1e-6)
-    (done,) = export(model, tmp_path / "out", ["torch"], items=files["float"][::7])
-    assert done.checked.difference < 1e-5

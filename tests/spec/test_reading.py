@@ -330,6 +330,12 @@ def test_a_name_is_one_however_its_accents_are_typed():
     assert parse({**MINIMAL, "study": unicodedata.normalize("NFD", "Frühjahr")}).study == "Frühjahr"
 
 
+def test_a_file_in_another_encoding_is_told_so(tmp_path):
+    (tmp_path / "s.yaml").write_text("study: a", encoding="utf-16")
+    with pytest.raises(SpecError, match=r"isn't text in UTF-8\.\nSave it as UTF-8"):
+        load(tmp_path / "s.yaml")
+
+
 # ------------------------------------------------------------------------------------- YAML
 
 

@@ -11,9 +11,10 @@ from sklearn.metrics import average_precision_score, f1_score
 from torch.nn import functional
 
 from tlsearch import registry
-from tlsearch.contracts import LinearRecipe, Recipe
+from tlsearch.contracts import LinearRecipe, Recipe, Samples, TargetSpec
 from tlsearch.errors import DataError
 from tlsearch.tasks.label_scores import best_thresholds
+from tlsearch.training.splits import split
 
 TASK = registry.task("multilabel")
 SETS = [["red", "white"], ["red"], [], ["red"], ["white", "small"]] * 12
@@ -130,6 +131,10 @@ def test_weights_make_rare_labels_count_as_much_as_frequent_ones():
     assert outputs.grad.sum(dim=0).tolist() == pytest.approx([0, 0, 0], abs=1e-6)
     rare = TASK.describe([["a", "b"], ["b"]] + [["b"]] * 200 + [[]], ())
     assert TASK.fitted(rare)._weights == (20.0, 0.05), "bounded"
+    unknown = TASK.fitted(TargetSpec(("red", "small", "white")))
+    assert float(unknown.loss(outputs.detach(), targets, Recipe(loss="weighted_bce"))) == pytest.approx(
+        math.log(2)
+    )
 
 
 def test_splits_are_cut_by_labels_and_items_without_any_are_a_kind_of_their_own():
@@ -140,6 +145,24 @@ def test_splits_are_cut_by_labels_and_items_without_any_are_a_kind_of_their_own(
     assert strata.needed == {0, 1, 2}
     full = TASK.strata(targets.numpy()[:2], spec)
     assert full.names == ("red", "small", "white")
+
+
+def test_every_split_gets_its_share_of_every_label():
+    chance = np.random.default_rng(0)
+    rows = (chance.random((400, 4)) < [0.5, 0.3, 0.1, 0.03]).astype(int)
+    spec, targets = described([tuple(row) for row in rows.tolist()])
+    samples = Samples(list(range(400)), targets.numpy(), spec, [str(number) for number in range(400)])
+    hashes = [f"{number:x}" for number in chance.permutation(400)]
+    strata = TASK.strata(targets.numpy(), spec)
+    parts = split(samples, hashes, strata, val=0.2, test=0.2, stop=0.1, seed=0)
+    for name in ("val", "test"):
+        shares = targets.numpy()[parts[name]].sum(axis=0) / targets.numpy().sum(axis=0)
+        assert shares == pytest.approx([0.2] * 4, abs=0.04), name
+        assert (targets.numpy()[parts[name]].sum(axis=1) == 0).any()
+    lone = np.zeros((400, 4), dtype=np.float32)
+    lone[:200, 0], lone[::3, 1], lone[::5, 2], lone[7, 3] = 1, 1, 1, 1
+    parts = split(samples, hashes, TASK.strata(lone, spec), val=0.2, test=0.2, stop=0.1, seed=0)
+    assert 7 in parts["train"], "the only item with a label is to be learned from"
 
 
 def test_the_mean_of_several_networks_is_that_of_their_probabilities():

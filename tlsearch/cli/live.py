@@ -9,22 +9,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from tlsearch.cli import output
-from tlsearch.records import TrialState
 from tlsearch.safe_text import for_terminal
+from tlsearch.search.progress import Snapshot, describe
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tlsearch.search.progress import Snapshot
 
 LINE_SECONDS = 5.0
 """Plain lines come at most this often, unless the phase or the best changes."""
-
-STATES = {
-    TrialState.PRUNED: "pruned (behind others at the same epoch)",
-    TrialState.CANCELLED: "interrupted (to run again)",
-}
-"""States that need a word of explanation."""
 
 
 class View(Protocol):
@@ -135,36 +128,3 @@ class TerminalView:
         left = self.ends - time.monotonic() if self.ends is not None else None
         _, *facts = describe(replace(self.snapshot, seconds_left=left))
         return Group(self.progress, *(Text(for_terminal(f"  {fact}")) for fact in facts))
-
-
-def describe(snapshot: Snapshot) -> list[str]:
-    """A snapshot in phrases: phase and progress, counts, best, strategies, time left."""
-    total = f"/{snapshot.total}" if snapshot.total is not None else ""
-    phrases = [f"{snapshot.phase} {snapshot.done}{total}" if snapshot.total else snapshot.phase]
-    counts = [
-        f"{snapshot.counts[state]} {STATES.get(state, state.value.lower())}"
-        for state in TrialState
-        if snapshot.counts.get(state)
-    ]
-    if counts:
-        phrases.append(", ".join(counts))
-    if snapshot.best is not None and snapshot.best.outcome.value is not None:
-        point, outcome = snapshot.best.point, snapshot.best.outcome
-        known = outcome.groups and outcome.freeze_depth is not None
-        depth = f", freeze depth {outcome.freeze_depth}/{outcome.groups}" if known else ""
-        phrases.append(
-            f"best {outcome.value:.4f}: trial {point.number}, {point.strategy} on {point.backbone}{depth}"
-        )
-    if len(snapshot.by_strategy) > 1:
-        phrases.append(", ".join(f"{name} {value:.4f}" for name, value in snapshot.by_strategy.items()))
-    speed = []
-    if snapshot.per_minute is not None:
-        speed.append(f"{snapshot.per_minute:.3g} trials a minute")
-    if snapshot.cached:
-        speed.append(f"{snapshot.cached} with cached activations")
-    if speed:
-        phrases.append(", ".join(speed))
-    if snapshot.seconds_left is not None:
-        minutes, seconds = divmod(max(0, int(snapshot.seconds_left)), 60)
-        phrases.append(f"{minutes}:{seconds:02d} left")
-    return phrases

@@ -30,9 +30,36 @@ def print_table(
     """A table on stdout, as wide as its content when nobody looks (a pipe), else fitted to the terminal."""
     from rich.console import Console
 
-    width = Console().width if sys.stdout.isatty() else None
-    made = table(columns, rows, right=right, optional=optional, width=width)
-    Console(width=WIDEST, highlight=False, markup=False).print(made)
+    seen = sys.stdout.isatty()
+    made = table(columns, rows, right=right, optional=optional, width=Console().width if seen else None)
+    console = Console(width=WIDEST, highlight=False, markup=False)
+    if seen:
+        console.print(made)
+        return
+    with console.capture() as captured:
+        console.print(made)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def print_wrapped(text: str, indent: str = "  ") -> None:
+    """A sentence on stdout, broken between words where somebody looks."""
+    import shutil
+    import textwrap
+
+    if not sys.stdout.isatty():
+        tell(f"{indent}{text}")
+        return
+    width = shutil.get_terminal_size().columns
+    lines = textwrap.wrap(
+        text,
+        width,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    for line in lines:
+        tell(line)
 
 
 WIDEST = 100_000

@@ -14,7 +14,7 @@ from tlsearch.errors import InputError
 from tlsearch.records import TrialRole
 
 if TYPE_CHECKING:
-    from tlsearch.search.study import StudyResult
+    from tlsearch.search.result import StudyResult
     from tlsearch.spec import StudySpec
 
 Setting = Annotated[

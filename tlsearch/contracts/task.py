@@ -178,6 +178,21 @@ class Task(abc.ABC):
         """The task as it learns such targets, with weights by how often each occurs, say; or itself."""
         return self
 
+    def counted(self, targets: NDArray[Any], spec: TargetSpec) -> Task:
+        """The task as it learns from these training targets: it may weigh rare ones. Itself by default."""
+        return self
+
+    def balances(self, metric: str) -> tuple[str, ...]:
+        """What a recipe's ``balance`` may be with that metric, the usual one first; one alone isn't searched.
+
+        Of heads, which are fitted to whole sets of features, nothing is drawn: see `drawn`.
+        """
+        return ()
+
+    def sampling_weights(self, targets: NDArray[Any], balance: str) -> NDArray[Any] | None:
+        """How often each item (N,) is to be drawn into batches, relative to others; None for equally."""
+        return None
+
     @abc.abstractmethod
     def head(self, width: int, spec: TargetSpec, *, dropout: float = 0.0) -> nn.Module:
         """A fresh head: features (B, width) to outputs."""
@@ -200,6 +215,10 @@ class Task(abc.ABC):
         """Mean losses (H,) of H models at once, not regularized: outputs (N, C, H), targets (N, ...)."""
         recipe = LinearRecipe(learning_rate=0.0)
         return torch.stack([self.loss(each, targets, recipe) for each in outputs.unbind(dim=-1)])
+
+    def stop_losses(self, outputs: Tensor, targets: Tensor, recipes: Sequence[LinearRecipe]) -> Tensor:
+        """What tells when H heads are best, as `losses`; weighted as each head's loss where that is."""
+        return self.losses(outputs, targets)
 
     def columns(self, targets: Tensor, spec: TargetSpec) -> Tensor:
         """Targets as numbers (N, K), float64, to which a ridge regression can be fitted."""
@@ -296,6 +315,19 @@ class Task(abc.ABC):
         Args:
             outputs: (N, ...) of held-out items.
             targets: theirs.
+        """
+        return {}
+
+    def rebalance(
+        self, outputs: Tensor, targets: Tensor, calibration: Mapping[str, Any], metric: str
+    ) -> Mapping[str, Any]:
+        """What `decode` is to do besides so that a metric is served, to stand in the calibration; or nothing.
+
+        Args:
+            outputs: (N, ...) of held-out items.
+            targets: theirs.
+            calibration: what `calibrate` gave for them.
+            metric: the study's.
         """
         return {}
 

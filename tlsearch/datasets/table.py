@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import unquote
 
 from pydantic import Field
 
@@ -118,6 +119,9 @@ class Found:
         straight = self.root / written
         if "\0" in written or os.path.lexists(straight):
             return straight
+        if "%" in written and os.path.lexists(decoded := self.root / unquote(written)):
+            self._count("percent signs and what follows are read as in URLs")
+            return decoded
         parts = written.replace("\\", "/").split("/")
         slashed = self.root / "/".join(parts)
         if os.path.lexists(slashed):
@@ -208,6 +212,11 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
                 f'{options.path} has no column "{name}"; it has: {printable(", ".join(known))}', hint=hint
             )
         refuse_doubled(name, known, options.path)
+    if columns[kind] in [name for option, name in columns.items() if option.startswith(_LABEL)]:
+        raise DataError(
+            f'{options.path}: the column "{printable(column)}" is to be {kind} and label',
+            hint=f"Set {kind}_column or label_column.",
+        )
     cells = {key: texts(table.frame[name]) for key, name in columns.items()}
     return Rows(cells, tuple(notes), options.label_separator)
 

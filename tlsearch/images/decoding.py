@@ -278,12 +278,16 @@ def _to_8_bits(values: NDArray[Any], ranges: Ranges, *, sure: bool = True) -> ND
         ends = f" from {values[known].min():g} to {values[known].max():g}" if outside else ""
         raise Unreadable(
             f"has {_NAMES[kind]} pixels{ends}, whose range isn't known: the data that was learned from has"
-            f" none{'; without one, floats are from 0 to 1' if outside else ''}"
+            f" none{_WITHOUT[kind] if outside or not sure else ''}"
         )
     pixels = np.where(known, values, low).astype(np.float64)
     return ((pixels.clip(low, high) - low) * (255 / (high - low))).round().astype(np.uint8)
 
 
+_WITHOUT = {
+    "float": "; without one, floats are from 0 to 1",
+    "int": "; as uint8 they would be taken as they are",
+}
 _NAMES = {"uint16": "16-bit", "int": "integer", "float": "float"}
 
 

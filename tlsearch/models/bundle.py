@@ -333,7 +333,8 @@ def _here(place: str | Path) -> Path:
     """The bundle's folder on this machine; one of a store is fetched first."""
     if artifacts.is_remote(str(place)):
         return stored.fetched(str(place), weights=WEIGHTS, manifest=MANIFEST)
-    return Path(place).expanduser()
+    folder = Path(place).expanduser()
+    return folder.parent if folder.name in (MANIFEST, WEIGHTS) and folder.is_file() else folder
 
 
 def _of(told: Sequence[str], count: int) -> str:

@@ -51,6 +51,15 @@ class Ensemble(nn.Module):
         """Outputs (B, ...) of a batch of inputs."""
         return averaged(self.looks(inputs, mirrored=self.flips), self.task)
 
+    def features(self, inputs: Tensor) -> Tensor:
+        """Features (B, width) of the first member's trunk."""
+        token = _outputs.set({})
+        try:
+            found: Tensor = self.members[0].get_submodule("trunk")(inputs)
+        finally:
+            _outputs.reset(token)
+        return found
+
     def looks(self, inputs: Tensor, *, mirrored: bool) -> Tensor:
         """Each member's own outputs (B, looks, members, ...) of the inputs as they are, then mirrored."""
         looks = [torch.stack(_run(self.members, inputs), dim=1)]

@@ -266,7 +266,7 @@ def _shown(
         picture = data_url(_beside(*(task.laid_over(whole, one, spec) for one in (answer, target))))
         actual = task.say(task.predict(target, spec, calibration), top=1)
     elif isinstance(model.inputs, ImageInput):
-        picture = _thumbnail(item, model.inputs)
+        picture = thumbnail(item, model.inputs)
     return Outlier(
         name=listed.samples.names[index],
         actual=actual,
@@ -376,11 +376,11 @@ def _answer(
         predicted=classes[best],
         probability=float(shares[best]),
         probability_of_actual=float(shares[label]),
-        picture=_thumbnail(item, inputs) if isinstance(inputs, ImageInput) else "",
+        picture=thumbnail(item, inputs) if isinstance(inputs, ImageInput) else "",
         text=item[:TEXT] if isinstance(item, str) and listed.modality != "image" else "",
     )
 
 
-def _thumbnail(item: object, inputs: ImageInput) -> str:
+def thumbnail(item: object, inputs: ImageInput) -> str:
     """A small JPEG as a data URL."""
     return data_url(fitted(inputs.picture(item)))

@@ -148,6 +148,16 @@ def _figures(
     evidence: Evidence, looked: Looked, found: Mapping[str, Mapping[str, float]]
 ) -> dict[str, Figure]:
     drawn = [
+        *of_search(evidence, found),
+        cost_figures.against_size(evidence),
+        cost_figures.against_latency(evidence, looked.backbones),
+    ]
+    return {figure.name: figure for figure in [*drawn, *_at_work(looked.found)] if figure is not None}
+
+
+def of_search(evidence: Evidence, found: Mapping[str, Mapping[str, float]]) -> list[Figure | None]:
+    """Figures that need the database alone; ``found`` are the importances of hyperparameters."""
+    return [
         search_figures.seeds(evidence),
         search_figures.history(evidence),
         search_figures.freeze_depth(evidence),
@@ -156,10 +166,7 @@ def _figures(
         search_figures.learning_rate(evidence),
         search_figures.importance(evidence, found),
         search_figures.learning_curves(evidence),
-        cost_figures.against_size(evidence),
-        cost_figures.against_latency(evidence, looked.backbones),
     ]
-    return {figure.name: figure for figure in [*drawn, *_at_work(looked.found)] if figure is not None}
 
 
 def _at_work(found: Examination | Look | None) -> Sequence[Figure]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from tlsearch import html_tables
 from tlsearch.database.store import Store
 from tlsearch.errors import InputError, UnknownNameError
 from tlsearch.records import (
@@ -24,6 +25,7 @@ from tlsearch.records import (
 
 if TYPE_CHECKING:
     import optuna
+    from plotly.graph_objects import Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,41 @@ class BestModel:
     seed: int
     counts: Mapping[str, int]
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        scores: list[tuple[str, object]] = [
+            (f"{split} {self.metric}", values.get(self.metric)) for split, values in self.metrics.items()
+        ]
+        frozen = f"{self.freeze_depth}/{self.groups}" if self.freeze_depth is not None else None
+        rows = [("trial", self.trial), ("strategy", self.strategy), ("backbone", self.backbone)]
+        rows += [("freeze depth", frozen), *scores, ("model", self.model and self.model.uri)]
+        return html_tables.facts(f"best of {self.study}", rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaderboard:
+    """The best trials of a study, the best first; a notebook shows them as a table."""
+
+    study: str
+    metric: str
+    trials: tuple[TrialRecord, ...]
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        columns = ["trial", self.metric, "strategy", "backbone", "freeze depth", "seconds"]
+        rows = [
+            [
+                trial.number,
+                trial.value,
+                trial.strategy,
+                trial.backbone,
+                f"{trial.freeze_depth}/{trial.groups}" if trial.freeze_depth is not None else None,
+                f"{trial.costs.seconds:.1f}",
+            ]
+            for trial in self.trials
+        ]
+        return html_tables.table(f"best trials of {self.study}", columns, rows)
+
 
 class Study(StudyRecord):
     """A study of a database, which Optuna's tools can look at too."""
@@ -78,8 +115,36 @@ class Study(StudyRecord):
         """
         from tlsearch.reports.optuna_view import to_optuna
 
+        return to_optuna(self._database, self.name)
+
+    def leaderboard(self, limit: int = 10) -> Leaderboard:
+        """Its best trials of the search, ``limit`` at most."""
+        with Store.open(self._database) as store:
+            return Leaderboard(self.name, self.metric, tuple(store.best(self.name, limit=limit)))
+
+    def figures(self) -> dict[str, Figure]:
+        """The report's figures of the search by their names, as plotly figures that a notebook shows."""
+        from tlsearch.reports.notebook_figures import of_search
+
+        return of_search(self._database, self.name)
+
+    @property
+    def _database(self) -> str:
         url: str = getattr(self, "_url")  # noqa: B009 - a slot that dataclass fields don't know
-        return to_optuna(url, self.name)
+        return url
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        counts = ", ".join(f"{count} {state.value.lower()}" for state, count in self.counts.items() if count)
+        return html_tables.facts(
+            self.name,
+            [
+                ("state", self.state.value.lower()),
+                ("metric", self.metric),
+                ("trials", counts),
+                ("search time", f"{self.seconds / 60:.1f} min"),
+            ],
+        )
 
 
 class Studies:

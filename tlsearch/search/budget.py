@@ -13,6 +13,8 @@ CONFIRM_SHARE = 0.2
 """Share of the minutes that repeating the finalists may take."""
 MOST_KEPT = 0.5
 """Share of the minutes that is kept at most for all that comes after the search."""
+LEAST_AFTER = 30.0
+"""Seconds for repeating and refitting; less is not kept: one longer trial is worth more."""
 STARTING = 6.0
 """Seconds in which a fresh process has imported torch and loaded a model."""
 OPERATIONS_PER_SECOND = 3e10
@@ -63,6 +65,11 @@ class Budget:
         return self.budget.minutes * 60 - self.spent - (time.time() - self._since)
 
     @property
+    def _whole(self) -> float:
+        """Seconds that this driver has; those of earlier ones are spent."""
+        return max(0.0, 60 * (self.budget.minutes or 0.0) - self.spent)
+
+    @property
     def end(self) -> float:
         """When the study is to have its verified model, as `time.time` counts."""
         if self.budget.minutes is None:
@@ -74,16 +81,22 @@ class Budget:
         """When all training must have ended, so that there is time to verify what came of it."""
         if self.budget.minutes is None:
             return math.inf
-        return self.end - min(self.opening, MOST_KEPT / 2 * self.budget.minutes * 60)
+        return self.end - min(self.opening, MOST_KEPT / 2 * self._whole)
 
     @property
     def search_deadline(self) -> float:
         """When the search must have ended, so that there is time for what comes after it."""
         if self.budget.minutes is None:
             return math.inf
-        whole = self.budget.minutes * 60
         kept = max(self.after_search, self.verification + self.opening)
-        return self.end - min(kept, MOST_KEPT * whole)
+        return self.end - min(kept, MOST_KEPT * self._whole)
+
+    @property
+    def worth_keeping(self) -> bool:
+        """Whether as much time can be kept for what comes after the search that it is of use."""
+        if self.budget.minutes is None:
+            return False
+        return MOST_KEPT * self._whole - self.verification - self.opening >= LEAST_AFTER
 
     @property
     def seconds_to_train(self) -> float:
@@ -94,7 +107,7 @@ class Budget:
         """Of the seconds that repeating the finalists would take, those that it may."""
         if self.budget.minutes is None:
             return seconds
-        return min(seconds, CONFIRM_SHARE * self.budget.minutes * 60)
+        return min(seconds, CONFIRM_SHARE * self._whole)
 
 
 def looking(operations: float, *, items: int, looks: int) -> float:

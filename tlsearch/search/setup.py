@@ -134,7 +134,8 @@ def prepare(
         skipped += unusable
     # Where the study says how many epochs a trial has, its length is no longer searched.
     length = {"length": 1.0} if spec.budget.epochs else {}
-    space = build(strategies, infos, spec.space, task=task_of(spec), fixed=length)
+    learned, metric = listed["data"].learned, spec.objective.metric
+    space = build(strategies, infos, spec.space, task=learned, metric=metric, fixed=length)
     data, found = _data(spec, listed, infos, cache, carried=carried, threads=threads, observe=observe)
     target = data[data_key("data", infos[0].inputs)]
     fixed = begun or items.fix(listed["data"], target.parts, target.aside, listed.get("source_data"))

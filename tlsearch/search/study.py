@@ -32,6 +32,7 @@ from tlsearch.search.loggers import TrialLoggers, open_journal
 from tlsearch.search.phase_sequence import PhaseSequence
 from tlsearch.search.progress import Observer, Snapshot, silent
 from tlsearch.search.registration import begun_with, enter, refuse_conflicts
+from tlsearch.search.result import StudyResult
 from tlsearch.search.sampler import Sampler
 from tlsearch.search.setup import Prepared, assign, prepare
 from tlsearch.search.trial_queue import Fixed, PointSource, Searching, is_heads
@@ -39,17 +40,6 @@ from tlsearch.search.workers import allocate
 from tlsearch.spec import BudgetSpec, StudySpec
 from tlsearch.training.objective import settled
 from tlsearch.training.trial import WorkerConfig
-
-
-@dataclass(frozen=True, slots=True)
-class StudyResult:
-    """What a run came to. ``interrupted`` is why it ended early, or empty; ``signal`` the one that did it."""
-
-    study: StudyRecord
-    model: ModelRecord | None
-    best: TrialRecord | None
-    interrupted: str
-    signal: int = 0
 
 
 def run(
@@ -262,7 +252,8 @@ class _Run:
         val, test = counts.get("val", 0), counts.get("test", 0)
         self.budget.verification = looking(operations, items=val, looks=2)
         self.budget.opening = looking(operations, items=val + test, looks=2 * members)
-        if self.spec.search.refit:
+        # Workers keep the deadline that they were given: it may only move away.
+        if self.budget.worth_keeping and (self.spec.search.refit or self.spec.search.confirm_seeds):
             self.budget.after_search = math.inf
 
     def _ended_with_this_budget(self) -> bool:
@@ -322,7 +313,8 @@ class _Run:
                 self.observe(Snapshot(phase="search", note=note))
         finalists = self._ending.finalists()
         if points := self._ending.confirmations(finalists, slots=self._slots):
-            keep = self._ending.after_choice(finalists[0].costs.seconds, slots=self._slots)
+            longest = max(finalist.costs.seconds for finalist in finalists)
+            keep = self._ending.after_choice(longest, slots=self._slots)
             yield from self._fixed(points, phase=CONFIRM, keep=keep)
         if self._stopping():
             return
@@ -346,7 +338,7 @@ class _Run:
     def _keep_time(self, driver: Driver, told: Snapshot) -> None:
         """Leave as much time for confirming and refitting as what leads now would take."""
         seconds = driver.candidate_seconds
-        if seconds is not None and self.spec.budget.minutes is not None:
+        if seconds is not None and self.budget.worth_keeping:
             self.budget.after_search = self._ending.after_search(seconds, slots=self._slots)
             driver.deadline = self.budget.search_deadline
         self.observe(told)

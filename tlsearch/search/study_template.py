@@ -15,10 +15,12 @@ from tlsearch.counts import plural
 from tlsearch.errors import DataError, InputError
 from tlsearch.names import printable
 from tlsearch.search import picture_shapes
+from tlsearch.search.table_columns import by_content
 from tlsearch.spec import parse
 from tlsearch.spec.presets import Preset
 from tlsearch.tables import flag_columns, meant, names_apart, read_table
 from tlsearch.training import sources
+from tlsearch.training.splits import written_alike
 from tlsearch.yaml_text import write_yaml
 
 PREFERRED = ("efficientnet_lite/lite0", "timm/resnet18.a1_in1k", "torchvision/resnet18")
@@ -63,6 +65,7 @@ def propose(
     beside: Path,
     preset: Preset,
     columns: Mapping[str, Any] | None = None,
+    corrected: Path | None = None,
 ) -> Proposal:
     """Look at a folder of class folders, or at a table, and write a study file for it.
 
@@ -72,6 +75,7 @@ def propose(
         beside: folder of the study file, which paths in it are relative to.
         preset: whose keys the study gets.
         columns: column options of a table that are to be as they are here, such as ``label_column``.
+        corrected: a table of corrected labels.
 
     Raises:
         InputError: a folder was given columns.
@@ -82,10 +86,14 @@ def propose(
     path = Path(os.path.relpath(data.resolve(), beside.resolve())).as_posix()
     source = _own_source(data) or ("folder" if data.is_dir() else "table")
     section: dict[str, Any] = {"source": source, "path": path}
+    guessed: list[str] = []
     if source == "table":
-        section |= _columns(data, columns or {})
+        named, guessed = _columns(data, columns or {})
+        section |= named
     elif columns:
         raise InputError(f"{data} is a folder, which has no columns: leave {', '.join(columns)} out.")
+    if corrected is not None:
+        section["corrected"] = Path(os.path.relpath(corrected.resolve(), beside.resolve())).as_posix()
     spec = parse({"study": study, "data": section, "backbones": [PREFERRED[0]]}, folder=beside)
     threads = max(1, len(os.sched_getaffinity(0)))
     task, why = registry.dataset(source).task, ""
@@ -125,7 +133,7 @@ def propose(
         kinds=(strata.one, strata.many),
         metric=metric,
         broken=samples.broken,
-        notes=samples.notes,
+        notes=(*guessed, *samples.notes, *written_alike(strata)),
     )
 
 
@@ -206,8 +214,10 @@ def data_of(place: Path) -> Path:
     return tables[0] if len(tables) == 1 and len(folders) < 2 else place
 
 
-def _columns(table: Path, given: Mapping[str, Any]) -> dict[str, Any]:
+def _columns(table: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Column options of a table that doesn't use the default names, where its own are plain enough.
+
+    With them come sentences on those that were taken for what is in them.
 
     Where no column is the label by its name, several columns of 0 and 1 are labels. A label column whose
     cells hold several names gets their separator.
@@ -222,11 +232,13 @@ def _columns(table: Path, given: Mapping[str, Any]) -> dict[str, Any]:
         flags = flag_columns(read)
         found |= {"label_column": flags} if len(flags) > 1 else {}
     found |= given
+    guessed, told = by_content(read, table, found)
+    found |= guessed
     label = found.get("label_column", "label")
     if "label_separator" not in found and isinstance(label, str) and label in read.columns:
         mark = names_apart([str(cell) for cell in read.frame[label]])
         found |= {"label_separator": mark} if mark else {}
-    return found
+    return found, told
 
 
 def study_name(data: Path) -> str:

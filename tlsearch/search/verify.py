@@ -149,7 +149,10 @@ def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[
         flipped, plain = (task.rank(one, metric.name) for one in (scored.mirrored, scored.plain))
         measured["flips"] = _worth_twice(flipped, plain)
     # What has learned from these items is surer of them than of others: nothing is fitted to that.
-    measured["calibration"] = dict(task.calibrate(*scored.kept)) if scored.kept else {}
+    measured["calibration"] = {}
+    if scored.kept:
+        fitted = dict(task.calibrate(*scored.kept))
+        measured["calibration"] = fitted | dict(task.rebalance(*scored.kept, fitted, metric.name))
     if request["test"] and items.of("test"):
         scored = _score(model, listed, items, "test", members=0, mirrored=False, keep=True)
         measured["test"] = dict(scored.own)

@@ -45,7 +45,11 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> StudySpec
         near = sorted(str(other) for other in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
         hint = f"Study files there: {', '.join(near[:5])}" if near else None
         raise SpecError(f"There is no study file {path}.", hint=hint) from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path, or not UTF-8
+    except UnicodeDecodeError:
+        raise SpecError(
+            f"Can't read {path}: it isn't text in UTF-8.", hint="Save it as UTF-8; PowerShell's > doesn't."
+        ) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise SpecError(f"Can't read {path}: {getattr(error, 'strerror', None) or error}.") from None
     if len(content) > MAX_BYTES:
         raise SpecError(f"{path} is over {MAX_BYTES:,} bytes; a study file is a page at most.")
@@ -131,7 +135,7 @@ def _anchor(data: dict[str, Any], folder: Path, name: str) -> None:
     places: list[tuple[str, dict[str, Any], str]] = []
     for section in ("data", "source_data"):
         if isinstance(data.get(section), dict):
-            places += [(f"{section}.{key}", data[section], key) for key in ("path", "root")]
+            places += [(f"{section}.{key}", data[section], key) for key in ("path", "root", "corrected")]
     if isinstance(data.get("backbones"), list):
         places += [
             (f"backbones.{index}.weights", backbone, "weights")

@@ -148,8 +148,11 @@ class Multilabel(Task):
     # How they are learned
 
     def fitted(self, spec: TargetSpec) -> Self:
-        """With the weights of the labels: items without it over items with it, at most 20, at least 1/20."""
-        odds = [(1 - share) / share for share in spec.facts["share"]]
+        """With the weights of the labels: items without it over items with it, at most 20, at least 1/20.
+
+        All are 1 where a data set that describes its targets itself doesn't tell the ``share`` of each.
+        """
+        odds = [(1 - share) / share for share in spec.facts.get("share", ())]
         return type(self)([min(HEAVIEST, max(1 / HEAVIEST, one)) for one in odds])
 
     def head(self, width: int, spec: TargetSpec, *, dropout: float = 0.0) -> nn.Module:

@@ -73,6 +73,7 @@ class BatchSource:
         taps: finds the split points of other freeze depths.
         ahead: batches to load beforehand, by a thread of their own; 0 where the CPU trains and has no time.
         room: how many bytes of the device stored outputs may take now.
+        balance: how batches make up for unequal classes, see `Task.drawn`; empty for not at all.
         counts: what went through which part so far.
         cache: what served the prefix, for the trial's record.
     """
@@ -89,6 +90,7 @@ class BatchSource:
     taps: Callable[[], FreezeDepths] = FreezeDepths
     ahead: int = 0
     room: Callable[[], int] = int
+    balance: str = ""
     counts: Counts = field(default_factory=Counts)
     cache: str = ""
     _views: dict[int, _View | None] = field(default_factory=dict)
@@ -110,7 +112,7 @@ class BatchSource:
         batches are passed over, and the rest is the same as without.
         """
         items = self.data.indices["train"]
-        order = np.random.default_rng((seed, epoch)).permutation(items)
+        order = self._order(items, np.random.default_rng((seed, epoch)))
         mixing = torch.Generator().manual_seed(seed * 100_003 + epoch)
         mixup = self.policy == "mixup"
         batches = np.array_split(order, self.batches(batch_size))
@@ -126,6 +128,15 @@ class BatchSource:
                 yield self._mixed(self._to_model(loaded, index, epoch), targets, mixing)
             else:
                 yield self._boundary(loaded, index, view, stored), targets
+
+    def _order(self, items: Indices, chance: np.random.Generator) -> Indices:
+        """Items of a pass in their order: each once, or drawn as often as balance asks for."""
+        often = (
+            self.data.task.sampling_weights(self.data.targets[items], self.balance) if self.balance else None
+        )
+        if often is None:
+            return chance.permutation(items)
+        return chance.choice(items, len(items), p=often / often.sum())
 
     def batches(self, batch_size: int) -> int:
         """How many training batches a pass has: none of a single item, which BatchNorm can't train on."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tlsearch.errors import DataError, SpecError
 from tlsearch.spec import DataSpec, unknown_option
 from tlsearch.training import fetching
 from tlsearch.training.arrays import ArrayStore
+from tlsearch.training.corrections import corrected
 from tlsearch.training.data import Data, fingerprint, prepare
 from tlsearch.training.splits import IntArray
 
@@ -41,6 +43,12 @@ class Listed:
         if self.samples.spec is None:
             raise ValueError("the targets weren't described")
         return self.samples.spec
+
+    @property
+    def learned(self) -> Task:
+        """The task as it learns such targets, before they are split."""
+        spec = self.target_spec
+        return self.task.fitted(spec).counted(np.asarray(self.samples.targets), spec)
 
     @property
     def strata(self) -> Strata:
@@ -81,6 +89,13 @@ def listing(
         )
     samples = raw_for(learned, _samples(described, section), registry.task(source.task))
     samples = usable(learned, samples)
+    if described.corrected is not None:
+        if not learned.probabilities:
+            raise SpecError(
+                f"{section}.corrected: a class name corrects a label, and {task or source.task} has others.",
+                hint="Leave it out.",
+            )
+        samples = corrected(samples, learned, Path(described.corrected))
     targets, spec = encoded(learned, samples)
     samples = replace(samples, targets=targets, spec=spec)
     mirror = source.mirror if described.horizontal_flip is None else described.horizontal_flip

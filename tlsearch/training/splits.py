@@ -252,6 +252,14 @@ def _members(units: Sequence[_Unit], places: Sequence[str], name: str) -> IntArr
     return np.array(sorted(index for items in chosen for index in items), dtype=np.int64)
 
 
+def written_alike(strata: Strata) -> list[str]:
+    """Sentences on kinds of items that may be one, by their names."""
+    return [
+        f'the {strata.many} "{one}" and "{other}" are written nearly alike'
+        for one, other in alike(strata.names)
+    ]
+
+
 def audit(
     samples: Samples,
     hashes: Sequence[str],
@@ -286,10 +294,7 @@ def audit(
     def named(groups: Sequence[Sequence[int]]) -> tuple[tuple[str, ...], ...]:
         return tuple(tuple(samples.names[index] for index in some) for some in groups)
 
-    warnings = [
-        f'the {strata.many} "{one}" and "{other}" are written nearly alike'
-        for one, other in alike(strata.names)
-    ]
+    warnings = written_alike(strata)
     if clashes:
         warnings.append(
             f"{plural(len(clashes), 'item appears', 'items appear')} under different labels, such as"

@@ -13,13 +13,19 @@ import uvicorn
 from tiny_bench import BACKBONE
 
 from tlsearch import registry
-from tlsearch.contracts import Backbone
+from tlsearch.contracts import Backbone, TargetSpec
 from tlsearch.models import bundle
 from tlsearch.models.serving.limits import Limits, own_hosts
 from tlsearch.models.serving.server import configured, create_app
 from tlsearch.testing import classes
 
 CLASSES = ["ant", "bee", "cat"]
+NUMBERS = {"mean": [10.0], "scale": [2.0], "cuts": [[]], "levels": [[]], "low": [5.0], "high": [15.0]}
+TASKS = {
+    "regression": (["age"], NUMBERS, {"margin": [1.5], "coverage": 0.9}),
+    "multilabel": (["red", "small", "white"], {"share": [0.5] * 3}, {"thresholds": [0.4, 0.5, 0.6]}),
+}
+"""Names, facts and calibration of models of other tasks."""
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +47,33 @@ def model(tmp_path_factory) -> bundle.Model:
         "metrics": {"val": {"accuracy": 0.5}},
         "provenance": {"study": "insects", "trial": 3},
         "calibration": {"temperature": 2.0},
+    }
+    bundle.write(folder, network=network.eval(), manifest=manifest)
+    return bundle.load(folder)
+
+
+@pytest.fixture(scope="module", params=TASKS)
+def served(request, tmp_path_factory) -> bundle.Model:
+    """A model of numbers, then one of sets of labels."""
+    names, facts, calibration = TASKS[request.param]
+    pretrained = registry.backbone(BACKBONE, weights="pretrained", image_size=None)
+    network = Backbone(pretrained, registry.task(request.param), TargetSpec(tuple(names), facts))
+    registry.strategy("linear_probe").restore(network, {})
+    with torch.no_grad():
+        network.head.weight.copy_(
+            20 * torch.randn(len(names), 16, generator=torch.Generator().manual_seed(0))
+        )
+    folder = tmp_path_factory.mktemp("served") / request.param
+    manifest = {
+        "task": request.param,
+        "classes": names,
+        "facts": facts,
+        "image_size": None,
+        "strategy": "linear_probe",
+        "params": {},
+        "metrics": {},
+        "provenance": {"study": request.param},
+        "calibration": calibration,
     }
     bundle.write(folder, network=network.eval(), manifest=manifest)
     return bundle.load(folder)

@@ -6,21 +6,8 @@ import io
 import json
 
 import numpy as np
-import pytest
 import requests
-import torch
 from PIL import Image
-from tiny_bench import BACKBONE
-
-from tlsearch import registry
-from tlsearch.contracts import Backbone, TargetSpec
-from tlsearch.models import bundle
-
-NUMBERS = {"mean": [10.0], "scale": [2.0], "cuts": [[]], "levels": [[]], "low": [5.0], "high": [15.0]}
-TASKS = {
-    "regression": (["age"], NUMBERS, {"margin": [1.5], "coverage": 0.9}),
-    "multilabel": (["red", "small", "white"], {"share": [0.5] * 3}, {"thresholds": [0.4, 0.5, 0.6]}),
-}
 
 
 def png(seed: int) -> bytes:
@@ -32,32 +19,6 @@ def png(seed: int) -> bytes:
 
 def rounded(told):
     return json.loads(json.dumps(told), parse_float=lambda text: round(float(text), 3))
-
-
-@pytest.fixture(scope="module", params=TASKS)
-def served(request, tmp_path_factory) -> bundle.Model:
-    names, facts, calibration = TASKS[request.param]
-    pretrained = registry.backbone(BACKBONE, weights="pretrained", image_size=None)
-    network = Backbone(pretrained, registry.task(request.param), TargetSpec(tuple(names), facts))
-    registry.strategy("linear_probe").restore(network, {})
-    with torch.no_grad():
-        network.head.weight.copy_(
-            20 * torch.randn(len(names), 16, generator=torch.Generator().manual_seed(0))
-        )
-    folder = tmp_path_factory.mktemp("served") / request.param
-    manifest = {
-        "task": request.param,
-        "classes": names,
-        "facts": facts,
-        "image_size": None,
-        "strategy": "linear_probe",
-        "params": {},
-        "metrics": {},
-        "provenance": {"study": request.param},
-        "calibration": calibration,
-    }
-    bundle.write(folder, network=network.eval(), manifest=manifest)
-    return bundle.load(folder)
 
 
 def test_an_answer_is_what_predict_tells_and_keeps_to_the_schema(start, served):
@@ -81,3 +42,21 @@ def test_top_limits_probabilities(start, served):
     body = {"data": png(0), "headers": {"Content-Type": "image/png"}}
     (told,) = requests.post(f"{url}/predict", params={"top": 1}, **body).json()["predictions"]
     assert len(told.get("probabilities", ["one"])) == 1
+
+
+def test_the_page_shows_numbers_and_sets_of_labels(start, served, browser):
+    page = browser.new_page()
+    page.goto(start(served=served))
+    kind = {"regression": "1 number: age", "multilabel": "3 labels: red, small, white"}[served.manifest.task]
+    page.get_by_text(kind).wait_for()
+    page.locator("#files").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": png(0)})
+    card = page.locator("#answers li")
+    card.locator(".label").wait_for()
+    (expected,) = served.describe([png(0)])
+    if served.manifest.task == "multilabel":
+        assert card.locator(".label").inner_text() == (", ".join(expected["labels"]) or "no label")
+        assert card.locator(".bar").count() == 3
+    else:
+        assert card.locator(".label").inner_text().startswith("age ")
+        assert "in 90 % of cases" in card.locator(".bar").inner_text()
+    page.close()
