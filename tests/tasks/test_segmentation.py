@@ -125,6 +125,12 @@ def test_a_drawn_mask_has_the_values_of_the_data(task):
         assert drawn.tolist() == np.where(np.eye(4) == 1, values[1], values[0]).tolist()
 
 
+def test_audits_tell_what_a_mask_shows(task):
+    assert task.shown(np.eye(4, dtype=np.uint8), SPEC) == "ground, crack"
+    assert task.shown(np.full((4, 4), UNKNOWN, np.uint8), SPEC) == "nothing known"
+    assert len(task.identity(np.eye(4, dtype=np.uint8), SPEC)) < 30
+
+
 def test_words_are_no_masks(task):
     with pytest.raises(DataError, match="no masks"):
         task.describe(["cat", "dog"])

@@ -146,6 +146,10 @@ class Task(abc.ABC):
         plain = self.plain(target, spec)
         return plain if isinstance(plain, str) else json.dumps(plain)
 
+    def shown(self, target: Any, spec: TargetSpec) -> Any:
+        """An encoded target as an audit tells it: `plain`, unless that is long."""
+        return self.plain(target, spec)
+
     @abc.abstractmethod
     def strata(self, targets: NDArray[Any], spec: TargetSpec) -> Strata:
         """Kinds of items by which splits are cut, counted and audited."""

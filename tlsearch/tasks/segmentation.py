@@ -122,6 +122,11 @@ class Segmentation(MapTask):
         """A hash of the mask."""
         return "mask " + hashlib.sha256(self.plain(target, spec).encode()).hexdigest()[:16]
 
+    def shown(self, target: Any, spec: TargetSpec) -> str:
+        """The classes that a mask shows."""
+        kinds = np.flatnonzero(np.bincount(np.ravel(target), minlength=256)[: len(spec.names)])
+        return ", ".join(spec.names[kind] for kind in kinds) or "nothing known"
+
     def strata(self, targets: NDArray[Any], spec: TargetSpec) -> Strata:
         """The classes that a mask shows any pixel of."""
         unlabelled = len(spec.names)

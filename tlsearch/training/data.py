@@ -85,7 +85,7 @@ class Data:
 
     def plain(self, index: int) -> Any:
         """An item's target as people read it."""
-        return self.task.plain(self.targets[index], self.target_spec)
+        return self.task.shown(self.targets[index], self.target_spec)
 
     def columns(self, index: IntArray) -> Tensor:
         """Targets of items as numbers (n, K)."""
