@@ -91,7 +91,7 @@ def test_what_few_items_cannot_tell_apart_is_told_apart_by_loss() -> None:
 
 def test_finalists_are_of_several_strategies_and_one_is_fine_tuned() -> None:
     heads = [
-        replace(trial(number, 0.9 - number / 100, trained=0), strategy=name)
+        replace(trial(number, 0.9 - number / 100), strategy=name, freeze_depth=3, groups=3)
         for number, name in enumerate(["head2toe", "head2toe", "ranpac", "linear_probe"])
     ]
     tuned = [trial(10, 0.82), trial(11, 0.81)]
@@ -100,6 +100,16 @@ def test_finalists_are_of_several_strategies_and_one_is_fine_tuned() -> None:
     assert [one.number for one in leaders(tuned, many=3)] == [10, 11]
     assert [one.number for one in leaders([*heads, *tuned], many=1)] == [0]
     assert [one.number for one in leaders(heads[:2] + tuned, many=3)] == [0, 1, 10]
+
+
+def test_of_ties_a_fine_tuned_network_comes_before_a_head() -> None:
+    head = replace(trial(0, 0.86, loss=0.2), strategy="ranpac", freeze_depth=3, groups=3)
+    tuned = replace(trial(1, 0.85, loss=0.5), freeze_depth=1, groups=3)
+    worse = replace(trial(2, 0.85, loss=0.9), freeze_depth=1, groups=3)
+    order = ranked([head, worse, tuned], [], minimize=False, items=100, tie=LOG_LOSS)
+    assert [one.trial.number for one in order] == [1, 2, 0]
+    order = ranked([head, tuned], [], minimize=False, items=100_000, tie=LOG_LOSS)
+    assert [one.trial.number for one in order] == [0, 1], "but not where the difference is proved"
 
 
 def test_equal_values_are_no_certainty() -> None:

@@ -107,6 +107,11 @@ def _loss(metrics: Mapping[str, float], tie: Metric) -> float:
     return -tie.signed(metrics[tie.name]) if tie.name in metrics else math.inf
 
 
+def trains(trial: TrialRecord) -> bool:
+    """Whether a trial trained layers of the backbone, not a head alone."""
+    return trial.freeze_depth is None or trial.freeze_depth != trial.groups
+
+
 def leaders(best: Sequence[TrialRecord], *, many: int) -> list[TrialRecord]:
     """The finalists: the best trial of each strategy before the second best of any, in their order.
 
@@ -120,8 +125,8 @@ def leaders(best: Sequence[TrialRecord], *, many: int) -> list[TrialRecord]:
     first = {trial.strategy: trial for trial in reversed(best)}
     firsts = [trial for trial in best if first[trial.strategy] is trial]
     chosen = firsts[:many]
-    trained = next((trial for trial in best if trial.costs.trainable_parameters), None)
-    if trained is not None and many > 1 and not any(one.costs.trainable_parameters for one in chosen):
+    trained = next((trial for trial in best if trains(trial)), None)
+    if trained is not None and many > 1 and not any(map(trains, chosen)):
         chosen = [*chosen[: many - 1], trained]
     others = [trial for trial in best if trial not in chosen]
     chosen += others[: many - len(chosen)]
@@ -182,9 +187,10 @@ def ranked(
     """Finalists from the winner on: by the mean of their repeated runs, else by their value without its luck.
 
     Those whose means are within one standard error of the best are tied, by what the runs of all finalists
-    say of chance, and by what so few validation items do. Of these the one of least loss comes first, which
-    tells more than the count of right answers; where that is nearly equal, the smaller model. Those that time
-    left without a repeated run come last where others were repeated: one value may be luck.
+    say of chance, and by what so few validation items do. Of these a network that was fine-tuned comes before
+    a head, as its refit on all labels gains more (three of three data sets that were measured); then the one of
+    least loss, which tells more than the count of right answers; where that is nearly equal, the smaller model.
+    Those that time left without a repeated run come last where others were repeated: one value may be luck.
 
     A combined trial has one value, on which it was chosen. It is taken to gain over each run of its first
     member what it gained over that member itself; where that is no finalist, over the best one.
@@ -223,11 +229,17 @@ def ranked(
     band = max(chance / math.sqrt(len(best.values)), best.error)
     tied = [f for f in candidates if place(f)[0] == place(best)[0] and abs(f.sober - best.sober) <= band]
     rest = [f for f in candidates if f not in tied]
-    least = min(finalist.loss for finalist in tied)
+    least = min(one.loss for one in tied if trains(one.trial) or not any(trains(f.trial) for f in tied))
 
-    def cost(finalist: Finalist) -> tuple[bool, int, float, int]:
+    def cost(finalist: Finalist) -> tuple[bool, bool, int, float, int]:
         near = finalist.loss <= least + LOSS_TIE * abs(least)
-        return not near, finalist.trial.costs.total_parameters, finalist.loss, finalist.trial.number
+        return (
+            not trains(finalist.trial),
+            not near,
+            finalist.trial.costs.total_parameters,
+            finalist.loss,
+            finalist.trial.number,
+        )
 
     return sorted(tied, key=cost) + rest
 
