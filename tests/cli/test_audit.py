@@ -52,6 +52,48 @@ def ask(place, monkeypatch, capsys):
     return run
 
 
+def test_wrong_labels_are_shown_in_a_page_corrected_in_a_table_and_read_back(place, images, ask, tmp_path):
+    root = tmp_path / "mixed"
+    for name in ("disc", "frame"):
+        (root / name).mkdir(parents=True)
+        for number in range(36):
+            picture = images / name / f"{number:03d}.png"
+            (root / name / f"{name}-{number:03d}.png").write_bytes(picture.read_bytes())
+    for number in (3, 17):
+        (root / "disc" / f"disc-{number:03d}.png").rename(root / "frame" / f"disc-{number:03d}.png")
+    study = place.study(data={"path": str(root)})
+    page = tmp_path / "out" / "page.html"
+    code, told, _ = ask(study, "--labels", "-o", page)
+    assert code == 0
+    assert "of 72 labels are probably wrong" in told
+    assert "more labels:" in told
+    html = page.read_text()
+    assert html.count("<img") >= 2
+    assert "disc-003.png" in html
+    table = page.with_suffix(".csv")
+    lines = table.read_text().splitlines()
+    assert lines[0] == "item,label,suggested,probability,split,corrected"
+    first = [line.split(",")[0] for line in lines[1:3]]
+    assert sorted(name.rpartition("/")[2] for name in first) == ["disc-003.png", "disc-017.png"]
+
+    code, _, said = ask(study, "--labels", "-o", page)
+    assert code == 2
+    assert "perhaps with labels that somebody corrected" in said
+    assert ask(study, "-o", page)[0] == 2
+
+    table.write_text("\n".join([lines[0], *(f"{line}disc" for line in lines[1:3])]) + "\n")
+    code, told, _ = ask(
+        study, "--labels", "--set", f"data.corrected={table}", "-o", tmp_path / "b.html", "--json"
+    )
+    found = json.loads(told)
+    assert code == 0
+    assert not {one["name"] for one in found["doubtful"]} & set(first)
+    assert found["learning_curve"]["sizes"][-1] == 58
+    code, document, _ = ask(study, "--set", f"data.corrected={table}", "--json")
+    assert "2 labels corrected by page.csv" in json.loads(document)["notes"]
+    assert sum(split["disc"] for split in json.loads(document)["counts"].values()) == 36
+
+
 def test_a_look_at_the_data(place, tainted, ask):
     study = place.study(data={"path": str(tainted)})
     code, document, _ = ask(study, "--json")

@@ -60,6 +60,18 @@ def test_init_says_how_pictures_become_squares(tmp_path):
         assert spec.load(tmp_path / f"{name}.yaml").data.resize == expected
 
 
+def test_init_takes_a_table_of_corrected_labels(tmp_path):
+    photos(tmp_path / "pets", {"cat": 3, "dog": 3})
+    (tmp_path / "labels.csv").write_text("item,label,corrected\ncat/0.jpg,cat,dog\n")
+    done = tlsearch("init", "pets", "--corrected", "labels.csv", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["counts"] == {"cat": 2, "dog": 4}, done.stderr
+    assert spec.load(tmp_path / "pets.yaml").data.corrected == str(tmp_path / "labels.csv")
+    (tmp_path / "labels.csv").write_text("item,label,corrected\ncat/0.jpg,cat,dgo\n")
+    done = tlsearch("init", "pets", "--corrected", "labels.csv", "--force", cwd=tmp_path)
+    assert done.returncode == 2
+    assert 'Did you mean "dog"' in done.stderr
+
+
 def test_init_of_a_table_finds_its_columns_and_paths(tmp_path):
     photos(tmp_path / "in", {"a": 2, "b": 2})
     (tmp_path / "in" / "list.csv").write_text(

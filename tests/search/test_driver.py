@@ -35,7 +35,7 @@ STUDY = {
 }
 COMPLETE, PRUNED, FAILED = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED
 CANCELLED, RUNNING = TrialState.CANCELLED, TrialState.RUNNING
-HEADS = {"linear_probe": True, "fine_tune": False}
+HEADS = {"linear_probe": True, "feature_copy": True, "fine_tune": False}
 
 
 @dataclass
@@ -567,7 +567,7 @@ def test_turns_hold_heads_of_one_branch_and_single_points():
 def searching(minutes: float | None, *strategies: str) -> Searching:
     info = registry.backbone("tiny/net", weights="pretrained", image_size=None).info
     space = spaces.build({name: registry.strategy(name) for name in strategies}, [info], {})
-    budget = parse({**STUDY, "budget": {"trials": 9, **({"minutes": minutes} if minutes else {})}}).budget
+    budget = parse({**STUDY, "budget": {"trials": 200, **({"minutes": minutes} if minutes else {})}}).budget
     return Searching(
         Sampler(space, kind="random", minimize=False, seed=0),
         Budget(budget, started=0, spent=0),
@@ -595,14 +595,16 @@ def test_a_trial_that_cannot_end_in_time_is_not_begun(minutes, begins):
 
 
 def test_heads_fill_the_time_of_a_last_trial_that_runs():
-    source = searching(1.0, "linear_probe", "fine_tune")
+    source = searching(1.0, "linear_probe", "fine_tune", "feature_copy")
     scout, first, second = (source.take()[0] for _ in range(3))
     assert [scout.strategy, first.strategy, second.strategy] == ["linear_probe", "fine_tune", "fine_tune"]
     source.learn(took(scout, 1.0))
     source.learn(took(first, 300.0))
-    fillings = [source.take()[0] for _ in range(4)]
-    assert {filling.strategy for filling in fillings} == {"linear_probe"}
+    fillings = [point.strategy for turn in iter(source.take, []) for point in turn]
+    assert fillings[0] == "feature_copy"
+    assert set(fillings) <= {"feature_copy", "linear_probe"}
     assert source.too_long is not None
+    assert source.budget.trials_left > 0, "no more of the same heads are tried to fill the time"
     assert not source.exhausted
     source.learn(took(second, 300.0))
     assert source.take() == []

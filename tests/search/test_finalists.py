@@ -12,7 +12,7 @@ import pytest
 
 from tlsearch import registry
 from tlsearch.records import Costs, TrialRecord, TrialRole, TrialState
-from tlsearch.search.finalists import ranked
+from tlsearch.search.finalists import leaders, ranked
 
 LOG_LOSS = registry.task("classification").metric("log_loss")
 
@@ -78,6 +78,30 @@ def test_ties_go_to_the_surer_model_then_to_the_smaller_one() -> None:
     assert ranked([large, small], confirmed, minimize=False, tie=LOG_LOSS)[0].trial.number == 1
 
 
+def test_what_few_items_cannot_tell_apart_is_told_apart_by_loss() -> None:
+    """Three of a hundred items more are no proof; three of ten thousand in a hundred are."""
+    lucky, steady = trial(0, 0.89, loss=0.9), trial(1, 0.86, loss=0.4)
+    order = [one.trial.number for one in ranked([lucky, steady], [], minimize=False, items=100, tie=LOG_LOSS)]
+    assert order == [1, 0]
+    order = [
+        one.trial.number for one in ranked([lucky, steady], [], minimize=False, items=10_000, tie=LOG_LOSS)
+    ]
+    assert order == [0, 1]
+
+
+def test_finalists_are_of_several_strategies_and_one_is_fine_tuned() -> None:
+    heads = [
+        replace(trial(number, 0.9 - number / 100, trained=0), strategy=name)
+        for number, name in enumerate(["head2toe", "head2toe", "ranpac", "linear_probe"])
+    ]
+    tuned = [trial(10, 0.82), trial(11, 0.81)]
+    assert [one.number for one in leaders([*heads, *tuned], many=3)] == [0, 2, 10]
+    assert [one.number for one in leaders(heads, many=3)] == [0, 2, 3]
+    assert [one.number for one in leaders(tuned, many=3)] == [10, 11]
+    assert [one.number for one in leaders([*heads, *tuned], many=1)] == [0]
+    assert [one.number for one in leaders(heads[:2] + tuned, many=3)] == [0, 1, 10]
+
+
 def test_equal_values_are_no_certainty() -> None:
     one = trial(0, 1.0)
     (first,) = ranked([one], runs(one, 1.0, 1.0, 1.0), minimize=False, items=20, tie=LOG_LOSS)
@@ -101,3 +125,22 @@ def test_the_expected_score_of_the_best_of_several_is_not_too_good_on_average() 
         expected.append(first.expected or 0.0)
     assert statistics.fmean(means) > 0.907
     assert abs(statistics.fmean(expected) - 0.9) < 0.004
+
+
+def test_the_best_of_many_trials_counts_less_than_the_best_of_two() -> None:
+    """At 100 items the best of 128 equal heads is six points too good; that of two fits one."""
+    heads, tuned = replace(trial(0, 0.86, loss=0.5), strategy="head2toe"), trial(1, 0.84, loss=0.4)
+    tried = {"head2toe": 128, "fine_tune": 2}
+    first, second = ranked([heads, tuned], [], minimize=False, items=100, tried=tried, tie=LOG_LOSS)
+    assert [first.trial.number, second.trial.number] == [1, 0]
+    assert second.luck == pytest.approx(0.055, abs=0.01)
+    assert first.luck == pytest.approx(0.012, abs=0.005)
+    assert first.expected == pytest.approx(0.84 - first.luck)
+    repeated = runs(heads, 0.86, 0.86)
+    assert ranked([heads], repeated, minimize=False, items=100, tried=tried, tie=LOG_LOSS)[0].luck == 0.0
+
+
+@pytest.mark.parametrize(("items", "too_good"), [(20, 0.093), (60, 0.061), (270, 0.025)])
+def test_the_luck_of_thirty_equal_trials_is_what_was_measured(items: int, too_good: float) -> None:
+    (one,) = ranked([trial(0, 0.9)], [], minimize=False, items=items, tried={"fine_tune": 30}, tie=LOG_LOSS)
+    assert 0.6 * too_good < one.luck < 1.4 * too_good

@@ -74,6 +74,23 @@ def test_an_epoch_shows_every_training_item_once(make):
     assert torch.equal(torch.cat([targets for _, targets in told]), labels[nearest])
 
 
+def test_balanced_batches_show_every_class_equally_often_in_as_many_items(make):
+    feed, _ = make(balance="sampling")
+    train = feed.data.indices["train"]
+    rare = train[feed.data.targets[train] == 0][:2]
+    kept = np.sort(np.concatenate([train[feed.data.targets[train] != 0], rare]))
+    data = replace(feed.data, indices={**feed.data.indices, "train": kept})
+    feed.data = replace(data, task=data.task.counted(data.targets[kept], data.target_spec))
+    drawn = torch.cat([targets for epoch in range(1, 21) for _, targets in batches(feed, epoch)])
+    shares = torch.bincount(drawn).float() / len(drawn)
+    assert len(drawn) == 20 * len(kept)
+    assert (shares * len(shares) - 1).abs().max() < 0.2
+    one, same = (torch.cat([targets for _, targets in batches(feed, 1)]) for _ in range(2))
+    assert torch.equal(one, same)
+    skipped = torch.cat([targets for _, targets in feed.train(1, batch_size=16, seed=0, skip=1)])
+    assert torch.equal(one[-len(skipped) :], skipped)
+
+
 def test_the_order_is_the_seeds_and_the_epochs(make):
     feed, _ = make()
 

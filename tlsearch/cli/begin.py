@@ -50,6 +50,10 @@ def init(
             help="Column of a table with the splits, '' for none; by default `split`, where it is there."
         ),
     ] = None,
+    corrected: Annotated[
+        Path | None,
+        typer.Option(metavar="TABLE", help="Labels that were corrected, as `audit --labels` writes them."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there.")] = False,
     json: options.Json = False,
 ) -> None:
@@ -71,7 +75,7 @@ def init(
         "split_column": split_column,
     }
     columns = {option: column or None for option, column in named.items() if column is not None}
-    proposal = propose(data, name=name, beside=beside, preset=effort, columns=columns)
+    proposal = propose(data, name=name, beside=beside, preset=effort, columns=columns, corrected=corrected)
     path = out or Path(f"{proposal.study}.yaml")
     from_data.write(path, proposal.text, over=force)
     if json:

@@ -47,7 +47,8 @@ def predict(
     save: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Write the pictures with their labels, and a contact sheet, to a new folder."
+            metavar="DIR",
+            help="Write the pictures with their labels, and a contact sheet, to a new folder; or masks.",
         ),
     ] = None,
 ) -> None:
@@ -67,11 +68,7 @@ def predict(
     described = model.describe([item for _, item in found], [name for name, _ in found])
     predictions = list(_with_progress(described, len(found)))
     if save is not None:
-        from tlsearch.reports import annotated
-
-        read = [(item, one) for (_, item), one in zip(found, predictions, strict=True) if not one.error]
-        labelled = [(Path(str(item)), task.say(one, top=1)) for item, one in read]
-        output.say(f"Wrote {plural(len(annotated.save(save, labelled)), 'picture')} to {save}.")
+        _save(save, model, [item for _, item in found], predictions)
     if json:
         output.print_json(predictions)
     elif csv:
@@ -89,6 +86,22 @@ def predict(
             output.tell(f"{prediction.item}: {told}")
     if any(prediction.error for prediction in predictions):
         raise typer.Exit(2)
+
+
+def _save(folder: Path, model: Model, items: Sequence[object], predictions: Sequence[Prediction]) -> None:
+    """Write pictures with what is said of them, or the masks of pictures."""
+    from tlsearch.contracts import MapTask
+    from tlsearch.reports import annotated, mask_pictures
+
+    read = [(Path(str(item)), one) for item, one in zip(items, predictions, strict=True) if not one["error"]]
+    task = model.task
+    if isinstance(task, MapTask):
+        drawn = [(path, str(one["mask"])) for path, one in read]
+        written = mask_pictures.save(folder, drawn, task, model.target_spec)
+        output.say(f"Wrote {plural(len(written), 'mask')} to {folder}, and pictures with them to its over/.")
+        return
+    labelled = [(path, task.say(one, top=1)) for path, one in read]
+    output.say(f"Wrote {plural(len(annotated.save(folder, labelled)), 'picture')} to {folder}.")
 
 
 def _check_save(folder: Path, model: Model) -> None:

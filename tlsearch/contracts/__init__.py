@@ -22,6 +22,8 @@ from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, NoOptions,
 from tlsearch.contracts.figure import Figure
 from tlsearch.contracts.fine_tuning import FineTuning, number, rate_factor
 from tlsearch.contracts.inputs import InputSpec
+from tlsearch.contracts.layers import Level
+from tlsearch.contracts.maps import MapTask
 from tlsearch.contracts.metric import Metric
 from tlsearch.contracts.recipe import API_VERSION, LinearRecipe, Recipe
 from tlsearch.contracts.strategy import (
@@ -56,8 +58,10 @@ __all__ = [
     "HeadStrategy",
     "HeadTask",
     "InputSpec",
+    "Level",
     "LinearHead",
     "LinearRecipe",
+    "MapTask",
     "Member",
     "Metric",
     "NoOptions",

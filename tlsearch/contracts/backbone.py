@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from tlsearch.contracts.inputs import InputSpec
-from tlsearch.contracts.layers import LayerPool, Tap, collecting, layers_of
+from tlsearch.contracts.layers import LayerPool, Level, Tap, collecting, layers_of, pyramid
+from tlsearch.contracts.maps import MapTask
 from tlsearch.contracts.task import TargetSpec, Task
+from tlsearch.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,8 @@ class Backbone(nn.Module):
         head: features (B, width) to outputs; after `keep_source` it is given the source features as well.
         width: features per item that the head is given: the trunk's own, after `tap` those of all layers.
         layers: names of the trunk's modules that are tapped; none before `tap`.
+        levels: the feature maps that the head is given in the place of features, from fine to coarse, where
+            the task is one of maps; else none.
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class Backbone(nn.Module):
         self.width = pretrained.info.width
         self.layers: tuple[str, ...] = ()
         self.pool: LayerPool | None = None
+        self.levels: tuple[Level, ...] = self._pyramid() if isinstance(task, MapTask) else ()
         self.head: nn.Module = self.new_head()
         # Outside the module tree on purpose: it is a teacher, not a part of the model.
         self._pretrained: Pretrained | None = pretrained
@@ -126,7 +131,9 @@ class Backbone(nn.Module):
         return len(self.target_spec.names)
 
     def new_head(self, *, dropout: float = 0.0) -> nn.Module:
-        """A fresh head, as the task makes it, for the trunk's features."""
+        """A fresh head, as the task makes it, for the trunk's features or feature maps."""
+        if isinstance(self.task, MapTask):
+            return self.task.map_head(self.levels, self.target_spec, dropout=dropout)
         return self.task.head(self.info.width, self.target_spec, dropout=dropout)
 
     @property
@@ -188,11 +195,36 @@ class Backbone(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs of a batch of inputs."""
-        features = [self._features(inputs)]
+        features = self._maps(inputs) if self.levels else [self._features(inputs)]
         if self.source_trunk is not None:
             features.append(self.source_trunk(inputs))
         outputs: Tensor = self.head(*features)
         return outputs
+
+    def _pyramid(self) -> tuple[Level, ...]:
+        """Tap the trunk's feature maps.
+
+        Raises:
+            InputError: it has none.
+        """
+        example = self.info.inputs.to_model(self.info.inputs.example(1))
+        example = example.to(next(self.trunk.parameters()).device)
+        training = self.trunk.training
+        levels = pyramid(self.trunk.eval(), self.info.groups, example)
+        self.trunk.train(training)
+        if not levels:
+            raise InputError(
+                f"{self.info.name} has no feature maps at this image size, which masks are made from.",
+                hint="Take a convolutional network or a vision transformer, and images of 64 pixels or more.",
+            )
+        for level in levels:
+            self.trunk.get_submodule(level.name).register_forward_hook(Tap(level.name))
+        return levels
+
+    def _maps(self, inputs: Tensor) -> list[Tensor]:
+        with collecting() as found:
+            self.trunk(inputs)
+        return [level.of(found[level.name]) for level in self.levels]
 
     def _features(self, inputs: Tensor) -> Tensor:
         if self.pool is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -165,6 +166,11 @@ class DatasetSource(abc.ABC, Generic[Options]):
     options: ClassVar[type[DatasetOptions]] = NoOptions
     mirror: ClassVar[bool] = True
     """Whether a left-right flip leaves labels right; the study file's ``horizontal_flip`` overrides it."""
+
+    @classmethod
+    def suits(cls, path: Path) -> bool:
+        """Whether what is at a path, a folder or a table, is laid out for this source and no general one."""
+        return False
 
     @abc.abstractmethod
     def load(self, options: Options) -> Samples:

@@ -70,6 +70,7 @@ class ImageInput(InputSpec):
 
     modality: ClassVar[str] = "image"
     policies: ClassVar[tuple[str, ...]] = ("none", "flip", "light", "trivialaugment", "randaugment")
+    movable: ClassVar[tuple[str, ...]] = ("none", "flip", "light")
     blendable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -194,3 +195,11 @@ class ImageInput(InputSpec):
             rows = zip(batch, draws.tolist(), strict=True)
             return torch.stack([augmentation.operate_all(image, row) for image, row in rows])
         return super().augment(batch, policy, draws)
+
+    def move(self, maps: Tensor, policy: str, draws: Tensor, *, unknown: int) -> Tensor:
+        """uint8 (B, S, S), each moved as its picture is; nearest neighbours, since indices have no mean."""
+        if policy == "flip":
+            return torch.where(draws.to(maps.device).bool()[:, :, None], maps.flip(-1), maps)
+        if policy == "light":
+            return augmentation.light_maps(maps, draws.to(maps.device), unknown=unknown)
+        return super().move(maps, policy, draws, unknown=unknown)

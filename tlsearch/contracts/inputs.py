@@ -30,6 +30,9 @@ class InputSpec(abc.ABC):
     policies: ClassVar[tuple[str, ...]] = ("none",)
     """Augmentation policies that `augment` knows."""
 
+    movable: ClassVar[tuple[str, ...]] = ("none",)
+    """Policies that `move` knows."""
+
     blendable: ClassVar[bool] = False
     """Whether a weighted mean of two model inputs is a model input (mixup); false for token ids."""
 
@@ -114,6 +117,17 @@ class InputSpec(abc.ABC):
     def augment(self, batch: Tensor, policy: str, draws: Tensor) -> Tensor:
         """A batch of encoded items, each augmented by its row of ``draws``; shape and dtype stay."""
         raise ValueError(f'{type(self).__name__} has no augmentation policy "{policy}"')
+
+    def move(self, maps: Tensor, policy: str, draws: Tensor, *, unknown: int) -> Tensor:
+        """Maps of encoded items, uint8 (B, S, S), moved as `augment` moves the items.
+
+        Args:
+            maps: of class indices, of any side.
+            policy: as `augment` takes it.
+            draws: likewise.
+            unknown: what stands where something is moved in from outside the item.
+        """
+        raise ValueError(f"{type(self).__name__} doesn't know how {policy} moves maps")
 
     def example(self, count: int) -> Tensor:
         """``count`` encoded items of noise, for tracing and for counting operations."""

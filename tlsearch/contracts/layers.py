@@ -10,8 +10,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -81,6 +83,98 @@ def layers_of(trunk: nn.Module, groups: Sequence[Sequence[str]]) -> list[str]:
         tops = _tops(trunk, frozenset(names))
         found += [name for name in tops if name == tops[-1] or any(trunk.get_submodule(name).children())]
     return found
+
+
+FINEST = 4
+"""Pixels of the input to one of a feature map, at least: finer maps are large and say little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A layer whose output is a feature map, or a sequence of patches that is one.
+
+    Attributes:
+        name: of the trunk's module.
+        channels: of the map.
+        side: its height and width.
+        layout: ``nchw``, ``nhwc``, or ``tokens``: (B, others + side * side, channels).
+    """
+
+    name: str
+    channels: int
+    side: int
+    layout: str = "nchw"
+
+    def of(self, output: Any) -> Tensor:
+        """What the layer put out as a map (B, channels, side, side)."""
+        layer: Tensor = output[0] if isinstance(output, tuple) else output
+        if self.layout == "nhwc":
+            return layer.permute(0, 3, 1, 2)
+        if self.layout == "tokens":  # class tokens and registers stand before the patches
+            patches = layer[:, -self.side * self.side :].transpose(1, 2)
+            return patches.reshape(-1, self.channels, self.side, self.side)
+        return layer
+
+
+def pyramid(trunk: nn.Module, groups: Sequence[Sequence[str]], example: Tensor) -> tuple[Level, ...]:
+    """The last layer of each resolution, from fine to coarse; none for a trunk without maps.
+
+    Blocks, and what is made of them, come before other layers. What a later layer writes into isn't taken: a
+    hook would see it changed.
+
+    Args:
+        trunk: the network, in eval mode.
+        groups: its parameter names, as freeze depth counts them.
+        example: a batch of its input (B, 3, size, size).
+    """
+    seen: list[tuple[str, Level, Tensor, int]] = []
+
+    def note(name: str, output: Any) -> None:
+        layer = output[0] if isinstance(output, tuple) and output else output
+        if isinstance(layer, Tensor) and (level := _level(name, layer)) is not None:
+            seen.append((name, level, layer, layer._version))
+
+    handles = [
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output))
+        for name, module in trunk.named_modules()
+        if name
+    ]
+    try:
+        with torch.no_grad():
+            trunk(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    names = [name for name, *_ in seen]
+    parts = [name.split(".") for name in layers_of(trunk, groups)]
+    blocks = {".".join(part[:length]) for part in parts for length in range(1, len(part) + 1)}
+    size = example.shape[-1]
+    found: dict[int, Level] = {}
+    for wanted in (False, True):
+        for name, level, layer, version in seen:
+            whole = layer._version == version and names.count(name) == 1
+            if whole and (name in blocks) is wanted and _is_place(level.side, size):
+                found[level.side] = level
+    return tuple(found[side] for side in sorted(found, reverse=True))
+
+
+def _is_place(side: int, size: int) -> bool:
+    """Whether a map may be one of places: its side is the input's over a whole number or over halvings.
+
+    Attention between patches is square as well.
+    """
+    halvings = any(abs(side * 2**times - size) < 2**times for times in range(2, 8))
+    return 1 < side <= size // FINEST and (size % side == 0 or halvings)
+
+
+def _level(name: str, layer: Tensor) -> Level | None:
+    if layer.ndim == 4 and layer.shape[2] == layer.shape[3]:
+        return Level(name, layer.shape[1], layer.shape[2])
+    if layer.ndim == 4 and layer.shape[1] == layer.shape[2]:
+        return Level(name, layer.shape[3], layer.shape[1], "nhwc")
+    if layer.ndim == 3:
+        return Level(name, layer.shape[2], math.isqrt(layer.shape[1]), "tokens")
+    return None
 
 
 def _tops(trunk: nn.Module, group: frozenset[str]) -> list[str]:

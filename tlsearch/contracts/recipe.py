@@ -16,7 +16,8 @@ SPOKEN = (1, 2)
 class Recipe:
     """What the training loop needs to know; read from the hyperparameters of these names where they exist.
 
-    ``loss`` is the name of one of the task's losses; its usual one where it is empty.
+    ``loss`` is the name of one of the task's losses; its usual one where it is empty. ``balance`` is one of
+    the task's ways to make up for unequal classes; none where it is empty.
     """
 
     learning_rate: float = 1e-3
@@ -25,6 +26,7 @@ class Recipe:
     batch_size: int = 32
     label_smoothing: float = 0.0
     loss: str = ""
+    balance: str = ""
     augmentation: str = "none"
     source_share: float = 0.5
     patience: int = 0
@@ -47,3 +49,4 @@ class LinearRecipe:
     dropout: float = 0.0
     seed: int = 0
     loss: str = ""
+    balance: str = ""

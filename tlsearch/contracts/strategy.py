@@ -55,6 +55,8 @@ class Strategy(abc.ABC):
     """Whether it trains on the study's ``source_data`` too; offered only where that is given."""
     tasks: ClassVar[tuple[str, ...]] = ()
     """Names of the tasks that it can do; any, where it names none."""
+    maps: ClassVar[bool] = False
+    """Whether it trains heads on feature maps too, as tasks of masks need: see `MapTask`."""
     task_loss: ClassVar[bool] = False
     """Whether it trains by the task's loss, as its recipe says: of several, the best is searched."""
     precedence: ClassVar[int] = 50

@@ -7,7 +7,8 @@ and predicts, and asks the study's task wherever it matters what they are.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -88,6 +89,10 @@ class Task(abc.ABC):
     """What a study may optimize; the first is the default."""
     tie_breaker: ClassVar[str]
     """Name of the metric that tells apart models of equal value."""
+    at_once: ClassVar[int] = 1024
+    """Items whose outputs may stand in memory at the same time."""
+    resize: ClassVar[str | None] = None
+    """How pictures become squares, in the words of ``data.resize``; None leaves it to the study."""
     examples: ClassVar[Sequence[Any]] = ()
     """Raw targets of a few dozen items, of which a data set could consist: for the contract's tests."""
 
@@ -136,6 +141,11 @@ class Task(abc.ABC):
     def plain(self, target: Any, spec: TargetSpec) -> Any:
         """An encoded target as JSON holds it: what identifies it in a fingerprint, and what people read."""
 
+    def identity(self, target: Any, spec: TargetSpec) -> str:
+        """An encoded target as a short text, equal for equal targets."""
+        plain = self.plain(target, spec)
+        return plain if isinstance(plain, str) else json.dumps(plain)
+
     @abc.abstractmethod
     def strata(self, targets: NDArray[Any], spec: TargetSpec) -> Strata:
         """Kinds of items by which splits are cut, counted and audited."""
@@ -164,6 +174,21 @@ class Task(abc.ABC):
         """The task as it learns such targets, with weights by how often each occurs, say; or itself."""
         return self
 
+    def counted(self, targets: NDArray[Any], spec: TargetSpec) -> Task:
+        """The task as it learns from these training targets: it may weigh rare ones. Itself by default."""
+        return self
+
+    def balances(self, metric: str) -> tuple[str, ...]:
+        """What a recipe's ``balance`` may be with that metric, the usual one first; one alone isn't searched.
+
+        Of heads, which are fitted to whole sets of features, nothing is drawn: see `drawn`.
+        """
+        return ()
+
+    def drawn(self, targets: NDArray[Any], balance: str) -> NDArray[Any] | None:
+        """How often each item (N,) is to be drawn into batches, relative to others; None for equally."""
+        return None
+
     @abc.abstractmethod
     def head(self, width: int, spec: TargetSpec, *, dropout: float = 0.0) -> nn.Module:
         """A fresh head: features (B, width) to outputs."""
@@ -185,7 +210,11 @@ class Task(abc.ABC):
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean losses (H,) of H models at once, not regularized: outputs (N, C, H), targets (N, ...)."""
         recipe = LinearRecipe(learning_rate=0.0)
-        return torch.stack([self.loss(each, targets, recipe) for each in outputs.unbind(dim=2)])
+        return torch.stack([self.loss(each, targets, recipe) for each in outputs.unbind(dim=-1)])
+
+    def stop_losses(self, outputs: Tensor, targets: Tensor, recipes: Sequence[LinearRecipe]) -> Tensor:
+        """What tells when H heads are best, as `losses`; weighted as each head's loss where that is."""
+        return self.losses(outputs, targets)
 
     def columns(self, targets: Tensor, spec: TargetSpec) -> Tensor:
         """Targets as numbers (N, K), float64, to which a ridge regression can be fitted."""
@@ -202,7 +231,7 @@ class Task(abc.ABC):
         """
         with torch.enable_grad():
             leaf = outputs.detach().requires_grad_()
-            pairs = zip(leaf.unbind(dim=2), recipes, strict=True)
+            pairs = zip(leaf.unbind(dim=-1), recipes, strict=True)
             total = torch.stack([self.loss(each, targets, recipe) for each, recipe in pairs]).sum()
             (gradient,) = torch.autograd.grad(total, leaf)
         return gradient
@@ -227,6 +256,16 @@ class Task(abc.ABC):
         The second is for each of the spec's names that occurs, such as a class's recall: see `per_name`.
         """
         return self.score(outputs, targets, spec), {}
+
+    def evaluate_batches(
+        self,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        spec: TargetSpec,
+        calibration: Mapping[str, Any],
+    ) -> tuple[Scores, Scores]:
+        """The same of outputs and targets that come a batch at a time."""
+        outputs, targets = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        return self.evaluate(outputs, targets, spec, calibration)
 
     def metric(self, name: str) -> Metric:
         """The metric of that name; the default where it is empty.
@@ -258,6 +297,10 @@ class Task(abc.ABC):
     answer_types: ClassVar[Mapping[str, Any]] = {}
     """Types of what `predict` tells, by the same names; any value, where a name is missing here."""
 
+    def unmirrored(self, outputs: Tensor) -> Tensor:
+        """Outputs (B, ...) of mirrored items as those of the items: the same, unless they are maps."""
+        return outputs
+
     def average(self, outputs: Tensor) -> Tensor:
         """One prediction (B, ...) of several (B, n, ...) of the same items: networks, or views."""
         return outputs.mean(dim=1)
@@ -268,6 +311,19 @@ class Task(abc.ABC):
         Args:
             outputs: (N, ...) of held-out items.
             targets: theirs.
+        """
+        return {}
+
+    def rebalance(
+        self, outputs: Tensor, targets: Tensor, calibration: Mapping[str, Any], metric: str
+    ) -> Mapping[str, Any]:
+        """What `decode` is to do besides so that a metric is served, to stand in the calibration; or nothing.
+
+        Args:
+            outputs: (N, ...) of held-out items.
+            targets: theirs.
+            calibration: what `calibrate` gave for them.
+            metric: the study's.
         """
         return {}
 

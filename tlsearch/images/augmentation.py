@@ -51,6 +51,24 @@ def light(batch: Tensor, draws: Tensor) -> Tensor:
     return pixels.round_().clamp_(0, 255).to(torch.uint8)
 
 
+def light_maps(maps: Tensor, draws: Tensor, *, unknown: int) -> Tensor:
+    """uint8 (B, S, S), each moved by its row of `draw_light` as `light` moves pictures.
+
+    A picture goes on mirrored beyond its border; what is there isn't known to be what it seems, so that a map
+    has ``unknown`` there.
+    """
+    a, b, c, d, e, f = draws.view(-1, 8, 1, 1).unbind(1)[:6]
+    size = maps.shape[-1]
+    x = (torch.arange(size, device=maps.device) * 2 + 1) / size - 1
+    y = x[:, None]
+    grid = torch.stack([a * x + b * y + c, d * x + e * y + f], dim=-1)
+    # Shifted, so that the zeros that stand for what lies outside are told from class 0.
+    shifted = (maps.float() + 1)[:, None]
+    moved = functional.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    outside = moved[:, 0] == 0
+    return (moved[:, 0] - 1).clamp_(min=0).to(torch.uint8).masked_fill_(outside, unknown)
+
+
 OPERATIONS = (
     *("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color"),
     *("contrast", "sharpness", "posterize", "solarize", "autocontrast", "equalize"),

@@ -166,7 +166,7 @@ class Model:
         kept: list[int] = []
         errors: dict[int, str] = {}
         parts: list[NDArray[np.float32]] = []
-        for start, batch in _batches(items):
+        for start, batch in _batches(items, min(BATCH, self.task.at_once)):
             encoded: list[NDArray[Any]] = []
             for position, item in enumerate(batch, start):
                 try:
@@ -187,7 +187,7 @@ class Model:
         if names is None:
             found = items_of(items, modality=self.inputs.modality)
             items, names = found.values, found.names
-        for start, batch in _batches(items):
+        for start, batch in _batches(items, min(BATCH, self.task.at_once)):
             kept, logits, errors = self.readable(batch)
             decoded = dict(zip(kept, self.probabilities(logits), strict=True))
             for position in range(len(batch)):
@@ -379,6 +379,6 @@ def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> N
         ) from error
 
 
-def _batches(items: Sequence[object]) -> Iterator[tuple[int, list[object]]]:
-    for start in range(0, len(items), BATCH):
-        yield start, [items[index] for index in range(start, min(start + BATCH, len(items)))]
+def _batches(items: Sequence[object], size: int) -> Iterator[tuple[int, list[object]]]:
+    for start in range(0, len(items), size):
+        yield start, [items[index] for index in range(start, min(start + size, len(items)))]

@@ -51,10 +51,22 @@ class Ensemble(nn.Module):
         """Outputs (B, ...) of a batch of inputs."""
         return averaged(self.looks(inputs, mirrored=self.flips), self.task)
 
+    def features(self, inputs: Tensor) -> Tensor:
+        """Features (B, width) of the first member's trunk."""
+        token = _outputs.set({})
+        try:
+            found: Tensor = self.members[0].get_submodule("trunk")(inputs)
+        finally:
+            _outputs.reset(token)
+        return found
+
     def looks(self, inputs: Tensor, *, mirrored: bool) -> Tensor:
         """Each member's own outputs (B, looks, members, ...) of the inputs as they are, then mirrored."""
-        views = [inputs, inputs.flip(-1)] if mirrored else [inputs]
-        return torch.stack([torch.stack(_run(self.members, view), dim=1) for view in views], dim=1)
+        looks = [torch.stack(_run(self.members, inputs), dim=1)]
+        if mirrored:
+            told = [self.task.unmirrored(one) for one in _run(self.members, inputs.flip(-1))]
+            looks.append(torch.stack(told, dim=1))
+        return torch.stack(looks, dim=1)
 
 
 def averaged(looks: Tensor, task: Task) -> Tensor:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tlsearch import registry
 from tlsearch.contracts import DatasetSource, Samples
@@ -99,6 +101,11 @@ def table_options(settings: Sequence[str]) -> dict[str, str | list[str]]:
 def _source(model: Model, path: Path) -> DatasetSource[Any]:
     """The source that lists what is at the path, as items of the model's kind."""
     modality = model.inputs.modality
+    for name in registry.installed(registry.DATASETS):
+        if not registry.problem(registry.DATASETS, name):
+            own = registry.dataset(name)
+            if own.task == model.manifest.task and own.modality == modality and own.suits(path):
+                return own
     if modality == "image":
         return registry.dataset("folder" if path.is_dir() else "table")
     installed = registry.installed(registry.DATASETS)
@@ -142,18 +149,25 @@ def score_samples(
             hint=f"There are: {', '.join(names)}." if names else "The data names no splits.",
         )
     rows: list[int] = []
-    outputs = []
     broken = list(samples.broken)
-    for start in range(0, len(chosen), CHUNK):
-        chunk = chosen[start : start + CHUNK]
-        kept, values, errors = model.readable([samples.items[index] for index in chunk])
-        rows += [chunk[position] for position in kept]
-        outputs.append(torch.from_numpy(values))
-        broken += [f"{samples.names[chunk[position]]}: {why}" for position, why in errors.items()]
-    if not rows:
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        at_once = min(CHUNK, task.at_once)
+        for start in range(0, len(chosen), at_once):
+            chunk = chosen[start : start + at_once]
+            kept, values, errors = model.readable([samples.items[index] for index in chunk])
+            read = [chunk[position] for position in kept]
+            rows.extend(read)
+            broken.extend(f"{samples.names[chunk[position]]}: {why}" for position, why in errors.items())
+            if read:
+                yield torch.from_numpy(values), torch.from_numpy(targets[read])
+
+    found = batches()
+    first = next(found, None)
+    if first is None:
         raise DataError("No item can be read.", hint="; ".join(broken[:3]) or None)
-    metrics, per_name = task.evaluate(
-        torch.cat(outputs), torch.from_numpy(targets[rows]), model.target_spec, model.manifest.calibration
+    metrics, per_name = task.evaluate_batches(
+        itertools.chain([first], found), model.target_spec, model.manifest.calibration
     )
     seen = None if study is None else _seen((samples.items[row] for row in rows), study)
     return Evaluation(len(rows), metrics, per_name, tuple(broken), seen)

@@ -136,6 +136,7 @@ def read_manifest(folder: Path) -> Manifest:
             for name, value in known["inputs"].items()
         }
         temperature_of(known["calibration"])
+        _check_adjustment(known["calibration"], outputs=len(known["classes"]))
         if not 1 <= known["members"] <= MOST_MEMBERS:
             raise ValueError(f"there can't be {known['members']} members")
         known["trained_on"] = tuple(str(name) for name in known["trained_on"])
@@ -159,3 +160,10 @@ def temperature_of(calibration: Mapping[str, Any]) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ValueError(f"temperature can't be {value!r}")
     return float(value)
+
+
+def _check_adjustment(calibration: Mapping[str, Any], *, outputs: int) -> None:
+    taken = calibration.get("adjustment", [])
+    numbers = isinstance(taken, list) and all(isinstance(one, float) and math.isfinite(one) for one in taken)
+    if not numbers or len(taken) not in (0, outputs):
+        raise ValueError(f"adjustment can't be {taken!r}")

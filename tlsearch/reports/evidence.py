@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -102,8 +103,11 @@ def gather(store: Store, study: str, *, finalists: int = 5) -> Evidence:
     task = task_of(parse(record.spec))
     items = dataset.counts.get("val", 0) if task.metric(record.metric).share else 0
     tie = task.metric(task.tie_breaker)
+    tried = Counter(trial.strategy for trial in store.best(study, limit=None))
     order = (
-        ranked(plain, confirmed, minimize=minimize, combined=combined, items=items, tie=tie) if plain else []
+        ranked(plain, confirmed, minimize=minimize, combined=combined, items=items, tried=tried, tie=tie)
+        if plain
+        else []
     )
     if model is not None:  # the promoted one first, whatever was tried since
         order.sort(key=lambda finalist: finalist.trial.number != model.trial)

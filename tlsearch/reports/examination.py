@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from tlsearch import registry
-from tlsearch.contracts import Figure, InputSpec, LinearRecipe
+from tlsearch.contracts import Figure, InputSpec, LinearRecipe, MapTask
 from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import BundleError, DataError, TlsearchError
 from tlsearch.models import bundle
@@ -31,6 +32,10 @@ CHUNK = 512
 """Items held in memory at once."""
 MISTAKES = 18
 """Pictures shown."""
+BEST = 6
+"""Of them, maps that are met best."""
+SHOWN = 288
+"""Longest side of a picture with a map on it, in pixels."""
 MEASURED = 60
 """Pictures whose shape is looked at."""
 BINS = 10
@@ -125,6 +130,7 @@ class Look:
         broken: items of the split that couldn't be read.
         latency_ms: of one item through the network, on one core of this machine.
         seen: what the network sees of the pictures; None where items are none.
+        best: items of the smallest loss, where targets are maps.
     """
 
     figures: tuple[Figure, ...]
@@ -133,6 +139,7 @@ class Look:
     broken: int
     latency_ms: float
     seen: Overview | None
+    best: tuple[Outlier, ...] = ()
 
 
 def examine(
@@ -163,6 +170,9 @@ def examine(
     listed = sources.listing(spec.data, task=spec.task)
     items = items or as_split(listed, record)
     chosen = located(items, listed, "val")
+    aside = sum(items.splits[at] == "val" for at in items.aside)
+    if not loaded.task.probabilities:
+        return _look(loaded, listed, chosen, aside=aside, latency=latency)
     raw, labels = listed.samples.items, np.asarray(listed.samples.targets)
     kept: list[int] = []
     parts_of: list[NDArray[np.float32]] = []
@@ -174,9 +184,7 @@ def examine(
     if not kept:
         raise DataError("no item of the validation split can be read")
     outputs, actual = np.concatenate(parts_of), labels[kept]
-    broken = len(chosen) - len(kept) + sum(items.splits[at] == "val" for at in items.aside)
-    if not loaded.task.probabilities:
-        return _look(loaded, listed, kept, outputs, broken=broken, latency=latency)
+    broken = len(chosen) - len(kept) + aside
     shares_of = loaded.probabilities(outputs).astype(np.float64)
     predicted = shares_of.argmax(axis=1)
     bins = _bins(shares_of.max(axis=1), predicted == actual)
@@ -204,36 +212,75 @@ def _seen(listed: sources.Listed, kept: Sequence[int], inputs: InputSpec) -> Ove
 
 
 def _look(
-    model: bundle.Model,
-    listed: sources.Listed,
-    kept: Sequence[int],
-    outputs: NDArray[np.float32],
-    *,
-    broken: int,
-    latency: float,
+    model: bundle.Model, listed: sources.Listed, chosen: Sequence[int], *, aside: int, latency: float
 ) -> Look:
+    """Items at ``chosen`` as the model answers them: outputs a few at a time, answers of all."""
     task, spec = model.task, model.target_spec
-    targets = task.encode([listed.plain(index) for index in kept], spec)
-    decoded = model.probabilities(outputs)
     recipe = LinearRecipe(learning_rate=0.0)
-    pairs = zip(torch.from_numpy(outputs), torch.from_numpy(targets), strict=True)
-    losses = [float(task.loss(made[None], wanted[None], recipe)) for made, wanted in pairs]
-    shown = []
-    for row in np.argsort(losses, kind="stable")[::-1][:MISTAKES].tolist():
-        item = listed.samples.items[kept[row]]
-        told = task.predict(decoded[row], spec, model.manifest.calibration)
-        shown.append(
-            Outlier(
-                name=listed.samples.names[kept[row]],
-                actual=listed.identity(kept[row]),
-                predicted=task.say(told, top=1),
-                picture=_thumbnail(item, model.inputs) if isinstance(model.inputs, ImageInput) else "",
-                text=item[:TEXT] if isinstance(item, str) and listed.modality != "image" else "",
-            )
-        )
-    figures = task.figures(decoded, targets, spec, model.manifest.calibration)
-    seen = _seen(listed, kept, model.inputs)
-    return Look(tuple(figures), tuple(shown), len(kept), broken, latency, seen)
+    kept: list[int] = []
+    answers, targets_of, losses = list[NDArray[Any]](), list[NDArray[Any]](), list[float]()
+    at_once = min(CHUNK, task.at_once)
+    for start in range(0, len(chosen), at_once):
+        chunk = chosen[start : start + at_once]
+        readable, outputs, _ = model.readable([listed.samples.items[index] for index in chunk])
+        if not readable:
+            continue
+        read = [chunk[position] for position in readable]
+        targets = task.encode([listed.plain(index) for index in read], spec)
+        pairs = zip(torch.from_numpy(outputs), torch.from_numpy(targets), strict=True)
+        losses += [float(task.loss(made[None], wanted[None], recipe)) for made, wanted in pairs]
+        decoded = model.probabilities(outputs)
+        answers.append(decoded.astype(np.uint8) if isinstance(task, MapTask) else decoded)
+        targets_of.append(targets)
+        kept += read
+    if not kept:
+        raise DataError("no item of the validation split can be read")
+    told, actual = np.concatenate(answers), np.concatenate(targets_of)
+    order = np.argsort(losses, kind="stable")[::-1].tolist()
+    best = order[::-1][:BEST] if isinstance(task, MapTask) else []
+    shown, met = (
+        tuple(_shown(model, listed, kept[row], told[row], actual[row]) for row in rows)
+        for rows in (order[: MISTAKES - len(best)], best)
+    )
+    return Look(
+        figures=tuple(task.figures(told, actual, spec, model.manifest.calibration)),
+        shown=shown,
+        count=len(kept),
+        broken=len(chosen) - len(kept) + aside,
+        latency_ms=latency,
+        seen=_seen(listed, kept, model.inputs),
+        best=met,
+    )
+
+
+def _shown(
+    model: bundle.Model, listed: sources.Listed, index: int, answer: NDArray[Any], target: NDArray[Any]
+) -> Outlier:
+    """An item with what the model says of it; a map is laid over its picture, beside the true one."""
+    task, spec = model.task, model.target_spec
+    item, calibration = listed.samples.items[index], model.manifest.calibration
+    picture, actual = "", listed.identity(index)
+    if isinstance(task, MapTask) and isinstance(model.inputs, ImageInput):
+        whole = model.inputs.picture(item)
+        whole.thumbnail((SHOWN, SHOWN))
+        picture = data_url(_beside(*(task.laid_over(whole, one, spec) for one in (answer, target))))
+        actual = task.say(task.predict(target, spec, calibration), top=1)
+    elif isinstance(model.inputs, ImageInput):
+        picture = thumbnail(item, model.inputs)
+    return Outlier(
+        name=listed.samples.names[index],
+        actual=actual,
+        predicted=task.say(task.predict(answer, spec, calibration), top=1),
+        picture=picture,
+        text=item[:TEXT] if isinstance(item, str) and listed.modality != "image" else "",
+    )
+
+
+def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
+    both = Image.new("RGB", (left.width + right.width + 4, left.height), "white")
+    both.paste(left, (0, 0))
+    both.paste(right, (left.width + 4, 0))
+    return both
 
 
 def _unrefitted(model: bundle.Model, winner: TrialRecord | None, spec: StudySpec) -> bundle.Model:
@@ -329,11 +376,11 @@ def _answer(
         predicted=classes[best],
         probability=float(shares[best]),
         probability_of_actual=float(shares[label]),
-        picture=_thumbnail(item, inputs) if isinstance(inputs, ImageInput) else "",
+        picture=thumbnail(item, inputs) if isinstance(inputs, ImageInput) else "",
         text=item[:TEXT] if isinstance(item, str) and listed.modality != "image" else "",
     )
 
 
-def _thumbnail(item: object, inputs: ImageInput) -> str:
+def thumbnail(item: object, inputs: ImageInput) -> str:
     """A small JPEG as a data URL."""
     return data_url(fitted(inputs.picture(item)))

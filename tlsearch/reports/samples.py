@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tlsearch.database.store import Store
 from tlsearch.errors import InputError, StudyConflictError
@@ -55,6 +56,24 @@ def held_out(
     except StudyConflictError:
         return _some(raw), "images where the study's data was, which has changed"
     return _some([raw[index] for index in indices]), "validation images"
+
+
+def all_items(study: str, url: str) -> tuple[list[str], list[object], list[Any]]:
+    """Names, items and labels of a study's data, as they are now.
+
+    Raises:
+        InputError: it is a bundle's folder, which has no data; or the data can't be read.
+    """
+    from tlsearch.spec import parse
+    from tlsearch.training import sources
+
+    if os.path.isfile(Path(study) / bundle.MANIFEST):
+        raise InputError("A bundle has no data to look among.", hint="Name images or folders with --among.")
+    with Store.open(url) as store:
+        spec = parse(store.study(study).spec)
+    listed = sources.listing(spec.data, task=spec.task)
+    names = [str(name) for name in listed.samples.names]
+    return names, list(listed.samples.items), [listed.plain(at) for at in range(len(names))]
 
 
 def _some(items: Sequence[object]) -> list[object]:

@@ -98,15 +98,19 @@ class Allocation:
         self._tallies[key(branch)].exhausted = True
 
     def next(self, *, heads_only: bool = False) -> Branch | None:
-        """The branch that gets the next trial, if asked one of heads; None where all are exhausted."""
-        open_ = [
-            branch
-            for branch in self.space.branches
-            if not self._tallies[key(branch)].exhausted and (branch.heads or not heads_only)
-        ]
+        """The branch that gets the next trial; None where all are exhausted.
+
+        With ``heads_only`` one of heads that was given none yet: dozens more of one strategy would only find
+        the luckiest on the validation items.
+        """
+        open_ = [branch for branch in self.space.branches if not self._tallies[key(branch)].exhausted]
         steps = (self._scout, self._reference, self._other_heads, self._new_strategy, self._refine)
         return next(
-            (branch for choose in steps if (branch := choose(open_)) is not None),
+            (
+                branch
+                for choose in ((self._scout, self._other_heads) if heads_only else steps)
+                if (branch := choose(open_)) is not None
+            ),
             None,
         )
 

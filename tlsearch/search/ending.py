@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,7 @@ from tlsearch.records import HANDED_OUT, ModelRecord, Point, TrialRecord, TrialR
 from tlsearch.search import finish, refit
 from tlsearch.search.budget import Budget
 from tlsearch.search.combine import Combining
-from tlsearch.search.finalists import confirmations, ranked, standing
+from tlsearch.search.finalists import confirmations, leaders, ranked, standing
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.setup import Prepared
 from tlsearch.training.length import count_updates
@@ -83,7 +84,7 @@ class Ending:
             number, tie = trial.number, self.prepared.tie
             return standing(value, trial.metrics, size=size, number=number, minimize=minimize, tie=tie)
 
-        return sorted(best, key=order)[: spec.search.finalists]
+        return leaders(sorted(best, key=order), many=spec.search.finalists)
 
     def confirmations(self, finalists: list[TrialRecord], *, slots: int) -> list[Point]:
         """What is left to run of finalists with fresh seeds, as far as the refit leaves time for it."""
@@ -92,7 +93,7 @@ class Ending:
         many = len(finalists)
         if seeds and not math.isinf(self.budget.seconds_to_train):
             seconds = max(finalist.costs.seconds for finalist in finalists)
-            left = self.budget.seconds_to_train - self.after_choice(finalists[0].costs.seconds, slots=slots)
+            left = self.budget.seconds_to_train - self.after_choice(seconds, slots=slots)
             runs = int(max(0.0, left) / max(1e-6, refit.MARGIN * seconds)) * slots
             if runs < seeds * many:
                 seeds = min(seeds, max(1, runs // many))
@@ -135,6 +136,7 @@ class Ending:
             minimize=self.prepared.metric.minimize,
             combined=combined,
             items=self.prepared.dataset.counts["val"] if self.prepared.metric.share else 0,
+            tried=Counter(trial.strategy for trial in self.store.best(self.study, limit=None)),
             tie=self.prepared.tie,
         )
         winner, refused = finish.choose(order, self._end)

@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from tlsearch import registry
-from tlsearch.contracts import BackboneInfo, Combination, InputSpec, Metric, Strategy, TargetSpec, Task
+from tlsearch.contracts import (
+    BackboneInfo,
+    Combination,
+    InputSpec,
+    MapTask,
+    Metric,
+    Strategy,
+    TargetSpec,
+    Task,
+)
 from tlsearch.counts import plural
 from tlsearch.errors import PluginError, SpecError
 from tlsearch.files import cache_folder
@@ -125,7 +134,8 @@ def prepare(
         skipped += unusable
     # Where the study says how many epochs a trial has, its length is no longer searched.
     length = {"length": 1.0} if spec.budget.epochs else {}
-    space = build(strategies, infos, spec.space, task=task_of(spec), fixed=length)
+    learned, metric = listed["data"].learned, spec.objective.metric
+    space = build(strategies, infos, spec.space, task=learned, metric=metric, fixed=length)
     data, found = _data(spec, listed, infos, cache, carried=carried, threads=threads, observe=observe)
     target = data[data_key("data", infos[0].inputs)]
     fixed = begun or items.fix(listed["data"], target.parts, target.aside, listed.get("source_data"))
@@ -313,6 +323,7 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
         SpecError: one needs source data that the study doesn't have, or none is left.
     """
     task = name_of(spec)
+    maps = isinstance(registry.task(task), MapTask)
     if spec.strategies is not None:
         found = {name: registry.strategy(name) for name in spec.strategies if not _combines(name)}
         if not found:
@@ -331,6 +342,11 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
                     f'strategies: "{name}" learns {" and ".join(strategy.tasks)} alone, not {task}.',
                     hint="Leave the strategy out.",
                 )
+            if maps and not strategy.maps:
+                raise SpecError(
+                    f'strategies: "{name}" learns from pooled features, and {task} needs feature maps.',
+                    hint="Leave the strategy out, or take fine_tune.",
+                )
         return {name: strategy.for_task(task) for name, strategy in found.items()}, []
     found = {}
     skipped = []
@@ -343,7 +359,7 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
             continue
         if strategy.requires_source and spec.source_data is None:
             continue
-        if strategy.tasks and task not in strategy.tasks:
+        if (strategy.tasks and task not in strategy.tasks) or (maps and not strategy.maps):
             continue
         found[name] = strategy.for_task(task)
     if not found:

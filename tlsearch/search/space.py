@@ -15,7 +15,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from tlsearch.contracts import BackboneInfo, HeadStrategy, Space, Strategy, Task
+from tlsearch.contracts import BackboneInfo, HeadStrategy, MapTask, Space, Strategy, Task
 from tlsearch.errors import SpecError, did_you_mean
 from tlsearch.records import Params, Scalar
 from tlsearch.search.space_validation import Declared, declared, exists
@@ -23,6 +23,9 @@ from tlsearch.spec import Override
 
 ANY = "*"
 """``*.hyperparameter`` in a study file overrides that hyperparameter in every strategy that has it."""
+
+DRAWN = "sampling"
+"""The ``balance`` that draws batches, which heads on stored features are not fitted by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ def build(
     overrides: Mapping[str, Override],
     *,
     task: Task | None = None,
+    metric: str = "",
     fixed: Mapping[str, Scalar] = MappingProxyType({}),
 ) -> SearchSpace:
     """The space of a study.
@@ -84,7 +88,9 @@ def build(
         strategies: by name.
         backbones: of the study.
         overrides: of the user.
-        task: what is learned; its losses are hyperparameters of strategies that train by them.
+        task: what is learned; its losses, and how it makes up for unequal classes, are hyperparameters of
+            strategies that train by its loss.
+        metric: the study's.
         fixed: values of hyperparameters, wherever a strategy has one of that name and the user says nothing
             of it.
 
@@ -93,10 +99,13 @@ def build(
         SpecError: an override names no hyperparameter, or wants a range that the hyperparameter can't have.
     """
     own = {
-        (info.name, name): _with_loss(declared(name, strategy, info), strategy, task)
+        (info.name, name): _with_loss(declared(name, strategy, info), strategy, task, metric)
         for info in backbones
         for name, strategy in strategies.items()
     }
+    if isinstance(task, MapTask):
+        movable = {info.name: info.inputs.movable for info in backbones}
+        own = {key: replace(one, hyperparameters=_moving(one, movable[key[0]])) for key, one in own.items()}
     wanted = _resolve(own, overrides)
     branches = []
     for info in backbones:
@@ -118,7 +127,7 @@ def build(
     return SearchSpace(tuple(branches))
 
 
-def _with_loss(found: Declared, strategy: Strategy, task: Task | None) -> Declared:
+def _with_loss(found: Declared, strategy: Strategy, task: Task | None, metric: str) -> Declared:
     """A strategy's hyperparameters, with the task's losses and without what these have no use for."""
     if task is None or not strategy.task_loss:
         return found
@@ -127,7 +136,19 @@ def _with_loss(found: Declared, strategy: Strategy, task: Task | None) -> Declar
         hyperparameters["label_smoothing"] = CategoricalDistribution([0.0])
     if len(task.losses_by_name) > 1:
         hyperparameters.setdefault("loss", CategoricalDistribution(task.losses_by_name))
+    ways = [way for way in task.balances(metric) if way != DRAWN or not isinstance(strategy, HeadStrategy)]
+    if ways:
+        hyperparameters["balance"] = CategoricalDistribution(ways)
     return replace(found, hyperparameters=hyperparameters)
+
+
+def _moving(one: Declared, movable: Sequence[str]) -> Space:
+    """Hyperparameters without the augmentation that can't move maps."""
+    own = one.hyperparameters.get("augmentation")
+    if not isinstance(own, CategoricalDistribution):
+        return one.hyperparameters
+    kept = [choice for choice in own.choices if choice in movable]
+    return {**one.hyperparameters, "augmentation": CategoricalDistribution(kept or ["none"])}
 
 
 def draw(branch: Branch, chance: random.Random) -> Params:

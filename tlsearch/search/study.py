@@ -313,7 +313,8 @@ class _Run:
                 self.observe(Snapshot(phase="search", note=note))
         finalists = self._ending.finalists()
         if points := self._ending.confirmations(finalists, slots=self._slots):
-            keep = self._ending.after_choice(finalists[0].costs.seconds, slots=self._slots)
+            longest = max(finalist.costs.seconds for finalist in finalists)
+            keep = self._ending.after_choice(longest, slots=self._slots)
             yield from self._fixed(points, phase=CONFIRM, keep=keep)
         if self._stopping():
             return

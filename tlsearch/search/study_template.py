@@ -29,6 +29,8 @@ SECONDS_AT_224 = 0.06
 """Of one core for one image in one epoch of lite0 with half of it frozen: measured on a server core."""
 GPU_SPEED = 100.0
 """How much faster a GPU is than a core, to the order of magnitude."""
+GENERAL = ("folder", "table")
+"""Sources of what any task may learn; others are for one."""
 SMALL = 400
 """Below, a share of 0.15 is too few items to tell models apart."""
 TABLES = (".csv", ".tsv", ".parquet")
@@ -62,6 +64,7 @@ def propose(
     beside: Path,
     preset: Preset,
     columns: Mapping[str, Any] | None = None,
+    corrected: Path | None = None,
 ) -> Proposal:
     """Look at a folder of class folders, or at a table, and write a study file for it.
 
@@ -71,6 +74,7 @@ def propose(
         beside: folder of the study file, which paths in it are relative to.
         preset: whose keys the study gets.
         columns: column options of a table that are to be as they are here, such as ``label_column``.
+        corrected: a table of corrected labels.
 
     Raises:
         InputError: a folder was given columns.
@@ -79,21 +83,27 @@ def propose(
     study = name or study_name(data)
     data = data_of(data)
     path = Path(os.path.relpath(data.resolve(), beside.resolve())).as_posix()
-    section: dict[str, Any] = {"source": "folder" if data.is_dir() else "table", "path": path}
+    source = _own_source(data) or ("folder" if data.is_dir() else "table")
+    section: dict[str, Any] = {"source": source, "path": path}
     guessed: list[str] = []
-    if section["source"] == "table":
+    if source == "table":
         named, guessed = _columns(data, columns or {})
         section |= named
     elif columns:
         raise InputError(f"{data} is a folder, which has no columns: leave {', '.join(columns)} out.")
+    if corrected is not None:
+        section["corrected"] = Path(os.path.relpath(corrected.resolve(), beside.resolve())).as_posix()
     spec = parse({"study": study, "data": section, "backbones": [PREFERRED[0]]}, folder=beside)
     threads = max(1, len(os.sched_getaffinity(0)))
-    task, why = _task(sources.raw_targets(spec.data), registry.dataset(spec.data.source).task)
+    task, why = registry.dataset(source).task, ""
+    if source in GENERAL:
+        task, why = _task(sources.raw_targets(spec.data), task)
     listed = sources.listing(spec.data, task=task, threads=threads)
     samples, strata = listed.samples, listed.strata
     counts = Counter(strata.names[kind] for kinds in strata.of for kind in kinds)
     shapes = picture_shapes.look(samples.items)
-    pixels, resize = shapes.pixels, shapes.resize()
+    pixels = shapes.pixels
+    resize = shapes.resize() if listed.task.resize is None else None
     size = _image_size(pixels, len(samples.items), preset.epoch_seconds)
     metric, reason = listed.task.advised(counts)
     text = _text(
@@ -171,6 +181,15 @@ def _text(
             "",
         ]
     )
+
+
+def _own_source(data: Path) -> str | None:
+    """The installed source that what is at a path is laid out for; None for the general ones."""
+    for name in registry.installed(registry.DATASETS):
+        sound = name not in GENERAL and not registry.problem(registry.DATASETS, name)
+        if sound and registry.dataset(name).suits(data):
+            return name
+    return None
 
 
 def _task(targets: Sequence[Any], own: str) -> tuple[str, str]:

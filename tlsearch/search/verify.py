@@ -12,7 +12,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,41 +126,42 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[str, Any]) -> dict[str, Any]:
-    from tlsearch.models.ensemble import averaged
-
-    task, spec = listed.task, listed.target_spec
+    task = listed.task
     metric, least = task.metric(request["metric"]), request["least"]
     mirrors = listed.mirror and model.inputs.modality == "image"
-    told, labels = _looks(model, listed, items, "val", mirrored=mirrors or model.manifest.flips)
+    members = len(request["values"])
+    scored = _score(model, listed, items, "val", members=members, mirrored=mirrors, keep=least is None)
     for number, value in enumerate(request["values"]):
-        found = task.score(told[:, 0, number], labels, spec)[metric.name]
-        if not metric.same(found, value, items=len(labels)):
+        found = scored.members[number][metric.name]
+        if not metric.same(found, value, items=scored.items):
             which = f" of member {number + 1}" if len(request["values"]) > 1 else ""
             return {
                 "error": f"{metric.name}{which} on the validation split is {found:.6g}, "
                 f"and {value:.6g} was recorded"
             }
-    own = averaged(told[:, : 1 + model.manifest.flips], task)
-    measured: dict[str, Any] = {"val": dict(task.score(own, labels, spec))}
+    measured: dict[str, Any] = {"val": dict(scored.own)}
     if least is not None and metric.signed(measured["val"][metric.name]) < metric.signed(least):
         return {
             "error": f"{metric.name} is {measured['val'][metric.name]:.6g} on validation items that it has"
             f" learned from, and {least:.6g} is the least to be expected"
         }
     if mirrors:
-        plain = task.score(averaged(told[:, :1], task), labels, spec)
-        flipped = task.score(averaged(told, task), labels, spec)
-        measured["flips"] = _worth_twice(task.rank(flipped, metric.name), task.rank(plain, metric.name))
+        flipped, plain = (task.rank(one, metric.name) for one in (scored.mirrored, scored.plain))
+        measured["flips"] = _worth_twice(flipped, plain)
     # What has learned from these items is surer of them than of others: nothing is fitted to that.
-    measured["calibration"] = {} if least is not None else dict(task.calibrate(own, labels))
+    measured["calibration"] = {}
+    if scored.kept:
+        fitted = dict(task.calibrate(*scored.kept))
+        measured["calibration"] = fitted | dict(task.rebalance(*scored.kept, fitted, metric.name))
     if request["test"] and items.of("test"):
-        looks, labels = _looks(model, listed, items, "test", mirrored=model.manifest.flips)
-        own = averaged(looks, task)
+        scored = _score(model, listed, items, "test", members=0, mirrored=False, keep=True)
+        measured["test"] = dict(scored.own)
         known = {**model.manifest.calibration, **measured["calibration"]}
-        # At what was chosen on validation items, where anything was: not at what is best on the test's.
-        scores, _ = task.evaluate(own, labels, spec, known)
-        measured["test"] = {metric.name: scores[metric.name] for metric in task.metrics}
-        measured["calibration"] |= task.check_calibration(own, labels, known)
+        if scored.kept:
+            # At what was chosen on validation items, where anything was: not at what is best on the test's.
+            scores, _ = task.evaluate(*scored.kept, model.target_spec, known)
+            measured["test"] = {metric.name: scores[metric.name] for metric in task.metrics}
+            measured["calibration"] |= task.check_calibration(*scored.kept, known)
     return {"scores": measured}
 
 
@@ -168,13 +170,91 @@ def _worth_twice(flipped: tuple[float, float], plain: tuple[float, float]) -> bo
     return flipped[0] > plain[0] and flipped[1] > plain[1]
 
 
-def _looks(
-    model: Model, listed: Listed, items: StudyItems, split: str, *, mirrored: bool
-) -> tuple[Tensor, Tensor]:
-    """Outputs (N, looks, members, ...) and targets (N, ...) of exactly the items of a split.
+@dataclass(frozen=True, slots=True)
+class _Scored:
+    """Scores of a model on a split.
+
+    Attributes:
+        items: of the split.
+        own: of the model as it predicts.
+        members: of each network alone.
+        plain: of all networks on the items as they are.
+        mirrored: of all networks on these and their mirror images.
+        kept: outputs and targets of all items, for a task that calibrates.
+    """
+
+    items: int
+    own: Mapping[str, float]
+    members: Sequence[Mapping[str, float]]
+    plain: Mapping[str, float]
+    mirrored: Mapping[str, float]
+    kept: tuple[Tensor, Tensor] | None
+
+
+def _score(
+    model: Model,
+    listed: Listed,
+    items: StudyItems,
+    split: str,
+    *,
+    members: int,
+    mirrored: bool,
+    keep: bool,
+) -> _Scored:
+    """Measure a model on exactly the items of a split, a few at a time.
+
+    Args:
+        model: the bundle's.
+        listed: the data.
+        items: the study's.
+        split: of the items.
+        members: so many networks are also measured alone.
+        mirrored: whether to measure them on mirror images besides.
+        keep: whether outputs are kept, where the task calibrates.
 
     Raises:
-        StudyConflictError: some aren't there as they were, or can't be read.
+        StudyConflictError: some items aren't there as they were, or can't be read.
+    """
+    import torch
+
+    from tlsearch.contracts import Task
+    from tlsearch.models.ensemble import averaged
+
+    task, spec, flips = model.task, model.target_spec, model.manifest.flips
+    own, plain, both = task.evaluator(spec), task.evaluator(spec), task.evaluator(spec)
+    alone = [task.evaluator(spec) for _ in range(members)]
+    calibrates = type(task).calibrate is not Task.calibrate
+    kept: list[tuple[Tensor, Tensor]] = []
+    count = 0
+    for looks, targets in _looks(model, listed, items, split, mirrored=mirrored or flips):
+        outputs = averaged(looks[:, : 1 + flips], task)
+        own.update(outputs, targets)
+        for number, evaluator in enumerate(alone):
+            evaluator.update(looks[:, 0, number], targets)
+        if mirrored:
+            plain.update(averaged(looks[:, :1], task), targets)
+            both.update(averaged(looks, task), targets)
+        if keep and calibrates:
+            kept.append((outputs, targets))
+        count += len(targets)
+    outputs_of, targets_of = zip(*kept, strict=True) if kept else ((), ())
+    return _Scored(
+        items=count,
+        own=own.compute(),
+        members=[evaluator.compute() for evaluator in alone],
+        plain=plain.compute() if mirrored else {},
+        mirrored=both.compute() if mirrored else {},
+        kept=(torch.cat(outputs_of), torch.cat(targets_of)) if kept else None,
+    )
+
+
+def _looks(
+    model: Model, listed: Listed, items: StudyItems, split: str, *, mirrored: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Outputs (n, looks, members, ...) and targets (n, ...) of exactly the items of a split, a few at a time.
+
+    Raises:
+        StudyConflictError: some aren't there as they were, or, at the end, can't be read.
     """
     import torch
 
@@ -183,18 +263,19 @@ def _looks(
 
     network = model.network if isinstance(model.network, Ensemble) else Ensemble([model.network])
     indices = located(items, listed, split)
-    logits, unreadable = [], []
-    for start in range(0, len(indices), CHUNK):
-        chunk = indices[start : start + CHUNK]
-        _, values, errors = model.readable(
+    unreadable: list[str] = []
+    chunk_size = min(CHUNK, model.task.at_once)
+    for start in range(0, len(indices), chunk_size):
+        chunk = indices[start : start + chunk_size]
+        kept, values, errors = model.readable(
             [listed.samples.items[index] for index in chunk], partial(network.looks, mirrored=mirrored)
         )
-        logits.append(torch.from_numpy(values))
         unreadable += [str(listed.samples.names[chunk[at]]) for at in sorted(errors)]
+        if kept and not unreadable:
+            told = [listed.plain(chunk[at]) for at in kept]
+            yield torch.from_numpy(values), torch.from_numpy(model.task.encode(told, model.target_spec))
     if unreadable:
         raise changed([("unreadable", unreadable)])
-    targets = model.task.encode([listed.plain(index) for index in indices], model.target_spec)
-    return torch.cat(logits), torch.from_numpy(targets)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ def _anchor(data: dict[str, Any], folder: Path, name: str) -> None:
     places: list[tuple[str, dict[str, Any], str]] = []
     for section in ("data", "source_data"):
         if isinstance(data.get(section), dict):
-            places += [(f"{section}.{key}", data[section], key) for key in ("path", "root")]
+            places += [(f"{section}.{key}", data[section], key) for key in ("path", "root", "corrected")]
     if isinstance(data.get("backbones"), list):
         places += [
             (f"backbones.{index}.weights", backbone, "weights")

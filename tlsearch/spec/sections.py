@@ -75,6 +75,8 @@ class DataSpec(BaseModel):
     resize: Literal["crop", "pad", "squash"] | None = None
     """How a picture becomes a square: its centre is cut out (also where this is left out), bars are added, or
     it is squeezed; the last two cut nothing off."""
+    corrected: Annotated[str, Field(min_length=1)] | None = None
+    """A table whose column corrected replaces labels, as `tlsearch audit --labels` writes it."""
     horizontal_flip: bool | None = None
     """Whether a mirrored image keeps its label; the source's own judgement where it is left out."""
     max_broken: Fraction = 0.05

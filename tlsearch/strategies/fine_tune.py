@@ -9,3 +9,4 @@ class FineTune(FineTuning):
     """The public base as it is: ``freeze_depth`` 0 is full fine-tuning, 1 trains the head alone."""
 
     precedence = 10
+    maps = True

@@ -84,8 +84,7 @@ class JointTraining(FineTuning):
             raise ValueError("joint training was given no source batch")
         target_logits, source_logits, features = model(joined(batch))
         count = len(batch.targets)
-        smoothing = number(params, "label_smoothing")
-        loss = functional.cross_entropy(target_logits[:count], batch.targets, label_smoothing=smoothing)
+        loss = batch.task.loss(target_logits[:count], batch.targets, self.recipe(params))
         source = functional.cross_entropy(source_logits[count:], batch.source.targets)
         loss = loss + number(params, "source_weight") * source
         domain_weight = number(params, "domain_weight")

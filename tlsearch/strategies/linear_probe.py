@@ -50,6 +50,7 @@ class LinearProbe(HeadStrategy):
                     label_smoothing=number(point.params, "label_smoothing"),
                     dropout=number(point.params, "dropout"),
                     seed=point.seed,
+                    balance=str(point.params.get("balance", "")),
                     loss=str(point.params.get("loss", "")),
                 )
                 for point in points

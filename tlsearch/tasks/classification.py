@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tlsearch.contracts import (
-    Evaluator,
     LinearHead,
     LinearRecipe,
     Metric,
@@ -24,54 +23,22 @@ from tlsearch.contracts import (
     Task,
 )
 from tlsearch.errors import DataError
-from tlsearch.tasks import temperature
+from tlsearch.tasks import imbalance, temperature
+from tlsearch.tasks.class_scores import ACCURACY, BALANCED, LOG_LOSS, MACRO_F1, ClassEvaluator
 
-ACCURACY, BALANCED, MACRO_F1, LOG_LOSS = "accuracy", "balanced_accuracy", "macro_f1", "log_loss"
-IMBALANCED = 3.0
-"""Times that the largest class has as many items as the smallest: from here on, accuracy hides the latter."""
+IMBALANCED = imbalance.UNEQUAL
 TINY = 10
 """Items below which what is measured on a class says little."""
 EXAMPLES = 100
 """Classes of a kind that are named in an audit; all are counted."""
 
 
-class ClassEvaluator(Evaluator):
-    """Keeps the logits, which are small: log-loss is then the same however items were batched."""
-
-    def __init__(self) -> None:
-        self._logits: list[Tensor] = []
-        self._labels: list[Tensor] = []
-
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take logits (B, classes) and labels (B,)."""
-        self._logits.append(outputs.detach().float().cpu())
-        self._labels.append(targets.cpu())
-
-    def compute(self) -> Scores:
-        """All metrics.
-
-        ``balanced_accuracy`` is the mean recall and ``macro_f1`` the mean F1 over the classes that occur;
-        ``log_loss`` is in nats.
-        """
-        logits, labels = torch.cat(self._logits), torch.cat(self._labels)
-        classes = logits.shape[1]
-        predicted = logits.argmax(dim=1)
-        confusion = torch.bincount(labels * classes + predicted, minlength=classes * classes)
-        confusion = confusion.reshape(classes, classes).double()
-        right, actual, called = confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)
-        present = actual > 0
-        recall = right[present] / actual[present]
-        f1 = 2 * right[present] / (actual[present] + called[present])
-        return {
-            ACCURACY: float(right.sum() / actual.sum()),
-            BALANCED: float(recall.mean()),
-            MACRO_F1: float(f1.mean()),
-            LOG_LOSS: float(functional.cross_entropy(logits.double(), labels)),
-        }
-
-
 class Classification(Task):
-    """One class of several; softmax and cross-entropy."""
+    """One class of several; softmax and cross-entropy.
+
+    Args:
+        counts: of each class's training items, where they are known and unequal: see `imbalance`.
+    """
 
     metrics = (
         Metric(ACCURACY),
@@ -91,6 +58,9 @@ class Classification(Task):
     smooths = True
     examples = tuple(str(number % 3) for number in range(42))
 
+    def __init__(self, counts: Sequence[int] = ()) -> None:
+        self._counts = tuple(counts)
+
     def claim(self, targets: Sequence[Any]) -> tuple[float, str]:
         """Any labels can be names; numbers are worth a word."""
         distinct = {str(target) for target in targets}
@@ -105,7 +75,8 @@ class Classification(Task):
         if largest[1] < IMBALANCED * smallest[1]:
             return ACCURACY, "classes are about equal; else balanced_accuracy or macro_f1"
         return BALANCED, (
-            f"classes are unequal: {largest[1]} of {largest[0]}, {smallest[1]} of {smallest[0]}"
+            f"classes are unequal: {largest[1]} of {largest[0]}, {smallest[1]} of {smallest[0]}; weights and"
+            " balanced batches are searched (balance)"
         )
 
     def describe(self, targets: Sequence[Any] | NDArray[Any], columns: Sequence[str] = ()) -> TargetSpec:
@@ -195,13 +166,44 @@ class Classification(Task):
             )
         return lines
 
+    def counted(self, targets: NDArray[Any], spec: TargetSpec) -> Classification:
+        """With the classes' counts where the largest has three times the items of the smallest, or more."""
+        counts = np.bincount(targets, minlength=len(spec.names))
+        present = counts[counts > 0]
+        uneven = len(present) > 1 and present.max() >= IMBALANCED * present.min()
+        return type(self)(counts.tolist() if uneven else ())
+
+    def balances(self, metric: str) -> tuple[str, ...]:
+        """Ways to make up for unequal classes, searched where the metric counts every class alike."""
+        if not self._counts:
+            return ()
+        return imbalance.WAYS if metric in (BALANCED, MACRO_F1) else (imbalance.NONE,)
+
+    def drawn(self, targets: NDArray[Any], balance: str) -> NDArray[Any] | None:
+        """Every class equally often."""
+        if balance != imbalance.SAMPLING or not self._counts:
+            return None
+        often: NDArray[Any] = 1.0 / np.bincount(targets)[targets]
+        return often
+
     def head(self, width: int, spec: TargetSpec, *, dropout: float = 0.0) -> nn.Module:
         """One linear layer: features (B, width) to logits (B, classes)."""
         return LinearHead(width, len(spec.names), dropout=dropout)
 
     def loss(self, outputs: Tensor, targets: Tensor, recipe: Recipe | LinearRecipe) -> Tensor:
-        """Cross-entropy with label smoothing; targets may be rows of class probabilities (B, classes)."""
-        return functional.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
+        """Cross-entropy with label smoothing, weighted as the recipe's ``balance`` says.
+
+        Targets may be rows of class probabilities (B, classes).
+        """
+        weights = imbalance.weights(self._counts, recipe.balance)
+        if weights is None:
+            return functional.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
+        each = functional.cross_entropy(
+            outputs, targets, label_smoothing=recipe.label_smoothing, reduction="none"
+        )
+        by_class = each.new_tensor(weights)
+        of = targets.to(by_class) @ by_class if targets.ndim > 1 else by_class[targets]
+        return (each * of).mean()
 
     def mix(self, targets: Tensor, partners: Tensor, share: float, spec: TargetSpec) -> Tensor:
         """Weighted means of the one-hot labels."""
@@ -214,6 +216,22 @@ class Classification(Task):
         expanded = targets.unsqueeze(1).expand(-1, outputs.shape[2])
         return functional.cross_entropy(outputs, expanded, reduction="none").mean(dim=0)
 
+    def stop_losses(self, outputs: Tensor, targets: Tensor, recipes: Sequence[LinearRecipe]) -> Tensor:
+        """Log-losses (H,), each weighted as its head's loss."""
+        weights = self._weights(outputs, targets, recipes)
+        if weights is None:
+            return self.losses(outputs, targets)
+        expanded = targets.unsqueeze(1).expand(-1, outputs.shape[2])
+        return (functional.cross_entropy(outputs, expanded, reduction="none") * weights).mean(dim=0)
+
+    def _weights(self, outputs: Tensor, targets: Tensor, recipes: Sequence[LinearRecipe]) -> Tensor | None:
+        """Weights (B, H) of items for heads; None where all are 1."""
+        found = [imbalance.weights(self._counts, recipe.balance) for recipe in recipes]
+        if not any(found):
+            return None
+        plain = [1.0] * len(self._counts)
+        return outputs.new_tensor([weights or plain for weights in found]).T[targets]
+
     def columns(self, targets: Tensor, spec: TargetSpec) -> Tensor:
         """One-hot rows (N, classes)."""
         return functional.one_hot(targets.long(), len(spec.names)).double()
@@ -225,7 +243,7 @@ class Classification(Task):
         return super().moved(before, after)
 
     def output_gradient(self, outputs: Tensor, targets: Tensor, recipes: Sequence[LinearRecipe]) -> Tensor:
-        """Softmax minus smoothed targets, divided by B: written over the logits (B, classes, H)."""
+        """Softmax minus smoothed targets, weighted, over B: written over the logits (B, classes, H)."""
         count, classes, _ = outputs.shape
         smoothing = torch.tensor([recipe.label_smoothing for recipe in recipes], device=outputs.device)
         outputs -= outputs.amax(dim=1, keepdim=True)
@@ -234,7 +252,8 @@ class Classification(Task):
         outputs -= smoothing / classes
         outputs[torch.arange(count, device=outputs.device), targets] -= 1 - smoothing
         outputs /= count
-        return outputs
+        weights = self._weights(outputs, targets, recipes)
+        return outputs if weights is None else outputs.mul_(weights.unsqueeze(1))
 
     def evaluator(self, spec: TargetSpec) -> ClassEvaluator:
         """Of accuracy, balanced accuracy, macro F1 and log-loss."""
@@ -244,12 +263,14 @@ class Classification(Task):
         self, outputs: Tensor, targets: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
     ) -> tuple[Scores, Scores]:
         """The metrics, log-loss and calibration error of calibrated probabilities, and classes' recalls."""
-        right = outputs.argmax(dim=1) == targets
-        calibrated, told = self.decode(outputs, spec, calibration)
+        decided, _ = self.decode(outputs, spec, calibration)
+        right = decided.argmax(dim=1) == targets
+        calibrated = _scaled(outputs, calibration)  # without a prior, it estimates nothing for these items
         metrics = {
-            **self.score(outputs, targets, spec),
+            **self.score(decided, targets, spec),
+            LOG_LOSS: self.score(outputs, targets, spec)[LOG_LOSS],
             "calibrated_log_loss": self.score(calibrated, targets, spec)[LOG_LOSS],
-            "calibration_error": temperature.expected_error(told, targets),
+            "calibration_error": temperature.expected_error(calibrated.softmax(dim=1), targets),
         }
         recalls = {
             name: float(right[targets == index].float().mean())
@@ -271,6 +292,14 @@ class Classification(Task):
         """A temperature, and what it does."""
         return temperature.fit(outputs, targets).to_json()
 
+    def rebalance(
+        self, outputs: Tensor, targets: Tensor, calibration: Mapping[str, Any], metric: str
+    ) -> Mapping[str, Any]:
+        """A share of the classes' log-prior to take from logits, where classes count alike and it helps."""
+        if metric not in (BALANCED, MACRO_F1):
+            return {}
+        return imbalance.prior(_scaled(outputs, calibration), targets)
+
     def check_calibration(
         self, outputs: Tensor, targets: Tensor, calibration: Mapping[str, Any]
     ) -> Mapping[str, Any]:
@@ -285,8 +314,13 @@ class Classification(Task):
     def decode(
         self, outputs: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
     ) -> tuple[Tensor, Tensor]:
-        """Logits divided by the temperature, and class probabilities; both (N, classes)."""
+        """Logits divided by the temperature, and class probabilities; both (N, classes).
+
+        Where a log-prior is taken from the logits, both are as if all classes were equally frequent.
+        """
         scaled = _scaled(outputs, calibration)
+        if taken := calibration.get(imbalance.ADJUSTMENT):
+            scaled = scaled - scaled.new_tensor(taken)
         return scaled, scaled.softmax(dim=1)
 
     outputs = ("logits", "probabilities")

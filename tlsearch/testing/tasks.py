@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tlsearch import registry
-from tlsearch.contracts import LinearRecipe, Recipe, TargetSpec, Task
+from tlsearch.contracts import Level, LinearRecipe, MapTask, Recipe, TargetSpec, Task
 from tlsearch.errors import PluginError, UnknownNameError
 from tlsearch.testing.contract import CheckResult, Contract, demand, results
 
@@ -107,10 +107,20 @@ class TaskContract(Contract):
     def _outputs(self, spec: TargetSpec, count: int, seed: int = 0) -> Tensor:
         """Outputs of a fresh head on random features."""
         generator = torch.Generator().manual_seed(seed)
-        features = 10 * torch.randn(count, WIDTH, generator=generator)
         torch.manual_seed(seed)
+        task = self._task
+        if isinstance(task, MapTask):
+            levels = [Level("fine", WIDTH, 8), Level("coarse", 2 * WIDTH, 4)]
+            maps = [
+                10 * torch.randn(count, level.channels, level.side, level.side, generator=generator)
+                for level in levels
+            ]
+            with torch.no_grad():
+                placed: Tensor = task.map_head(levels, spec).eval()(*maps)
+            return placed
+        features = 10 * torch.randn(count, WIDTH, generator=generator)
         with torch.no_grad():
-            outputs: Tensor = self._task.head(WIDTH, spec).eval()(features)
+            outputs: Tensor = task.head(WIDTH, spec).eval()(features)
         return outputs
 
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tlsearch.contracts import InputSpec, Scores
+from tlsearch.contracts import InputSpec, MapTask, Scores
 from tlsearch.training.activations import Activations, Items, activations
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.cache_policy import Choice, FreezeDepths, choices
@@ -73,6 +73,7 @@ class BatchSource:
         taps: finds the split points of other freeze depths.
         ahead: batches to load beforehand, by a thread of their own; 0 where the CPU trains and has no time.
         room: how many bytes of the device stored outputs may take now.
+        balance: how batches make up for unequal classes, see `Task.drawn`; empty for not at all.
         counts: what went through which part so far.
         cache: what served the prefix, for the trial's record.
     """
@@ -89,6 +90,7 @@ class BatchSource:
     taps: Callable[[], FreezeDepths] = FreezeDepths
     ahead: int = 0
     room: Callable[[], int] = int
+    balance: str = ""
     counts: Counts = field(default_factory=Counts)
     cache: str = ""
     _views: dict[int, _View | None] = field(default_factory=dict)
@@ -97,6 +99,9 @@ class BatchSource:
     _choice: Choice | str = ""
     _depths: FreezeDepths | None = None
     _evaluated_at_once: int = EVALUATION_BATCH
+
+    def __post_init__(self) -> None:
+        self._evaluated_at_once = min(EVALUATION_BATCH, self.data.task.at_once)
 
     def train(
         self, epoch: int, *, batch_size: int, seed: int, skip: int = 0
@@ -107,7 +112,7 @@ class BatchSource:
         batches are passed over, and the rest is the same as without.
         """
         items = self.data.indices["train"]
-        order = np.random.default_rng((seed, epoch)).permutation(items)
+        order = self._order(items, np.random.default_rng((seed, epoch)))
         mixing = torch.Generator().manual_seed(seed * 100_003 + epoch)
         mixup = self.policy == "mixup"
         batches = np.array_split(order, self.batches(batch_size))
@@ -117,12 +122,19 @@ class BatchSource:
         stored = None if mixup else self._stored_view(view)
         loads = [partial(self._load, index, stored) for index in batches[skip:]]
         for index, loaded in zip(batches[skip:], ahead(loads, self.ahead), strict=True):
-            targets = self.targets(index)
+            targets = self.targets(index, view)
             self.counts.trained += len(index)
             if mixup:
                 yield self._mixed(self._to_model(loaded, index, epoch), targets, mixing)
             else:
                 yield self._boundary(loaded, index, view, stored), targets
+
+    def _order(self, items: Indices, chance: np.random.Generator) -> Indices:
+        """Items of a pass in their order: each once, or drawn as often as balance asks for."""
+        often = self.data.task.drawn(self.data.targets[items], self.balance) if self.balance else None
+        if often is None:
+            return chance.permutation(items)
+        return chance.choice(items, len(items), p=often / often.sum())
 
     def batches(self, batch_size: int) -> int:
         """How many training batches a pass has: none of a single item, which BatchNorm can't train on."""
@@ -186,9 +198,14 @@ class BatchSource:
         turns = self.store is not None and self.split_point.frozen
         return 1 + (epoch - 1) % self.views if turns else epoch
 
-    def targets(self, index: Indices) -> Tensor:
-        """Targets (B, ...) of items, on the device."""
-        return torch.from_numpy(self.data.targets[index]).to(self.device)
+    def targets(self, index: Indices, view: int = 0) -> Tensor:
+        """Targets (B, ...) of items under a view, on the device."""
+        targets = torch.from_numpy(self.data.targets[index]).to(self.device)
+        task = self.data.task
+        if not isinstance(task, MapTask) or (draws := self._drawn(view)) is None:
+            return targets
+        rows = draws[torch.from_numpy(index)]
+        return self.inputs.move(targets, self.policy, rows, unknown=task.unknown)
 
     def fetch(self, index: Indices, view: int) -> tuple[Tensor, ...]:
         """Boundary tensors of items, each with as many rows."""
@@ -229,21 +246,27 @@ class BatchSource:
     def _to_model(self, loaded: tuple[Tensor, ...], index: Indices, view: int) -> Tensor:
         (batch,) = loaded
         batch = batch.to(self.device, non_blocking=True)
-        policy = self.policy
-        if policy == "mixup":  # blends what is flipped, where that is known to be harmless
-            policy = "flip" if "flip" in self.inputs.policies else "none"
-        if view:
-            if view not in self._draws:
-                self._draws[view] = self.inputs.draw(
-                    policy,
-                    len(self.data.array),
-                    seed=self.seed * 1_009 + view,
-                    mirror=self.data.mirror,
-                )
-            draws = self._draws[view]
-            if draws is not None:
-                batch = self.inputs.augment(batch, policy, draws[torch.from_numpy(index)])
+        draws = self._drawn(view)
+        if draws is not None:
+            batch = self.inputs.augment(batch, self._policy, draws[torch.from_numpy(index)])
         return self.inputs.to_model(batch)
+
+    @property
+    def _policy(self) -> str:
+        """What is done to single items: mixup blends what is flipped, where that is known to be harmless."""
+        if self.policy != "mixup":
+            return self.policy
+        return "flip" if "flip" in self.inputs.policies else "none"
+
+    def _drawn(self, view: int) -> Tensor | None:
+        """Augmentation parameters of all items under a view; None where nothing is changed."""
+        if not view:
+            return None
+        if view not in self._draws:
+            seed = self.seed * 1_009 + view
+            count, mirror = len(self.data.array), self.data.mirror
+            self._draws[view] = self.inputs.draw(self._policy, count, seed=seed, mirror=mirror)
+        return self._draws[view]
 
     def _stored_view(self, view: int) -> _View | None:
         if self.store is None or not self.split_point.frozen:

@@ -172,7 +172,7 @@ def prepare(
         inputs=inputs,
         broken=broken,
         audit=audit(samples, hashes, parts, strata, lambda index: task.plain(targets[index], spec)),
-        task=task.fitted(spec),
+        task=task.fitted(spec).counted(targets[kept["train"]], spec),
         parts=parts,
         aside=tuple(sorted(stored.broken)),
         units=_units(samples, hashes, strata, kept) if val > 0 else None,

@@ -73,7 +73,7 @@ def _fit_together(
     data = items_of(bench.data("data", pretrained.info.inputs), points[0], heads=True)
     model = bench.build(strategy, points[0], pretrained, data, None)
     # Only the head is to stay behind the split point, whatever kind of head it is.
-    model.head = _Open().to(bench.device)
+    model.head = OpenHead().to(bench.device)
     split_point = find_split_point(model, bench.example(pretrained))
     feed = bench.feed(
         data, pretrained, split_point, policy, Counts(), lambda: model
@@ -83,7 +83,7 @@ def _fit_together(
     def features(split: str, view: int) -> Tensor:
         if len(data.indices[split]) == 0:  # no stop items were asked for
             return torch.zeros(0, model.width, device=bench.device)
-        return _whole(feed, split, view)
+        return whole(feed, split, view)
 
     task = HeadTask(
         features=torch.stack([features("train", view) for view in views]),
@@ -153,7 +153,7 @@ def _fit_together(
     return results
 
 
-class _Open(nn.Module):
+class OpenHead(nn.Module):
     """A head that trains and lets the features pass as they are: all before it is frozen."""
 
     def __init__(self) -> None:
@@ -161,6 +161,7 @@ class _Open(nn.Module):
         self.gate = nn.Parameter(torch.zeros(()))
 
     def forward(self, features: Tensor) -> Tensor:
+        """The features."""
         return features + self.gate
 
 
@@ -180,7 +181,7 @@ def _fit_each(
     return [head for point in points for head in _fit_each(strategy, task, [point])]
 
 
-def _whole(feed: BatchSource, split: str, view: int) -> Tensor:
+def whole(feed: BatchSource, split: str, view: int) -> Tensor:
     """Features (N, width) of a whole split under a view, by a model whose head is open."""
     items = feed.data.indices[split]
     parts = []

@@ -147,7 +147,7 @@ def _train_together(
         if len(stop) == 0:
             continue
         made = (stop_with_one @ flat).view(len(stop), outputs, heads) * rate
-        losses = task.losses(made, stop_labels)
+        losses = task.stop_losses(made, stop_labels, recipes)
         better = losses < best_loss
         best_loss = torch.where(better, losses, best_loss)
         best[..., better] = scaled.detach()[..., better]

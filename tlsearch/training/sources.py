@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from tlsearch.errors import DataError, SpecError
 from tlsearch.spec import DataSpec, unknown_option
 from tlsearch.training import fetching
 from tlsearch.training.arrays import ArrayStore
+from tlsearch.training.corrections import corrected
 from tlsearch.training.data import Data, fingerprint, prepare
 from tlsearch.training.splits import IntArray
 
@@ -44,6 +45,12 @@ class Listed:
         return self.samples.spec
 
     @property
+    def learned(self) -> Task:
+        """The task as it learns such targets, before they are split."""
+        spec = self.target_spec
+        return self.task.fitted(spec).counted(np.asarray(self.samples.targets), spec)
+
+    @property
     def strata(self) -> Strata:
         """Kinds of items by which they are split."""
         return self.task.strata(np.asarray(self.samples.targets), self.target_spec)
@@ -54,8 +61,7 @@ class Listed:
 
     def identity(self, index: int) -> str:
         """An item's target as text, equal for equal targets."""
-        plain = self.plain(index)
-        return plain if isinstance(plain, str) else json.dumps(plain)
+        return self.task.identity(self.samples.targets[index], self.target_spec)
 
 
 def listing(
@@ -76,8 +82,20 @@ def listing(
     """
     source = registry.dataset(described.source)
     learned = registry.task(task or source.task)
+    if None not in (described.resize, learned.resize) and described.resize != learned.resize:
+        raise SpecError(
+            f"{section}.resize: {task or source.task} takes {learned.resize} alone, not {described.resize}.",
+            hint="Leave it out.",
+        )
     samples = raw_for(learned, _samples(described, section), registry.task(source.task))
     samples = usable(learned, samples)
+    if described.corrected is not None:
+        if not learned.probabilities:
+            raise SpecError(
+                f"{section}.corrected: a class name corrects a label, and {task or source.task} has others.",
+                hint="Leave it out.",
+            )
+        samples = corrected(samples, learned, Path(described.corrected))
     targets, spec = encoded(learned, samples)
     samples = replace(samples, targets=targets, spec=spec)
     mirror = source.mirror if described.horizontal_flip is None else described.horizontal_flip
@@ -143,8 +161,9 @@ def load(
             f'The data source "{listed.described.source}" holds {listed.modality} items; '
             f"the backbone takes {inputs.modality}."
         )
-    if listed.described.resize is not None:
-        inputs = inputs.resized(listed.described.resize)
+    resize = listed.described.resize or listed.task.resize
+    if resize is not None:
+        inputs = inputs.resized(resize)
     split = listed.described.split
     return prepare(
         listed.samples,

@@ -152,6 +152,7 @@ class TrialRunner:
                 for part in (data, source)
                 if part is not None
             ]
+            feeds[0].balance = recipe.balance  # source items are there to keep what was known
             spans.extend((split_point, feed.counts) for feed in feeds)
             feed, other = feeds[0], feeds[1] if len(feeds) > 1 else None
             latest[:] = [feed]

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 
 from tlsearch import names
 from tlsearch.contracts.images import ImageInput
-from tlsearch.errors import ExportError, InputError, UnknownNameError
+from tlsearch.errors import BundleError, ExportError, InputError, UnknownNameError
 from tlsearch.images import decoding
 from tlsearch.models import bundle
 from tlsearch.models.export import as_timm, write
@@ -219,6 +219,28 @@ def test_an_export_makes_squares_as_the_bundle_does_and_timm_s_own_transform_too
     assert own["crop_mode"] == {"pad": "border", "squash": "squash"}[resize]
     how = json.loads((tmp_path / "out" / "preprocessing.json").read_text())
     assert (how["resize"], how["fill"]) == (resize, list(inputs.fill))
+
+
+@pytest.mark.parametrize("form", ["timm", "onnx"])
+def test_what_makes_classes_count_alike_goes_into_the_export(lite0, form, photos, tmp_path):
+    calibration = {"temperature": 2.0, "adjustment": [3.0, -1.0, -2.0], "adjustment_share": 1.0}
+    calibration |= {"recall_before_adjustment": 0.5, "recall_after_adjustment": 0.75}
+    manifest = {**described_of(lite0), "calibration": calibration}
+    bundle.write(tmp_path / "bundle", network=lite0.network, manifest=manifest)
+    model = bundle.load(tmp_path / "bundle")
+    logits = torch.from_numpy(model.logits(photos))
+    expected = (logits / 2 - torch.tensor(calibration["adjustment"])).softmax(1).numpy()
+    np.testing.assert_allclose(model.predict_proba(photos), expected, atol=1e-5)
+    (done,) = write.export(model, tmp_path / "out", [form], items=photos)
+    assert done.checked.difference < 1e-3
+    assert "as if all classes were equally frequent" in card(model, library="timm")
+    bundle.write(
+        tmp_path / "bad",
+        network=lite0.network,
+        manifest={**manifest, "calibration": {"adjustment": [1.0, 2.0]}},
+    )
+    with pytest.raises(BundleError, match="adjustment can't be"):
+        bundle.load(tmp_path / "bad")
 
 
 # ----------------------------------------------------------------------------------- torch

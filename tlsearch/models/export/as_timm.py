@@ -60,7 +60,10 @@ def merged(model: Model) -> nn.Module:
         classifier = whole.get_classifier()
         with torch.no_grad():
             classifier.weight.copy_((weight / model.temperature).reshape(classifier.weight.shape))
-            classifier.bias.copy_(bias / model.temperature)
+            shift, _ = model.task.decode(
+                torch.zeros(1, len(bias)), model.target_spec, model.manifest.calibration
+            )
+            classifier.bias.copy_(bias / model.temperature + shift[0])
     except (AttributeError, RuntimeError, TypeError) as error:
         raise InputError(f"The classifier of {name} isn't one linear layer: {error}", hint=HINT) from error
     return whole.eval().requires_grad_(False)

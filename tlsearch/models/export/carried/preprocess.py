@@ -71,11 +71,15 @@ def batch(paths: Sequence[str | Path], how: dict[str, Any]) -> NDArray[Any]:
 def main(probabilities: Callable[[Sequence[str]], NDArray[Any]], how: dict[str, Any]) -> None:
     """Print the class of each file of the command line, or its numbers; with --json all that is put out.
 
+    With --masks FOLDER masks are written there, where the model puts out such.
+
     A file that can't be read is told on stderr, has null in JSON, and makes the exit code 2.
     """
-    paths = [word for word in sys.argv[1:] if word != "--json"]
+    words = [word for word in sys.argv[1:] if word != "--json"]
+    folder = Path(words.pop(words.index("--masks") + 1)) if "--masks" in words[:-1] else None
+    paths = [word for word in words if word != "--masks"]
     if not paths:
-        sys.exit("Usage: python predict.py IMAGE... [--json]")
+        sys.exit("Usage: python predict.py IMAGE... [--json] [--masks FOLDER]")
     rows: list[NDArray[Any] | None] = []
     for start in range(0, len(paths), AT_ONCE):
         some = paths[start : start + AT_ONCE]
@@ -83,6 +87,8 @@ def main(probabilities: Callable[[Sequence[str]], NDArray[Any]], how: dict[str, 
             rows += list(probabilities(some))
         except decoding.Unreadable:  # the others have an answer
             rows += [_alone(probabilities, path) for path in some]
+    if folder is not None:
+        _save_masks(folder, paths, rows, how)
     if "--json" in sys.argv:
         shares = [None if row is None else row.tolist() for row in rows]
         print(json.dumps({"classes": how["classes"], how["outputs"][1]: shares}))
@@ -94,8 +100,26 @@ def main(probabilities: Callable[[Sequence[str]], NDArray[Any]], how: dict[str, 
         sys.exit(2)
 
 
+def _save_masks(
+    folder: Path, paths: Sequence[str], rows: Sequence[NDArray[Any] | None], how: dict[str, Any]
+) -> None:
+    """Masks as PNG files, each of its picture's size and in the values of the masks in training."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = np.array(how["values"], np.uint16 if max(how["values"]) > 255 else np.uint8)
+    for number, (path, row) in enumerate(zip(paths, rows, strict=True)):
+        if row is not None:
+            mask = Image.fromarray(values[np.asarray(row).astype(np.int64)])
+            size = open_rgb(path, how).size
+            name = f"{number:05d}-{Path(path).stem[:90]}.png"
+            mask.resize(size, Image.Resampling.NEAREST).save(folder / name)
+
+
 def _told(row: NDArray[Any], how: dict[str, Any]) -> str:
     """The likeliest class, or labels, with probabilities; or all numbers, with intervals if there are."""
+    if row.ndim > 1:  # a mask of class indices
+        shares = [float((row == index).mean()) for index in range(len(how["classes"]))]
+        named = sorted(zip(shares, how["classes"], strict=True), reverse=True)
+        return ", ".join(f"{name} {100 * share:.1f} %" for share, name in named if share)
     if how["probabilities"]:
         return f"{how['classes'][int(row.argmax())]} {row.max():.4f}"
     if "thresholds" in how:
