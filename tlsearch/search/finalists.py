@@ -188,9 +188,10 @@ def ranked(
 
     Those whose means are within one standard error of the best are tied, by what the runs of all finalists
     say of chance, and by what so few validation items do. Of these a network that was fine-tuned comes before
-    a head, as its refit on all labels gains more (three of three data sets that were measured); then the one of
-    least loss, which tells more than the count of right answers; where that is nearly equal, the smaller model.
-    Those that time left without a repeated run come last where others were repeated: one value may be luck.
+    a head, as its refit on all labels is still to come (it gained two to three points on two data sets); then
+    the one of least loss, which tells more than the count of right answers; where that is nearly equal, the
+    smaller model. Those that time left without a repeated run come last where others were repeated: one value
+    may be luck.
 
     A combined trial has one value, on which it was chosen. It is taken to gain over each run of its first
     member what it gained over that member itself; where that is no finalist, over the best one.
