@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -108,3 +109,18 @@ def test_what_is_no_file_is_never_opened_as_a_study_or_a_table(special, place):
     special = study.rename(special)
     with pytest.raises(DataError, match=r"it is a (FIFO|device), not a file"):
         read_table(special)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full isn't here: it is a device of Linux")
+def test_a_full_place_for_output_is_named(environment):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tlsearch", "plugins", "strategies"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: The output: No space left on device.\n")
+    assert "Traceback" not in done.stderr

@@ -156,7 +156,7 @@ def test_starting_points_follow_a_narrowed_space():
             assert branch.hyperparameters[name]._contains(
                 branch.hyperparameters[name].to_internal_repr(value)
             ), (name, value)
-    assert [start["freeze_depth"] for start in branch.starts] == [0.6, 0.6, 0.6, 0.75]
+    assert [start["freeze_depth"] for start in branch.starts] == [0.6, 0.75, 0.6, 0.6]
     assert {start["learning_rate"] for start in branch.starts} == {1e-4}
     assert {start["augmentation"] for start in branch.starts} == {"light"}
     (start,) = space.branch("tiny/net", "feature_copy").starts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 
@@ -9,6 +11,8 @@ from tlsearch.safe_text import for_terminal
 
 DEBUG = "TLSEARCH_DEBUG"
 """The variable that has unexpected errors print where they came from."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Of a disk, or of another place for output."""
 MAX_LINE = 1000
 """Characters of a line of an error that are printed."""
 
@@ -42,11 +46,25 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in FULL:
+            _tell_unexpected(error)
+            sys.exit(1)
+        print(f"Error: {harmless(error.filename or 'The output')}: {error.strerror}.", file=sys.stderr)
+        print("Make room; the same command goes on where it was.", file=sys.stderr)
+        _drop_output()
+        sys.exit(1)
     except Exception as error:  # noqa: BLE001 - a page of Python helps nobody who hasn't written it
         _tell_unexpected(error)
         sys.exit(1)
     finally:
         gc_tuning.spare()
+
+
+def _drop_output() -> None:
+    """What can't be written is not tried again, with a traceback, when the process ends."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell_unexpected(error: Exception) -> None:

@@ -38,6 +38,7 @@ class Answer:
         images: pushed through networks, in whole or in part.
         flops: operations of that.
         served: trials that were trained with cached activations.
+        right: test items that the model got right; None where that isn't what is measured.
     """
 
     winner: TrialRecord | None
@@ -60,11 +61,7 @@ class Answer:
     images: int
     flops: float
     served: int
-
-    @property
-    def right(self) -> int | None:
-        """Test items that the model got right; None where that isn't what is measured."""
-        return round(self.test["accuracy"] * self.test_count) if "accuracy" in self.test else None
+    right: int | None
 
     @property
     def scale_from(self) -> float:
@@ -94,6 +91,7 @@ def answer(evidence: Evidence) -> Answer:
     test = dict(model.metrics.get("test", {})) if model is not None else {}
     count = evidence.dataset.counts.get("test", 0)
     accuracy = test.get("accuracy")
+    right = round(accuracy * count) if accuracy is not None else None
     first, second = [*evidence.finalists, None, None][:2]
     costs = [trial.costs for trial in evidence.trials]
     return Answer(
@@ -102,7 +100,7 @@ def answer(evidence: Evidence) -> Answer:
         test=test,
         test_value=test.get(metric),
         test_count=count,
-        test_interval=wilson(round(accuracy * count), count) if accuracy is not None and count else None,
+        test_interval=wilson(right, count) if right is not None and count else None,
         seeds=first.values if first else (),
         mean=first.mean if first else None,
         error=first.error if first else None,
@@ -115,6 +113,7 @@ def answer(evidence: Evidence) -> Answer:
         tied=first is not None
         and second is not None
         and abs(first.mean - second.mean) <= 2 * math.hypot(first.error, second.error),
+        right=right,
         worker_seconds=sum(cost.seconds for cost in costs),
         images=sum(cost.prefix_images + cost.suffix_images for cost in costs),
         flops=sum(cost.flops for cost in costs),

@@ -294,7 +294,7 @@ def test_nothing_that_a_bundle_says_formats_its_card(made, tmp_path):
     assert "\x1b" not in text
     assert YAML(typ="safe").load(header)["model-index"][0]["name"] == odd
     titles = [line for line in body.splitlines() if line.startswith("#")]
-    assert len(titles) == 8
+    assert len(titles) == 7
     assert body.count("# owned") == body.count(r"\# owned") + body.count("`x'")
     assert body.count("<img") == body.count(r"\<img") + body.count("`x'")
 
