@@ -154,7 +154,8 @@ def test_one_command_goes_from_a_folder_to_a_model_and_on(place, images):
 
     again = place.here("run", "solar cells", *QUICK)
     assert "Going on with" in again.stderr
-    assert len(place.ask("trials", "solar-cells")) == 2
+    searched = [trial for trial in place.ask("trials", "solar-cells") if trial["role"] == "search"]
+    assert len(searched) == 2
     said = place.refused("run", "solar cells", "--preset", "best")
     assert "--name solar-cells-best" in said
     assert "study file" in place.refused("run", "solar-cells.yaml", "--preset", "best")

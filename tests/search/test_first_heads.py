@@ -63,4 +63,6 @@ def test_others_heads_go_to_workers(place):
 def test_the_driver_goes_on_with_workers_where_it_left_off(place):
     said = place.run("run", study(place, "both", strategies=["linear_probe", "fine_tune"])).stderr
     assert WORKERS in said
-    assert {strategy for _, strategy, _, _ in trials(place, "both")} == {"linear_probe", "fine_tune"}
+    ended = place.ask("trials", "both")
+    assert {trial["strategy"] for trial in ended} == {"linear_probe", "fine_tune"}
+    assert {trial["state"] for trial in ended} <= {"COMPLETE", "PRUNED"}
