@@ -107,3 +107,22 @@ def test_unasked_strategies_are_tried_in_their_order_of_precedence():
     assert precedence == sorted(precedence)
     assert names[0] == "linear_probe"
     assert next(n for n in names if n not in ("linear_probe", "feature_copy")) == "fine_tune"
+
+
+def test_two_trials_fine_tune_before_other_heads_where_there_are_trials_to_spare():
+    strategies = {
+        name: registry.strategy(name) for name in ("linear_probe", "fine_tune", "feature_copy", *OTHERS)
+    }
+    space = spaces.build(strategies, [INFO], {})
+
+    def first(trials: int) -> list[str]:
+        sampler = Sampler(space, kind="tpe", minimize=False, seed=0, trials=trials, exploration=1.0)
+        proposed = []
+        for number in range(trials):
+            (proposal,) = sampler.ask(number, most=1, heads=1)
+            sampler.tell(number, TrialState.COMPLETE, 0.5)
+            proposed.append(proposal.strategy)
+        return proposed
+
+    assert first(40)[:4] == ["linear_probe", "fine_tune", "fine_tune", "feature_copy"]
+    assert set(first(len(strategies))) == set(strategies), "each is tried where there are only as many trials"

@@ -124,7 +124,9 @@ class Allocation:
         reference = next((b.strategy for b in self.space.branches if not b.heads), None)
         on = {b.backbone: b for b in open_ if b.strategy == reference}
         trials = {name: self._fine_tuned(name) for name in self.space.backbones}
-        fewest = 1 if sum(trials.values()) >= FIRST_FINE_TUNED else 2
+        strategies = {branch.strategy for branch in self.space.branches}
+        spare = self.trials > len(strategies)  # each is to have a trial
+        fewest = 2 if spare and sum(trials.values()) < FIRST_FINE_TUNED else 1
         waiting = [name for name in self._promising() if name in on and trials[name] < fewest]
         return on[min(waiting, key=trials.__getitem__)] if waiting else None
 
