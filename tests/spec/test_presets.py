@@ -24,7 +24,7 @@ def test_the_lines_of_a_preset_are_its_keys(name):
 def test_quick_is_two_minutes_and_good_is_what_is_left_out():
     quick = parse({**LEAST, **preset("quick").keys})
     assert quick.budget.minutes == 2
-    assert not quick.search.refit
+    assert quick.search.refit
     good, plain = parse({**LEAST, **preset(DEFAULT).keys}), parse(LEAST)
     assert (good.search, good.strategies, good.budget.trials) == (plain.search, None, plain.budget.trials)
 
