@@ -45,6 +45,7 @@ def test_frozen_maps_are_a_prefix_like_any_other(depth):
     split = find_split_point(model, batch)
     assert split.frozen, split.reason
     assert len(split.boundary) > 1
+    model.eval()  # finding the split point has run it in training mode
     with torch.no_grad():
         expected, found = model(batch), split.eval_forward(split.prefix(batch))
     assert expected.shape == (2, 2, 32, 32)
