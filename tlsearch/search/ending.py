@@ -91,19 +91,17 @@ class Ending:
         search = self.prepared.spec.search
         seeds = search.confirm_seeds if len(finalists) > 1 else 0
         many = len(finalists)
-        if seeds and not math.isinf(self.budget.seconds_to_train):
-            seconds = max(finalist.costs.seconds for finalist in finalists)
-            left = self.budget.seconds_to_train - self.after_choice(seconds, slots=slots)
-            runs = int(max(0.0, left) / max(1e-6, refit.MARGIN * seconds)) * slots
-            if runs < seeds * many:
-                seeds = min(seeds, max(1, runs // many))
-                many = min(many, runs // seeds)
-                if many < 2:
-                    self._say(CONFIRM, ["no time is left to repeat the best trials with other seeds"])
-                    return []
-                self._say(
-                    CONFIRM, [f"time allows {plural(seeds, 'other seed')} for {many} of the best trials"]
-                )
+        seconds = max(finalist.costs.seconds for finalist in finalists)
+        left = self.budget.seconds_to_train - self.after_choice(seconds, slots=slots)
+        runs = refit.affordable(seconds, left=left, members=seeds * many, slots=slots, least=1.0)
+        if runs < seeds * many:
+            seeds = min(seeds, max(1, runs // many))
+            many = min(many, runs // seeds)
+            if many < 2:
+                self._say(CONFIRM, ["no time is left to repeat the best trials with other seeds"])
+                return []
+            told = f"time allows {plural(seeds, 'other seed')} for {many} of the best trials"
+            self._say(CONFIRM, [told])
         return confirmations(
             finalists[:many],
             self.store.trials(self.study, role=TrialRole.CONFIRM),

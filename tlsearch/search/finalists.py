@@ -230,7 +230,7 @@ def ranked(
     band = max(chance / math.sqrt(len(best.values)), best.error)
     tied = [f for f in candidates if place(f)[0] == place(best)[0] and abs(f.sober - best.sober) <= band]
     rest = [f for f in candidates if f not in tied]
-    least = min(one.loss for one in tied if trains(one.trial) or not any(trains(f.trial) for f in tied))
+    least = min(one.loss for one in [f for f in tied if trains(f.trial)] or tied)
 
     def cost(finalist: Finalist) -> tuple[bool, bool, int, float, int]:
         near = finalist.loss <= least + LOSS_TIE * abs(least)

@@ -101,18 +101,19 @@ def members_of(winner: TrialRecord, existing: Sequence[TrialRecord]) -> list[Tri
     return list({t.artifact.sha256: t for t in reversed(by_seed.values()) if t.artifact}.values())[::-1]
 
 
-def affordable(seconds: float, *, left: float, members: int, slots: int) -> int:
-    """How many members can be trained in the time that is left, the last of them for half their length.
+def affordable(seconds: float, *, left: float, members: int, slots: int, least: float = LEAST_SHARE) -> int:
+    """How many members can be trained in the time that is left, the last of them for part of their length.
 
     Args:
         seconds: that one takes.
         left: for training; infinite without a time budget.
         members: wanted.
         slots: trained at once.
+        least: share of its length that the last must at least have time for.
     """
     if math.isinf(left):
         return members
-    rounds = int(max(0.0, left) / max(1e-6, MARGIN * seconds) + 1 - LEAST_SHARE)
+    rounds = int(max(0.0, left) / max(1e-6, MARGIN * seconds) + 1 - least)
     return min(members, rounds * slots)
 
 
