@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 from tlsearch.database.store import Store
 from tlsearch.errors import TlsearchError
 from tlsearch.files import write_page
-from tlsearch.reports import comparison_figures, cost_figures, formatting, model_figures, search_figures
+from tlsearch.reports import (
+    comparison_figures,
+    cost_figures,
+    formatting,
+    model_figures,
+    search_figures,
+    templates,
+)
 from tlsearch.reports.answer import answer
 from tlsearch.reports.data_findings import findings
 from tlsearch.reports.endings import endings
@@ -96,16 +103,9 @@ def look(evidence: Evidence, *, say: Say) -> Looked:
 
 def render(evidence: Evidence, looked: Looked) -> str:
     """The page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("tlsearch.reports", "page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates.environment()
     environment.filters.update(
         number=formatting.number, duration=formatting.duration, size=formatting.size, depth=formatting.depth
     )

@@ -15,6 +15,7 @@ from tlsearch.contracts.dataset import Samples
 from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import InputError
 from tlsearch.files import write_page
+from tlsearch.reports import templates
 from tlsearch.reports.pictures import data_url
 from tlsearch.reports.preprocessed import Overview, Seen, looker, overview, shown
 from tlsearch.search import setup
@@ -77,7 +78,6 @@ def write(spec: StudySpec, path: Path, *, each: int, observe: Observer) -> Looke
     Raises:
         InputError: the items are no pictures, the data can't be searched on, or the page can't be written.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
     if (modality := registry.dataset(spec.data.source).modality) != "image":
@@ -91,27 +91,24 @@ def write(spec: StudySpec, path: Path, *, each: int, observe: Observer) -> Looke
     indices = np.sort(np.concatenate(list(data.indices.values())))
     some = indices[:: max(1, len(indices) // MEASURED)].tolist()
     found = overview(data.inputs, [(samples.names[index], samples.items[index]) for index in some])
-    environment = Environment(
-        loader=PackageLoader("tlsearch.reports", "page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     strata = data.strata
-    page = environment.get_template("look.html.j2").render(
-        study=spec.study,
-        backbone=spec.backbones[0].name,
-        found=found,
-        one=strata.one,
-        many=strata.many,
-        kinds=_kinds(samples, data, data.inputs, each=each),
-        left_out=max(0, len(strata.names) - KINDS),
-        splits={name: words for name, words in SPLITS.items() if len(data.indices[name])},
-        policies=_policies(data, data.inputs),
-        mirror=data.mirror,
-        broken=data.broken,
-        css=Markup((Path(__file__).parent / "page" / "report.css").read_text(encoding="utf-8")),
+    page = (
+        templates.environment()
+        .get_template("look.html.j2")
+        .render(
+            study=spec.study,
+            backbone=spec.backbones[0].name,
+            found=found,
+            one=strata.one,
+            many=strata.many,
+            kinds=_kinds(samples, data, data.inputs, each=each),
+            left_out=max(0, len(strata.names) - KINDS),
+            splits={name: words for name, words in SPLITS.items() if len(data.indices[name])},
+            policies=_policies(data, data.inputs),
+            mirror=data.mirror,
+            broken=data.broken,
+            css=Markup((Path(__file__).parent / "page" / "report.css").read_text(encoding="utf-8")),
+        )
     )
     write_page(path, page)
     return Looked(path, found)

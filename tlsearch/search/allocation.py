@@ -104,15 +104,9 @@ class Allocation:
         the luckiest on the validation items.
         """
         open_ = [branch for branch in self.space.branches if not self._tallies[key(branch)].exhausted]
-        steps = (self._scout, self._reference, self._other_heads, self._new_strategy, self._refine)
-        return next(
-            (
-                branch
-                for choose in ((self._scout, self._other_heads) if heads_only else steps)
-                if (branch := choose(open_)) is not None
-            ),
-            None,
-        )
+        every = (self._scout, self._reference, self._other_heads, self._new_strategy, self._refine)
+        steps = (self._scout, self._other_heads) if heads_only else every
+        return next((branch for choose in steps if (branch := choose(open_)) is not None), None)
 
     def _scout(self, open_: Sequence[Branch]) -> Branch | None:
         """A branch of heads on a backbone that no head was tried on."""

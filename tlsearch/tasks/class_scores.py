@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 from torch.nn import functional
 
-from tlsearch.contracts import Evaluator, Scores
+from tlsearch.contracts import Scores
+from tlsearch.tasks.kept_outputs import KeptOutputs
 
 ACCURACY, BALANCED, MACRO_F1, LOG_LOSS = "accuracy", "balanced_accuracy", "macro_f1", "log_loss"
 
 
-class ClassEvaluator(Evaluator):
-    """Keeps the logits, which are small: log-loss is then the same however items were batched."""
-
-    def __init__(self) -> None:
-        self._logits: list[Tensor] = []
-        self._labels: list[Tensor] = []
-
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take logits (B, classes) and labels (B,)."""
-        self._logits.append(outputs.detach().float().cpu())
-        self._labels.append(targets.cpu())
+class ClassEvaluator(KeptOutputs):
+    """Of logits (B, classes) and labels (B,)."""
 
     def compute(self) -> Scores:
         """All metrics.
@@ -29,7 +20,7 @@ class ClassEvaluator(Evaluator):
         ``balanced_accuracy`` is the mean recall and ``macro_f1`` the mean F1 over the classes that occur;
         ``log_loss`` is in nats.
         """
-        logits, labels = torch.cat(self._logits), torch.cat(self._labels)
+        logits, labels = self.kept()
         classes = logits.shape[1]
         predicted = logits.argmax(dim=1)
         confusion = torch.bincount(labels * classes + predicted, minlength=classes * classes)

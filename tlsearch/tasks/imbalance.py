@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tlsearch.tasks.shuffled_folds import FOLDS, shuffled_folds
+
 UNEQUAL = 3.0
 """Times that the largest class has as many items as the smallest: from here on, accuracy hides the latter."""
 INVERSE, EFFECTIVE, SAMPLING, NONE = "inverse", "effective", "sampling", "none"
@@ -19,7 +21,6 @@ BETA = 0.99
 ADJUSTMENT = "adjustment"
 """Where a calibration has what is taken from each class's logit."""
 LEAST_ITEMS = 30
-FOLDS = 5
 SHARES = tuple(step / 20 for step in range(31))
 """Of the log-prior, that may be taken: from none of it to half as much again."""
 
@@ -70,9 +71,7 @@ def prior(logits: Tensor, labels: Tensor) -> Mapping[str, Any]:
     if len(labels) < LEAST_ITEMS or len(present) < 2 or present.max() < UNEQUAL * present.min():
         return {}
     log_prior = ((counts + 1) / (counts + 1).sum()).log()
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    folds = torch.empty_like(order)
-    folds[order] = torch.arange(len(labels)) % FOLDS
+    folds = shuffled_folds(len(labels))
     left_out = logits.clone()
     for fold in range(FOLDS):
         rest = folds != fold

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from torch.nn import functional
 
-from tlsearch.contracts import Evaluator, Scores
+from tlsearch.contracts import Scores
+from tlsearch.tasks.kept_outputs import KeptOutputs
 
 MAP, MACRO_F1, MICRO_F1 = "map", "macro_f1", "micro_f1"
 SUBSET, LOG_LOSS = "subset_accuracy", "log_loss"
@@ -23,18 +23,12 @@ FEWEST = 3
 Array = NDArray[np.float64]
 
 
-class LabelEvaluator(Evaluator):
-    """Keeps the outputs, which are small."""
+class LabelEvaluator(KeptOutputs):
+    """Of logits and targets of 0 and 1, both (B, K)."""
 
     def __init__(self, thresholds: Sequence[float] | None = None) -> None:
+        super().__init__()
         self._thresholds = thresholds
-        self._outputs: list[Tensor] = []
-        self._targets: list[Tensor] = []
-
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take logits and targets of 0 and 1, both (B, K)."""
-        self._outputs.append(outputs.detach().float().cpu())
-        self._targets.append(targets.cpu())
 
     def compute(self) -> Scores:
         """All metrics; none is a number where an output isn't one.
@@ -44,7 +38,7 @@ class LabelEvaluator(Evaluator):
         at the thresholds that were given, else at those that are best on these very items: scores of
         validation items. ``log_loss`` is the mean over all labels, in nats.
         """
-        outputs, targets = torch.cat(self._outputs).double(), torch.cat(self._targets).double()
+        outputs, targets = (kept.double() for kept in self.kept())
         if not bool(torch.isfinite(outputs).all()):
             return dict.fromkeys((MAP, MACRO_F1, MICRO_F1, SUBSET, LOG_LOSS), math.nan)
         from sklearn.metrics import f1_score

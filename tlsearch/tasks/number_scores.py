@@ -9,24 +9,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tlsearch.contracts import Evaluator, Scores, TargetSpec
+from tlsearch.contracts import Scores, TargetSpec
 from tlsearch.tasks import numbers
+from tlsearch.tasks.kept_outputs import KeptOutputs
 
 MAE, RMSE, R2, SPEARMAN, KAPPA = "mae", "rmse", "r2", "spearman", "quadratic_kappa"
 
 
-class NumberEvaluator(Evaluator):
-    """Keeps the outputs, which are small."""
+class NumberEvaluator(KeptOutputs):
+    """Of standardized outputs and targets, both (B, K)."""
 
     def __init__(self, spec: TargetSpec) -> None:
+        super().__init__()
         self._spec = spec
-        self._outputs: list[Tensor] = []
-        self._targets: list[Tensor] = []
-
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take standardized outputs and targets, both (B, K)."""
-        self._outputs.append(outputs.detach().float().cpu())
-        self._targets.append(targets.cpu())
 
     def compute(self) -> Scores:
         """All metrics; none is a number where an output isn't one.
@@ -36,7 +31,7 @@ class NumberEvaluator(Evaluator):
         values, the ranges that hold a tenth of the items each. ``spearman`` is 0 where all predictions are
         equal, and ``r2`` where all targets are.
         """
-        targets, outputs = torch.cat(self._targets).double(), torch.cat(self._outputs).double()
+        outputs, targets = (kept.double() for kept in self.kept())
         if not bool(torch.isfinite(outputs).all()):
             return dict.fromkeys((MAE, RMSE, R2, SPEARMAN, KAPPA), math.nan)
         true = numbers.restored(targets.numpy(), self._spec)

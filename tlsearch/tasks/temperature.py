@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tlsearch.tasks.shuffled_folds import FOLDS, shuffled_folds
+
 BINS = 15
 LOWEST, HIGHEST = 0.02, 50.0
 HALVINGS = 60
 LEAST_ITEMS = 30
 """With fewer, nobody can tell whether a temperature helps."""
-FOLDS = 5
 ENOUGH = 0.5
 """Standard errors by which the log-loss of items left out must fall: between 1, where in simulation a needed
 temperature is often missed, and 0, where one that is not needed costs up to 0.008 nats (40 items)."""
@@ -122,10 +123,7 @@ def best_temperature(logits: Tensor, labels: Tensor) -> float:
 
 def _scaled_by_others(logits: Tensor, labels: Tensor) -> Tensor:
     """The same logits (N, classes), each divided by the temperature of the folds that it isn't in."""
-    # Shuffled: items may stand in the order of their classes.
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    folds = torch.empty_like(order)
-    folds[order] = torch.arange(len(labels)) % FOLDS
+    folds = shuffled_folds(len(labels))
     scaled = logits.clone()
     for fold in range(FOLDS):
         rest = folds != fold

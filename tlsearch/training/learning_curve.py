@@ -12,8 +12,7 @@ from scipy.optimize import least_squares
 from torch import Tensor
 
 from tlsearch.contracts import TargetSpec, Task
-from tlsearch.training.heads import train_linear
-from tlsearch.training.suspects import FOLDS, RECIPE, folds
+from tlsearch.training.suspects import FOLDS, fitted, folds
 
 SHARES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
 """Of the items that a fold leaves to learn from."""
@@ -124,15 +123,7 @@ def learning_curve(
         order = _spread(labels, np.flatnonzero(of != fold), seed=fold)
         for row, share in enumerate(SHARES):
             part = torch.from_numpy(order[: max(2, round(share * len(order)))])
-            (head,) = train_linear(
-                features[part][None],
-                targets[part],
-                features[:0],
-                targets[:0],
-                task=task,
-                spec=spec,
-                recipes=[RECIPE],
-            )
+            head = fitted(features[part], targets[part], task=task, spec=spec)
             with torch.inference_mode():
                 found = task.score(head(features[held_out]), targets[held_out], spec)
             scores[row, fold], sizes[row, fold] = found[metric], len(part)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold
-from torch import Tensor
+from torch import Tensor, nn
 
 from tlsearch.contracts import LinearRecipe, TargetSpec, Task
 from tlsearch.training.heads import train_linear
@@ -66,6 +66,14 @@ def folds(labels: NDArray[np.int64], units: Sequence[str], *, seed: int) -> NDAr
     return found
 
 
+def fitted(features: Tensor, targets: Tensor, *, task: Task, spec: TargetSpec) -> nn.Module:
+    """A linear head on features (N, D) of items without a stop split."""
+    (head,) = train_linear(
+        features[None], targets, features[:0], targets[:0], task=task, spec=spec, recipes=[RECIPE]
+    )
+    return head
+
+
 def out_of_fold(
     features: Tensor, labels: NDArray[np.int64], units: Sequence[str], *, task: Task, spec: TargetSpec
 ) -> NDArray[np.float64]:
@@ -84,15 +92,7 @@ def out_of_fold(
         of = torch.from_numpy(folds(labels, units, seed=seed))
         for fold in range(FOLDS):
             here = of == fold
-            (head,) = train_linear(
-                features[~here][None],
-                targets[~here],
-                features[:0],
-                targets[:0],
-                task=task,
-                spec=spec,
-                recipes=[RECIPE],
-            )
+            head = fitted(features[~here], targets[~here], task=task, spec=spec)
             with torch.inference_mode():
                 total[here.numpy()] += head(features[here]).double().softmax(dim=1).numpy()
     return total / REPEATS
