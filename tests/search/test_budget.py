@@ -86,3 +86,10 @@ def test_a_study_that_is_given_more_minutes_searches_in_them():
     assert first.search_deadline <= time.time()
     more = Budget(BudgetSpec(minutes=9.0), started=9, spent=300, after_search=math.inf)
     assert more.search_deadline == pytest.approx(time.time() + 120, abs=5)
+
+
+def test_a_preparation_that_took_half_of_the_time_leaves_a_quarter_to_search():
+    now = time.time()
+    budget = Budget.of_driver(BudgetSpec(minutes=0.2), started=0, spent=0, began=now - 500)
+    budget.after_search = math.inf
+    assert budget.search_deadline == pytest.approx(now + 3, abs=1)

@@ -12,7 +12,7 @@ from tlsearch.spec import BudgetSpec
 CONFIRM_SHARE = 0.2
 """Share of the minutes that repeating the finalists may take."""
 MOST_KEPT = 0.5
-"""Share of the minutes that is kept at most for all that comes after the search."""
+"""Share of the time after preparation that is kept at most for all that comes after the search."""
 LEAST_AFTER = 30.0
 """Seconds for repeating and refitting; less is not kept: one longer trial is worth more."""
 STARTING = 6.0
@@ -44,13 +44,16 @@ class Budget:
     verification: float = STARTING
     opening: float = STARTING
     _since: float = field(default_factory=time.time)
+    _prepared: float = 0.0
+    """Seconds that preparation took, of those since then."""
 
     @classmethod
     def of_driver(cls, budget: BudgetSpec, *, started: int, spent: float, began: float) -> Self:
         """The budget of a driver whose time began before it came to search: it has imported and prepared."""
         now = time.time()
         whole = 60 * budget.minutes if budget.minutes is not None else math.inf
-        return cls(budget, started=started, spent=spent, _since=max(began, now - PREPARATION_SHARE * whole))
+        since = max(began, now - PREPARATION_SHARE * whole)
+        return cls(budget, started=started, spent=spent, _since=since, _prepared=now - since)
 
     @property
     def trials_left(self) -> int:
@@ -66,8 +69,8 @@ class Budget:
 
     @property
     def _whole(self) -> float:
-        """Seconds that this driver has; those of earlier ones are spent."""
-        return max(0.0, 60 * (self.budget.minutes or 0.0) - self.spent)
+        """Seconds that this driver has after its preparation; those of earlier ones are spent."""
+        return max(0.0, 60 * (self.budget.minutes or 0.0) - self.spent - self._prepared)
 
     @property
     def end(self) -> float:
