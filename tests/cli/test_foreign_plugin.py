@@ -117,8 +117,8 @@ def test_pip_makes_it_a_strategy_and_leaves_the_shared_environment_alone(strateg
 
 @pytest.mark.timeout(1500)
 def test_all_that_is_installed_is_searched_within_the_budget(place, strategies):
-    # Strategies that a study names are all tried; the tiny network has no classifier for one of these, and the
-    # other learns masks.
+    # Strategies that a study names are all tried. The tiny network has no classifier for co_tuning, and
+    # decoder_probe learns masks.
     after = sorted(set(strategies[1]) - {"co_tuning", "decoder_probe"})
     study = place.study(
         study="all",
