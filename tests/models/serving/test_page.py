@@ -40,7 +40,7 @@ def opened(browser, start):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_broken_picture_refuses_itself_alone(opened, width):
     page = opened(width=width)
-    page.get_by_text("classification of 3: ant, bee, cat").wait_for()
+    page.get_by_text("Puts an image into one of 3 classes. ant, bee, cat").wait_for()
     assert page.locator("#token").is_hidden()
     files = [
         {"name": "first.png", "mimeType": "image/png", "buffer": picture()},
@@ -71,14 +71,14 @@ def test_a_token_is_asked_for_where_the_server_takes_one(opened):
     page.get_by_text("That is not the token.").wait_for()
     page.locator("#token").fill(TOKEN)
     page.locator("#token").press("Enter")
-    page.get_by_text("classification of 3").wait_for()
+    page.get_by_text("one of 3 classes").wait_for()
     page.locator("#files").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": picture()})
     page.locator("#answers .label").wait_for()
 
 
 def test_numbers_and_sets_of_labels_are_shown_as_they_are_predicted(opened, served):
     page = opened(served=served)
-    page.get_by_text(f"{served.manifest.task} of {len(served.classes)}").wait_for()
+    page.get_by_text(served.task.does(served.target_spec)).wait_for()
     page.locator("#files").set_input_files({"name": "a.png", "mimeType": "image/png", "buffer": picture()})
     page.locator("#answers .label").wait_for()
     (one,) = served.describe([picture()])

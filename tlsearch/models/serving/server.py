@@ -48,10 +48,11 @@ class Health(BaseModel):
 
 
 class Card(BaseModel):
-    """What the model is; ``classes`` are the names of what it tells: classes, labels, columns of numbers."""
+    """What the model is. ``classes`` are the names of what it tells: classes, labels, columns of numbers."""
 
     study: str
     task: str
+    does: str
     trial: int | None
     backbone: str
     strategy: str
@@ -257,6 +258,7 @@ def _card(model: Model) -> Card:
     return Card(
         study=str(manifest.provenance.get("study", "")),
         task=manifest.task,
+        does=model.task.does(model.target_spec),
         trial=trial if isinstance(trial, int) else None,
         backbone=manifest.backbone,
         strategy=manifest.strategy,
