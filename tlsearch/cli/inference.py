@@ -48,7 +48,7 @@ def predict(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write the pictures with their labels, and a contact sheet, to a new folder; or masks.",
+            help="Write pictures with their labels or boxes, and a contact sheet, to a new folder; or masks.",
         ),
     ] = None,
 ) -> None:
@@ -101,7 +101,12 @@ def _save(folder: Path, model: Model, items: Sequence[object], predictions: Sequ
         output.say(f"Wrote {plural(len(written), 'mask')} to {folder}, and pictures with them to its over/.")
         return
     labelled = [(path, task.say(one, top=1)) for path, one in read]
-    output.say(f"Wrote {plural(len(annotated.save(folder, labelled)), 'picture')} to {folder}.")
+    written = annotated.save(
+        folder,
+        labelled,
+        lambda picture, number: task.marked(picture, read[number][1], model.target_spec),
+    )
+    output.say(f"Wrote {plural(len(written), 'picture')} to {folder}.")
 
 
 def _check_save(folder: Path, model: Model) -> None:

@@ -23,7 +23,7 @@ from tlsearch.contracts.figure import Figure
 from tlsearch.contracts.fine_tuning import FineTuning, number, rate_factor
 from tlsearch.contracts.inputs import InputSpec
 from tlsearch.contracts.layers import Level
-from tlsearch.contracts.maps import MapTask
+from tlsearch.contracts.maps import MapTask, PlaceTask
 from tlsearch.contracts.metric import Metric
 from tlsearch.contracts.recipe import API_VERSION, LinearRecipe, Recipe
 from tlsearch.contracts.strategy import (
@@ -65,6 +65,7 @@ __all__ = [
     "Member",
     "Metric",
     "NoOptions",
+    "PlaceTask",
     "Pretrained",
     "Recipe",
     "Samples",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tlsearch.contracts.inputs import InputSpec
 from tlsearch.contracts.layers import LayerPool, Level, Tap, collecting, layers_of, pyramid
-from tlsearch.contracts.maps import MapTask
+from tlsearch.contracts.maps import PlaceTask
 from tlsearch.contracts.task import TargetSpec, Task
 from tlsearch.errors import InputError
 
@@ -103,7 +103,7 @@ class Backbone(nn.Module):
         width: features per item that the head is given: the trunk's own, after `tap` those of all layers.
         layers: names of the trunk's modules that are tapped; none before `tap`.
         levels: the feature maps that the head is given in the place of features, from fine to coarse, where
-            the task is one of maps; else none.
+            the task tells places; else none.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Backbone(nn.Module):
         self.width = pretrained.info.width
         self.layers: tuple[str, ...] = ()
         self.pool: LayerPool | None = None
-        self.levels: tuple[Level, ...] = self._pyramid() if isinstance(task, MapTask) else ()
+        self.levels: tuple[Level, ...] = self._pyramid() if isinstance(task, PlaceTask) else ()
         self.head: nn.Module = self.new_head()
         # Outside the module tree on purpose: it is a teacher, not a part of the model.
         self._pretrained: Pretrained | None = pretrained
@@ -132,7 +132,7 @@ class Backbone(nn.Module):
 
     def new_head(self, *, dropout: float = 0.0) -> nn.Module:
         """A fresh head, as the task makes it, for the trunk's features or feature maps."""
-        if isinstance(self.task, MapTask):
+        if isinstance(self.task, PlaceTask):
             return self.task.map_head(self.levels, self.target_spec, dropout=dropout)
         return self.task.head(self.info.width, self.target_spec, dropout=dropout)
 
@@ -214,7 +214,7 @@ class Backbone(nn.Module):
         self.trunk.train(training)
         if not levels:
             raise InputError(
-                f"{self.info.name} has no feature maps at this image size, which masks are made from.",
+                f"{self.info.name} has no feature maps at this image size, which places are told from.",
                 hint="Take a convolutional network or a vision transformer, and images of 64 pixels or more.",
             )
         for level in levels:

@@ -203,3 +203,13 @@ class ImageInput(InputSpec):
         if policy == "light":
             return augmentation.light_maps(maps, draws.to(maps.device), unknown=unknown)
         return super().move(maps, policy, draws, unknown=unknown)
+
+    def place(self, points: Tensor, policy: str, draws: Tensor) -> Tensor:
+        """Points (B, N, 2), each moved as its picture is."""
+        draws = draws.to(points.device)
+        if policy == "flip":
+            mirrored = torch.stack([1 - points[..., 0], points[..., 1]], dim=-1)
+            return torch.where(draws.bool()[:, :, None], mirrored, points)
+        if policy == "light":
+            return augmentation.light_points(points, draws)
+        return super().place(points, policy, draws)

@@ -129,6 +129,16 @@ class InputSpec(abc.ABC):
         """
         raise ValueError(f"{type(self).__name__} doesn't know how {policy} moves maps")
 
+    def place(self, points: Tensor, policy: str, draws: Tensor) -> Tensor:
+        """Where points (B, N, 2) of encoded items, x and y as shares of the side, are after `augment`.
+
+        Args:
+            points: may come to lie outside of 0..1.
+            policy: as `augment` takes it.
+            draws: likewise.
+        """
+        raise ValueError(f"{type(self).__name__} doesn't know how {policy} moves points")
+
     def example(self, count: int) -> Tensor:
         """``count`` encoded items of noise, for tracing and for counting operations."""
         generator = torch.Generator().manual_seed(0)

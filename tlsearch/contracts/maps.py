@@ -1,30 +1,29 @@
-"""Tasks whose targets are maps of the image, such as masks: they see feature maps, not pooled features."""
+"""Tasks whose targets are places of the image, such as masks: they see feature maps, not pooled features."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from tlsearch.contracts.inputs import InputSpec
 from tlsearch.contracts.layers import Level
 from tlsearch.contracts.task import TargetSpec, Task
 
 
-class MapTask(Task):
-    """A task with a target for each place of a picture.
+class PlaceTask(Task):
+    """A task that tells where on a picture something is.
 
-    Encoded targets are uint8 (N, S, S) and outputs (N, C, S, S), whatever a backbone's image size is. Both
-    are of the whole picture, squeezed to a square. Augmentation moves targets as it moves pictures.
+    Targets and outputs are of the whole picture, squeezed to a square. Augmentation moves targets as it moves
+    pictures.
     """
 
     at_once = 16
     resize = "squash"
-    unknown: ClassVar[int] = 255
-    """What a target's pixel holds where nothing is known of it: such pixels teach and measure nothing."""
 
     @abc.abstractmethod
     def map_head(self, levels: Sequence[Level], spec: TargetSpec, *, dropout: float = 0.0) -> nn.Module:
@@ -39,12 +38,32 @@ class MapTask(Task):
         raise TypeError(f"{type(self).__name__} takes feature maps, which pooled features are none of")
 
     @abc.abstractmethod
-    def drawn(self, decoded: NDArray[Any], spec: TargetSpec) -> Image.Image:
-        """A map (S, S), of the second part of `decode` or a target, as a picture in the masks' own values."""
+    def move(self, targets: Tensor, inputs: InputSpec, policy: str, draws: Tensor) -> Tensor:
+        """Encoded targets (B, ...), each moved as ``inputs.augment`` moves its picture by the same draws."""
 
     @abc.abstractmethod
-    def laid_over(self, picture: Image.Image, decoded: NDArray[Any], spec: TargetSpec) -> Image.Image:
-        """A picture with a map (S, S) shown on it, as RGB."""
+    def laid_over(
+        self, picture: Image.Image, decoded: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> Image.Image:
+        """A picture with an item's second part of `decode`, or its target, shown on it, as RGB."""
+
+
+class MapTask(PlaceTask):
+    """A task with a target for each place of a picture.
+
+    Encoded targets are uint8 (N, S, S) and outputs (N, C, S, S), whatever a backbone's image size is.
+    """
+
+    unknown: ClassVar[int] = 255
+    """What a target's pixel holds where nothing is known of it: such pixels teach and measure nothing."""
+
+    def move(self, targets: Tensor, inputs: InputSpec, policy: str, draws: Tensor) -> Tensor:
+        """Maps moved pixel by pixel."""
+        return inputs.move(targets, policy, draws, unknown=self.unknown)
+
+    @abc.abstractmethod
+    def drawn(self, decoded: NDArray[Any], spec: TargetSpec) -> Image.Image:
+        """A map (S, S), of the second part of `decode` or a target, as a picture in the masks' own values."""
 
     def unmirrored(self, outputs: Tensor) -> Tensor:
         """Maps mirrored back."""

@@ -56,7 +56,7 @@ class Strategy(abc.ABC):
     tasks: ClassVar[tuple[str, ...]] = ()
     """Names of the tasks that it can do; any, where it names none."""
     maps: ClassVar[bool] = False
-    """Whether it trains heads on feature maps too, as tasks of masks need: see `MapTask`."""
+    """Whether it trains heads on feature maps too, as tasks of masks or boxes need: see `PlaceTask`."""
     task_loss: ClassVar[bool] = False
     """Whether it trains by the task's loss, as its recipe says: of several, the best is searched."""
     precedence: ClassVar[int] = 50

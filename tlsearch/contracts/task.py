@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import Tensor, nn
 
 from tlsearch.contracts.figure import Figure
@@ -79,6 +80,13 @@ class Evaluator(abc.ABC):
     @abc.abstractmethod
     def compute(self) -> Scores:
         """All metrics of what was taken."""
+
+    def calibration(self) -> Mapping[str, Any]:
+        """What a model is to remember of it, as JSON holds it, where its task can't keep all outputs.
+
+        See `Task.calibrate`, which is given all outputs.
+        """
+        return {}
 
 
 class Task(abc.ABC):
@@ -348,6 +356,14 @@ class Task(abc.ABC):
         self, decoded: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         """A prediction as JSON holds it, of one item's second part of `decode`."""
+
+    def in_pixels(self, prediction: Mapping[str, Any], size: tuple[int, int]) -> Mapping[str, Any]:
+        """A prediction of a picture of that width and height, with places told in its pixels, if any are."""
+        return prediction
+
+    def marked(self, picture: Image, prediction: Mapping[str, Any], spec: TargetSpec) -> Image:
+        """A picture with the places of a prediction in its pixels drawn onto it, if it tells any."""
+        return picture
 
     def shortened(self, prediction: Mapping[str, Any], top: int) -> Mapping[str, Any]:
         """A prediction with its ``top`` likeliest answers alone, where it lists several; else as it is."""

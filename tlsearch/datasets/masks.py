@@ -204,7 +204,9 @@ def _two(place: Path, root: Path, options: MaskOptions) -> tuple[Path, Path] | N
         return next((lower[name] for name in known if name in lower), None)
 
     images, drawn = chosen(options.images, IMAGES), chosen(options.masks, MASKS)
-    return (images, drawn) if images is not None and drawn is not None else None
+    if images is None or drawn is None or not walk.holds_items(drawn, root):  # annotations may be of boxes
+        return None
+    return images, drawn
 
 
 def _match(root: Path, images: Path, drawn: Path, split: str, found: _Pairs, left: walk.Left) -> None:

@@ -69,6 +69,16 @@ def light_maps(maps: Tensor, draws: Tensor, *, unknown: int) -> Tensor:
     return (moved[:, 0] - 1).clamp_(min=0).to(torch.uint8).masked_fill_(outside, unknown)
 
 
+def light_points(points: Tensor, draws: Tensor) -> Tensor:
+    """Points (B, N, 2), x and y as shares of the side, each moved by its row of `draw_light`."""
+    a, b, c, d, e, f = draws.view(-1, 8, 1).unbind(1)[:6]
+    x, y = (2 * points - 1 - torch.stack([c, f], dim=-1)).unbind(-1)
+    # The rows say where a pixel of the result comes from; a point goes the other way.
+    determinant = a * e - b * d
+    moved = torch.stack([e * x - b * y, a * y - d * x], dim=-1) / determinant[..., None]
+    return (moved + 1) / 2
+
+
 OPERATIONS = (
     *("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "color"),
     *("contrast", "sharpness", "posterize", "solarize", "autocontrast", "equalize"),

@@ -25,6 +25,7 @@ from torch import Tensor
 from tlsearch import artifacts, registry
 from tlsearch.contracts import Backbone, InputSpec, TargetSpec, Task
 from tlsearch.contracts.combination import structure_of
+from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import BundleError, DataError, TlsearchError, UnknownNameError
 from tlsearch.files import flush_folder, scratch, sha256_of, write_durably
 from tlsearch.items import items_of, missing
@@ -195,8 +196,17 @@ class Model:
                 if position in errors:
                     yield Prediction({"item": name, **self.task.unreadable, "error": errors[position]})
                     continue
-                told = self.task.predict(decoded[position], self.target_spec, self.manifest.calibration)
-                yield Prediction({"item": name, **told, "error": None})
+                yield Prediction(
+                    {"item": name, **self.told(decoded[position], batch[position]), "error": None}
+                )
+
+    def told(self, decoded: NDArray[Any], item: object) -> Mapping[str, Any]:
+        """A prediction of an item, of its row of `probabilities`; places in the pixels of its picture."""
+        task = self.task
+        told = task.predict(decoded, self.target_spec, self.manifest.calibration)
+        if type(task).in_pixels is Task.in_pixels or not isinstance(self.inputs, ImageInput):
+            return told
+        return task.in_pixels(told, self.inputs.picture(self._item(item)).size)
 
     def encode(self, item: object) -> NDArray[Any]:
         """One raw item as the array that `forward` takes a stack of.
@@ -204,9 +214,12 @@ class Model:
         Raises:
             DataError: it is broken.
         """
-        # People name pictures by strings; where strings are the items (text), they stay what they are.
+        return self.inputs.encode(self._item(item))
+
+    def _item(self, item: object) -> object:
+        """An item as inputs take it: people name pictures by strings; of texts, strings are the items."""
         by_name = isinstance(item, str) and self.inputs.modality == "image"
-        return self.inputs.encode(Path(str(item)) if by_name else item)
+        return Path(str(item)) if by_name else item
 
     def forward(
         self, encoded: NDArray[Any], network: Callable[[Tensor], Tensor] | None = None

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tlsearch import registry
-from tlsearch.contracts import Figure, InputSpec, LinearRecipe, MapTask
+from tlsearch.contracts import Figure, InputSpec, LinearRecipe, MapTask, PlaceTask
 from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import BundleError, DataError, TlsearchError
 from tlsearch.models import bundle
@@ -237,7 +237,7 @@ def _look(
         raise DataError("no item of the validation split can be read")
     told, actual = np.concatenate(answers), np.concatenate(targets_of)
     order = np.argsort(losses, kind="stable")[::-1].tolist()
-    best = order[::-1][:BEST] if isinstance(task, MapTask) else []
+    best = order[::-1][:BEST] if isinstance(task, PlaceTask) else []
     shown, met = (
         tuple(_shown(model, listed, kept[row], told[row], actual[row]) for row in rows)
         for rows in (order[: MISTAKES - len(best)], best)
@@ -256,14 +256,16 @@ def _look(
 def _shown(
     model: bundle.Model, listed: sources.Listed, index: int, answer: NDArray[Any], target: NDArray[Any]
 ) -> Outlier:
-    """An item with what the model says of it; a map is laid over its picture, beside the true one."""
+    """An item with what the model says of it; places are shown on its picture, beside the true ones."""
     task, spec = model.task, model.target_spec
     item, calibration = listed.samples.items[index], model.manifest.calibration
     picture, actual = "", listed.identity(index)
-    if isinstance(task, MapTask) and isinstance(model.inputs, ImageInput):
+    if isinstance(task, PlaceTask) and isinstance(model.inputs, ImageInput):
         whole = model.inputs.picture(item)
         whole.thumbnail((SHOWN, SHOWN))
-        picture = data_url(_beside(*(task.laid_over(whole, one, spec) for one in (answer, target))))
+        picture = data_url(
+            _beside(*(task.laid_over(whole, one, spec, calibration) for one in (answer, target)))
+        )
         actual = task.say(task.predict(target, spec, calibration), top=1)
     elif isinstance(model.inputs, ImageInput):
         picture = thumbnail(item, model.inputs)

@@ -48,7 +48,7 @@ def save(
             name = path.stem[:100] if once else f"{number:05d}-{path.stem[:90]}"
             mask = task.drawn(coded, spec).resize(picture.size, Image.Resampling.NEAREST)
             mask.save(folder / f"{name}.png")
-            task.laid_over(picture, coded, spec).save(folder / OVER / f"{name}.jpg", quality=90)
+            task.laid_over(picture, coded, spec, {}).save(folder / OVER / f"{name}.jpg", quality=90)
             written.append(folder / f"{name}.png")
     except OSError as error:
         raise InputError(f"Can't write to {folder}: {error.strerror or error}.") from None

@@ -18,8 +18,8 @@ from tlsearch.contracts import (
     BackboneInfo,
     Combination,
     InputSpec,
-    MapTask,
     Metric,
+    PlaceTask,
     Strategy,
     TargetSpec,
     Task,
@@ -323,7 +323,7 @@ def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]
         SpecError: one needs source data that the study doesn't have, or none is left.
     """
     task = name_of(spec)
-    maps = isinstance(registry.task(task), MapTask)
+    maps = isinstance(registry.task(task), PlaceTask)
     if spec.strategies is not None:
         found = {name: registry.strategy(name) for name in spec.strategies if not _combines(name)}
         if not found:

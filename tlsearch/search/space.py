@@ -15,7 +15,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from tlsearch.contracts import BackboneInfo, HeadStrategy, MapTask, Space, Strategy, Task
+from tlsearch.contracts import BackboneInfo, HeadStrategy, PlaceTask, Space, Strategy, Task
 from tlsearch.errors import SpecError, did_you_mean
 from tlsearch.records import Params, Scalar
 from tlsearch.search.space_validation import Declared, declared, exists
@@ -103,7 +103,7 @@ def build(
         for info in backbones
         for name, strategy in strategies.items()
     }
-    if isinstance(task, MapTask):
+    if isinstance(task, PlaceTask):
         movable = {info.name: info.inputs.movable for info in backbones}
         own = {key: replace(one, hyperparameters=_moving(one, movable[key[0]])) for key, one in own.items()}
     wanted = _resolve(own, overrides)
@@ -143,7 +143,7 @@ def _with_loss(found: Declared, strategy: Strategy, task: Task | None, metric: s
 
 
 def _moving(one: Declared, movable: Sequence[str]) -> Space:
-    """Hyperparameters without the augmentation that can't move maps."""
+    """Hyperparameters without the augmentation that can't move places."""
     own = one.hyperparameters.get("augmentation")
     if not isinstance(own, CategoricalDistribution):
         return one.hyperparameters

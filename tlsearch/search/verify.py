@@ -149,7 +149,7 @@ def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[
         flipped, plain = (task.rank(one, metric.name) for one in (scored.mirrored, scored.plain))
         measured["flips"] = _worth_twice(flipped, plain)
     # What has learned from these items is surer of them than of others: nothing is fitted to that.
-    measured["calibration"] = {}
+    measured["calibration"] = dict(scored.remembered) if least is None else {}
     if scored.kept:
         fitted = dict(task.calibrate(*scored.kept))
         measured["calibration"] = fitted | dict(task.rebalance(*scored.kept, fitted, metric.name))
@@ -181,6 +181,7 @@ class _Scored:
         plain: of all networks on the items as they are.
         mirrored: of all networks on these and their mirror images.
         kept: outputs and targets of all items, for a task that calibrates.
+        remembered: what the evaluator has for the model's calibration.
     """
 
     items: int
@@ -189,6 +190,7 @@ class _Scored:
     plain: Mapping[str, float]
     mirrored: Mapping[str, float]
     kept: tuple[Tensor, Tensor] | None
+    remembered: Mapping[str, Any]
 
 
 def _score(
@@ -245,6 +247,7 @@ def _score(
         plain=plain.compute() if mirrored else {},
         mirrored=both.compute() if mirrored else {},
         kept=(torch.cat(outputs_of), torch.cat(targets_of)) if kept else None,
+        remembered=own.calibration(),
     )
 
 

@@ -14,10 +14,10 @@ from tlsearch.strategies.fine_tune import FineTune
 class DecoderProbe(FineTune):
     """Fine-tuning with all of the backbone frozen: its maps are stored, and read by every further trial.
 
-    What a linear probe is to classes (Kornblith et al. 2019, arXiv:1805.08974), this is to masks.
+    What a linear probe is to classes (Kornblith et al. 2019, arXiv:1805.08974), this is to masks and boxes.
     """
 
-    tasks = ("segmentation",)
+    tasks = ("segmentation", "detection")
     precedence = 0
 
     def space(self, backbone: BackboneInfo) -> Space:

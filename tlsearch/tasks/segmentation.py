@@ -235,7 +235,9 @@ class Segmentation(MapTask):
         """A mask as an image whose pixels are the values that the masks of the data have."""
         return mask_figures.drawn(np.asarray(decoded).astype(np.uint8), spec)
 
-    def laid_over(self, picture: Image.Image, decoded: NDArray[Any], spec: TargetSpec) -> Image.Image:
+    def laid_over(
+        self, picture: Image.Image, decoded: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> Image.Image:
         """A picture with every class but the first in its colour, half transparent."""
         return mask_figures.laid_over(picture, np.asarray(decoded).astype(np.uint8))
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tlsearch import registry
-from tlsearch.contracts import Level, LinearRecipe, MapTask, Recipe, TargetSpec, Task
+from tlsearch.contracts import Level, LinearRecipe, PlaceTask, Recipe, TargetSpec, Task
 from tlsearch.errors import PluginError, UnknownNameError
 from tlsearch.testing.contract import CheckResult, Contract, demand, results
 
@@ -109,7 +109,7 @@ class TaskContract(Contract):
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         task = self._task
-        if isinstance(task, MapTask):
+        if isinstance(task, PlaceTask):
             levels = [Level("fine", WIDTH, 8), Level("coarse", 2 * WIDTH, 4)]
             maps = [
                 10 * torch.randn(count, level.channels, level.side, level.side, generator=generator)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tlsearch.contracts import InputSpec, MapTask, Scores
+from tlsearch.contracts import InputSpec, PlaceTask, Scores
 from tlsearch.training.activations import Activations, Items, activations
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.cache_policy import Choice, FreezeDepths, choices
@@ -204,10 +204,10 @@ class BatchSource:
         """Targets (B, ...) of items under a view, on the device."""
         targets = torch.from_numpy(self.data.targets[index]).to(self.device)
         task = self.data.task
-        if not isinstance(task, MapTask) or (draws := self._drawn(view)) is None:
+        if not isinstance(task, PlaceTask) or (draws := self._drawn(view)) is None:
             return targets
         rows = draws[torch.from_numpy(index)]
-        return self.inputs.move(targets, self.policy, rows, unknown=task.unknown)
+        return task.move(targets, self.inputs, self.policy, rows)
 
     def fetch(self, index: Indices, view: int) -> tuple[Tensor, ...]:
         """Boundary tensors of items, each with as many rows."""

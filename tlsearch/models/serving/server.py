@@ -147,7 +147,7 @@ def create_app(
             raise HTTPException(
                 503, "The server is busy with other requests: ask again later.", headers={"Retry-After": "1"}
             ) from None
-        told = [_told(name, model, row, top) for (name, _), row in zip(named, shares, strict=True)]
+        told = [_told(item, model, row, top) for item, row in zip(named, shares, strict=True)]
         return {"predictions": told}
 
     @app.get("/health")
@@ -246,9 +246,10 @@ def _answer_model(model: Model) -> type[BaseModel]:
     return create_model("Answer", predictions=(list[prediction], ...))
 
 
-def _told(name: str, model: Model, row: NDArray[Any], top: int | None) -> dict[str, Any]:
-    """A prediction of an image, of its row of decoded outputs."""
-    prediction = model.task.predict(row, model.target_spec, model.manifest.calibration)
+def _told(item: tuple[str, bytes], model: Model, row: NDArray[Any], top: int | None) -> dict[str, Any]:
+    """A prediction of an image, its name and content, of its row of decoded outputs."""
+    name, content = item
+    prediction = model.told(row, content)
     return {"item": name, **(prediction if top is None else model.task.shortened(prediction, top))}
 
 

@@ -69,7 +69,7 @@ def batch(paths: Sequence[str | Path], how: dict[str, Any]) -> NDArray[Any]:
 
 
 def main(probabilities: Callable[[Sequence[str]], NDArray[Any]], how: dict[str, Any]) -> None:
-    """Print the class of each file of the command line, or its numbers; with --json all that is put out.
+    """Print the class, objects or numbers of each file of the command line; with --json all that is put out.
 
     With --masks FOLDER masks are written there, where the model puts out such.
 
@@ -89,7 +89,12 @@ def main(probabilities: Callable[[Sequence[str]], NDArray[Any]], how: dict[str, 
             rows += [_alone(probabilities, path) for path in some]
     if folder is not None:
         _save_masks(folder, paths, rows, how)
-    if "--json" in sys.argv:
+    if "overlap" in how:
+        found = [
+            None if row is None else _objects(row, path, how) for path, row in zip(paths, rows, strict=True)
+        ]
+        _print_objects(paths, found)
+    elif "--json" in sys.argv:
         shares = [None if row is None else row.tolist() for row in rows]
         print(json.dumps({"classes": how["classes"], how["outputs"][1]: shares}))
     else:
@@ -98,6 +103,42 @@ def main(probabilities: Callable[[Sequence[str]], NDArray[Any]], how: dict[str, 
                 print(names.printable(f"{path}: {_told(row, how)}"))
     if any(row is None for row in rows):
         sys.exit(2)
+
+
+def _objects(row: NDArray[Any], path: str, how: dict[str, Any]) -> list[dict[str, Any]]:
+    """The objects among candidates (K, 6), the surest first, with boxes in the picture's own pixels."""
+    sides = 2 * open_rgb(path, how).size
+    kept: list[NDArray[Any]] = []
+    for one in row[row[:, 5] >= how["threshold"]]:
+        if not any(one[0] == other[0] and _overlap(one, other) > how["overlap"] for other in kept):
+            kept.append(one)
+    return [
+        {
+            "label": how["classes"][int(one[0])],
+            "score": round(float(one[5]), 4),
+            "box": [round(float(share) * side, 1) for share, side in zip(one[1:5], sides, strict=True)],
+        }
+        for one in kept[: how["most"]]
+    ]
+
+
+def _overlap(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """Intersection over union of two boxes."""
+    both = float(
+        np.prod(np.clip(np.minimum(one[3:5], other[3:5]) - np.maximum(one[1:3], other[1:3]), 0, None))
+    )
+    areas = float(np.prod(one[3:5] - one[1:3]) + np.prod(other[3:5] - other[1:3]))
+    return both / max(areas - both, 1e-12)
+
+
+def _print_objects(paths: Sequence[str], found: Sequence[list[dict[str, Any]] | None]) -> None:
+    if "--json" in sys.argv:
+        print(json.dumps({"objects": found}))
+        return
+    for path, own in zip(paths, found, strict=True):
+        if own is not None:
+            told = "; ".join(f"{one['label']} {one['score']:.4f} at {one['box']}" for one in own)
+            print(names.printable(f"{path}: {told or 'no object'}"))
 
 
 def _save_masks(
