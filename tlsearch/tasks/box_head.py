@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tlsearch.contracts import Level
-from tlsearch.tasks.pyramid_decoder import GROUPS, WIDTH, PyramidDecoder
+from tlsearch.tasks.pyramid_decoder import WIDTH, PyramidDecoder
 
-CELLS = 2.0
+GROUPS = 8
+CELLS = 1.5
 """Places on a side of a small box, at least: the coarsest map that has as many is taken."""
 DEPTH = 2
 """Convolutions before the classes, and as many before the boxes."""
@@ -26,7 +27,7 @@ FARTHEST = 5.0
 class BoxHead(nn.Module):
     """One stage without anchors: FCOS (Tian et al. 2019, arXiv:1904.01355) at a single resolution.
 
-    The pyramid's maps are merged into one, whose places a small box covers at least two by two of. Each place
+    The pyramid's maps are merged into one, of whose places a small box covers more than one. Each place
     tells its classes, how central it is in its object, and how far the object's four sides are.
     """
 
