@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tlsearch.contracts.layers import Level
 from tlsearch.contracts.task import TargetSpec, Task
+from tlsearch.records import Scalar
 
 
 class MapTask(Task):
@@ -23,6 +24,7 @@ class MapTask(Task):
 
     at_once = 16
     resize = "squash"
+    fixed: ClassVar[Mapping[str, Scalar]] = {"batch_size": 16}  # each item teaches at every place
     unknown: ClassVar[int] = 255
     """What a target's pixel holds where nothing is known of it: such pixels teach and measure nothing."""
 
