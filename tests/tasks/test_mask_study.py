@@ -24,12 +24,12 @@ from tlsearch.search.study_template import propose
 from tlsearch.spec.presets import preset
 
 STUDY = {
-    "study": "digits-in-noise",
+    "study": "digits-in-photographs",
     "data": {"source": "masks", "image_size": 64, "mask_size": 48, "split": {"val": 0.2, "test": 0.2}},
     "backbones": ["efficientnet_lite/lite0"],
     "strategies": ["decoder_probe", "fine_tune"],
     "budget": {"trials": 2, "epochs": 25},
-    "space": {"*.batch_size": 8, "*.patience": 30},
+    "space": {"*.batch_size": 8, "*.patience": 30, "*.augmentation": "none"},
     "search": {"finalists": 1, "confirm_seeds": 0, "refit": False},
 }
 
@@ -47,17 +47,22 @@ def searched(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_verified_model_comes_of_it(searched):
+def test_both_strategies_learn_it_from_stored_maps(searched):
     folder, _ = searched
     with tlsearch.open(f"sqlite:///{folder}/s.db") as studies:
-        trials = studies.store.trials("digits-in-noise")
-        best = studies.best("digits-in-noise")
+        trials = studies.store.trials("digits-in-photographs")
+        best = studies.best("digits-in-photographs")
+        items = studies.store.items("digits-in-photographs")
     assert all(trial.state == "COMPLETE" for trial in trials), [trial.reason for trial in trials]
-    assert {trial.strategy for trial in trials} >= {"decoder_probe"}
+    assert {trial.strategy for trial in trials} == {"decoder_probe", "fine_tune"}
     assert best.metric == "mean_iou"
-    assert 0.3 <= best.metrics["test"]["mean_iou"] <= 1
+    assert best.metrics["test"]["mean_iou"] > 0.5, "of the ground alone it is 0.31"
+    assert all(trial.value > 0.5 for trial in trials), [trial.value for trial in trials]
     probes = [trial for trial in trials if trial.strategy == "decoder_probe"]
     assert all(trial.freeze_depth == trial.groups for trial in probes)
+    assert all(trial.cache == "prefix" for trial in trials), [trial.cache for trial in trials]
+    seen = sum(trial.costs.prefix_images for trial in trials)
+    assert seen == len(items.of("train", "stop", "val")), "each item passes frozen layers once"
 
 
 @pytest.mark.slow
@@ -74,8 +79,8 @@ def test_masks_are_predicted_in_the_size_and_values_of_the_data(searched):
         truth = np.asarray(Image.open(path))
         guess = np.asarray(Image.open(folder / "saved" / path.name))
         assert guess.shape == truth.shape
-        agree.append((guess == truth).mean())
-    assert np.mean(agree) > 0.9, "nine tenths of the pixels are ground"
+        agree.append((guess == truth)[truth > 0].mean())
+    assert np.mean(agree) > 0.5
     assert len(list((folder / "saved/over").iterdir())) == 40
 
 
@@ -93,7 +98,7 @@ def test_it_is_scored_on_another_folder(searched, tmp_path):
 @pytest.mark.slow
 def test_the_report_lays_masks_over_pictures(searched):
     folder, _ = searched
-    page = html.write(f"sqlite:///{folder}/s.db", "digits-in-noise", folder / "page.html").read_text()
+    page = html.write(f"sqlite:///{folder}/s.db", "digits-in-photographs", folder / "page.html").read_text()
     for name in ("class_overlap", "picture_overlap"):
         assert f'id="figure-{name}"' in page
     assert "Met best" in page

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -45,6 +46,9 @@ def test_scores_are_of_all_pixels_together_and_unknown_ones_count_nothing(task):
     assert scores["mean_iou"] == pytest.approx((24 / 26 + 2 / 4) / 2)
     assert scores["dice"] == pytest.approx((48 / 50 + 4 / 6) / 2)
     assert scores["pixel_accuracy"] == pytest.approx(26 / 28)
+    wanted = truth.long()
+    expected = nn.functional.cross_entropy(logits(said), wanted, ignore_index=UNKNOWN)
+    assert scores["log_loss"] == pytest.approx(float(expected))
 
 
 def test_batches_are_scored_as_all_at_once(task):
@@ -52,7 +56,9 @@ def test_batches_are_scored_as_all_at_once(task):
     outputs = torch.randn(6, 2, 4, 4, generator=rng)
     truth = torch.randint(0, 2, (6, 4, 4), generator=rng).to(torch.uint8)
     batches = zip(outputs.split(2), truth.split(2), strict=True)
-    assert task.evaluate_batches(batches, SPEC, {}) == task.evaluate(outputs, truth, SPEC, {})
+    found, expected = task.evaluate_batches(batches, SPEC, {}), task.evaluate(outputs, truth, SPEC, {})
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other)
 
 
 def test_unknown_pixels_teach_nothing(task):
@@ -63,6 +69,36 @@ def test_unknown_pixels_teach_nothing(task):
     assert outputs.grad is not None
     assert set(torch.nonzero(outputs.grad.abs().sum(dim=1)).tolist()[0]) == {0}
     assert float(outputs.grad[1].abs().sum()) == 0
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_is_cross_entropy_and_dice_of_the_classes_that_occur(task, smoothing):
+    rng = torch.Generator().manual_seed(0)
+    outputs = torch.randn(2, 3, 4, 4, generator=rng)
+    truth = torch.randint(0, 2, (2, 4, 4), generator=rng)  # none is of the third class
+    truth[0, 0] = UNKNOWN
+    recipe = Recipe(label_smoothing=smoothing)
+    entropy = nn.functional.cross_entropy(outputs, truth, ignore_index=UNKNOWN, label_smoothing=smoothing)
+    shares, known = outputs.softmax(dim=1), truth != UNKNOWN
+    overlaps = [
+        2 * shares[:, kind][truth == kind].sum() / (shares[:, kind][known].sum() + (truth == kind).sum())
+        for kind in (0, 1)
+    ]
+    expected = entropy + 1 - sum(overlaps) / 2
+    assert float(task.loss(outputs, truth.to(torch.uint8), recipe)) == pytest.approx(float(expected))
+    plain = task.loss(outputs, truth.to(torch.uint8), replace(recipe, loss="cross_entropy"))
+    assert float(plain) == pytest.approx(float(entropy))
+
+
+def test_of_two_models_that_find_nothing_the_surer_of_the_truth_is_better(task):
+    """Early stopping must see that something is learned before the first rare pixel is found."""
+    truth = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    truth[0, 0] = 1
+    blind, soon = torch.zeros(2, 1, 2, 4, 4)
+    blind[:, 0], soon[:, 0], soon[0, 1, 0] = 3.0, 3.0, 2.0
+    ranks = [task.rank(task.score(outputs, truth, SPEC), "mean_iou") for outputs in (blind, soon)]
+    assert ranks[0][0] == ranks[1][0]
+    assert ranks[0] < ranks[1]
 
 
 def test_a_batch_of_which_nothing_is_known_has_a_loss(task):

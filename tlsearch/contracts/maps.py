@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tlsearch.contracts.inputs import InputSpec
 from tlsearch.contracts.layers import Level
 from tlsearch.contracts.task import TargetSpec, Task
+from tlsearch.records import Scalar
 
 
 class PlaceTask(Task):
@@ -24,6 +25,7 @@ class PlaceTask(Task):
 
     at_once = 16
     resize = "squash"
+    fixed: ClassVar[Mapping[str, Scalar]] = {"batch_size": 16}  # each item teaches at every place
 
     @abc.abstractmethod
     def map_head(self, levels: Sequence[Level], spec: TargetSpec, *, dropout: float = 0.0) -> nn.Module:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tlsearch.contracts.task import TargetSpec
+from tlsearch.counts import plural
 from tlsearch.errors import DataError
 from tlsearch.images.decoding import FORMATS, MAX_PIXELS, Unreadable, open_regular
 
@@ -80,7 +81,8 @@ def read(source: object) -> Values:
             if image.mode in ("LA", "RGB", "RGBA") and bool((bands == bands[..., :1]).all()):
                 return bands[..., 0].astype(np.int64)
             raise DataError(
-                f"has colours ({image.mode}); masks are grey levels, a palette or black and white"
+                f"has colours ({image.mode}); masks are grey levels, a palette or black and white: "
+                "save them as PNG with the index of a class in each pixel"
             )
     except Unreadable as error:
         raise DataError(str(error)) from error
@@ -140,9 +142,8 @@ def understand(masks: Sequence[object], words: MaskWords) -> Understood:
         for value, count in values.items():
             counts[value] = counts.get(value, 0) + count
     if not counts:
-        raise DataError(
-            "there is no usable mask", hint="; ".join(f"{why}" for why in list(broken.values())[:3]) or None
-        )
+        reasons = list(dict.fromkeys(broken.values()))[:3]
+        raise DataError(f"none of {plural(len(broken), 'mask')} can be used", hint="; ".join(reasons) or None)
     threshold, notes = words.threshold, []
     soft = _soft_edges(counts, words)
     if threshold is None and soft > 0:

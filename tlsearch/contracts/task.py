@@ -21,6 +21,7 @@ from tlsearch.contracts.figure import Figure
 from tlsearch.contracts.metric import Metric
 from tlsearch.contracts.recipe import API_VERSION, LinearRecipe, Recipe
 from tlsearch.errors import SpecError, did_you_mean
+from tlsearch.records import Scalar
 
 EARLIEST = "classification"
 """The task of data sets, studies, audits and bundles that name none: once there was no other."""
@@ -181,6 +182,9 @@ class Task(abc.ABC):
     """Names that a recipe's ``loss`` may have, the usual one first; several are searched."""
     smooths: ClassVar[bool] = False
     """Whether `loss` does anything with a recipe's ``label_smoothing``; else it is 0 and not searched."""
+
+    fixed: ClassVar[Mapping[str, Scalar]] = {}
+    """Hyperparameters that have these values where a strategy has one of that name and a study is silent."""
 
     def fitted(self, spec: TargetSpec) -> Task:
         """The task as it learns such targets, with weights by how often each occurs, say; or itself."""

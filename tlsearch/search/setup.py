@@ -133,12 +133,12 @@ def prepare(
         strategies, unusable = _usable(strategies, infos)
         skipped += unusable
     # Where the study says how many epochs a trial has, its length is no longer searched.
-    length = {"length": 1.0} if spec.budget.epochs else {}
     learned, metric = listed["data"].learned, spec.objective.metric
-    space = build(strategies, infos, spec.space, task=learned, metric=metric, fixed=length)
+    fixed = {**learned.fixed, **({"length": 1.0} if spec.budget.epochs else {})}
+    space = build(strategies, infos, spec.space, task=learned, metric=metric, fixed=fixed)
     data, found = _data(spec, listed, infos, cache, carried=carried, threads=threads, observe=observe)
     target = data[data_key("data", infos[0].inputs)]
-    fixed = begun or items.fix(listed["data"], target.parts, target.aside, listed.get("source_data"))
+    kept = begun or items.fix(listed["data"], target.parts, target.aside, listed.get("source_data"))
     return Prepared(
         spec=spec,
         task=task_of(spec),
@@ -154,7 +154,7 @@ def prepare(
             broken=target.broken,
         ),
         data=data,
-        items=fixed,
+        items=kept,
         audit=found,
         plugins=_plugins(spec, strategies, combinations),
         versions=_versions(),

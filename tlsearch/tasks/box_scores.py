@@ -14,9 +14,9 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from tlsearch.contracts import Evaluator, Scores
-from tlsearch.tasks import box_head
+from tlsearch.tasks import box_head, box_targets
 
-MAP, MAP_50 = "map_50_95", "map_50"
+MAP, MAP_50, LOSS = "map_50_95", "map_50", "loss"
 """Names of the metrics."""
 CANDIDATES = 1000
 """Places and classes of an item that are looked at, the likeliest, as in torchvision's FCOS."""
@@ -68,9 +68,12 @@ class BoxEvaluator(Evaluator):
         self.names = tuple(names)
         self.found: list[NDArray[np.float32]] = []
         self.actual: list[NDArray[np.float32]] = []
+        self.losses: list[float] = []
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Take outputs (B, C + 5, S, S) and boxes (B, M, 5)."""
+        pairs = zip(outputs.detach().float().split(1), targets.split(1), strict=True)
+        self.losses += [float(box_targets.loss(*pair)) for pair in pairs]
         self.take(candidates(outputs.detach().float()).cpu().numpy(), targets.cpu().numpy())
 
     def take(self, decoded: NDArray[Any], targets: NDArray[Any]) -> None:
@@ -79,12 +82,13 @@ class BoxEvaluator(Evaluator):
         self.actual += [objects(one) for one in targets]
 
     def compute(self) -> Scores:
-        """Average precision, the mean over the classes that occur: at overlaps of 0.5 to 0.95, and at 0.5."""
-        by_class = self.by_class()
-        return {
-            name: float(np.mean([pair[at] for pair in by_class.values()])) if by_class else 0.0
-            for at, name in enumerate((MAP, MAP_50))
-        }
+        """Average precision, the mean over the classes that occur: at overlaps of 0.5 to 0.95, and at 0.5.
+
+        Besides, the mean loss of an item.
+        """
+        pairs = list(self.by_class().values()) or [(0.0, 0.0)]
+        means = {name: float(np.mean([pair[at] for pair in pairs])) for at, name in enumerate((MAP, MAP_50))}
+        return {**means, LOSS: float(np.mean(self.losses)) if self.losses else 0.0}
 
     def by_class(self) -> Mapping[str, tuple[float, float]]:
         """Average precision of each class that occurs, at overlaps of 0.5 to 0.95 and at 0.5."""

@@ -39,10 +39,11 @@ VISIBLE = 0.25
 class Detection(PlaceTask):
     """Boxes of objects with their classes; one stage, without anchors, on the backbone's feature maps."""
 
-    metrics = tuple(
-        Metric(name, tolerance=lambda items: EXACT) for name in (box_scores.MAP, box_scores.MAP_50)
+    metrics = (
+        *(Metric(name, tolerance=lambda items: EXACT) for name in (box_scores.MAP, box_scores.MAP_50)),
+        Metric(box_scores.LOSS, minimize=True, unit="nats", tolerance=lambda items: EXACT, slack=0.1),
     )
-    tie_breaker = box_scores.MAP_50
+    tie_breaker = box_scores.LOSS  # before the first object is found, it alone tells epochs apart
     examples = tuple(
         [
             {"label": "ab"[at % 2], "box": [0.1 * at, 0.05 * (number % 8), 0.1 * at + 0.3, 0.5]}

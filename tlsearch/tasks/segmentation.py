@@ -33,7 +33,7 @@ from tlsearch.errors import DataError
 from tlsearch.tasks import mask_figures
 from tlsearch.tasks.pyramid_decoder import PyramidDecoder
 
-MEAN_IOU, DICE, PIXEL_ACCURACY = "mean_iou", "dice", "pixel_accuracy"
+MEAN_IOU, DICE, PIXEL_ACCURACY, LOG_LOSS = "mean_iou", "dice", "pixel_accuracy", "log_loss"
 CROSS_ENTROPY, WITH_DICE = "cross_entropy", "cross_entropy_dice"
 """Names of the losses; the second has Dice's part as well."""
 EXACT = 5e-3
@@ -47,11 +47,16 @@ class MaskEvaluator(Evaluator):
 
     def __init__(self, classes: int) -> None:
         self.confusion = torch.zeros(classes, classes, dtype=torch.int64)
+        self.entropy = 0.0
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Take logits (B, classes, S, S) and masks (B, S, S)."""
         classes = len(self.confusion)
-        predicted, targets = outputs.detach().argmax(dim=1).cpu().long(), targets.cpu().long()
+        outputs, targets = outputs.detach().cpu().float(), targets.cpu().long()
+        self.entropy += float(
+            functional.cross_entropy(outputs, targets, ignore_index=masks.UNKNOWN, reduction="sum")
+        )
+        predicted = outputs.argmax(dim=1)
         known = targets != masks.UNKNOWN
         pairs = targets[known] * classes + predicted[known]
         self.confusion += torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
@@ -65,6 +70,7 @@ class MaskEvaluator(Evaluator):
             MEAN_IOU: float(iou[present].mean()) if bool(present.any()) else 0.0,
             DICE: float(dice[present].mean()) if bool(present.any()) else 0.0,
             PIXEL_ACCURACY: float(right.sum() / actual.sum().clamp(min=1)),
+            LOG_LOSS: self.entropy / max(1.0, float(actual.sum())),
         }
 
     def overlaps(self, names: Sequence[str]) -> dict[str, float]:
@@ -81,8 +87,11 @@ class MaskEvaluator(Evaluator):
 class Segmentation(MapTask):
     """A mask for each picture; cross-entropy with Dice's loss, a decoder on the backbone's feature maps."""
 
-    metrics = tuple(Metric(name, tolerance=lambda items: EXACT) for name in (MEAN_IOU, DICE, PIXEL_ACCURACY))
-    tie_breaker = PIXEL_ACCURACY
+    metrics = (
+        *(Metric(name, tolerance=lambda items: EXACT) for name in (MEAN_IOU, DICE, PIXEL_ACCURACY)),
+        Metric(LOG_LOSS, minimize=True, unit="nats", tolerance=lambda items: EXACT, slack=0.05),
+    )
+    tie_breaker = LOG_LOSS  # before the first rare pixel is found, it alone tells epochs apart
     unknown = masks.UNKNOWN
     losses_by_name = (WITH_DICE, CROSS_ENTROPY)
     smooths = True
@@ -152,21 +161,24 @@ class Segmentation(MapTask):
         recipe's ``loss`` cross_entropy it is left out.
         """
         wanted = targets.long()
-        known = wanted != masks.UNKNOWN
-        smoothing = recipe.label_smoothing
-        total = functional.cross_entropy(
-            outputs, wanted, ignore_index=masks.UNKNOWN, label_smoothing=smoothing, reduction="sum"
-        )
-        entropy = total / known.sum().clamp(min=1)
+        known = (wanted != masks.UNKNOWN).unsqueeze(1)
+        wanted = wanted.unsqueeze(1).where(known, 0)
+        logs = outputs.float().log_softmax(dim=1)
+        right = logs.gather(1, wanted)  # of the class that each pixel is of
+        count, smoothing = known.sum().clamp(min=1), recipe.label_smoothing
+        entropy = -(right * known).sum() / count
+        if smoothing:
+            every = -(logs.mean(dim=1, keepdim=True) * known).sum() / count
+            entropy = (1 - smoothing) * entropy + smoothing * every
         if recipe.loss == CROSS_ENTROPY:
             return entropy
-        shares = outputs.float().softmax(dim=1) * known.unsqueeze(1)
-        rows = functional.one_hot(wanted.where(known, torch.zeros_like(wanted)), outputs.shape[1])
-        rows = rows.movedim(-1, 1).to(shares.dtype) * known.unsqueeze(1)
-        both, either = (shares * rows).sum(dim=(0, 2, 3)), (shares + rows).sum(dim=(0, 2, 3))
-        present = (rows.sum(dim=(0, 2, 3)) > 0).to(shares.dtype)
-        overlap = 2 * both / either.clamp(min=1e-6)
-        return entropy + ((1 - overlap) * present).sum() / present.sum().clamp(min=1)
+        classes = outputs.shape[1]
+        pixels = torch.bincount(wanted[known], minlength=classes)
+        both = outputs.new_zeros(classes, dtype=torch.float32)
+        both = both.index_add(0, wanted.flatten(), (right.exp() * known).flatten())
+        either = (logs.exp() * known).sum(dim=(0, 2, 3)) + pixels
+        present = pixels > 0
+        return entropy + (1 - 2 * both / either.clamp(min=1e-6))[present].sum() / present.sum().clamp(min=1)
 
     def columns(self, targets: Tensor, spec: TargetSpec) -> Tensor:
         """The share of each class in a mask (N, classes)."""
