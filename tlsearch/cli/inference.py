@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,9 +54,11 @@ def predict(
 ) -> None:
     """Predict with the best model of a study.
 
-    Probabilities are calibrated where that was found to help (`bundle.json` tells).
+    Probabilities are calibrated where that was found to help (`bundle.json` tells). A classifier says besides
+    where it is unsure and what is none of its classes.
     """
     model = model_of(study, db)
+    say_silent(model)
     task = model.task
     if save is not None:
         _check_save(save, model)
@@ -86,6 +88,12 @@ def predict(
             output.tell(f"{prediction.item}: {told}")
     if any(prediction.error for prediction in predictions):
         raise typer.Exit(2)
+
+
+def say_silent(model: Model) -> None:
+    """Why a classifier can't say that it doesn't know."""
+    if model.silent:
+        output.say(f'This model can\'t say "none of these": {model.silent}.')
 
 
 def _save(folder: Path, model: Model, items: Sequence[object], predictions: Sequence[Prediction]) -> None:
@@ -144,6 +152,14 @@ def evaluate(
             "repeated.",
         ),
     ] = None,
+    outsiders: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Images that are none of the classes: how well they are told from DATA.",
+            show_default=False,
+        ),
+    ] = None,
     db: options.Database = None,
     json: options.Json = False,
 ) -> None:
@@ -157,7 +173,9 @@ def evaluate(
 
     keys = table_options(setting or [])
     model = model_of(study, db)
-    found = score(model, data, split=split, options=keys, study=_items_of(study, db))
+    say_silent(model)
+    others = [] if outsiders is None else [item for _, item in model.inputs.find(str(outsiders))]
+    found = score(model, data, split=split, options=keys, study=_items_of(study, db), outsiders=others)
     for sentence in warnings_of(found, model.manifest.trained_on):
         output.say(sentence)
     if json:
@@ -170,8 +188,29 @@ def evaluate(
         [
             *found.metrics.items(),
             *((f"{model.task.per_name} of {name}", share) for name, share in found.per_class.items()),
+            *_doubts(found.abstention or {}),
         ],
     )
+    if found.outsiders:
+        output.print_table(
+            ["outsiders", plural(found.outsiders["items"], "item")],
+            [
+                ["AUROC", found.outsiders["auroc"]],
+                ["pass where 95 % of own items do", found.outsiders["accepted_at_95"]],
+                *([f"told as {name}", share] for name, share in found.outsiders["verdicts"].items()),
+            ],
+        )
+
+
+def _doubts(known: Mapping[str, Any]) -> list[list[Any]]:
+    """Rows on verdicts and on mistakes among the surest answers."""
+    rows: list[list[Any]] = [[f"told as {name}", share] for name, share in known.get("verdicts", {}).items()]
+    if known.get("right_of_sure") is not None:
+        rows.append(["right of those told as sure", known["right_of_sure"]])
+    for share, risk in known.get("risk_at_coverage", {}).items():
+        if share != "1":
+            rows.append([f"wrong of the surest {float(share):.0%}", risk])
+    return rows
 
 
 def warnings_of(found: Evaluation, trained_on: Sequence[str]) -> list[str]:

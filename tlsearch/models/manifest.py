@@ -12,10 +12,11 @@ from typing import Any
 
 from tlsearch.contracts.task import EARLIEST, TargetSpec
 from tlsearch.errors import BundleError
+from tlsearch.models import abstention
 from tlsearch.records import Params, Scalar
 
-FORMAT = 3
-READ = (2, 3)
+FORMAT = 4
+READ = (2, 3, 4)
 """Formats that can be read."""
 WEIGHTS = "model.safetensors"
 MANIFEST = "bundle.json"
@@ -116,7 +117,7 @@ def read_manifest(folder: Path) -> Manifest:
         version = document["format"]
         if version not in READ:
             raise BundleError(
-                f"{path} has format {version}; this tlsearch reads format {' and '.join(map(str, READ))}.",
+                f"{path} has format {version}; this tlsearch reads formats {READ[0]} to {READ[-1]}.",
                 hint="Install the tlsearch that wrote it, or a newer one.",
             )
         known = {"format": version, "digest": digest_of(document)}
@@ -137,6 +138,7 @@ def read_manifest(folder: Path) -> Manifest:
         }
         temperature_of(known["calibration"])
         _check_adjustment(known["calibration"], outputs=len(known["classes"]))
+        abstention.check(known["calibration"])
         if not 1 <= known["members"] <= MOST_MEMBERS:
             raise ValueError(f"there can't be {known['members']} members")
         known["trained_on"] = tuple(str(name) for name in known["trained_on"])

@@ -6,7 +6,7 @@ The test set stays closed: its scores are those that were recorded when the sear
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,10 @@ from PIL import Image
 from tlsearch import registry
 from tlsearch.contracts import Figure, InputSpec, LinearRecipe, MapTask
 from tlsearch.contracts.images import ImageInput
+from tlsearch.contracts.verdict import ABSTENTION
 from tlsearch.errors import BundleError, DataError, TlsearchError
 from tlsearch.models import bundle
+from tlsearch.models.abstaining import risk_coverage
 from tlsearch.models.rebuild import of_trial
 from tlsearch.records import ModelRecord, StudyItems, StudyRecord, TrialRecord
 from tlsearch.reports.pictures import data_url, fitted
@@ -86,6 +88,10 @@ class Examination:
         broken: items of the split that couldn't be read.
         latency_ms: of one item through the network, on one core of this machine.
         seen: what the network sees of the pictures; None where items are none.
+        coverage: shares of the surest items, rising.
+        risk: share of wrong answers among so many.
+        abstention: what the model that is handed out remembers of its verdicts.
+        silent: why it gives none; empty where it does, or isn't to.
     """
 
     classes: tuple[str, ...]
@@ -96,6 +102,10 @@ class Examination:
     broken: int
     latency_ms: float
     seen: Overview | None
+    coverage: tuple[float, ...]
+    risk: tuple[float, ...]
+    abstention: Mapping[str, Any]
+    silent: str
 
     @property
     def count(self) -> int:
@@ -164,7 +174,7 @@ def examine(
     loaded = bundle.load(model.uri)
     if loaded.manifest.sha256 != model.sha256:
         raise BundleError(f"{model.uri} holds another model than the one recorded.")
-    latency = _milliseconds(loaded.network, loaded.inputs)
+    latency, silent = _milliseconds(loaded.network, loaded.inputs), loaded.silent
     if "val" in loaded.manifest.trained_on:
         loaded = _unrefitted(loaded, winner, spec)
     listed = sources.listing(spec.data, task=spec.task)
@@ -189,6 +199,7 @@ def examine(
     predicted = shares_of.argmax(axis=1)
     bins = _bins(shares_of.max(axis=1), predicted == actual)
     count = len(loaded.classes)
+    coverage, risk = risk_coverage(shares_of.max(axis=1), predicted == actual)
     return Examination(
         classes=loaded.classes,
         confusion=np.bincount(actual * count + predicted, minlength=count * count).reshape(count, count),
@@ -201,6 +212,10 @@ def examine(
         broken=broken,
         latency_ms=latency,
         seen=_seen(listed, kept, loaded.inputs),
+        coverage=tuple(coverage.tolist()),
+        risk=tuple(risk.tolist()),
+        abstention=loaded.manifest.calibration.get(ABSTENTION, {}),
+        silent=silent,
     )
 
 

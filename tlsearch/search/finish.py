@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from tlsearch import artifacts
 from tlsearch.contracts import Backbone, InputSpec
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import BundleError, SearchError, VerificationError
 from tlsearch.files import cache_folder
-from tlsearch.models import bundle
+from tlsearch.models import abstention, bundle
 from tlsearch.models.rebuild import of_trial
 from tlsearch.records import HANDED_OUT, Artifact, ModelRecord, TrialRecord, TrialRole, TrialState
 from tlsearch.search.finalists import Finalist
@@ -138,6 +140,7 @@ def _named(members: Sequence[TrialRecord]) -> str:
 def _handed_out(winner: Winner, members: Sequence[TrialRecord], end: Finishing) -> ModelRecord:
     spec, trial, metric = end.prepared.spec, winner.trial, end.prepared.spec.objective.metric
     refitted = members[0].role is TrialRole.REFIT
+    # Thresholds without the references that go with them: those are of the network that is looked at.
     described = {
         **_described(winner.finalist, end, members),
         "calibration": dict(winner.calibration),
@@ -161,7 +164,8 @@ def _handed_out(winner: Winner, members: Sequence[TrialRecord], end: Finishing) 
     manifest["calibration"] = {**winner.calibration, **scores.get("calibration", {})}
     # Another winner gets another folder: the model of the database stays whole until this one replaces it.
     name = f"{MODEL}{trial.number:06d}" + (f"-{members[0].number:06d}" if refitted else "")
-    artifact = _written(artifacts.join(end.folder, name), members, manifest, end)
+    beside = abstention.saved(place)
+    artifact = _written(artifacts.join(end.folder, name), members, manifest, end, beside)
     record = ModelRecord(
         study=spec.study,
         trial=trial.number,
@@ -270,11 +274,15 @@ def _write(place: Path, members: Sequence[TrialRecord], manifest: Mapping[str, A
 
 
 def _written(
-    place: str | Path, members: Sequence[TrialRecord], manifest: Mapping[str, Any], end: Finishing
+    place: str | Path,
+    members: Sequence[TrialRecord],
+    manifest: Mapping[str, Any],
+    end: Finishing,
+    beside: Mapping[str, Tensor] | None = None,
 ) -> Artifact:
     networks = [_network(member, end) for member in members]
     try:
-        return bundle.write(place, network=networks, manifest=manifest)
+        return bundle.write(place, network=networks, manifest=manifest, beside=beside)
     except OSError as error:
         raise SearchError(
             f"The model of trial {members[0].number} can't be written: {error}",

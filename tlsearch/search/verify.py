@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tlsearch.models.bundle import Model
+    from tlsearch.spec import AbstainSpec
     from tlsearch.training.sources import Listed
 
 CHUNK = 1024
@@ -65,7 +66,8 @@ def verify(
 
     Returns:
         ``val`` and, where it was opened, ``test``: metric names to values. ``calibration``: what the bundle's
-        description is to say of it. ``flips``: whether mirrored images besides make it better.
+        description is to say of it. ``flips``: whether mirrored images besides make it better. The features
+        that its verdicts go by lie beside the bundle then, as `abstention.saved` finds them.
 
     Raises:
         VerificationError: a recorded value isn't reproduced or the least one isn't reached, and the test
@@ -120,12 +122,16 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     except InputError as error:
         return {"changed": f"The data can't be listed any more: {error.message}", "hint": error.hint}
     try:
-        return _measured(model, listed, StudyItems.from_json(request["items"]), request)
+        return _measured(model, listed, StudyItems.from_json(request["items"]), request, spec.abstain)
     except StudyConflictError as error:
         return {"changed": error.message, "hint": error.hint}
 
 
-def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[str, Any]) -> dict[str, Any]:
+def _measured(
+    model: Model, listed: Listed, items: StudyItems, request: Mapping[str, Any], abstain: AbstainSpec
+) -> dict[str, Any]:
+    from tlsearch.search import verdicts
+
     task = listed.task
     metric, least = task.metric(request["metric"]), request["least"]
     mirrors = listed.mirror and model.inputs.modality == "image"
@@ -153,6 +159,9 @@ def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[
     if scored.kept:
         fitted = dict(task.calibrate(*scored.kept))
         measured["calibration"] = fitted | dict(task.rebalance(*scored.kept, fitted, metric.name))
+    if task.abstains:
+        known = {**model.manifest.calibration, **measured["calibration"]}
+        measured["calibration"] |= verdicts.fitted(model, listed, items, scored, known, abstain)
     if request["test"] and items.of("test"):
         scored = _score(model, listed, items, "test", members=0, mirrored=False, keep=True)
         measured["test"] = dict(scored.own)
@@ -162,6 +171,8 @@ def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[
             scores, _ = task.evaluate(*scored.kept, model.target_spec, known)
             measured["test"] = {metric.name: scores[metric.name] for metric in task.metrics}
             measured["calibration"] |= task.check_calibration(*scored.kept, known)
+            if task.abstains:
+                measured["calibration"] |= verdicts.checked(model, scored, known)
     return {"scores": measured}
 
 
@@ -171,7 +182,7 @@ def _worth_twice(flipped: tuple[float, float], plain: tuple[float, float]) -> bo
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
+class Scored:
     """Scores of a model on a split.
 
     Attributes:
@@ -181,6 +192,7 @@ class _Scored:
         plain: of all networks on the items as they are.
         mirrored: of all networks on these and their mirror images.
         kept: outputs and targets of all items, for a task that calibrates.
+        features: of the same items, as the first network's head is given them, where the task abstains.
     """
 
     items: int
@@ -189,6 +201,7 @@ class _Scored:
     plain: Mapping[str, float]
     mirrored: Mapping[str, float]
     kept: tuple[Tensor, Tensor] | None
+    features: Tensor | None
 
 
 def _score(
@@ -200,7 +213,7 @@ def _score(
     members: int,
     mirrored: bool,
     keep: bool,
-) -> _Scored:
+) -> Scored:
     """Measure a model on exactly the items of a split, a few at a time.
 
     Args:
@@ -225,8 +238,9 @@ def _score(
     alone = [task.evaluator(spec) for _ in range(members)]
     calibrates = type(task).calibrate is not Task.calibrate
     kept: list[tuple[Tensor, Tensor]] = []
+    seen: list[Tensor] | None = [] if keep and task.abstains else None
     count = 0
-    for looks, targets in _looks(model, listed, items, split, mirrored=mirrored or flips):
+    for looks, targets in _looks(model, listed, items, split, mirrored=mirrored or flips, seen=seen):
         outputs = averaged(looks[:, : 1 + flips], task)
         own.update(outputs, targets)
         for number, evaluator in enumerate(alone):
@@ -238,26 +252,36 @@ def _score(
             kept.append((outputs, targets))
         count += len(targets)
     outputs_of, targets_of = zip(*kept, strict=True) if kept else ((), ())
-    return _Scored(
+    return Scored(
         items=count,
         own=own.compute(),
         members=[evaluator.compute() for evaluator in alone],
         plain=plain.compute() if mirrored else {},
         mirrored=both.compute() if mirrored else {},
         kept=(torch.cat(outputs_of), torch.cat(targets_of)) if kept else None,
+        features=torch.cat(seen) if seen else None,
     )
 
 
 def _looks(
-    model: Model, listed: Listed, items: StudyItems, split: str, *, mirrored: bool
+    model: Model,
+    listed: Listed,
+    items: StudyItems,
+    split: str,
+    *,
+    mirrored: bool,
+    seen: list[Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Outputs (n, looks, members, ...) and targets (n, ...) of exactly the items of a split, a few at a time.
+
+    Features of the same items go into ``seen``, where it is given.
 
     Raises:
         StudyConflictError: some aren't there as they were, or, at the end, can't be read.
     """
     import torch
 
+    from tlsearch.models.abstention import with_features
     from tlsearch.models.ensemble import Ensemble
     from tlsearch.training.items import changed, located
 
@@ -265,11 +289,18 @@ def _looks(
     indices = located(items, listed, split)
     unreadable: list[str] = []
     chunk_size = min(CHUNK, model.task.at_once)
+
+    def run(inputs: Tensor) -> Tensor:
+        looks = partial(network.looks, mirrored=mirrored)
+        if seen is None:
+            return looks(inputs)
+        outputs, features = with_features(network, looks, inputs)
+        seen.append(features.float().cpu())
+        return outputs
+
     for start in range(0, len(indices), chunk_size):
         chunk = indices[start : start + chunk_size]
-        kept, values, errors = model.readable(
-            [listed.samples.items[index] for index in chunk], partial(network.looks, mirrored=mirrored)
-        )
+        kept, values, errors = model.readable([listed.samples.items[index] for index in chunk], run)
         unreadable += [str(listed.samples.names[chunk[at]]) for at in sorted(errors)]
         if kept and not unreadable:
             told = [listed.plain(chunk[at]) for at in kept]
