@@ -18,7 +18,7 @@ from tests.one_process import one_process, verify_here
 from tlsearch import registry
 from tlsearch.cli.app import app
 from tlsearch.contracts.verdict import VERDICTS
-from tlsearch.errors import DataError
+from tlsearch.errors import DataError, InputError
 from tlsearch.models import bundle
 from tlsearch.models.evaluation import evaluate
 from tlsearch.models.export.write import export
@@ -155,3 +155,16 @@ def test_a_study_may_ask_for_no_verdicts(searched):
     assert model.silent == ""
     (one,) = model.describe([next((searched / "plain").rglob("*.png"))])
     assert (one.verdict, one.candidates, one.distance) == (None, None, None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_predictions_are_explained_in_pictures(searched, kind, tmp_path):
+    words = ["predict", kind, str(searched / kind / "class1"), "--db", f"sqlite:///{searched}/s.db"]
+    told = CliRunner().invoke(app, [*words, "--explain", "--save", str(tmp_path / "seen")])
+    assert told.exit_code == 0, told.output
+    written = sorted((tmp_path / "seen").glob("0*.jpg"))
+    assert len(written) == 30
+    with Image.open(written[0]) as image:
+        assert image.width > 1.9 * (image.height - 40)  # the picture, and beside it where it looked
+    with pytest.raises(InputError, match="--explain draws pictures"):
+        CliRunner().invoke(app, [*words, "--explain"], catch_exceptions=False)

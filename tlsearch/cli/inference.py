@@ -16,8 +16,11 @@ from tlsearch.counts import plural
 from tlsearch.errors import BundleError, InputError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from tlsearch.models.bundle import Model, Prediction
     from tlsearch.models.evaluation import Evaluation
+    from tlsearch.models.explanation import Explainer
     from tlsearch.records import StudyItems
 
 StudyOrBundle = Annotated[
@@ -41,6 +44,10 @@ def predict(
         ),
     ],
     top: Annotated[int, typer.Option(min=1, help="Classes to print for each item.")] = 1,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="With --save: where in each picture it looked for its label."),
+    ] = False,
     db: options.Database = None,
     json: options.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print a row for each item, with all classes.")] = False,
@@ -62,6 +69,7 @@ def predict(
     task = model.task
     if save is not None:
         _check_save(save, model)
+    explainer = _explainer(model, save) if explain else None
     found = [named for item in items for named in model.inputs.find(item)]
     for item in items:
         if model.inputs.modality == "image" and os.path.isdir(item):
@@ -70,7 +78,7 @@ def predict(
     described = model.describe([item for _, item in found], [name for name, _ in found])
     predictions = list(_with_progress(described, len(found)))
     if save is not None:
-        _save(save, model, [item for _, item in found], predictions)
+        _save(save, model, [item for _, item in found], predictions, explainer)
     if json:
         output.print_json(predictions)
     elif csv:
@@ -96,7 +104,22 @@ def say_silent(model: Model) -> None:
         output.say(f'This model can\'t say "none of these": {model.silent}.')
 
 
-def _save(folder: Path, model: Model, items: Sequence[object], predictions: Sequence[Prediction]) -> None:
+def _explainer(model: Model, save: Path | None) -> Explainer:
+    """What explains a model's answers, once it is known that they can be."""
+    if save is None:
+        raise InputError("--explain draws pictures.", hint="Name a new folder for them: --save DIR.")
+    from tlsearch.models.explanation import Explainer
+
+    return Explainer(model)
+
+
+def _save(
+    folder: Path,
+    model: Model,
+    items: Sequence[object],
+    predictions: Sequence[Prediction],
+    explainer: Explainer | None,
+) -> None:
     """Write pictures with what is said of them, or the masks of pictures."""
     from tlsearch.contracts import MapTask
     from tlsearch.reports import annotated, mask_pictures
@@ -109,7 +132,17 @@ def _save(folder: Path, model: Model, items: Sequence[object], predictions: Sequ
         output.say(f"Wrote {plural(len(written), 'mask')} to {folder}, and pictures with them to its over/.")
         return
     labelled = [(path, task.say(one, top=1)) for path, one in read]
-    output.say(f"Wrote {plural(len(annotated.save(folder, labelled)), 'picture')} to {folder}.")
+    if explainer is None:
+        written = annotated.save(folder, labelled)
+    else:
+        from tlsearch.models import explanation
+
+        def draw(at: int, path: Path) -> Image:
+            number = model.target_spec.names.index(read[at][1]["label"])
+            return explanation.drawn(explainer, path, number)
+
+        written = annotated.save(folder, labelled, draw)
+    output.say(f"Wrote {plural(len(written), 'picture')} to {folder}.")
 
 
 def _check_save(folder: Path, model: Model) -> None:
