@@ -360,6 +360,23 @@ class Task(abc.ABC):
         """A prediction with its ``top`` likeliest answers alone, where it lists several; else as it is."""
         return prediction
 
+    abstains: ClassVar[bool] = False
+    """Whether predictions come with a verdict: sure, unsure, or none of what it knows; see `doubt`."""
+
+    def doubt(self, decoded: Tensor, targets: Tensor, *, missed: float) -> Mapping[str, Any]:
+        """What `unsure` goes by, as JSON holds it; it stands in the calibration, under ``abstention``.
+
+        Args:
+            decoded: second part of `decode` (N, ...) of held-out items.
+            targets: theirs.
+            missed: share of items that may be told wrongly as sure.
+        """
+        return {}
+
+    def unsure(self, decoded: Tensor, calibration: Mapping[str, Any]) -> Tensor:
+        """Of which items (N,) the answer may well be another; exports trace this."""
+        return torch.zeros(len(decoded), dtype=torch.bool)
+
     outputs: ClassVar[tuple[str, str]] = ("outputs", "values")
     """What exports call the two parts of `decode`."""
     meaning: ClassVar[str] = "values are in the units of the targets"

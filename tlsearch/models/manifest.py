@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from tlsearch.contracts.task import EARLIEST, TargetSpec
 from tlsearch.errors import BundleError
+from tlsearch.models import abstention
 from tlsearch.records import Params, Scalar
 
 FORMAT = 4
@@ -158,7 +159,7 @@ def read_manifest(folder: Path) -> Manifest:
         version = document["format"]
         if version not in READ:
             raise BundleError(
-                f"{path} has format {version}; this tlsearch reads format {' and '.join(map(str, READ))}.",
+                f"{path} has format {version}; this tlsearch reads formats {READ[0]} to {READ[-1]}.",
                 hint="Install the tlsearch that wrote it, or a newer one.",
             )
         known = {"format": version, "digest": digest_of(document)}
@@ -179,6 +180,7 @@ def read_manifest(folder: Path) -> Manifest:
         }
         temperature_of(known["calibration"])
         _check_adjustment(known["calibration"], outputs=len(known["classes"]))
+        abstention.check(known["calibration"])
         if not 1 <= known["members"] <= MOST_MEMBERS:
             raise ValueError(f"there can't be {known['members']} members")
         known["recipes"] = tuple(MemberRecipe.from_json(one) for one in known["recipes"])

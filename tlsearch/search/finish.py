@@ -12,6 +12,7 @@ from tlsearch import artifacts
 from tlsearch.contracts import Task
 from tlsearch.contracts.combination import structure_of
 from tlsearch.errors import SearchError, VerificationError
+from tlsearch.models import abstention
 from tlsearch.records import HANDED_OUT, ModelRecord, TrialRecord
 from tlsearch.search import model_files
 from tlsearch.search.finalists import Finalist, trains
@@ -193,6 +194,7 @@ def _handed_out(winner: Winner, shares: Sequence[Share], end: Finishing) -> Mode
     members, refitted = model_files.networks(shares), model_files.refitted(shares)
     chosen = winner.mix if len(shares) > 1 and winner.mix is not None else winner
     flips = chosen.flips and members != [trial]
+    # Thresholds without the references that go with them: those are of the network that is looked at.
     described = {
         **model_files.described(trial, shares, end),
         "calibration": dict(chosen.calibration),
@@ -226,7 +228,8 @@ def _handed_out(winner: Winner, shares: Sequence[Share], end: Finishing) -> Mode
     # Another winner gets another folder: the model of the database stays whole until this one replaces it.
     numbers = [trial.number, *[one.number for one in members if one != trial][:1]]
     name = model_files.MODEL + "-".join(f"{number:06d}" for number in numbers)
-    artifact = model_files.written(artifacts.join(end.folder, name), shares, manifest, end)
+    beside = abstention.saved(place)
+    artifact = model_files.written(artifacts.join(end.folder, name), shares, manifest, end, beside)
     record = ModelRecord(
         study=spec.study,
         trial=trial.number,

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from tlsearch import artifacts
 from tlsearch.contracts import Backbone, InputSpec
 from tlsearch.database.store import Lease, Store
@@ -110,7 +112,11 @@ def described(trial: TrialRecord, shares: Sequence[Share], end: Finishing) -> di
 
 
 def written(
-    place: str | Path, shares: Sequence[Share], manifest: Mapping[str, Any], end: Finishing
+    place: str | Path,
+    shares: Sequence[Share],
+    manifest: Mapping[str, Any],
+    end: Finishing,
+    beside: Mapping[str, Tensor] | None = None,
 ) -> Artifact:
     """Write a bundle.
 
@@ -121,7 +127,7 @@ def written(
     members = networks(shares)
     made = [_network(member, end) for member in members]
     try:
-        return bundle.write(place, network=made, manifest=manifest)
+        return bundle.write(place, network=made, manifest=manifest, beside=beside)
     except OSError as error:
         raise SearchError(
             f"The model of trial {members[0].number} can't be written: {error}",

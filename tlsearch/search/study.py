@@ -17,6 +17,7 @@ from tlsearch.contracts.combination import members_of
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import DatabaseError, SearchError, StudyConflictError, WorkError
 from tlsearch.files import cache_folder, temporary_folder
+from tlsearch.models import abstention
 from tlsearch.records import ModelRecord, Point, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
 from tlsearch.search import finish, first_heads, lease_heartbeat, model_files, ray_cluster
 from tlsearch.search.allocation import EXPLORATION
@@ -248,10 +249,14 @@ class _Run:
         """Keep time for measuring models; and, until a trial tells what a refit takes, as much as may be."""
         counts = self.prepared.dataset.counts
         operations = max(info.flops for info in self.prepared.backbones)
-        members = self.spec.search.members if self.spec.search.refit else 1
+        search = self.spec.search
+        members = search.members if search.refit else 1
         val, test = counts.get("val", 0), counts.get("test", 0)
-        self.budget.verification = looking(operations, items=val, looks=2)
-        self.budget.opening = looking(operations, items=val + test, looks=2 * members)
+        offered = search.finalists if search.refit and search.ensemble and members > 1 else 1
+        # Training items are looked at once, for what is none of them.
+        known = min(counts.get("train", 0), abstention.REFERENCES) if self.prepared.task.abstains else 0
+        self.budget.verification = looking(operations, items=2 * offered * val + known)
+        self.budget.opening = looking(operations, items=2 * members * (val + test) + known)
         # Workers keep the deadline that they were given: it may only move away.
         if self.budget.worth_keeping and (self.spec.search.refit or self.spec.search.confirm_seeds):
             self.budget.after_search = math.inf

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from tlsearch.contracts import Metric, Scores, Task
     from tlsearch.models.bundle import Model
+    from tlsearch.spec import AbstainSpec
     from tlsearch.training.sources import Listed
 
 CHUNK = 1024
@@ -70,10 +71,11 @@ def verify(
 
     Returns:
         ``val`` and, where it was opened, ``test``: metric names to values. ``calibration``: what the bundle's
-        description is to say of it. ``flips``: whether mirrored images besides make it better. ``mix``, where
-        the mean of several finalists is better than the winner: ``members``, their positions, and ``scales``,
-        with ``val``, ``calibration`` and ``flips`` of that mean. Finalists whose value isn't reproduced are
-        left out.
+        description is to say of it; the features that its verdicts go by lie beside the bundle then, as
+        `abstention.saved` finds them. ``flips``: whether mirrored images besides make it better. ``mix``,
+        where the mean of several finalists is better than the winner: ``members``, their positions, and
+        ``scales``, with ``val``, ``calibration`` and ``flips`` of that mean. Finalists whose value isn't
+        reproduced are left out.
 
     Raises:
         VerificationError: a recorded value isn't reproduced or the least one isn't reached, and the test
@@ -135,12 +137,16 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
         return {"changed": f"The data can't be listed any more: {error.message}", "hint": error.hint}
     try:
         measure = _measured if request.get("mix") is None else _mixed
-        return measure(model, listed, StudyItems.from_json(request["items"]), request)
+        return measure(model, listed, StudyItems.from_json(request["items"]), request, spec.abstain)
     except StudyConflictError as error:
         return {"changed": error.message, "hint": error.hint}
 
 
-def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[str, Any]) -> dict[str, Any]:
+def _measured(
+    model: Model, listed: Listed, items: StudyItems, request: Mapping[str, Any], abstain: AbstainSpec
+) -> dict[str, Any]:
+    from tlsearch.search import verdicts
+
     task = listed.task
     metric, least = task.metric(request["metric"]), request["least"]
     mirrors = listed.mirror and model.inputs.modality == "image"
@@ -161,6 +167,9 @@ def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[
         measured["flips"] = _worth_twice(flipped, plain)
     # What has learned from these items is surer of them than of others: nothing is fitted to that.
     measured["calibration"] = _calibrated(*scored.kept, task, metric.name) if scored.kept else {}
+    if task.abstains:
+        known = {**model.manifest.calibration, **measured["calibration"]}
+        measured["calibration"] |= verdicts.fitted(model, listed, items, scored, known, abstain)
     if request["test"] and items.of("test"):
         scored = _score(model, listed, items, "test", members=0, mirrored=False, keep=True)
         measured["test"] = dict(scored.own)
@@ -170,6 +179,8 @@ def _measured(model: Model, listed: Listed, items: StudyItems, request: Mapping[
             scores, _ = task.evaluate(*scored.kept, model.target_spec, known)
             measured["test"] = {metric.name: scores[metric.name] for metric in task.metrics}
             measured["calibration"] |= task.check_calibration(*scored.kept, known)
+            if task.abstains:
+                measured["calibration"] |= verdicts.checked(model, scored, known)
     return {"scores": measured}
 
 
@@ -187,16 +198,20 @@ def _calibrated(outputs: Tensor, targets: Tensor, task: Task, metric: str) -> di
     return fitted | dict(task.rebalance(outputs, targets, fitted, metric))
 
 
-def _mixed(model: Model, listed: Listed, items: StudyItems, request: Mapping[str, Any]) -> dict[str, Any]:
+def _mixed(
+    model: Model, listed: Listed, items: StudyItems, request: Mapping[str, Any], abstain: AbstainSpec
+) -> dict[str, Any]:
     """`_measured` of the first member alone, and of what is better when others are averaged with it."""
     import torch
 
     from tlsearch.models.ensemble import Part, averaged
+    from tlsearch.search import verdicts
 
     task, spec = listed.task, model.target_spec
     metric, values = task.metric(request["metric"]), request["values"]
     mirrors = listed.mirror and model.inputs.modality == "image"
-    told = list(_looks(model, listed, items, "val", mirrored=mirrors))
+    seen: list[Tensor] | None = [] if task.abstains else None
+    told = list(_looks(model, listed, items, "val", mirrored=mirrors, seen=seen))
     looks, targets = torch.cat([one for one, _ in told]), torch.cat([one for _, one in told])
     errors = [
         _differs(metric, task.score(looks[:, 0, at], targets, spec), value, items=len(targets), which="")
@@ -205,25 +220,31 @@ def _mixed(model: Model, listed: Listed, items: StudyItems, request: Mapping[str
     if errors[0]:
         return {"error": errors[0]}
 
-    def measured(positions: Sequence[int], parts: Sequence[Part]) -> dict[str, Any]:
+    def measured(positions: Sequence[int], parts: Sequence[Part]) -> tuple[Scored, dict[str, Any]]:
         own = looks[:, :, list(positions)]
         outputs = averaged(own[:, :1], task, parts)
-        scores = task.score(outputs, targets, spec)
-        found: dict[str, Any] = {"val": dict(scores), "calibration": {}}
+        plain = task.score(outputs, targets, spec)
+        both = task.score(averaged(own, task, parts), targets, spec) if mirrors else {}
+        features = torch.cat(seen) if seen else None  # of the first member, which all means begin with
+        scored = Scored(len(targets), plain, [], plain, both, (outputs, targets), features)
+        found: dict[str, Any] = {"val": dict(plain)}
         if mirrors:
-            both = task.score(averaged(own, task, parts), targets, spec)
-            found["flips"] = _worth_twice(task.rank(both, metric.name), task.rank(scores, metric.name))
-        found["calibration"] = _calibrated(outputs, targets, task, metric.name)
-        return found
+            found["flips"] = _worth_twice(task.rank(both, metric.name), task.rank(plain, metric.name))
+        return scored, found | {"calibration": _calibrated(outputs, targets, task, metric.name)}
 
-    answer = measured([0], [])
+    scored, answer = measured([0], [])
+    if task.abstains:
+        known = verdicts.fitted(model, listed, items, scored, answer["calibration"], abstain)
+        answer["calibration"] |= known
     able = [at for at, error in enumerate(errors) if not error]
     welcome = [place for place, at in enumerate(able) if at in request["mix"]]
     chosen = mixing.choose([looks[:, 0, at] for at in able], targets, task, welcome=welcome)
     if len(chosen) > 1:
         positions = [able[one.position] for one in chosen]
         scales = [one.scale for one in chosen]
-        mean = measured(positions, [Part(1, scale) for scale in scales])
+        scored, mean = measured(positions, [Part(1, scale) for scale in scales])
+        if task.abstains:
+            mean["calibration"] |= verdicts.of_mean(model, scored, mean["calibration"], abstain, alone=known)
         answer["mix"] = {"members": positions, "scales": scales, **mean}
     return {"scores": answer}
 
@@ -234,7 +255,7 @@ def _worth_twice(flipped: tuple[float, float], plain: tuple[float, float]) -> bo
 
 
 @dataclass(frozen=True, slots=True)
-class _Scored:
+class Scored:
     """Scores of a model on a split.
 
     Attributes:
@@ -244,6 +265,7 @@ class _Scored:
         plain: of all networks on the items as they are.
         mirrored: of all networks on these and their mirror images.
         kept: outputs and targets of all items, for a task that calibrates.
+        features: of the same items, as the first network's head is given them, where the task abstains.
     """
 
     items: int
@@ -252,6 +274,7 @@ class _Scored:
     plain: Mapping[str, float]
     mirrored: Mapping[str, float]
     kept: tuple[Tensor, Tensor] | None
+    features: Tensor | None
 
 
 def _score(
@@ -263,7 +286,7 @@ def _score(
     members: int,
     mirrored: bool,
     keep: bool,
-) -> _Scored:
+) -> Scored:
     """Measure a model on exactly the items of a split, a few at a time.
 
     Args:
@@ -289,8 +312,9 @@ def _score(
     alone = [task.evaluator(spec) for _ in range(members)]
     calibrates = type(task).calibrate is not Task.calibrate
     kept: list[tuple[Tensor, Tensor]] = []
+    seen: list[Tensor] | None = [] if keep and task.abstains else None
     count = 0
-    for looks, targets in _looks(model, listed, items, split, mirrored=mirrored or flips):
+    for looks, targets in _looks(model, listed, items, split, mirrored=mirrored or flips, seen=seen):
         outputs = averaged(looks[:, : 1 + flips], task, parts)
         own.update(outputs, targets)
         for number, evaluator in enumerate(alone):
@@ -302,26 +326,36 @@ def _score(
             kept.append((outputs, targets))
         count += len(targets)
     outputs_of, targets_of = zip(*kept, strict=True) if kept else ((), ())
-    return _Scored(
+    return Scored(
         items=count,
         own=own.compute(),
         members=[evaluator.compute() for evaluator in alone],
         plain=plain.compute() if mirrored else {},
         mirrored=both.compute() if mirrored else {},
         kept=(torch.cat(outputs_of), torch.cat(targets_of)) if kept else None,
+        features=torch.cat(seen) if seen else None,
     )
 
 
 def _looks(
-    model: Model, listed: Listed, items: StudyItems, split: str, *, mirrored: bool
+    model: Model,
+    listed: Listed,
+    items: StudyItems,
+    split: str,
+    *,
+    mirrored: bool,
+    seen: list[Tensor] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Outputs (n, looks, members, ...) and targets (n, ...) of exactly the items of a split, a few at a time.
+
+    Features of the same items go into ``seen``, where it is given.
 
     Raises:
         StudyConflictError: some aren't there as they were, or, at the end, can't be read.
     """
     import torch
 
+    from tlsearch.models.abstention import with_features
     from tlsearch.models.ensemble import Ensemble
     from tlsearch.training.items import changed, located
 
@@ -329,11 +363,18 @@ def _looks(
     indices = located(items, listed, split)
     unreadable: list[str] = []
     chunk_size = min(CHUNK, model.task.at_once)
+
+    def run(inputs: Tensor) -> Tensor:
+        looks = partial(network.looks, mirrored=mirrored)
+        if seen is None:
+            return looks(inputs)
+        outputs, features = with_features(network, looks, inputs)
+        seen.append(features.float().cpu())
+        return outputs
+
     for start in range(0, len(indices), chunk_size):
         chunk = indices[start : start + chunk_size]
-        kept, values, errors = model.readable(
-            [listed.samples.items[index] for index in chunk], partial(network.looks, mirrored=mirrored)
-        )
+        kept, values, errors = model.readable([listed.samples.items[index] for index in chunk], run)
         unreadable += [str(listed.samples.names[chunk[at]]) for at in sorted(errors)]
         if kept and not unreadable:
             told = [listed.plain(chunk[at]) for at in kept]
