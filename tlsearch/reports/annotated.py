@@ -33,14 +33,14 @@ def check_folder(folder: Path) -> None:
 def save(
     folder: Path,
     pictures: Sequence[tuple[Path, str]],
-    mark: Callable[[Image.Image, int], Image.Image] = lambda picture, number: picture,
+    draw: Callable[[int, Path], Image.Image] = lambda number, path: decode(path),
 ) -> list[Path]:
     """Write each picture with its label below it, and a contact sheet of the first ones.
 
     Args:
         folder: made if it isn't there.
         pictures: files, each with what is to be written below it.
-        mark: draws onto a picture, of which the number is given, what else is to be seen.
+        draw: the picture of a file, of its number among these.
 
     Returns:
         The files written, the contact sheet last.
@@ -54,7 +54,7 @@ def save(
         folder.mkdir(parents=True, exist_ok=True)
         for number, (path, label) in enumerate(pictures):
             try:
-                image = mark(decode(path), number)
+                image = draw(number, path)
             except DataError:
                 continue  # its prediction has the error
             out = folder / f"{number:05d}-{path.stem[:80]}.jpg"

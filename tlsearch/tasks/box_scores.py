@@ -72,8 +72,8 @@ class BoxEvaluator(Evaluator):
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Take outputs (B, C + 5, S, S) and boxes (B, M, 5)."""
-        pairs = zip(outputs.detach().float().split(1), targets.split(1), strict=True)
-        self.losses += [float(box_targets.loss(*pair)) for pair in pairs]
+        pairs = zip(outputs.detach().float(), targets, strict=True)
+        self.losses += [float(box_targets.loss(one[None], own[None])) for one, own in pairs]
         self.take(candidates(outputs.detach().float()).cpu().numpy(), targets.cpu().numpy())
 
     def take(self, decoded: NDArray[Any], targets: NDArray[Any]) -> None:
