@@ -309,6 +309,13 @@ class Task(abc.ABC):
         """One prediction (B, ...) of several (B, n, ...) of the same items: networks, or views."""
         return outputs.mean(dim=1)
 
+    def scale(self, outputs: Tensor, targets: Tensor) -> float:
+        """What outputs (N, ...) are multiplied by before those of another recipe are averaged with them.
+
+        One that is surer than it is right would have its way in a mean; held-out items tell.
+        """
+        return 1.0
+
     def calibrate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Any]:
         """What a model is to remember so that its predictions mean what they say, as JSON holds it.
 

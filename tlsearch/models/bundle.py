@@ -30,7 +30,7 @@ from tlsearch.errors import BundleError, DataError, TlsearchError, UnknownNameEr
 from tlsearch.files import flush_folder, scratch, sha256_of, write_durably
 from tlsearch.items import items_of, missing
 from tlsearch.models import abstention, stored
-from tlsearch.models.ensemble import Ensemble, joined, separated
+from tlsearch.models.ensemble import Ensemble, Part, joined, separated
 from tlsearch.models.manifest import (
     DESCRIPTION,
     FORMAT,
@@ -43,7 +43,7 @@ from tlsearch.models.manifest import (
 )
 from tlsearch.models.prediction import Prediction
 from tlsearch.models.rebuild import packages_of, restored
-from tlsearch.records import Artifact
+from tlsearch.records import Artifact, Params
 
 __all__ = [
     "FORMAT",
@@ -382,15 +382,16 @@ def _of(told: Sequence[str], count: int) -> str:
 def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> Network:
     try:
         members = []
-        for own in separated(state, manifest.members) if manifest.members > 1 else [state]:
+        states = separated(state, manifest.members) if manifest.members > 1 else [state]
+        for own, (strategy, params) in zip(states, _made_by(manifest), strict=True):
             pretrained = registry.structure(
                 manifest.backbone, image_size=manifest.image_size, architecture=manifest.architecture
             )
             members.append(
                 restored(
                     pretrained,
-                    strategy=manifest.strategy,
-                    params=manifest.params,
+                    strategy=strategy,
+                    params=params,
                     task=registry.task(manifest.task),
                     spec=manifest.target_spec,
                     state=own,
@@ -399,11 +400,12 @@ def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> N
             )
         if len(members) == 1 and not manifest.flips:
             return members[0]
-        return Ensemble(members, flips=manifest.flips)
+        parts = [Part(recipe.members, recipe.scale) for recipe in manifest.recipes]
+        return Ensemble(members, parts=parts, flips=manifest.flips)
     except UnknownNameError as error:
         family = manifest.backbone.partition("/")[0]
-        structure, _ = structure_of(manifest.strategy, manifest.params)
-        needed = {structure: registry.STRATEGIES, family: registry.BACKBONES}
+        strategies = {structure_of(*made)[0] for made in _made_by(manifest)}
+        needed = {**dict.fromkeys(strategies, registry.STRATEGIES), family: registry.BACKBONES}
         missing = [name for name, group in needed.items() if name not in registry.installed(group)]
         packages = packages_of(manifest.provenance, missing or needed)
         hint = f"{folder} was made with {', '.join(packages)}: install it." if packages else error.hint
@@ -415,6 +417,13 @@ def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> N
             f"The model of {folder} can't be rebuilt: {type(error).__name__}: {error}",
             hint=f"{MANIFEST} may be damaged, or a plugin may have changed since.",
         ) from error
+
+
+def _made_by(manifest: Manifest) -> list[tuple[str, Params]]:
+    """Strategy and hyperparameters of each member."""
+    if not manifest.recipes:
+        return [(manifest.strategy, manifest.params)] * manifest.members
+    return [(one.strategy, one.params) for one in manifest.recipes for _ in range(one.members)]
 
 
 def _batches(items: Sequence[object], size: int) -> Iterator[tuple[int, list[object]]]:

@@ -64,6 +64,31 @@ def fitted(
     return {ABSTENTION: known}
 
 
+def of_mean(
+    model: Model,
+    scored: Scored,
+    calibration: Mapping[str, Any],
+    wanted: AbstainSpec,
+    *,
+    alone: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The same part of several networks' mean: distances are the first one's, and so is their limit.
+
+    Args:
+        model: as for `fitted`.
+        scored: the mean's, with its outputs.
+        calibration: the mean's, but for this.
+        wanted: by the study.
+        alone: what `fitted` gave for the first network.
+    """
+    assert scored.kept is not None
+    outputs, targets = scored.kept
+    _, decoded = model.task.decode(outputs, model.target_spec, calibration)
+    doubt = dict(model.task.doubt(decoded, targets, missed=wanted.unsure)) if wanted.unsure else {}
+    first = {name: told for name, told in alone[ABSTENTION].items() if name in ("outsiders", "why")}
+    return {ABSTENTION: doubt | first}
+
+
 def checked(model: Model, scored: Scored, calibration: Mapping[str, Any]) -> dict[str, Any]:
     """The same part, with shares of verdicts on the test items, and of right answers among the sure ones.
 

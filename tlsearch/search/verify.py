@@ -27,10 +27,12 @@ from tlsearch.errors import (
 )
 from tlsearch.files import temporary_folder
 from tlsearch.records import StudyItems
+from tlsearch.search import mixing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tlsearch.contracts import Metric, Scores, Task
     from tlsearch.models.bundle import Model
     from tlsearch.spec import AbstainSpec
     from tlsearch.training.sources import Listed
@@ -50,6 +52,7 @@ def verify(
     values: Sequence[float | None],
     test: bool,
     least: float | None = None,
+    mix: Sequence[int] | None = None,
     stopping: Callable[[], str] = str,
 ) -> dict[str, Any]:
     """Scores of a bundle on the validation split, and on the test split if asked, from a fresh process.
@@ -62,19 +65,30 @@ def verify(
         values: what was recorded of each member for the validation split.
         test: whether to open the test split, after all else was found to be right.
         least: the metric that the whole model must reach on the validation split.
+        mix: the members are finalists, the winner first, and these positions those that are likely to gain
+            most by a refit. All but ``mix`` of what is returned is then of the winner alone.
         stopping: why it is to be broken off, or empty.
 
     Returns:
         ``val`` and, where it was opened, ``test``: metric names to values. ``calibration``: what the bundle's
-        description is to say of it. ``flips``: whether mirrored images besides make it better. The features
-        that its verdicts go by lie beside the bundle then, as `abstention.saved` finds them.
+        description is to say of it; the features that its verdicts go by lie beside the bundle then, as
+        `abstention.saved` finds them. ``flips``: whether mirrored images besides make it better. ``mix``,
+        where the mean of several finalists is better than the winner: ``members``, their positions, and
+        ``scales``, with ``val``, ``calibration`` and ``flips`` of that mean. Finalists whose value isn't
+        reproduced are left out.
 
     Raises:
         VerificationError: a recorded value isn't reproduced or the least one isn't reached, and the test
             split is closed; or the model doesn't load, or it was broken off.
         SearchError: the items aren't there as they were, so that no model can be verified.
     """
-    question = {"metric": metric, "values": list(values), "test": test, "least": least}
+    question = {
+        "metric": metric,
+        "values": list(values),
+        "test": test,
+        "least": least,
+        "mix": None if mix is None else list(mix),
+    }
     request = json.dumps({"bundle": str(bundle), "spec": spec, **question, "items": items.to_json()})
     command = [sys.executable, "-m", "tlsearch.search.verify"]
     pipe = subprocess.PIPE
@@ -122,7 +136,8 @@ def _answer(request: Mapping[str, Any]) -> dict[str, Any]:
     except InputError as error:
         return {"changed": f"The data can't be listed any more: {error.message}", "hint": error.hint}
     try:
-        return _measured(model, listed, StudyItems.from_json(request["items"]), request, spec.abstain)
+        measure = _measured if request.get("mix") is None else _mixed
+        return measure(model, listed, StudyItems.from_json(request["items"]), request, spec.abstain)
     except StudyConflictError as error:
         return {"changed": error.message, "hint": error.hint}
 
@@ -138,13 +153,9 @@ def _measured(
     members = len(request["values"])
     scored = _score(model, listed, items, "val", members=members, mirrored=mirrors, keep=least is None)
     for number, value in enumerate(request["values"]):
-        found = scored.members[number][metric.name]
-        if not metric.same(found, value, items=scored.items):
-            which = f" of member {number + 1}" if len(request["values"]) > 1 else ""
-            return {
-                "error": f"{metric.name}{which} on the validation split is {found:.6g}, "
-                f"and {value:.6g} was recorded"
-            }
+        which = f" of member {number + 1}" if len(request["values"]) > 1 else ""
+        if error := _differs(metric, scored.members[number], value, items=scored.items, which=which):
+            return {"error": error}
     measured: dict[str, Any] = {"val": dict(scored.own)}
     if least is not None and metric.signed(measured["val"][metric.name]) < metric.signed(least):
         return {
@@ -155,10 +166,7 @@ def _measured(
         flipped, plain = (task.rank(one, metric.name) for one in (scored.mirrored, scored.plain))
         measured["flips"] = _worth_twice(flipped, plain)
     # What has learned from these items is surer of them than of others: nothing is fitted to that.
-    measured["calibration"] = {}
-    if scored.kept:
-        fitted = dict(task.calibrate(*scored.kept))
-        measured["calibration"] = fitted | dict(task.rebalance(*scored.kept, fitted, metric.name))
+    measured["calibration"] = _calibrated(*scored.kept, task, metric.name) if scored.kept else {}
     if task.abstains:
         known = {**model.manifest.calibration, **measured["calibration"]}
         measured["calibration"] |= verdicts.fitted(model, listed, items, scored, known, abstain)
@@ -174,6 +182,71 @@ def _measured(
             if task.abstains:
                 measured["calibration"] |= verdicts.checked(model, scored, known)
     return {"scores": measured}
+
+
+def _differs(metric: Metric, scores: Scores, value: float, *, items: int, which: str) -> str:
+    """Why a recorded value isn't reproduced, or empty."""
+    found = scores[metric.name]
+    if metric.same(found, value, items=items):
+        return ""
+    return f"{metric.name}{which} on the validation split is {found:.6g}, and {value:.6g} was recorded"
+
+
+def _calibrated(outputs: Tensor, targets: Tensor, task: Task, metric: str) -> dict[str, Any]:
+    """What a bundle's description is to say of held-out items' outputs (N, ...)."""
+    fitted = dict(task.calibrate(outputs, targets))
+    return fitted | dict(task.rebalance(outputs, targets, fitted, metric))
+
+
+def _mixed(
+    model: Model, listed: Listed, items: StudyItems, request: Mapping[str, Any], abstain: AbstainSpec
+) -> dict[str, Any]:
+    """`_measured` of the first member alone, and of what is better when others are averaged with it."""
+    import torch
+
+    from tlsearch.models.ensemble import Part, averaged
+    from tlsearch.search import verdicts
+
+    task, spec = listed.task, model.target_spec
+    metric, values = task.metric(request["metric"]), request["values"]
+    mirrors = listed.mirror and model.inputs.modality == "image"
+    seen: list[Tensor] | None = [] if task.abstains else None
+    told = list(_looks(model, listed, items, "val", mirrored=mirrors, seen=seen))
+    looks, targets = torch.cat([one for one, _ in told]), torch.cat([one for _, one in told])
+    errors = [
+        _differs(metric, task.score(looks[:, 0, at], targets, spec), value, items=len(targets), which="")
+        for at, value in enumerate(values)
+    ]
+    if errors[0]:
+        return {"error": errors[0]}
+
+    def measured(positions: Sequence[int], parts: Sequence[Part]) -> tuple[Scored, dict[str, Any]]:
+        own = looks[:, :, list(positions)]
+        outputs = averaged(own[:, :1], task, parts)
+        plain = task.score(outputs, targets, spec)
+        both = task.score(averaged(own, task, parts), targets, spec) if mirrors else {}
+        features = torch.cat(seen) if seen else None  # of the first member, which all means begin with
+        scored = Scored(len(targets), plain, [], plain, both, (outputs, targets), features)
+        found: dict[str, Any] = {"val": dict(plain)}
+        if mirrors:
+            found["flips"] = _worth_twice(task.rank(both, metric.name), task.rank(plain, metric.name))
+        return scored, found | {"calibration": _calibrated(outputs, targets, task, metric.name)}
+
+    scored, answer = measured([0], [])
+    if task.abstains:
+        known = verdicts.fitted(model, listed, items, scored, answer["calibration"], abstain)
+        answer["calibration"] |= known
+    able = [at for at, error in enumerate(errors) if not error]
+    welcome = [place for place, at in enumerate(able) if at in request["mix"]]
+    chosen = mixing.choose([looks[:, 0, at] for at in able], targets, task, welcome=welcome)
+    if len(chosen) > 1:
+        positions = [able[one.position] for one in chosen]
+        scales = [one.scale for one in chosen]
+        scored, mean = measured(positions, [Part(1, scale) for scale in scales])
+        if task.abstains:
+            mean["calibration"] |= verdicts.of_mean(model, scored, mean["calibration"], abstain, alone=known)
+        answer["mix"] = {"members": positions, "scales": scales, **mean}
+    return {"scores": answer}
 
 
 def _worth_twice(flipped: tuple[float, float], plain: tuple[float, float]) -> bool:
@@ -231,8 +304,9 @@ def _score(
     import torch
 
     from tlsearch.contracts import Task
-    from tlsearch.models.ensemble import averaged
+    from tlsearch.models.ensemble import Ensemble, averaged
 
+    parts = model.network.parts if isinstance(model.network, Ensemble) else ()
     task, spec, flips = model.task, model.target_spec, model.manifest.flips
     own, plain, both = task.evaluator(spec), task.evaluator(spec), task.evaluator(spec)
     alone = [task.evaluator(spec) for _ in range(members)]
@@ -241,13 +315,13 @@ def _score(
     seen: list[Tensor] | None = [] if keep and task.abstains else None
     count = 0
     for looks, targets in _looks(model, listed, items, split, mirrored=mirrored or flips, seen=seen):
-        outputs = averaged(looks[:, : 1 + flips], task)
+        outputs = averaged(looks[:, : 1 + flips], task, parts)
         own.update(outputs, targets)
         for number, evaluator in enumerate(alone):
             evaluator.update(looks[:, 0, number], targets)
         if mirrored:
-            plain.update(averaged(looks[:, :1], task), targets)
-            both.update(averaged(looks, task), targets)
+            plain.update(averaged(looks[:, :1], task, parts), targets)
+            both.update(averaged(looks, task, parts), targets)
         if keep and calibrates:
             kept.append((outputs, targets))
         count += len(targets)

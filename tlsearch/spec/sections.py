@@ -206,6 +206,8 @@ class SearchSpec(_Section):
     """Whether the winner's recipe is trained once more, on all items but the test split's."""
     members: Annotated[int, Field(ge=1, le=20)] = 3
     """Seeds of a refit, whose probabilities are averaged; 1 averages nothing."""
+    ensemble: bool = True
+    """Whether a refit averages other strategies' finalists with the winner, where validation items say so."""
     keep: Annotated[int, Field(ge=1, le=10_000)] = 5
     """Best trials whose weights are kept."""
 

@@ -306,6 +306,10 @@ class Classification(Task):
             return outputs[:, 0]
         return outputs.log_softmax(dim=2).logsumexp(dim=1) - math.log(outputs.shape[1])
 
+    def scale(self, outputs: Tensor, targets: Tensor) -> float:
+        """One over the temperature."""
+        return 1 / temperature.fit(outputs, targets).temperature
+
     def calibrate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Any]:
         """A temperature, and what it does."""
         return temperature.fit(outputs, targets).to_json()

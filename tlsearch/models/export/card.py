@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tlsearch.contracts.verdict import ABSTENTION, NONE, UNSURE
+from tlsearch.counts import plural
 from tlsearch.models.bundle import Manifest, Model
 from tlsearch.safe_text import for_code, for_markdown
 
@@ -152,8 +153,15 @@ def _made_of(manifest: Manifest) -> str:
         "items; validation scores are those of the search's winner, test scores are this model's."
     )
     if manifest.members > 1:
-        told += f" Probabilities are the mean of {manifest.members} networks from as many seeds."
+        told += f" Probabilities are the mean of {_networks(manifest)}."
     return told + (" Each looks at the mirrored image, too." if manifest.flips else "")
+
+
+def _networks(manifest: Manifest) -> str:
+    if not manifest.recipes:
+        return f"{manifest.members} networks from as many seeds"
+    told = [f"{plural(one.members, 'network')} of {for_code(one.strategy)}" for one in manifest.recipes]
+    return " and ".join(told) + ", each recipe with the same weight"
 
 
 def _metrics(model: Model) -> str:
