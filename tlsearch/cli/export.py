@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +17,8 @@ from tlsearch.errors import InputError
 
 if TYPE_CHECKING:
     from tlsearch.models.bundle import Model
+    from tlsearch.models.export.inference_graph import Options
+    from tlsearch.models.export.smaller import Smaller
 
 
 def register(app: typer.Typer) -> None:
@@ -44,6 +47,17 @@ def export(
         ),
     ] = "inside",
     opset: Annotated[int, typer.Option(min=18, max=23, help="ONNX opset.")] = 18,
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="float32|float16|int8",
+            help="ONNX: a smaller graph, scored beside the one in 32-bit floats on validation and test.",
+        ),
+    ] = "float32",
+    max_drop: Annotated[
+        float,
+        typer.Option(min=0, help="With --precision: by how much the metric may be worse on validation."),
+    ] = 0.01,
     images: Annotated[
         list[Path] | None,
         typer.Option(help="Files or folders to try it on; else the study's validation images, else noise."),
@@ -81,7 +95,8 @@ def export(
     from tlsearch.models.export.write import export as write
     from tlsearch.reports.samples import held_out
 
-    how = Options(inside=parse_preprocess(preprocess), opset=opset)
+    how = Options(inside=parse_preprocess(preprocess), opset=opset, most=max_drop)
+    _check_precision(precision, formats)
     places = check_request(folder, formats, overwrite=overwrite)
     _check_push(push, formats, public=public)
     with _chosen(study, db, trial) as model:
@@ -89,6 +104,8 @@ def export(
             _check_timm(model, study, folder, formats, db)
         _say_of_verdicts(model, formats)
         items, source = held_out(study, options.database(db), model, given=images or [], told=output.say)
+        if precision != "float32":
+            how = _smaller(how, precision, study, db)
         done = write(
             model,
             folder,
@@ -108,9 +125,46 @@ def export(
         output.tell(
             f"{one.folder}: {', '.join(one.files)} ({one.bytes / 1e6:.1f} MB); agrees with the model on "
             f"{tried.pictures} images ({tried.source}), probabilities within {tried.difference:.1g}"
+            + (" before it was made smaller" if one.smaller else "")
         )
+        if one.smaller:
+            _tell_smaller(one.smaller)
     if commit:
         print(f"pushed to {push}: {commit}")
+
+
+def _check_precision(precision: str, formats: Sequence[str]) -> None:
+    """Refuse a precision that can't be, before anything is loaded."""
+    from tlsearch.models.export.smaller import FLOAT32, parse_precision
+
+    if parse_precision(precision) != FLOAT32 and "onnx" not in formats:
+        raise InputError(f"--precision {precision} is for ONNX.", hint="Add --format onnx.")
+
+
+def _smaller(how: Options, precision: str, study: str, db: str | None) -> Options:
+    """The options with a precision and the study's items that it takes."""
+    from tlsearch.models.export.smaller import CALIBRATION, HINT, INT8, NO_ITEMS
+    from tlsearch.reports.samples import material
+
+    found = material(study, options.database(db), training=CALIBRATION)
+    if precision == INT8 and not found.training:
+        raise InputError(NO_ITEMS, hint=HINT)
+    if not found.splits:
+        output.say("A bundle has no data: what float16 costs in accuracy isn't measured.")
+    return replace(how, precision=precision, material=found)
+
+
+def _tell_smaller(found: Smaller) -> None:
+    """Size, latency and scores beside those of 32-bit floats."""
+    precision, plain = found.precision, "float32"
+    rows: list[list[Any]] = [
+        ["megabytes", *(f"{size / 1e6:.2f}" for size in found.bytes), ""],
+        ["milliseconds an image", *(f"{took:.2f}" for took in found.milliseconds), ""],
+    ]
+    for split, scores in found.scores.items():
+        same = f"{scores['same']:.1%} of {scores['items']:.0f} images get the same answer"
+        rows.append([f"{split} {found.metric}", f"{scores[plain]:.4f}", f"{scores[precision]:.4f}", same])
+    output.print_table(["", plain, precision, " "], rows, right=[plain, precision])
 
 
 def _say_of_verdicts(model: Model, formats: Sequence[str]) -> None:

@@ -128,7 +128,8 @@ class Explainer:
         return level.of(found)[0].sum(dim=0).detach()
 
     def _logits(self, inputs: Tensor) -> Tensor:
-        return averaged(self._network.looks(inputs, mirrored=False), self.model.task)
+        network = self._network
+        return averaged(network.looks(inputs, mirrored=False), self.model.task, network.parts)
 
 
 def drawn(explainer: Explainer, item: object, target: int) -> Image.Image:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlsearch.database.store import Store
 from tlsearch.errors import InputError, StudyConflictError
 from tlsearch.models import bundle
 from tlsearch.models.bundle import Model
+
+if TYPE_CHECKING:
+    from tlsearch.models.export.smaller import Material
 
 ENOUGH = 32
 """Items, evenly from the whole split; some may be broken."""
@@ -56,6 +59,43 @@ def held_out(
     except StudyConflictError:
         return _some(raw), "images where the study's data was, which has changed"
     return _some([raw[index] for index in indices]), "validation images"
+
+
+def material(study: str, url: str, *, training: int) -> Material:
+    """What another precision takes: items that set ranges, and whole splits to be scored on.
+
+    Args:
+        study: name of a study; of a bundle's folder there is nothing.
+        url: of the study database.
+        training: items at most that set ranges, evenly from all.
+
+    Raises:
+        InputError: the data can't be read.
+        StudyConflictError: it isn't there as it was.
+    """
+    from tlsearch.models.export.smaller import Material
+    from tlsearch.spec import parse
+    from tlsearch.training import sources
+    from tlsearch.training.items import as_split, located
+
+    if os.path.isfile(Path(study) / bundle.MANIFEST):
+        return Material((), {}, "")
+    with Store.open(url) as store:
+        record, known = store.study(study), store.items(study)
+    spec = parse(record.spec)
+    listed = sources.listing(spec.data, task=spec.task)
+    items = known or as_split(listed, record)
+    train = located(items, listed, "train")
+    step = max(1, len(train) // training)
+    splits = {}
+    for split in ("val", "test"):
+        if indices := located(items, listed, split):
+            splits[split] = (
+                [listed.samples.items[index] for index in indices],
+                [listed.plain(index) for index in indices],
+            )
+    some = [listed.samples.items[index] for index in train[::step][:training]]
+    return Material(some, splits, record.metric)
 
 
 def all_items(study: str, url: str) -> tuple[list[str], list[object], list[Any]]:

@@ -113,6 +113,18 @@ def try_out(folder: Path, script: str, model: Model, pictures: Sequence[Path], s
     return Trial(len(pictures), source, differences["probabilities"])
 
 
+def check_runs(folder: Path, model: Model, pictures: Sequence[Path]) -> None:
+    """See that an export which may predict a little otherwise runs, and puts out what such a model does.
+
+    Raises:
+        ExportError: it doesn't.
+    """
+    found = _predict(folder, pictures, alone=True)["probabilities"]
+    expected = (len(pictures), len(model.target_spec.names))
+    if found.shape[:2] != expected or not np.isfinite(found).all():
+        raise ExportError(f"The export gives outputs of shape {found.shape}, or none that are finite.")
+
+
 def _compare(
     model: Model, expected: NDArray[np.float32], found: NDArray[np.float64], allowed: float
 ) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import ExportError, InputError
 from tlsearch.models import abstention
 from tlsearch.models.bundle import Model
+
+if TYPE_CHECKING:
+    from tlsearch.models.export.smaller import Material
 
 VERDICT, DISTANCE = "verdict", "distance"
 MOST = 65_536
@@ -26,10 +30,16 @@ class Options:
     Attributes:
         inside: whether scaling and normalizing pixels is a part of the graph (ONNX, torch).
         opset: of ONNX.
+        precision: of the ONNX graph's numbers.
+        most: by how much the study's metric may be worse for it, on validation items.
+        material: items of the study, which another precision takes.
     """
 
     inside: bool = True
     opset: int = 18
+    precision: str = "float32"
+    most: float = 0.0
+    material: Material | None = None
 
 
 def parse_preprocess(word: str) -> bool:

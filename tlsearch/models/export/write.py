@@ -11,9 +11,10 @@ from pathlib import Path
 from tlsearch.errors import ExportError, InputError, UnknownNameError, did_you_mean
 from tlsearch.models.bundle import Model
 from tlsearch.models.export import as_huggingface, as_onnx, as_timm, as_torch
-from tlsearch.models.export.check import Trial, files, try_out
+from tlsearch.models.export.check import Trial, check_runs, files, try_out
 from tlsearch.models.export.inference_graph import Options, picture_input
 from tlsearch.models.export.preprocessing_config import SIDECAR
+from tlsearch.models.export.smaller import FLOAT32, Smaller, make_smaller
 
 Writer = Callable[[Model, Path, Options], str]
 WRITERS: Mapping[str, Writer] = {
@@ -34,6 +35,7 @@ class Exported:
         files: names in it.
         bytes: of all files.
         checked: what it was tried on.
+        smaller: what another precision than 32-bit floats costs and gains; None without one.
     """
 
     format: str
@@ -41,6 +43,7 @@ class Exported:
     files: tuple[str, ...]
     bytes: int
     checked: Trial
+    smaller: Smaller | None = None
 
 
 def export(
@@ -129,6 +132,12 @@ def _export(
         script = WRITERS[name](model, draft, options)
         told(f"{name}: predicting {len(pictures)} files in a fresh process")
         checked = try_out(draft, script, model, pictures, source)
+        smaller = None
+        if name == "onnx" and options.precision != FLOAT32:
+            # The graph is right, as was just seen; now it is made smaller, and its losses are counted.
+            told(f"{name}: to {options.precision}, and scored beside 32-bit floats")
+            smaller = make_smaller(model, draft, options)
+            check_runs(draft, model, pictures)
         shutil.rmtree(draft / "__pycache__", ignore_errors=True)
         if folder.is_dir():
             shutil.rmtree(folder)
@@ -144,4 +153,5 @@ def _export(
         files=tuple(str(path.relative_to(folder)) for path in written),
         bytes=sum(path.stat().st_size for path in written),
         checked=checked,
+        smaller=smaller,
     )
