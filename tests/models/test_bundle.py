@@ -334,7 +334,7 @@ def test_truncated_or_missing_files(copied, tmp_path):
 def test_a_newer_format_is_refused_with_the_way_out(copied):
     edit(copied, format=bundle.FORMAT + 1)
     said = refused(copied)
-    assert f"has format {bundle.FORMAT + 1}; this tlsearch reads format 2 and {bundle.FORMAT}" in said
+    assert f"has format {bundle.FORMAT + 1}; this tlsearch reads formats 2 to {bundle.FORMAT}" in said
     assert "Install" in said
 
 

@@ -73,6 +73,36 @@ def test_a_bundle_of_members_says_the_mean_of_their_probabilities(tmp_path: Path
     assert (loaded.manifest.members, loaded.manifest.flips) == (3, flips)
 
 
+def test_parts_weigh_alike_however_many_members_they_have(tmp_path: Path) -> None:
+    networks = members()
+    strategy = {
+        "strategy": "fine_tune",
+        "params": dict(registry.strategy("fine_tune").default(networks[0].info)),
+    }
+    recipes = [{**strategy, "members": 2, "scale": 1.0}, {**strategy, "members": 1, "scale": 3.0}]
+    loaded = bundle.load(write(tmp_path / "bundle", networks, recipes=recipes))
+    items = pictures()
+    told = [network(encoded(network, items)) for network in networks]
+    mean = (told[0].softmax(1) + told[1].softmax(1)) / 4 + (3 * told[2]).softmax(1) / 2
+    np.testing.assert_allclose(loaded.predict_proba(items), mean, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "recipes",
+    [
+        [{"strategy": "fine_tune", "params": {}, "members": 2, "scale": 1.0}],
+        [{"strategy": "fine_tune", "params": {}, "members": 3, "scale": 0.0}],
+        [{"strategy": "fine_tune", "params": {"deep": []}, "members": 3, "scale": 1.0}],
+        [{"strategy": 3, "params": {}, "members": 3, "scale": 1.0}],
+        [{"strategy": "fine_tune", "params": {}, "members": 3}],
+        ["fine_tune"],
+    ],
+)
+def test_recipes_that_make_no_sense_are_refused(tmp_path: Path, recipes: list[Any]) -> None:
+    with pytest.raises(BundleError, match="is not a bundle's description"):
+        bundle.load(write(tmp_path / "bundle", members(), recipes=recipes))
+
+
 def test_layers_that_all_members_froze_are_stored_and_run_once(tmp_path: Path) -> None:
     """Counted: how often a frozen convolution runs, and how many tensors the file has of it."""
     from safetensors import safe_open

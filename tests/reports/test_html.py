@@ -23,7 +23,7 @@ from tlsearch.reports.evidence import gather
 from tlsearch.reports.intervals import over_seeds, wilson
 
 FIGURES = {"seeds", "history", "freeze", "branches", "rate", "importance", "curves"}
-OF_THE_MODEL = {"confusion", "reliability"}
+OF_THE_MODEL = {"confusion", "reliability", "risk-coverage"}
 
 
 @pytest.fixture(scope="session")

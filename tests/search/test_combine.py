@@ -25,6 +25,7 @@ from tlsearch.models.rebuild import rebuild
 from tlsearch.records import TrialRecord, TrialRole, TrialState
 from tlsearch.search import finalists, finish, setup
 from tlsearch.search.combine import Combining
+from tlsearch.search.model_files import Finishing
 from tlsearch.search.progress import Snapshot, silent
 from tlsearch.testing import fixtures, installed
 from tlsearch.training.batch_source import BatchSource
@@ -230,7 +231,7 @@ def test_a_study_uses_the_combinations_that_it_names_or_all():
 def test_it_can_win_is_verified_in_a_fresh_process_and_predicts(evaluator, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1] / "tiny"))
     (made,) = evaluator.run(mean=Mean())
-    end = finish.Finishing(
+    end = Finishing(
         store=evaluator.store,
         lease=evaluator.lease,
         prepared=evaluator.prepared,

@@ -460,7 +460,7 @@ def test_fine_tuned_ones_keep_theirs_too_where_they_are_to_be_combined(world, co
         paths[point.number] = world.finish(point, (0.9 if head else 0.5) + point.number / 1000)
     kept = {number for number, path in paths.items() if path.exists()}
     heads = sorted(set(paths) - set(tuned))
-    assert kept == {*heads[-2:], *(tuned[-2:] if combines else [])}
+    assert kept == {*heads[-2:], *(tuned[-2:] if combines else tuned[-1:])}, "of each strategy the best stays"
 
 
 def test_the_smallest_losses_keep_their_weights(world):
@@ -613,12 +613,20 @@ def test_heads_fill_the_time_of_a_last_trial_that_runs():
 def test_the_time_that_a_winner_will_need_is_foreseen_by_what_runs(world):
     driver = world.drive()
     assert driver.candidate_seconds is None
+    assert not driver.trains
     first = world.turn()[0]
+    assert driver.trains
     assert driver.candidate_seconds is None, "nothing is known of it"
     driver.record([EpochResult(first.number, 1, 2, 10, 0.5, costs=Costs(seconds=8.0))])
     assert driver.candidate_seconds == 40.0
     world.finish(first, 0.9)
-    assert driver.candidate_seconds == driver.best.outcome.costs.seconds
+    seconds = driver.best.outcome.costs.seconds
+    assert driver.candidate_seconds == seconds
+    assert first.strategy == "fine_tune"
+    head = replace(first, number=99, strategy="linear_probe")
+    driver._count(head, Outcome(state=COMPLETE, reason="", value=0.95, costs=Costs(seconds=0.1)))
+    assert driver.best.point.strategy == "linear_probe"
+    assert driver.candidate_seconds == seconds, "the best that trains layers is averaged with a head"
 
 
 def test_the_best_that_is_told_is_the_best_of_best(world):

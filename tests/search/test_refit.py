@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tiny_bench import study
 
 import tlsearch
@@ -18,8 +19,9 @@ from tests.one_process import one_process, verify_here
 from tlsearch import registry
 from tlsearch.database.store import Store
 from tlsearch.models import bundle
+from tlsearch.models.ensemble import Ensemble
 from tlsearch.records import HANDED_OUT, StudyState, TrialRecord, TrialRole, TrialState
-from tlsearch.search import refit
+from tlsearch.search import mixing, refit
 from tlsearch.search import study as studies
 from tlsearch.search.progress import Snapshot
 from tlsearch.tasks.classification import Classification
@@ -148,10 +150,81 @@ def test_without_a_refit_the_winner_is_handed_out(place: Place) -> None:
     assert result.model.metrics[HANDED_OUT] == {
         "refitted": 0.0,
         "members": 1.0,
+        "recipes": 1.0,
         "flips": 0.0,
         "test_openings": 1.0,
     }
     assert tlsearch.load(result.model.uri).manifest.trained_on == ("train",)
+
+
+MIXED: dict[str, Any] = {
+    "strategies": ["fine_tune", "linear_probe"],
+    "budget": {"trials": 6, "epochs": 2},
+    "search": {"finalists": 3, "confirm_seeds": 0, "views": 2, "members": 2},
+}
+
+
+@pytest.fixture
+def averaging(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every finalist of another strategy is averaged with the winner, whatever validation items say."""
+
+    def everything(outputs: list[Any], targets: Any, task: Any, *, welcome: list[int]) -> list[mixing.Chosen]:
+        return [mixing.Chosen(position, 1.0 + position) for position in range(len(outputs))]
+
+    monkeypatch.setattr(mixing, "choose", everything)
+
+
+@pytest.mark.usefixtures("averaging")
+def test_other_strategies_are_refitted_and_averaged_with_the_winner(place: Place) -> None:
+    result = place.run(**MIXED)
+    assert result.model is not None
+    told = result.model.metrics[HANDED_OUT]
+    loaded = tlsearch.load(result.model.uri)
+    recipes = loaded.manifest.recipes
+    assert {one.strategy for one in recipes} == {"fine_tune", "linear_probe"}
+    assert [one.scale for one in recipes] == [1.0, 2.0]
+    assert told["recipes"] == 2
+    assert told["members"] == loaded.manifest.members == sum(one.members for one in recipes)
+    refits = place.trials(TrialRole.REFIT)
+    assert {trial.strategy for trial in refits} == {"fine_tune", "linear_probe"}
+    assert len({trial.confirms for trial in refits}) == 2
+    assert any("are averaged" in note for note in place.notes)
+    pictures = [np.full((16, 16, 3), shade, np.uint8) for shade in (40, 200)]
+    network = loaded.network
+    assert isinstance(network, Ensemble)
+    looks = network.looks(
+        network.info.inputs.to_model(torch.from_numpy(np.stack([loaded.encode(one) for one in pictures]))),
+        mirrored=False,
+    )[:, 0]
+    first = looks[:, : recipes[0].members].softmax(2).mean(1)
+    second = (2 * looks[:, recipes[0].members :]).softmax(2).mean(1)
+    np.testing.assert_allclose(
+        loaded.task.decode(torch.from_numpy(loaded.logits(pictures)), loaded.target_spec, {})[1].numpy(),
+        ((first + second) / 2).numpy(),
+        atol=1e-5,
+    )
+    assert place.run(**MIXED).model == result.model, "it stands"
+
+
+@pytest.mark.usefixtures("averaging")
+@pytest.mark.parametrize("left_out", [{"ensemble": False}, {"members": 1}, {"refit": False}])
+def test_who_wants_one_recipe_gets_one(place: Place, left_out: dict[str, Any]) -> None:
+    result = place.run(**{**MIXED, "search": {**MIXED["search"], **left_out}})
+    assert result.model is not None
+    assert tlsearch.load(result.model.uri).manifest.recipes == ()
+    assert result.model.metrics[HANDED_OUT]["recipes"] == 1
+
+
+@pytest.mark.usefixtures("averaging")
+def test_a_finalist_that_does_not_reproduce_its_score_is_not_averaged(place: Place) -> None:
+    def wrong(path: Path, **question: Any) -> Any:
+        if question["mix"] is not None:
+            question["values"] = [question["values"][0], *[value - 0.1 for value in question["values"][1:]]]
+        return verify_here(path, **question)
+
+    result = place.run(verify=wrong, **MIXED)
+    assert result.model is not None
+    assert result.model.metrics[HANDED_OUT]["recipes"] == 1
 
 
 def test_a_refit_that_collapsed_is_refused_before_the_test_set_is_opened(place: Place) -> None:

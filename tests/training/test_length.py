@@ -93,6 +93,15 @@ def test_a_machine_that_becomes_slow_shortens_what_is_left_and_one_that_recovers
     assert clock.now <= 34
 
 
+def test_an_epoch_that_becomes_slow_is_shortened_itself(monkeypatch):
+    clock = Clock(monkeypatch)
+    length = Length(100, epochs=2, deadline=16)
+    factors = clock.fit(length, step=[0.1, 0.4])
+    assert clock.now <= 16
+    assert len(factors) < 100
+    assert factors[-1] == pytest.approx(0, abs=1e-6)
+
+
 def test_every_epoch_has_an_update_however_late_it_is(monkeypatch):
     clock = Clock(monkeypatch)
     length = Length(300, epochs=12, deadline=0.5)

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Iterator
+from threading import Thread
 
 import pytest
 import timm
 import torch
 import torchvision
 from timm.models import group_parameters
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from tlsearch.contracts import LinearHead
@@ -250,6 +252,26 @@ def test_a_model_that_cannot_be_split_runs_whole_and_says_why(kind: type[nn.Modu
     set_modes(model, split_point)
     split_point.train_forward((inputs,)).sum().backward()
     assert model.second.weight.grad is not None  # type: ignore[union-attr]
+
+
+class Disturbed(Branching):
+    """Another thread draws once from the process's random generator while its graph is being traced."""
+
+    disturbed = False
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        if isinstance(inputs, fx.Proxy) and not Disturbed.disturbed:
+            Disturbed.disturbed = True
+            thread = Thread(target=random.random)
+            thread.start()
+            thread.join()
+        return self.second(self.first(inputs))
+
+
+def test_what_another_thread_draws_is_not_held_against_a_model() -> None:
+    split_point = find_split_point(Disturbed(), torch.randn(3, 4))
+    assert Disturbed.disturbed
+    assert split_point.frozen
 
 
 def test_where_nothing_is_frozen_the_model_runs_whole() -> None:

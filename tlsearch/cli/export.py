@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlsearch.cli import options, output
-from tlsearch.cli.inference import StudyOrBundle, model_of
+from tlsearch.cli.inference import StudyOrBundle, model_of, say_silent
 from tlsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def export(
     with _chosen(study, db, trial) as model:
         if {"timm", "huggingface"} & set(formats):
             _check_timm(model, study, folder, formats, db)
+        _say_of_verdicts(model, formats)
         items, source = held_out(study, options.database(db), model, given=images or [], told=output.say)
         done = write(
             model,
@@ -110,6 +111,13 @@ def export(
         )
     if commit:
         print(f"pushed to {push}: {commit}")
+
+
+def _say_of_verdicts(model: Model, formats: Sequence[str]) -> None:
+    """Where a format can't hold what the model says of its own doubts, or the model says nothing of them."""
+    say_silent(model)
+    if model.familiar is not None and "timm" in formats:
+        output.say('timm: without "unsure" and "none of these", which a timm model can\'t tell.')
 
 
 def _check_push(repository: str | None, formats: Sequence[str], *, public: bool) -> None:

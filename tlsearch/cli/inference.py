@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,8 +16,11 @@ from tlsearch.counts import plural
 from tlsearch.errors import BundleError, InputError
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from tlsearch.models.bundle import Model, Prediction
     from tlsearch.models.evaluation import Evaluation
+    from tlsearch.models.explanation import Explainer
     from tlsearch.records import StudyItems
 
 StudyOrBundle = Annotated[
@@ -41,6 +44,10 @@ def predict(
         ),
     ],
     top: Annotated[int, typer.Option(min=1, help="Classes to print for each item.")] = 1,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="With --save: where in each picture it looked for its label."),
+    ] = False,
     db: options.Database = None,
     json: options.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print a row for each item, with all classes.")] = False,
@@ -54,12 +61,15 @@ def predict(
 ) -> None:
     """Predict with the best model of a study.
 
-    Probabilities are calibrated where that was found to help (`bundle.json` tells).
+    Probabilities are calibrated where that was found to help (`bundle.json` tells). A classifier says besides
+    where it is unsure and what is none of its classes.
     """
     model = model_of(study, db)
+    say_silent(model)
     task = model.task
     if save is not None:
         _check_save(save, model)
+    explainer = _explainer(model, save) if explain else None
     found = [named for item in items for named in model.inputs.find(item)]
     for item in items:
         if model.inputs.modality == "image" and os.path.isdir(item):
@@ -68,7 +78,7 @@ def predict(
     described = model.describe([item for _, item in found], [name for name, _ in found])
     predictions = list(_with_progress(described, len(found)))
     if save is not None:
-        _save(save, model, [item for _, item in found], predictions)
+        _save(save, model, [item for _, item in found], predictions, explainer)
     if json:
         output.print_json(predictions)
     elif csv:
@@ -88,7 +98,28 @@ def predict(
         raise typer.Exit(2)
 
 
-def _save(folder: Path, model: Model, items: Sequence[object], predictions: Sequence[Prediction]) -> None:
+def say_silent(model: Model) -> None:
+    """Why a classifier can't say that it doesn't know."""
+    if model.silent:
+        output.say(f'This model can\'t say "none of these": {model.silent}.')
+
+
+def _explainer(model: Model, save: Path | None) -> Explainer:
+    """What explains a model's answers, once it is known that they can be."""
+    if save is None:
+        raise InputError("--explain draws pictures.", hint="Name a new folder for them: --save DIR.")
+    from tlsearch.models.explanation import Explainer
+
+    return Explainer(model)
+
+
+def _save(
+    folder: Path,
+    model: Model,
+    items: Sequence[object],
+    predictions: Sequence[Prediction],
+    explainer: Explainer | None,
+) -> None:
     """Write pictures with what is said of them, or the masks of pictures."""
     from tlsearch.contracts import MapTask
     from tlsearch.reports import annotated, mask_pictures
@@ -101,7 +132,17 @@ def _save(folder: Path, model: Model, items: Sequence[object], predictions: Sequ
         output.say(f"Wrote {plural(len(written), 'mask')} to {folder}, and pictures with them to its over/.")
         return
     labelled = [(path, task.say(one, top=1)) for path, one in read]
-    output.say(f"Wrote {plural(len(annotated.save(folder, labelled)), 'picture')} to {folder}.")
+    if explainer is None:
+        written = annotated.save(folder, labelled)
+    else:
+        from tlsearch.models import explanation
+
+        def draw(at: int, path: Path) -> Image:
+            number = model.target_spec.names.index(read[at][1]["label"])
+            return explanation.drawn(explainer, path, number)
+
+        written = annotated.save(folder, labelled, draw)
+    output.say(f"Wrote {plural(len(written), 'picture')} to {folder}.")
 
 
 def _check_save(folder: Path, model: Model) -> None:
@@ -144,6 +185,14 @@ def evaluate(
             "repeated.",
         ),
     ] = None,
+    outsiders: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Images that are none of the classes: how well they are told from DATA.",
+            show_default=False,
+        ),
+    ] = None,
     db: options.Database = None,
     json: options.Json = False,
 ) -> None:
@@ -157,7 +206,9 @@ def evaluate(
 
     keys = table_options(setting or [])
     model = model_of(study, db)
-    found = score(model, data, split=split, options=keys, study=_items_of(study, db))
+    say_silent(model)
+    others = [] if outsiders is None else [item for _, item in model.inputs.find(str(outsiders))]
+    found = score(model, data, split=split, options=keys, study=_items_of(study, db), outsiders=others)
     for sentence in warnings_of(found, model.manifest.trained_on):
         output.say(sentence)
     if json:
@@ -170,8 +221,29 @@ def evaluate(
         [
             *found.metrics.items(),
             *((f"{model.task.per_name} of {name}", share) for name, share in found.per_class.items()),
+            *_doubts(found.abstention or {}),
         ],
     )
+    if found.outsiders:
+        output.print_table(
+            ["outsiders", plural(found.outsiders["items"], "item")],
+            [
+                ["AUROC", found.outsiders["auroc"]],
+                ["pass where 95 % of own items do", found.outsiders["accepted_at_95"]],
+                *([f"told as {name}", share] for name, share in found.outsiders["verdicts"].items()),
+            ],
+        )
+
+
+def _doubts(known: Mapping[str, Any]) -> list[list[Any]]:
+    """Rows on verdicts and on mistakes among the surest answers."""
+    rows: list[list[Any]] = [[f"told as {name}", share] for name, share in known.get("verdicts", {}).items()]
+    if known.get("right_of_sure") is not None:
+        rows.append(["right of those told as sure", known["right_of_sure"]])
+    for share, risk in known.get("risk_at_coverage", {}).items():
+        if share != "1":
+            rows.append([f"wrong of the surest {float(share):.0%}", risk])
+    return rows
 
 
 def warnings_of(found: Evaluation, trained_on: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ they are, and a network that is traced, exported or run plainly gives the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -127,6 +127,25 @@ def pyramid(trunk: nn.Module, groups: Sequence[Sequence[str]], example: Tensor) 
         groups: its parameter names, as freeze depth counts them.
         example: a batch of its input (B, 3, size, size).
     """
+    parts = [name.split(".") for name in layers_of(trunk, groups)]
+    blocks = {".".join(part[:length]) for part in parts for length in range(1, len(part) + 1)}
+    found: dict[int, Level] = {}
+    known = places(trunk, example)
+    for wanted in (False, True):
+        found |= {level.side: level for level in known if (level.name in blocks) is wanted}
+    return tuple(found[side] for side in sorted(found, reverse=True))
+
+
+def places(trunk: nn.Module, example: Tensor, run: Callable[[Tensor], Any] | None = None) -> list[Level]:
+    """All modules whose outputs are feature maps or sequences of patches, in the order of their calls.
+
+    Those that are called once, and whose outputs nobody writes into.
+
+    Args:
+        trunk: the network.
+        example: a batch of its input.
+        run: what calls it, where that is another.
+    """
     seen: list[tuple[str, Level, Tensor, int]] = []
 
     def note(name: str, output: Any) -> None:
@@ -141,21 +160,17 @@ def pyramid(trunk: nn.Module, groups: Sequence[Sequence[str]], example: Tensor) 
     ]
     try:
         with torch.no_grad():
-            trunk(example)
+            (run or trunk)(example)
     finally:
         for handle in handles:
             handle.remove()
     names = [name for name, *_ in seen]
-    parts = [name.split(".") for name in layers_of(trunk, groups)]
-    blocks = {".".join(part[:length]) for part in parts for length in range(1, len(part) + 1)}
     size = example.shape[-1]
-    found: dict[int, Level] = {}
-    for wanted in (False, True):
-        for name, level, layer, version in seen:
-            whole = layer._version == version and names.count(name) == 1
-            if whole and (name in blocks) is wanted and _is_place(level.side, size):
-                found[level.side] = level
-    return tuple(found[side] for side in sorted(found, reverse=True))
+    return [
+        level
+        for name, level, layer, version in seen
+        if layer._version == version and names.count(name) == 1 and _is_place(level.side, size)
+    ]
 
 
 def _is_place(side: int, size: int) -> bool:

@@ -313,6 +313,13 @@ class Task(abc.ABC):
         """One prediction (B, ...) of several (B, n, ...) of the same items: networks, or views."""
         return outputs.mean(dim=1)
 
+    def scale(self, outputs: Tensor, targets: Tensor) -> float:
+        """What outputs (N, ...) are multiplied by before those of another recipe are averaged with them.
+
+        One that is surer than it is right would have its way in a mean; held-out items tell.
+        """
+        return 1.0
+
     def calibrate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Any]:
         """What a model is to remember so that its predictions mean what they say, as JSON holds it.
 
@@ -356,6 +363,23 @@ class Task(abc.ABC):
     def shortened(self, prediction: Mapping[str, Any], top: int) -> Mapping[str, Any]:
         """A prediction with its ``top`` likeliest answers alone, where it lists several; else as it is."""
         return prediction
+
+    abstains: ClassVar[bool] = False
+    """Whether predictions come with a verdict: sure, unsure, or none of what it knows; see `doubt`."""
+
+    def doubt(self, decoded: Tensor, targets: Tensor, *, missed: float) -> Mapping[str, Any]:
+        """What `unsure` goes by, as JSON holds it; it stands in the calibration, under ``abstention``.
+
+        Args:
+            decoded: second part of `decode` (N, ...) of held-out items.
+            targets: theirs.
+            missed: share of items that may be told wrongly as sure.
+        """
+        return {}
+
+    def unsure(self, decoded: Tensor, calibration: Mapping[str, Any]) -> Tensor:
+        """Of which items (N,) the answer may well be another; exports trace this."""
+        return torch.zeros(len(decoded), dtype=torch.bool)
 
     outputs: ClassVar[tuple[str, str]] = ("outputs", "values")
     """What exports call the two parts of `decode`."""

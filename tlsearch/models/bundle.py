@@ -25,11 +25,12 @@ from torch import Tensor
 from tlsearch import artifacts, registry
 from tlsearch.contracts import Backbone, InputSpec, TargetSpec, Task
 from tlsearch.contracts.combination import structure_of
+from tlsearch.contracts.verdict import VERDICTS
 from tlsearch.errors import BundleError, DataError, TlsearchError, UnknownNameError
 from tlsearch.files import flush_folder, scratch, sha256_of, write_durably
 from tlsearch.items import items_of, missing
-from tlsearch.models import stored
-from tlsearch.models.ensemble import Ensemble, joined, separated
+from tlsearch.models import abstention, stored
+from tlsearch.models.ensemble import Ensemble, Part, joined, separated
 from tlsearch.models.manifest import (
     DESCRIPTION,
     FORMAT,
@@ -40,8 +41,9 @@ from tlsearch.models.manifest import (
     read_manifest,
     temperature_of,
 )
+from tlsearch.models.prediction import Prediction
 from tlsearch.models.rebuild import packages_of, restored
-from tlsearch.records import Artifact
+from tlsearch.records import Artifact, Params
 
 __all__ = [
     "FORMAT",
@@ -61,45 +63,25 @@ BATCH = 64
 Network = Backbone | Ensemble
 
 
-class Prediction(Mapping[str, Any]):
-    """What a model says of one item, as JSON holds it; its keys are attributes as well.
-
-    ``item`` is how the item is called, ``error`` why it couldn't be read, or None. The rest is the task's:
-    for classes ``label``, its ``probability``, and ``probabilities`` by class, falling.
-    """
-
-    def __init__(self, told: Mapping[str, Any]) -> None:
-        self._told = dict(told)
-
-    def __getitem__(self, key: str) -> Any:
-        return self._told[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._told)
-
-    def __len__(self) -> int:
-        return len(self._told)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in self._told:
-            raise AttributeError(f"a prediction has no {name!r}")
-        return self._told[name]
-
-    def __repr__(self) -> str:
-        return f"Prediction({', '.join(f'{key}={value!r}' for key, value in self._told.items())})"
-
-
 class Model:
     """A loaded bundle that predicts from raw items: paths, arrays, whatever its backbone encodes.
 
     A ``str`` is the path of an image.
     """
 
-    def __init__(self, network: Network, inputs: InputSpec, manifest: Manifest, folder: Path) -> None:
+    def __init__(
+        self,
+        network: Network,
+        inputs: InputSpec,
+        manifest: Manifest,
+        folder: Path,
+        familiar: abstention.Familiar | None = None,
+    ) -> None:
         self.network = network
         self.inputs = inputs
         self.manifest = manifest
         self.folder = folder
+        self.familiar = familiar
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -120,6 +102,11 @@ class Model:
     def temperature(self) -> float:
         """What logits are divided by before they become probabilities; 1 where nothing was calibrated."""
         return temperature_of(self.manifest.calibration)
+
+    @property
+    def silent(self) -> str:
+        """Why it can't say that it doesn't know; empty where it can, or isn't to."""
+        return abstention.why_not(self.task, self.manifest, self.familiar)
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the network's outputs mean: calibrated class probabilities (N, classes), or the task's own."""
@@ -185,18 +172,57 @@ class Model:
         Items are called by ``names``; without these a path or text by itself, another by its number.
         """
         if names is None:
-            found = items_of(items, modality=self.inputs.modality)
-            items, names = found.values, found.names
+            given = items_of(items, modality=self.inputs.modality)
+            items, names = given.values, given.names
         for start, batch in _batches(items, min(BATCH, self.task.at_once)):
-            kept, logits, errors = self.readable(batch)
-            decoded = dict(zip(kept, self.probabilities(logits), strict=True))
+            kept, found, errors = self.readable(batch, self.look)
+            told = dict(zip(kept, self.told(found), strict=True)) if kept else {}
             for position in range(len(batch)):
                 name = names[start + position]
                 if position in errors:
                     yield Prediction({"item": name, **self.task.unreadable, "error": errors[position]})
-                    continue
-                told = self.task.predict(decoded[position], self.target_spec, self.manifest.calibration)
-                yield Prediction({"item": name, **told, "error": None})
+                else:
+                    yield Prediction({"item": name, **told[position], "error": None})
+
+    def look(self, inputs: Tensor) -> Tensor:
+        """The network's outputs, with the distance to what it knows as one more column where it has that."""
+        if self.familiar is None:
+            outputs: Tensor = self.network(inputs)
+            return outputs
+        return self.familiar.look(self.network, inputs)
+
+    def outputs_of(self, found: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The network's own outputs among what `look` found."""
+        return found if self.familiar is None else found[:, :-1]
+
+    def apart(
+        self, found: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None, NDArray[np.int64] | None]:
+        """What `look` found of N items as decoded outputs, distances (N,) and numbers of `VERDICTS` (N,).
+
+        Distances are multiples of the limit; they and verdicts are None where the model has none.
+        """
+        distances = None if self.familiar is None else found[:, -1]
+        decoded = self.probabilities(self.outputs_of(found))
+        if not abstention.gives_verdicts(self.manifest):
+            return decoded, None, None
+        far = None if distances is None else torch.from_numpy(distances)
+        calibration = self.manifest.calibration
+        given = abstention.verdicts(self.task, torch.from_numpy(decoded), far, calibration)
+        return decoded, distances, given.numpy()
+
+    def told(self, found: NDArray[np.float32]) -> list[Mapping[str, Any]]:
+        """Predictions of N items as JSON holds them, of what `look` found."""
+        decoded, distances, verdicts = self.apart(found)
+        told: list[Mapping[str, Any]] = []
+        for at, row in enumerate(decoded):
+            one = dict(self.task.predict(row, self.target_spec, self.manifest.calibration))
+            if verdicts is not None:
+                one["verdict"] = VERDICTS[int(verdicts[at])]
+            if distances is not None:
+                one["distance"] = float(distances[at])
+            told.append(one)
+        return told
 
     def encode(self, item: object) -> NDArray[Any]:
         """One raw item as the array that `forward` takes a stack of.
@@ -219,7 +245,11 @@ class Model:
 
 
 def write(
-    place: str | Path, *, network: Backbone | Sequence[Backbone], manifest: Mapping[str, Any]
+    place: str | Path,
+    *,
+    network: Backbone | Sequence[Backbone],
+    manifest: Mapping[str, Any],
+    beside: Mapping[str, Tensor] | None = None,
 ) -> Artifact:
     """Write a bundle: whole or not at all, flushed to disk; an older one at the same place is replaced.
 
@@ -227,13 +257,14 @@ def write(
         place: where it goes: a folder, or the URL of a place in a store.
         network: the finished model, or the members whose probabilities it averages.
         manifest: the fields of `Manifest` that aren't known from the network.
+        beside: tensors by name that are none of the network's, as `abstention.saved` has them.
 
     Returns:
         The folder as an artifact, with the checksum of its weights.
     """
     if artifacts.is_remote(str(place)):
         with scratch("bundle") as made:
-            written = write(Path(made) / "bundle", network=network, manifest=manifest)
+            written = write(Path(made) / "bundle", network=network, manifest=manifest, beside=beside)
             stored.publish(Path(written.uri), str(place), weights=WEIGHTS, manifest=MANIFEST)
         return replace(written, uri=str(place))
     folder = Path(place)
@@ -256,6 +287,7 @@ def write(
             "members": len(members),
             **manifest,
         }
+        state |= beside or {}
         vouching = {DESCRIPTION: digest_of(described)}
         weights = write_durably(draft / WEIGHTS, lambda path: save_file(state, path, vouching))
         document = {**described, "sha256": weights.sha256, "bytes": weights.bytes}
@@ -288,7 +320,12 @@ def load(place: str | Path, *, device: str = "cpu") -> Model:
         state = load_file(weights)
     except Exception as error:  # noqa: BLE001 - of the format, the files, types that torch lacks
         raise BundleError(f"Can't read {weights}: {error}") from None
+    features = state.pop(abstention.TENSOR, None)
     network = _network(manifest, state, folder)
+    try:
+        familiar = abstention.familiar(manifest, features)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{folder / MANIFEST}: its verdicts can't be rebuilt: {error}") from None
     try:
         inputs = type(network.info.inputs)(**manifest.inputs)
         if (inputs.shape, inputs.dtype) != (network.info.inputs.shape, network.info.inputs.dtype):
@@ -297,7 +334,7 @@ def load(place: str | Path, *, device: str = "cpu") -> Model:
     except Exception as error:  # noqa: BLE001 - inputs refuse arguments in many ways
         raise BundleError(f"{folder / MANIFEST}: its preprocessing can't be rebuilt: {error}") from None
     network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Model(network, inputs, manifest, folder)
+    return Model(network, inputs, manifest, folder, familiar)
 
 
 def check(place: str | Path) -> Manifest:
@@ -345,15 +382,16 @@ def _of(told: Sequence[str], count: int) -> str:
 def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> Network:
     try:
         members = []
-        for own in separated(state, manifest.members) if manifest.members > 1 else [state]:
+        states = separated(state, manifest.members) if manifest.members > 1 else [state]
+        for own, (strategy, params) in zip(states, _made_by(manifest), strict=True):
             pretrained = registry.structure(
                 manifest.backbone, image_size=manifest.image_size, architecture=manifest.architecture
             )
             members.append(
                 restored(
                     pretrained,
-                    strategy=manifest.strategy,
-                    params=manifest.params,
+                    strategy=strategy,
+                    params=params,
                     task=registry.task(manifest.task),
                     spec=manifest.target_spec,
                     state=own,
@@ -362,11 +400,12 @@ def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> N
             )
         if len(members) == 1 and not manifest.flips:
             return members[0]
-        return Ensemble(members, flips=manifest.flips)
+        parts = [Part(recipe.members, recipe.scale) for recipe in manifest.recipes]
+        return Ensemble(members, parts=parts, flips=manifest.flips)
     except UnknownNameError as error:
         family = manifest.backbone.partition("/")[0]
-        structure, _ = structure_of(manifest.strategy, manifest.params)
-        needed = {structure: registry.STRATEGIES, family: registry.BACKBONES}
+        strategies = {structure_of(*made)[0] for made in _made_by(manifest)}
+        needed = {**dict.fromkeys(strategies, registry.STRATEGIES), family: registry.BACKBONES}
         missing = [name for name, group in needed.items() if name not in registry.installed(group)]
         packages = packages_of(manifest.provenance, missing or needed)
         hint = f"{folder} was made with {', '.join(packages)}: install it." if packages else error.hint
@@ -378,6 +417,13 @@ def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> N
             f"The model of {folder} can't be rebuilt: {type(error).__name__}: {error}",
             hint=f"{MANIFEST} may be damaged, or a plugin may have changed since.",
         ) from error
+
+
+def _made_by(manifest: Manifest) -> list[tuple[str, Params]]:
+    """Strategy and hyperparameters of each member."""
+    if not manifest.recipes:
+        return [(manifest.strategy, manifest.params)] * manifest.members
+    return [(one.strategy, one.params) for one in manifest.recipes for _ in range(one.members)]
 
 
 def _batches(items: Sequence[object], size: int) -> Iterator[tuple[int, list[object]]]:

@@ -1,8 +1,8 @@
-"""Several finished networks of one structure as one module: their predictions are averaged.
+"""Several finished networks on one backbone as one module: their predictions are averaged.
 
 Averages of networks that were trained from several seeds are right more often than each of them
-(Lakshminarayanan et al. 2017, arXiv:1612.01474). What all members compute alike, because they froze the same
-layers, is computed once.
+(Lakshminarayanan et al. 2017, arXiv:1612.01474), and those of different recipes err on different items
+(Caruana et al. 2004). What all members compute alike, because they froze the same layers, is computed once.
 """
 
 from __future__ import annotations
@@ -25,6 +25,19 @@ SHARED, MEMBER = "shared.", "members."
 """What names of tensors begin with in a bundle of several members."""
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Members of one recipe, which follow each other; all parts of an ensemble weigh alike.
+
+    Attributes:
+        members: how many; they weigh alike.
+        scale: what their outputs are multiplied by.
+    """
+
+    members: int
+    scale: float = 1.0
+
+
 class Ensemble(nn.Module):
     """Inputs to one prediction, as the task averages its members': classes by their mean probabilities.
 
@@ -33,15 +46,19 @@ class Ensemble(nn.Module):
         outputs: how many.
         task: what is learned.
         members: the networks; frozen layers that all have alike stand in the first one only.
+        parts: which of them are of one recipe; empty where all are.
         flips: whether each member also looks at the mirrored image, with the same weight.
         reused: how many layers of each further member are the first one's.
     """
 
-    def __init__(self, members: Sequence[Backbone], *, flips: bool = False) -> None:
+    def __init__(
+        self, members: Sequence[Backbone], *, parts: Sequence[Part] = (), flips: bool = False
+    ) -> None:
         super().__init__()
         self.info: BackboneInfo = members[0].info
         self.outputs = members[0].outputs
         self.task = members[0].task
+        self.parts = tuple(parts)
         self.flips = flips
         self.members = nn.ModuleList(members)
         inputs = self.info.inputs
@@ -49,7 +66,7 @@ class Ensemble(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs (B, ...) of a batch of inputs."""
-        return averaged(self.looks(inputs, mirrored=self.flips), self.task)
+        return averaged(self.looks(inputs, mirrored=self.flips), self.task, self.parts)
 
     def features(self, inputs: Tensor) -> Tensor:
         """Features (B, width) of the first member's trunk."""
@@ -69,9 +86,13 @@ class Ensemble(nn.Module):
         return torch.stack(looks, dim=1)
 
 
-def averaged(looks: Tensor, task: Task) -> Tensor:
-    """Outputs (B, ...) for looks (B, looks, members, ...) of the same items."""
-    return task.average(looks.flatten(1, 2))
+def averaged(looks: Tensor, task: Task, parts: Sequence[Part] = ()) -> Tensor:
+    """Outputs (B, ...) for looks (B, looks, members, ...) of the same items: by part, then over parts."""
+    if len(parts) < 2:
+        return task.average(looks.flatten(1, 2))
+    own = torch.split(looks, [part.members for part in parts], dim=2)
+    told = [task.average(part.scale * of.flatten(1, 2)) for part, of in zip(parts, own, strict=True)]
+    return task.average(torch.stack(told, dim=1))
 
 
 def _run(members: nn.ModuleList, inputs: Tensor) -> list[Tensor]:
@@ -92,7 +113,7 @@ def joined(states: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     equal = {
         name
         for name, tensor in first.items()
-        if all(torch.equal(tensor, state[name]) for state in states[1:])
+        if all(name in state and torch.equal(tensor, state[name]) for state in states[1:])
     }
     own = {
         f"{MEMBER}{number}.{name}": tensor
@@ -172,7 +193,7 @@ def share_frozen(members: nn.ModuleList, example: Tensor) -> int:
     member. If the members then don't compute what they computed before, everything stays as it was.
 
     Args:
-        members: of one structure, in eval mode.
+        members: on one backbone, in eval mode.
         example: a batch of inputs.
     """
     if len(members) < 2:

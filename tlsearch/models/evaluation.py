@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tlsearch import registry
@@ -18,6 +20,7 @@ from tlsearch.contracts import DatasetSource, Samples
 from tlsearch.contracts.dataset import raw_for, usable
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.items import content_hash
+from tlsearch.models import abstaining
 from tlsearch.models.bundle import Model
 from tlsearch.records import StudyItems
 
@@ -34,6 +37,9 @@ class Evaluation:
 
     ``seen`` counts items with the very bytes of one of the study's, by the split that it stands in there;
     None where the study's items aren't known. A picture that was saved again isn't counted.
+
+    ``abstention`` has the risk at coverages and shares of verdicts, ``outsiders`` how well these are told
+    from the items (see `models.abstaining`); None where the task has no verdicts, or no outsiders were given.
     """
 
     items: int
@@ -41,6 +47,8 @@ class Evaluation:
     per_class: Mapping[str, float]
     broken: tuple[str, ...]
     seen: Mapping[str, int] | None = None
+    abstention: Mapping[str, Any] | None = None
+    outsiders: Mapping[str, Any] | None = None
 
 
 def evaluate(
@@ -50,6 +58,7 @@ def evaluate(
     split: str | None = None,
     options: Mapping[str, Any] | None = None,
     study: StudyItems | None = None,
+    outsiders: Sequence[object] = (),
 ) -> Evaluation:
     """Score a model on a folder of class folders, or on a table of items (such as image paths) and labels.
 
@@ -59,6 +68,7 @@ def evaluate(
         split: only items of this split, where the data names splits.
         options: a table's own keys, such as ``label_column``.
         study: the items that the model was searched with, to be found again.
+        outsiders: items that are none of what the model knows.
 
     Raises:
         DataError: nothing usable is there, its classes are not the model's, or options that it can't have.
@@ -78,7 +88,7 @@ def evaluate(
             )
     samples = source.load(source.options.model_validate({"path": str(path.resolve()), **(options or {})}))
     samples = raw_for(model.task, samples, registry.task(source.task))
-    return score_samples(model, samples, split=split, study=study)
+    return score_samples(model, samples, split=split, study=study, outsiders=outsiders)
 
 
 def table_options(settings: Sequence[str]) -> dict[str, str | list[str]]:
@@ -125,7 +135,12 @@ def _source(model: Model, path: Path) -> DatasetSource[Any]:
 
 
 def score_samples(
-    model: Model, samples: Samples, *, split: str | None = None, study: StudyItems | None = None
+    model: Model,
+    samples: Samples,
+    *,
+    split: str | None = None,
+    study: StudyItems | None = None,
+    outsiders: Sequence[object] = (),
 ) -> Evaluation:
     """Score a model on listed items, whose classes go by name.
 
@@ -149,18 +164,21 @@ def score_samples(
             hint=f"There are: {', '.join(names)}." if names else "The data names no splits.",
         )
     rows: list[int] = []
+    looks: list[NDArray[np.float32]] = []
     broken = list(samples.broken)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         at_once = min(CHUNK, task.at_once)
         for start in range(0, len(chosen), at_once):
             chunk = chosen[start : start + at_once]
-            kept, values, errors = model.readable([samples.items[index] for index in chunk])
+            kept, values, errors = model.readable([samples.items[index] for index in chunk], model.look)
             read = [chunk[position] for position in kept]
             rows.extend(read)
             broken.extend(f"{samples.names[chunk[position]]}: {why}" for position, why in errors.items())
             if read:
-                yield torch.from_numpy(values), torch.from_numpy(targets[read])
+                if task.abstains:
+                    looks.append(values)
+                yield torch.from_numpy(model.outputs_of(values)), torch.from_numpy(targets[read])
 
     found = batches()
     first = next(found, None)
@@ -170,7 +188,22 @@ def score_samples(
         itertools.chain([first], found), model.target_spec, model.manifest.calibration
     )
     seen = None if study is None else _seen((samples.items[row] for row in rows), study)
-    return Evaluation(len(rows), metrics, per_name, tuple(broken), seen)
+    doubts, far = _doubts(model, np.concatenate(looks), targets[rows]) if looks else (None, None)
+    others = None
+    if outsiders:
+        others = abstaining.of_outsiders(model, outsiders, np.zeros(0) if far is None else far)
+    return Evaluation(len(rows), metrics, per_name, tuple(broken), seen, doubts, others)
+
+
+def _doubts(
+    model: Model, looks: NDArray[np.float32], targets: NDArray[Any]
+) -> tuple[dict[str, Any], NDArray[np.float32] | None]:
+    """Figures of what the model says of its own doubts, and distances (N,), of what `Model.look` found."""
+    decoded, distances, verdicts = model.apart(looks)
+    answers = model.task.answers(decoded, model.target_spec, model.manifest.calibration)
+    wanted = [model.task.plain(target, model.target_spec) for target in targets]
+    right = np.asarray([one == other for one, other in zip(answers, wanted, strict=True)])
+    return abstaining.of_own(verdicts, decoded.max(axis=1), right), distances
 
 
 def _seen(items: Iterable[Any], study: StudyItems) -> dict[str, int]:

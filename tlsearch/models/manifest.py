@@ -6,16 +6,17 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tlsearch.contracts.task import EARLIEST, TargetSpec
 from tlsearch.errors import BundleError
+from tlsearch.models import abstention
 from tlsearch.records import Params, Scalar
 
-FORMAT = 3
-READ = (2, 3)
+FORMAT = 4
+READ = (2, 3, 4)
 """Formats that can be read."""
 WEIGHTS = "model.safetensors"
 MANIFEST = "bundle.json"
@@ -43,6 +44,7 @@ _KINDS: Mapping[str, Any] = {
     "trained_on": list,
     "task": str,
     "facts": dict,
+    "recipes": list,
 }
 """What JSON may hold in the fields of a `Manifest`."""
 _ADDED: Mapping[str, Any] = {
@@ -53,8 +55,48 @@ _ADDED: Mapping[str, Any] = {
     "trained_on": ["train"],
     "task": EARLIEST,
     "facts": {},
+    "recipes": [],
 }
 """Fields that earlier versions didn't write, and what they mean where they are missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRecipe:
+    """What some members of a model were made by, where not all were made alike.
+
+    Attributes:
+        strategy: its name.
+        params: its hyperparameters.
+        members: how many, one after another.
+        scale: what their outputs are multiplied by before they are averaged with others.
+    """
+
+    strategy: str
+    params: Params
+    members: int
+    scale: float
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """As `to_json` gives it.
+
+        Raises:
+            KeyError, TypeError, ValueError: it isn't.
+        """
+        told = cls(**document)
+        if not isinstance(told.strategy, str) or not isinstance(told.params, dict):
+            raise TypeError(f"a recipe can't be {document!r}")
+        if not all(isinstance(value, Scalar) for value in told.params.values()):
+            raise TypeError("params can only be numbers, words and truth values")
+        if isinstance(told.members, bool) or not isinstance(told.members, int) or told.members < 1:
+            raise ValueError(f"members can't be {told.members!r}")
+        if not isinstance(told.scale, float) or not 0 < told.scale < math.inf:
+            raise ValueError(f"scale can't be {told.scale!r}")
+        return told
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in a bundle's description."""
+        return {**asdict(self), "params": dict(self.params)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +109,8 @@ class Manifest:
     targets', beside their names. ``architecture`` is the backbone's
     `BackboneInfo.architecture`: what it is built by where its name is not enough. The model averages
     ``members`` networks and, with ``flips``, what each says of the mirrored image; all have learned from the
-    splits ``trained_on``. ``digest`` is the SHA-256 of the whole description but for what it says of the
-    weights' file.
+    splits ``trained_on``. Where they aren't all of ``strategy`` and ``params``, ``recipes`` has what they
+    are. ``digest`` is the SHA-256 of the whole description but for what it says of the weights' file.
     """
 
     format: int
@@ -90,6 +132,7 @@ class Manifest:
     trained_on: tuple[str, ...] = ("train",)
     task: str = EARLIEST
     facts: Mapping[str, Any] = field(default_factory=dict)
+    recipes: tuple[MemberRecipe, ...] = ()
 
     @property
     def target_spec(self) -> TargetSpec:
@@ -116,7 +159,7 @@ def read_manifest(folder: Path) -> Manifest:
         version = document["format"]
         if version not in READ:
             raise BundleError(
-                f"{path} has format {version}; this tlsearch reads format {' and '.join(map(str, READ))}.",
+                f"{path} has format {version}; this tlsearch reads formats {READ[0]} to {READ[-1]}.",
                 hint="Install the tlsearch that wrote it, or a newer one.",
             )
         known = {"format": version, "digest": digest_of(document)}
@@ -137,8 +180,12 @@ def read_manifest(folder: Path) -> Manifest:
         }
         temperature_of(known["calibration"])
         _check_adjustment(known["calibration"], outputs=len(known["classes"]))
+        abstention.check(known["calibration"])
         if not 1 <= known["members"] <= MOST_MEMBERS:
             raise ValueError(f"there can't be {known['members']} members")
+        known["recipes"] = tuple(MemberRecipe.from_json(one) for one in known["recipes"])
+        if known["recipes"] and sum(one.members for one in known["recipes"]) != known["members"]:
+            raise ValueError(f"recipes aren't those of {known['members']} members")
         known["trained_on"] = tuple(str(name) for name in known["trained_on"])
         return Manifest(**known)
     except FileNotFoundError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -30,12 +30,17 @@ def check_folder(folder: Path) -> None:
         raise InputError(f"{folder} is there and not empty.", hint="Name a new folder with --save.")
 
 
-def save(folder: Path, pictures: Sequence[tuple[Path, str]]) -> list[Path]:
+def save(
+    folder: Path,
+    pictures: Sequence[tuple[Path, str]],
+    draw: Callable[[int, Path], Image.Image] = lambda number, path: decode(path),
+) -> list[Path]:
     """Write each picture with its label below it, and a contact sheet of the first ones.
 
     Args:
         folder: made if it isn't there.
         pictures: files, each with what is to be written below it.
+        draw: the picture of a file, of its number among these.
 
     Returns:
         The files written, the contact sheet last.
@@ -49,7 +54,7 @@ def save(folder: Path, pictures: Sequence[tuple[Path, str]]) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for number, (path, label) in enumerate(pictures):
             try:
-                image = decode(path)
+                image = draw(number, path)
             except DataError:
                 continue  # its prediction has the error
             out = folder / f"{number:05d}-{path.stem[:80]}.jpg"

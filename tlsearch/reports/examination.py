@@ -6,24 +6,26 @@ The test set stays closed: its scores are those that were recorded when the sear
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from tlsearch import registry
 from tlsearch.contracts import Figure, InputSpec, LinearRecipe, MapTask
 from tlsearch.contracts.images import ImageInput
+from tlsearch.contracts.verdict import ABSTENTION
 from tlsearch.errors import BundleError, DataError, TlsearchError
-from tlsearch.models import bundle
+from tlsearch.models import bundle, explanation
+from tlsearch.models.abstaining import risk_coverage
 from tlsearch.models.rebuild import of_trial
 from tlsearch.records import ModelRecord, StudyItems, StudyRecord, TrialRecord
-from tlsearch.reports.pictures import data_url, fitted
+from tlsearch.reports.pictures import THUMBNAIL, data_url, fitted
 from tlsearch.reports.preprocessed import Overview, overview
+from tlsearch.reports.telling import surest, telling
 from tlsearch.spec import StudySpec, parse
 from tlsearch.training import sources
 from tlsearch.training.items import as_split, located
@@ -86,6 +88,12 @@ class Examination:
         broken: items of the split that couldn't be read.
         latency_ms: of one item through the network, on one core of this machine.
         seen: what the network sees of the pictures; None where items are none.
+        coverage: shares of the surest items, rising.
+        risk: share of wrong answers among so many.
+        abstention: what the model that is handed out remembers of its verdicts.
+        silent: why it gives none; empty where it does, or isn't to.
+        best: right answers, the surest first, where pictures show what they come from.
+        explained: whether they do.
     """
 
     classes: tuple[str, ...]
@@ -96,6 +104,12 @@ class Examination:
     broken: int
     latency_ms: float
     seen: Overview | None
+    coverage: tuple[float, ...]
+    risk: tuple[float, ...]
+    abstention: Mapping[str, Any]
+    silent: str
+    best: tuple[Answer, ...] = ()
+    explained: bool = False
 
     @property
     def count(self) -> int:
@@ -164,7 +178,7 @@ def examine(
     loaded = bundle.load(model.uri)
     if loaded.manifest.sha256 != model.sha256:
         raise BundleError(f"{model.uri} holds another model than the one recorded.")
-    latency = _milliseconds(loaded.network, loaded.inputs)
+    latency, silent = _milliseconds(loaded.network, loaded.inputs), loaded.silent
     if "val" in loaded.manifest.trained_on:
         loaded = _unrefitted(loaded, winner, spec)
     listed = sources.listing(spec.data, task=spec.task)
@@ -189,18 +203,29 @@ def examine(
     predicted = shares_of.argmax(axis=1)
     bins = _bins(shares_of.max(axis=1), predicted == actual)
     count = len(loaded.classes)
+    explainer = explanation.explainer(loaded)
+    coverage, risk = risk_coverage(shares_of.max(axis=1), predicted == actual)
     return Examination(
         classes=loaded.classes,
         confusion=np.bincount(actual * count + predicted, minlength=count * count).reshape(count, count),
         bins=bins,
         calibration_error=sum(abs(b.count * b.confidence - b.right) for b in bins) / len(kept),
         shown=tuple(
-            _answer(listed, kept[row], shares_of[row], loaded.classes, loaded.inputs)
-            for row in _telling(shares_of, actual, predicted)
+            _answer(listed, kept[row], shares_of[row], loaded, explainer)
+            for row in telling(shares_of, actual, predicted, most=MISTAKES)
         ),
+        best=tuple(
+            _answer(listed, kept[row], shares_of[row], loaded, explainer)
+            for row in (surest(shares_of, actual, predicted, most=BEST) if explainer else ())
+        ),
+        explained=explainer is not None,
         broken=broken,
         latency_ms=latency,
         seen=_seen(listed, kept, loaded.inputs),
+        coverage=tuple(coverage.tolist()),
+        risk=tuple(risk.tolist()),
+        abstention=loaded.manifest.calibration.get(ABSTENTION, {}),
+        silent=silent,
     )
 
 
@@ -263,7 +288,9 @@ def _shown(
     if isinstance(task, MapTask) and isinstance(model.inputs, ImageInput):
         whole = model.inputs.picture(item)
         whole.thumbnail((SHOWN, SHOWN))
-        picture = data_url(_beside(*(task.laid_over(whole, one, spec) for one in (answer, target))))
+        picture = data_url(
+            explanation.beside(*(task.laid_over(whole, one, spec) for one in (answer, target)))
+        )
         actual = task.say(task.predict(target, spec, calibration), top=1)
     elif isinstance(model.inputs, ImageInput):
         picture = thumbnail(item, model.inputs)
@@ -274,13 +301,6 @@ def _shown(
         picture=picture,
         text=item[:TEXT] if isinstance(item, str) and listed.modality != "image" else "",
     )
-
-
-def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
-    both = Image.new("RGB", (left.width + right.width + 4, left.height), "white")
-    both.paste(left, (0, 0))
-    both.paste(right, (left.width + 4, 0))
-    return both
 
 
 def _unrefitted(model: bundle.Model, winner: TrialRecord | None, spec: StudySpec) -> bundle.Model:
@@ -347,36 +367,26 @@ def _bins(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[Bi
     )
 
 
-def _telling(
-    shares: NDArray[np.float64], actual: NDArray[np.int64], predicted: NDArray[np.int64]
-) -> Sequence[int]:
-    """Rows worth showing: confident mistakes, and where there are few, the least sure right answers."""
-    sure = shares.max(axis=1)
-    wrong = np.flatnonzero(predicted != actual)
-    wrong = wrong[np.argsort(-sure[wrong], kind="stable")]
-    right = np.flatnonzero(predicted == actual)
-    right = right[np.argsort(sure[right], kind="stable")]
-    room = max(0, min(6, MISTAKES - len(wrong)))
-    return [*wrong[:MISTAKES].tolist(), *right[:room].tolist()]
-
-
 def _answer(
     listed: sources.Listed,
     index: int,
     shares: NDArray[np.float64],
-    classes: tuple[str, ...],
-    inputs: InputSpec,
+    model: bundle.Model,
+    explainer: explanation.Explainer | None,
 ) -> Answer:
     item = listed.samples.items[index]
     label = listed.samples.labels[index]
-    best = int(shares.argmax())
+    best, classes, inputs = int(shares.argmax()), model.target_spec.names, model.inputs
+    picture = thumbnail(item, inputs) if isinstance(inputs, ImageInput) else ""
+    if explainer is not None:
+        picture = data_url(fitted(explanation.drawn(explainer, item, best), 2 * THUMBNAIL))
     return Answer(
         name=listed.samples.names[index],
         actual=classes[label],
         predicted=classes[best],
         probability=float(shares[best]),
         probability_of_actual=float(shares[label]),
-        picture=thumbnail(item, inputs) if isinstance(inputs, ImageInput) else "",
+        picture=picture,
         text=item[:TEXT] if isinstance(item, str) and listed.modality != "image" else "",
     )
 

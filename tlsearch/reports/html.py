@@ -177,7 +177,11 @@ def _at_work(found: Examination | Look | None) -> Sequence[Figure]:
         return []
     if isinstance(found, Look):
         return found.figures
-    return [model_figures.confusion(found), model_figures.reliability(found)]
+    return [
+        model_figures.confusion(found),
+        model_figures.reliability(found),
+        model_figures.risk_coverage(found),
+    ]
 
 
 def _hyperparameters(params: Mapping[str, object]) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tlsearch.contracts.verdict import NONE, SURE, UNSURE
 from tlsearch.reports.examination import Examination
 from tlsearch.reports.figures import Figure, Trace, escape
 from tlsearch.reports.formatting import shorten
@@ -11,6 +12,8 @@ from tlsearch.reports.intervals import wilson
 
 CLASSES = 40
 """Above so many a matrix can't be read; the classes most confused are shown."""
+SUREST = 0.9
+"""Share of items whose mistakes are told."""
 NUMBERED = 15
 """Up to so many classes the cells have numbers in them."""
 
@@ -117,4 +120,47 @@ def reliability(found: Examination) -> Figure:
             "yaxis": {"title": {"text": "right"}, "range": [0, 1.06], "tickformat": ".0%"},
         },
         height=360,
+    )
+
+
+def risk_coverage(found: Examination) -> Figure:
+    """How many of the surest answers are wrong, and what the model says of its doubts."""
+    coverage, risk = found.coverage, found.risk
+    at = next(index for index, share in enumerate(coverage) if share >= SUREST - 1e-9)
+    return Figure(
+        "risk-coverage",
+        "How many mistakes are left if it may abstain?",
+        f"Of all validation items {risk[-1]:.1%} are wrong, of the surest {SUREST:.0%} {risk[at]:.1%}. "
+        + _verdicts(found),
+        [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": "validation items",
+                "x": list(coverage),
+                "y": list(risk),
+                "line": {"color": "--s0", "width": 2},
+                "hovertemplate": "of the surest %{x:.0%}: %{y:.1%} wrong<extra></extra>",
+            }
+        ],
+        {
+            "xaxis": {"title": {"text": "answered"}, "range": [0, 1.02], "tickformat": ".0%"},
+            "yaxis": {"title": {"text": "wrong of these"}, "rangemode": "tozero", "tickformat": ".1%"},
+        },
+        height=320,
+    )
+
+
+def _verdicts(found: Examination) -> str:
+    """What the model that is handed out says of test items, or why it says nothing."""
+    if found.silent:
+        return f'The model can\'t say "{NONE}": {escape(found.silent)}.'
+    known = found.abstention.get("test")
+    if not known:
+        return ""
+    right = known.get("right of sure")
+    told = f", of which {right:.1%} are right" if right is not None else ""
+    return (
+        f"Of {known['items']} test items the model that is handed out calls {known[SURE]:.1%} {SURE}{told}, "
+        f"{known[UNSURE]:.1%} {UNSURE} and {known[NONE]:.1%} {NONE}."
     )

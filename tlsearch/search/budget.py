@@ -113,12 +113,11 @@ class Budget:
         return min(seconds, CONFIRM_SHARE * self._whole)
 
 
-def looking(operations: float, *, items: int, looks: int) -> float:
+def looking(operations: float, *, items: int) -> float:
     """Seconds in which a fresh process measures a model.
 
     Args:
         operations: floating-point operations of a forward pass of one item.
-        items: to be looked at.
-        looks: passes for each: members, times two with mirrored images.
+        items: forward passes: items, times members, times two with mirrored images.
     """
-    return STARTING + operations * items * looks / OPERATIONS_PER_SECOND
+    return STARTING + operations * items / OPERATIONS_PER_SECOND

@@ -92,7 +92,8 @@ class Driver:
         self._turn_of: dict[int, int] = {}
         self._last: dict[int, EpochResult] = {}
         self._kept: dict[int, tuple[tuple[float, float, int, int], str]] = {}
-        self._trained: set[int] = set()
+        self._strategy_of: dict[int, str] = {}
+        self._best_trained: tuple[tuple[float, float, int, int], float] | None = None
         self._deaths: dict[int, int] = {}
         self._waiting: deque[list[Point]] = deque()
         for record in finished:
@@ -196,18 +197,25 @@ class Driver:
 
     @property
     def candidate_seconds(self) -> float | None:
-        """Seconds of the longest trial that may be the winner: the best that ended, and those that run.
+        """Seconds of the longest trial that may be refitted: the best that ended, and those that run.
 
-        None while nothing is known of any but heads, and others run.
+        The best that trains layers is averaged with a head that wins. None while nothing is known of any but
+        heads, and others run.
         """
         running = [number for number, point in self._open.items() if not self.heads(point.strategy)]
         told = [self._last[number] for number in running if number in self._last]
         known = [last.costs.seconds * last.epochs / last.epoch for last in told if last.epoch]
-        if self._trained and self.best is not None:
-            known.append(self.best.outcome.costs.seconds)
+        if self._best_trained is not None:
+            known.append(self._best_trained[1])
         if known or running or self.best is None:
             return max(known, default=None)
         return self.best.outcome.costs.seconds
+
+    @property
+    def trains(self) -> bool:
+        """Whether anything but heads has begun."""
+        running = any(not self.heads(point.strategy) for point in self._open.values())
+        return running or self._best_trained is not None
 
     @property
     def open(self) -> bool:
@@ -279,14 +287,15 @@ class Driver:
         if outcome.artifact is not None:
             # In the order of the finalists, whose weights must be there.
             self._kept[point.number] = (self._standing(point, outcome, value), outcome.artifact.uri)
-            if not self.heads(point.strategy):
-                self._trained.add(point.number)
+            self._strategy_of[point.number] = point.strategy
         known = self.by_strategy.get(point.strategy)
         if known is None or self._better(value, known):
             self.by_strategy[point.strategy] = value
         order = self._standing(point, outcome, value)
         if self._best_standing is None or order < self._best_standing:
             self.best, self._best_standing = Best(point, outcome), order
+        if not self.heads(point.strategy) and (self._best_trained is None or order < self._best_trained[0]):
+            self._best_trained = order, outcome.costs.seconds
 
     def _standing(self, point: Point, outcome: Outcome, value: float) -> tuple[float, float, int, int]:
         """A key by which trials are ranked, as `best` and the finalists are: smaller is better."""
@@ -303,7 +312,7 @@ class Driver:
         return value < other if self._metric.minimize else value > other
 
     def _keep_the_best(self) -> None:
-        """Drop weights that can't win any more; `search.keep` best stay, the best one always.
+        """Drop weights that can't win any more; `search.keep` best stay, and the best of each strategy.
 
         Where trials are to be combined, as many of the best that aren't heads stay, too.
         """
@@ -311,8 +320,10 @@ class Driver:
         if len(self._kept) <= keep:
             return
         order = sorted(self._kept, key=lambda number: self._kept[number][0])
-        trained = [number for number in order if number in self._trained] if self.combines else []
-        dropped = [number for number in order[keep:] if number not in trained[:keep]]
+        firsts = {self._strategy_of[number]: number for number in reversed(order)}
+        trained = [number for number in order if not self.heads(self._strategy_of[number])]
+        stay = {*order[:keep], *firsts.values(), *(trained[:keep] if self.combines else [])}
+        dropped = [number for number in order if number not in stay]
         if not dropped:
             return
         self.store.forget_artifacts(self.lease, dropped)

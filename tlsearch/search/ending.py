@@ -16,10 +16,11 @@ from tlsearch.counts import plural
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import SearchError
 from tlsearch.records import HANDED_OUT, ModelRecord, Point, TrialRecord, TrialRole, TrialState
-from tlsearch.search import finish, refit
+from tlsearch.search import finish, model_files, refit
 from tlsearch.search.budget import Budget
 from tlsearch.search.combine import Combining
-from tlsearch.search.finalists import confirmations, leaders, ranked, standing
+from tlsearch.search.finalists import confirmations, leaders, ranked, standing, trains
+from tlsearch.search.model_files import Finishing
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.setup import Prepared
 from tlsearch.training.length import count_updates
@@ -139,14 +140,22 @@ class Ending:
         )
         winner, refused = finish.choose(order, self._end)
         self._say(VERIFY, refused)
-        if winner is not None and model is not None and self._stands(model, winner.trial):
+        if winner is not None and winner.mix is not None:
+            names = ", ".join(f"trial {one.number} ({one.strategy})" for one in winner.recipes)
+            self._say(
+                VERIFY, [f"predictions of {names} are averaged: better on validation items than one alone"]
+            )
+        if winner is not None and model is not None and self._stands(model, winner):
             return None
         return winner
 
-    def _stands(self, model: ModelRecord, winner: TrialRecord) -> bool:
+    def _stands(self, model: ModelRecord, winner: finish.Winner) -> bool:
         """Whether the model is what would come of this winner: then its test set was opened already."""
-        refitted = bool(model.metrics.get(HANDED_OUT, {}).get("refitted"))
-        return model.trial == winner.number and refitted == self.prepared.spec.search.refit
+        told = model.metrics.get(HANDED_OUT, {})
+        as_wished = bool(told.get("refitted")) == self.prepared.spec.search.refit
+        return (
+            model.trial == winner.trial.number and as_wished and told.get("recipes", 1) == len(winner.recipes)
+        )
 
     def _combined(self, finalists: list[TrialRecord]) -> list[TrialRecord]:
         return Combining(
@@ -186,30 +195,39 @@ class Ending:
 
         return updates("train", "stop", "val") / updates("train")
 
-    def refits(self, winner: TrialRecord, *, slots: int) -> list[Point]:
-        """What is left to train of the winner's recipe on all items but the test split's, as time allows."""
+    def refits(self, winner: finish.Winner, *, slots: int) -> list[Point]:
+        """What is left to train of the winning recipes on all items but the test split's, as time allows."""
         search, metric = self.prepared.spec.search, self.prepared.spec.objective.metric
         if not search.refit:
             return []
+        # Heads take next to no time.
+        slow = [trial for trial in winner.recipes if trains(trial)] or list(winner.recipes)
+        wanted = len(slow) * search.members
         members = refit.affordable(
-            winner.costs.seconds * self._growth,
+            max(trial.costs.seconds for trial in slow) * self._growth,
             left=self.budget.seconds_to_train,
-            members=search.members,
+            members=wanted,
             slots=slots,
         )
         if members == 0:
-            self._say(REFIT, ["no time is left to refit the winner: it is handed out as it is"])
-        elif members < search.members:
-            self._say(REFIT, [f"time allows {members} of {search.members} members"])
-        return refit.points(
-            winner,
-            self.store.trials(self.study, role=TrialRole.REFIT),
-            members=members,
-            epochs=refit.length(
-                winner, self.store.epochs(self.study, winner.number), task=self.prepared.task, metric=metric
-            ),
-            first_number=self.store.next_number(self.study),
-        )
+            self._say(
+                REFIT, [f"no time is left to refit {_trials(slow)}, handed out as the search trained it"]
+            )
+        elif members < wanted:
+            self._say(REFIT, [f"time allows {members} of {wanted} members"])
+        points: list[Point] = []
+        for trial in winner.recipes:
+            place = slow.index(trial) if trial in slow else None
+            many = search.members if place is None else (members + len(slow) - 1 - place) // len(slow)
+            epochs = self.store.epochs(self.study, trial.number)
+            points += refit.points(
+                trial,
+                self.store.trials(self.study, role=TrialRole.REFIT),
+                members=many,
+                epochs=refit.length(trial, epochs, task=self.prepared.task, metric=metric),
+                first_number=self.store.next_number(self.study) + len(points),
+            )
+        return points
 
     def hand_out(self, winner: finish.Winner) -> ModelRecord | None:
         """Make the refitted winner, or where there is none the winner itself, the study's model.
@@ -218,22 +236,22 @@ class Ending:
             The study's model; None where it was to stop before there was one.
         """
         runs = self.store.trials(self.study, role=TrialRole.REFIT)
-        members = refit.members_of(winner.trial, runs) if self.prepared.spec.search.refit else []
-        own = [trial for trial in runs if trial.confirms == winner.trial.number]
+        again = {trial.number for trial in winner.recipes} if self.prepared.spec.search.refit else set()
+        own = [trial for trial in runs if trial.confirms in again]
         failed = [trial for trial in own if trial.state is TrialState.FAILED]
         self._say(REFIT, [f"trial {trial.number} failed: {trial.reason}" for trial in failed])
         self.observe(Snapshot(phase=OPEN))
-        model, told = finish.hand_out(winner, members, self._end)
+        model, told = finish.hand_out(winner, own, self._end)
         self._say(OPEN, told)
         if model is None:
             return self.store.model(self.study)
         self._drop([*self.store.trials(self.study, role=TrialRole.CONFIRM), *runs])
-        finish.sweep(self.folder, self.store.trials(self.study), model)
+        model_files.sweep(self.folder, self.store.trials(self.study), model)
         return model
 
     @property
-    def _end(self) -> finish.Finishing:
-        return finish.Finishing(
+    def _end(self) -> Finishing:
+        return Finishing(
             store=self.store,
             lease=self.lease,
             prepared=self.prepared,
@@ -253,3 +271,7 @@ class Ending:
         for trial in kept:
             if trial.artifact is not None:
                 artifacts.delete(trial.artifact.uri)
+
+
+def _trials(trials: Iterable[TrialRecord]) -> str:
+    return ", ".join(f"trial {trial.number}" for trial in trials)

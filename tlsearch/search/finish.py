@@ -2,55 +2,45 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tlsearch import artifacts
-from tlsearch.contracts import Backbone, InputSpec
-from tlsearch.database.store import Lease, Store
-from tlsearch.errors import BundleError, SearchError, VerificationError
-from tlsearch.files import cache_folder
-from tlsearch.models import bundle
-from tlsearch.models.rebuild import of_trial
-from tlsearch.records import HANDED_OUT, Artifact, ModelRecord, TrialRecord, TrialRole, TrialState
-from tlsearch.search.finalists import Finalist
-from tlsearch.search.refit import floor
-from tlsearch.search.setup import Prepared
+from tlsearch.contracts import Task
+from tlsearch.contracts.combination import structure_of
+from tlsearch.errors import SearchError, VerificationError
+from tlsearch.models import abstention
+from tlsearch.records import HANDED_OUT, ModelRecord, TrialRecord
+from tlsearch.search import model_files
+from tlsearch.search.finalists import Finalist, trains
+from tlsearch.search.model_files import Finishing, Share
+from tlsearch.search.refit import floor, members_of
 from tlsearch.search.verify import verify
-from tlsearch.spec import StudySpec
-from tlsearch.training import checkpoints
-from tlsearch.training.trial import data_key
-
-CANDIDATE = "candidate"
-"""Folder of a bundle that is being verified."""
-MODEL = "model-"
-"""Folders of bundles that were; the number of the trial follows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finishing:
-    """What the end of a study is done with.
+class Mix:
+    """Finalists whose mean prediction is better on the validation split than the winner's alone.
 
     Attributes:
-        store: the database.
-        lease: of the study.
-        prepared: the study.
-        folder: place of the study's files; a bundle gets a folder of its own in it.
-        provenance: what a bundle is to tell besides.
-        stopping: why it is to be left for another time, or empty.
+        shares: of one trial each, the winner's first.
+        scores: of the mean on the validation split.
+        calibration: of the mean.
+        flips: whether the mean is better on mirrored images besides.
     """
 
-    store: Store
-    lease: Lease
-    prepared: Prepared
-    folder: str
-    provenance: Mapping[str, Any]
-    stopping: Callable[[], str]
+    shares: tuple[Share, ...]
+    scores: Mapping[str, float]
+    calibration: Mapping[str, Any]
+    flips: bool
+
+    @property
+    def trials(self) -> tuple[TrialRecord, ...]:
+        """Of the search, the winner first."""
+        return tuple(share.trials[0] for share in self.shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,21 +52,31 @@ class Winner:
         scores: on the validation split, from the raw items.
         calibration: as a bundle's description has it.
         flips: whether it is better on mirrored images besides.
+        mix: what is better than it alone; None where nothing is.
     """
 
     finalist: Finalist
     scores: Mapping[str, float]
     calibration: Mapping[str, Any]
     flips: bool
+    mix: Mix | None = None
 
     @property
     def trial(self) -> TrialRecord:
         """Of the search."""
         return self.finalist.trial
 
+    @property
+    def recipes(self) -> tuple[TrialRecord, ...]:
+        """The trials whose recipes are trained anew, its own first."""
+        return self.mix.trials if self.mix is not None else (self.trial,)
+
 
 def choose(candidates: Sequence[Finalist], end: Finishing) -> tuple[Winner | None, list[str]]:
     """The first candidate that reproduces its score on the validation split; the test set stays closed.
+
+    The same process looks for candidates of other strategies that make it better where predictions are
+    averaged.
 
     Args:
         candidates: from the winner on.
@@ -91,26 +91,71 @@ def choose(candidates: Sequence[Finalist], end: Finishing) -> tuple[Winner | Non
     refused: list[str] = []
     for candidate in candidates:
         trial = candidate.trial
-        try:
-            place = _write(_candidate(end.folder), [trial], _described(candidate, end), end)
-            told = _verified(place, end, [trial], test=False)
-            flips = bool(told.get("flips"))
-            return Winner(candidate, told["val"], told.get("calibration", {}), flips), refused
-        except VerificationError as error:
-            if end.stopping():
-                return None, refused
-            refused.append(f"trial {trial.number} was refused: {error.message}")
+        others = _companions(trial, candidates, end)
+        for trials in ([[trial, *others]] if others else []) + [[trial]]:
+            try:
+                shares = [Share((one,)) for one in trials]
+                place = model_files.candidate(end.folder)
+                model_files.written(place, shares, model_files.described(trial, shares, end), end)
+                told = _verified(place, end, trials, test=False, mix=_gaining(trials))
+                return Winner(candidate, *_known(told), mix=_mix(told, trials)), refused
+            except VerificationError as error:
+                if end.stopping():
+                    return None, refused
+                which = f"trial {trial.number}" + (" beside others" if len(trials) > 1 else "")
+                refused.append(f"{which} was refused: {error.message}")
     raise SearchError("No model reproduces its recorded score.\n" + "\n".join(refused))
 
 
+def _companions(winner: TrialRecord, candidates: Sequence[Finalist], end: Finishing) -> list[TrialRecord]:
+    """The best of each other strategy on the winner's backbone whose weights are there."""
+    search, task = end.prepared.spec.search, end.prepared.task
+    # Outputs of all validation items stand in memory at once, as they do where a task calibrates.
+    if not (search.refit and search.ensemble and search.members > 1) or not _calibrates(task):
+        return []
+    found: dict[str, TrialRecord] = {}
+    for candidate in candidates:
+        trial = candidate.trial
+        strategy, _ = structure_of(trial.strategy, trial.params)
+        if trial.backbone == winner.backbone and trial.artifact is not None:
+            found.setdefault(strategy, trial)
+    found.pop(structure_of(winner.strategy, winner.params)[0], None)
+    return list(found.values())
+
+
+def _gaining(trials: Sequence[TrialRecord]) -> list[int] | None:
+    """Positions of those that train layers, which gain most by a refit; None where a trial is alone."""
+    return [at for at, trial in enumerate(trials) if trains(trial)] if len(trials) > 1 else None
+
+
+def _calibrates(task: Task) -> bool:
+    return type(task).calibrate is not Task.calibrate
+
+
+def _known(told: Mapping[str, Any]) -> tuple[Mapping[str, float], Mapping[str, Any], bool]:
+    """Scores, calibration and flips."""
+    return told["val"], told.get("calibration", {}), bool(told.get("flips"))
+
+
+def _mix(told: Mapping[str, Any], trials: Sequence[TrialRecord]) -> Mix | None:
+    if "mix" not in told:
+        return None
+    pairs = zip(told["mix"]["members"], told["mix"]["scales"], strict=True)
+    shares = tuple(Share((trials[position],), float(scale)) for position, scale in pairs)
+    return Mix(shares, *_known(told["mix"]))
+
+
 def hand_out(
-    winner: Winner, refits: Sequence[TrialRecord], end: Finishing
+    winner: Winner, runs: Sequence[TrialRecord], end: Finishing
 ) -> tuple[ModelRecord | None, list[str]]:
     """Make the refitted winner the study's model, or else the winner itself; the test set is opened for it.
 
+    Where others are averaged with the winner, a recipe that there was no time to refit brings the network
+    that the search has trained.
+
     Args:
         winner: as it was chosen.
-        refits: its recipe trained on all but the test items; may be empty.
+        runs: REFIT trials of the study; may be empty.
         end: of the study.
 
     Returns:
@@ -120,34 +165,47 @@ def hand_out(
         SearchError: neither reproduces its score, or the bundle can't be written.
     """
     told: list[str] = []
-    for members in ([list(refits)] if refits else []) + [[winner.trial]]:
+    attempts: list[list[Share]] = [[Share((winner.trial,))]]
+    if own := members_of(winner.trial, runs):
+        attempts.insert(0, [Share(tuple(own))])
+    if winner.mix is not None:
+        both = [(members_of(share.trials[0], runs), share) for share in winner.mix.shares]
+        attempts.insert(0, [Share(tuple(found) or share.trials, share.scale) for found, share in both])
+    for shares in attempts:
         try:
-            return _handed_out(winner, members, end), told
+            return _handed_out(winner, shares, end), told
         except VerificationError as error:
             if end.stopping():
                 return None, told
-            told.append(f"the {_named(members)} was refused: {error.message}")
+            told.append(f"the {_named(shares)} was refused: {error.message}")
     raise SearchError("No model reproduces its recorded score.\n" + "\n".join(told))
 
 
-def _named(members: Sequence[TrialRecord]) -> str:
-    refitted = members[0].role is TrialRole.REFIT
-    return "refitted model" if refitted else f"model of trial {members[0].number}"
+def _named(shares: Sequence[Share]) -> str:
+    if len(shares) > 1:
+        return f"mean of {len(shares)} recipes"
+    return (
+        "refitted model" if model_files.refitted(shares) else f"model of trial {shares[0].trials[0].number}"
+    )
 
 
-def _handed_out(winner: Winner, members: Sequence[TrialRecord], end: Finishing) -> ModelRecord:
+def _handed_out(winner: Winner, shares: Sequence[Share], end: Finishing) -> ModelRecord:
     spec, trial, metric = end.prepared.spec, winner.trial, end.prepared.spec.objective.metric
-    refitted = members[0].role is TrialRole.REFIT
+    members, refitted = model_files.networks(shares), model_files.refitted(shares)
+    chosen = winner.mix if len(shares) > 1 and winner.mix is not None else winner
+    flips = chosen.flips and members != [trial]
+    # Thresholds without the references that go with them: those are of the network that is looked at.
     described = {
-        **_described(winner.finalist, end, members),
-        "calibration": dict(winner.calibration),
-        "flips": refitted and winner.flips,
+        **model_files.described(trial, shares, end),
+        "calibration": dict(chosen.calibration),
+        "flips": flips,
     }
-    place = _write(_candidate(end.folder), members, described, end)
+    place = model_files.candidate(end.folder)
+    model_files.written(place, shares, described, end)
     least = None
     if refitted:
         items = end.prepared.dataset.counts["val"]
-        least = floor(winner.scores[metric], items=items, metric=end.prepared.metric)
+        least = floor(chosen.scores[metric], items=items, metric=end.prepared.metric)
     has_test = bool(end.prepared.dataset.counts.get("test"))
     openings = end.store.count_opening(end.lease) if has_test else 0
     try:
@@ -156,12 +214,22 @@ def _handed_out(winner: Winner, members: Sequence[TrialRecord], end: Finishing) 
         if has_test:
             end.store.count_opening(end.lease, by=-1)  # refused before it was opened
         raise
-    metrics = _metrics(winner, members, scores, openings, spec)
+    made = {"refitted": refitted, "members": len(members), "recipes": len(shares), "flips": flips}
+    told = {name: float(value) for name, value in {**made, "test_openings": openings}.items()}
+    if refitted:
+        told[f"{metric}_on_learned_validation_items"] = scores["val"][metric]
+    if len(shares) > 1:
+        told[f"{metric}_of_the_mean_before"] = chosen.scores[metric]
+    metrics = {"val": _of_search(winner, metric), HANDED_OUT: told}
+    if "test" in scores:
+        metrics["test"] = dict(scores["test"])
     manifest = {**described, "metrics": metrics}
-    manifest["calibration"] = {**winner.calibration, **scores.get("calibration", {})}
+    manifest["calibration"] = {**chosen.calibration, **scores.get("calibration", {})}
     # Another winner gets another folder: the model of the database stays whole until this one replaces it.
-    name = f"{MODEL}{trial.number:06d}" + (f"-{members[0].number:06d}" if refitted else "")
-    artifact = _written(artifacts.join(end.folder, name), members, manifest, end)
+    numbers = [trial.number, *[one.number for one in members if one != trial][:1]]
+    name = model_files.MODEL + "-".join(f"{number:06d}" for number in numbers)
+    beside = abstention.saved(place)
+    artifact = model_files.written(artifacts.join(end.folder, name), shares, manifest, end, beside)
     record = ModelRecord(
         study=spec.study,
         trial=trial.number,
@@ -176,67 +244,16 @@ def _handed_out(winner: Winner, members: Sequence[TrialRecord], end: Finishing) 
     return record
 
 
-def _metrics(
-    winner: Winner,
-    members: Sequence[TrialRecord],
-    scores: Mapping[str, Mapping[str, float]],
-    openings: int,
-    spec: StudySpec,
-) -> dict[str, dict[str, float]]:
-    """Scores by what they are of: ``val`` of the search's winner, ``test`` of the model handed out."""
-    metric, finalist = spec.objective.metric, winner.finalist
-    refitted = members[0].role is TrialRole.REFIT
-    metrics = {
-        "val": {
-            **winner.scores,
-            metric: winner.trial.value if winner.trial.value is not None else winner.scores[metric],
-            f"{metric}_mean": finalist.mean,
-            f"{metric}_standard_error": finalist.error,
-            f"{metric}_expected": finalist.expected if finalist.expected is not None else finalist.mean,
-            "seeds": float(len(finalist.values)),
-        },
-        HANDED_OUT: {
-            "refitted": float(refitted),
-            "members": float(len(members)),
-            "flips": float(refitted and winner.flips),
-            "test_openings": float(openings),
-            **({f"{metric}_on_learned_validation_items": scores["val"][metric]} if refitted else {}),
-        },
-    }
-    if "test" in scores:
-        metrics["test"] = dict(scores["test"])
-    return metrics
-
-
-def _described(finalist: Finalist, end: Finishing, members: Sequence[TrialRecord] = ()) -> dict[str, Any]:
-    """What a bundle says of itself but for what is measured on it."""
-    trial, prepared = finalist.trial, end.prepared
-    built = members[0] if members else trial
-    refitted = built.role is TrialRole.REFIT
+def _of_search(winner: Winner, metric: str) -> dict[str, float]:
+    """Scores on the validation split of the search's winner."""
+    finalist = winner.finalist
     return {
-        "task": prepared.task_name,
-        "classes": list(prepared.target_spec.names),
-        "facts": dict(prepared.target_spec.facts),
-        "image_size": prepared.spec.data.image_size,
-        "inputs": dict(_inputs(prepared, built.backbone).to_json()),
-        "strategy": built.strategy,
-        "params": dict(built.params),
-        "metrics": {"val": dict(trial.metrics)},
-        "trained_on": ["train", "stop", "val"] if refitted else ["train"],
-        "provenance": {
-            **end.provenance,
-            "trial": trial.number,
-            "seed": trial.seed,
-            "freeze_depth": trial.freeze_depth,
-            "groups": trial.groups,
-            "refits": [{"trial": one.number, "seed": one.seed} for one in members] if refitted else [],
-            "fingerprint": prepared.dataset.fingerprint,
-            "versions": dict(prepared.versions),
-            "plugins": [
-                {"group": p.group, "name": p.name, "distribution": p.distribution, "version": p.version}
-                for p in prepared.plugins
-            ],
-        },
+        **winner.scores,
+        metric: winner.trial.value if winner.trial.value is not None else winner.scores[metric],
+        f"{metric}_mean": finalist.mean,
+        f"{metric}_standard_error": finalist.error,
+        f"{metric}_expected": finalist.expected if finalist.expected is not None else finalist.mean,
+        "seeds": float(len(finalist.values)),
     }
 
 
@@ -247,6 +264,7 @@ def _verified(
     *,
     test: bool,
     least: float | None = None,
+    mix: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     values = [member.value for member in members]
     if None in values:
@@ -260,93 +278,6 @@ def _verified(
         values=values,
         test=test,
         least=least,
+        mix=mix,
         stopping=end.stopping,
     )
-
-
-def _write(place: Path, members: Sequence[TrialRecord], manifest: Mapping[str, Any], end: Finishing) -> Path:
-    _written(place, members, manifest, end)
-    return place
-
-
-def _written(
-    place: str | Path, members: Sequence[TrialRecord], manifest: Mapping[str, Any], end: Finishing
-) -> Artifact:
-    networks = [_network(member, end) for member in members]
-    try:
-        return bundle.write(place, network=networks, manifest=manifest)
-    except OSError as error:
-        raise SearchError(
-            f"The model of trial {members[0].number} can't be written: {error}",
-            hint="Make room or make it writable; the same command goes on from there.",
-        ) from error
-
-
-def _network(trial: TrialRecord, end: Finishing) -> Backbone:
-    """The finished model of a trial.
-
-    Raises:
-        VerificationError: its weights are gone, or not what was written.
-    """
-    spec = end.prepared.spec
-    try:
-        return of_trial(
-            trial,
-            weights=next(b.weights for b in spec.backbones if b.name == trial.backbone),
-            image_size=spec.data.image_size,
-            task=end.prepared.task,
-            spec=end.prepared.target_spec,
-        )
-    except OSError as error:
-        raise VerificationError(str(error)) from error
-
-
-def intact(model: ModelRecord) -> bool:
-    """Whether the files of a study's model are those that the database tells of."""
-    try:
-        return bundle.check(model.uri).sha256 == model.sha256
-    except (BundleError, OSError):
-        return False
-
-
-def sweep(folder: str, trials: Iterable[TrialRecord], model: ModelRecord | None = None) -> None:
-    """Delete what killed workers and drivers left among a study's files, and weights that nobody refers to.
-
-    Checkpoints stay of trials that go on when the study is run again.
-
-    Args:
-        folder: place of the study's files; only its driver may do this.
-        trials: all of the study.
-        model: the study's; models made before it go. None leaves all models alone.
-    """
-    known = list(trials)
-    wanted = {trial.artifact.uri for trial in known if trial.artifact is not None}
-    for name in artifacts.listed(artifacts.join(folder, "trials")):
-        uri = artifacts.join(folder, "trials", name)
-        if uri not in wanted:
-            artifacts.delete(uri)
-    goes_on = {t.number for t in known if not t.state.final or t.state is TrialState.CANCELLED}
-    for number in checkpoints.numbers(folder) - goes_on:
-        checkpoints.drop(folder, number)
-    shutil.rmtree(_candidate(folder), ignore_errors=True)
-    if not artifacts.is_remote(folder):
-        for draft in Path(folder).glob(".*"):
-            shutil.rmtree(draft, ignore_errors=True)
-    if model is not None:
-        for name in {name.partition("/")[0] for name in artifacts.listed(folder)}:
-            place = artifacts.join(folder, name)
-            if name.startswith(MODEL) and place != artifacts.normal(model.uri):
-                artifacts.delete_all(place)
-
-
-def _inputs(prepared: Prepared, backbone: str) -> InputSpec:
-    """How the study encoded its data for a backbone."""
-    info = next(info for info in prepared.backbones if info.name == backbone)
-    return prepared.data[data_key("data", info.inputs)].inputs
-
-
-def _candidate(folder: str) -> Path:
-    """Where a bundle is verified; a fresh process reads it there, so it is on this machine."""
-    if artifacts.is_remote(folder):
-        return cache_folder() / "candidates" / hashlib.sha256(folder.encode()).hexdigest() / CANDIDATE
-    return Path(folder) / CANDIDATE

@@ -19,6 +19,7 @@ FREE_TO_CHANGE = (
     "budget.minutes",
     "resources",
     "search",
+    "abstain",
     "loggers",
     "data.path",
     "data.root",

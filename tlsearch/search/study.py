@@ -17,8 +17,9 @@ from tlsearch.contracts.combination import members_of
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import DatabaseError, SearchError, StudyConflictError, WorkError
 from tlsearch.files import cache_folder, temporary_folder
+from tlsearch.models import abstention
 from tlsearch.records import ModelRecord, Point, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
-from tlsearch.search import finish, first_heads, lease_heartbeat, ray_cluster
+from tlsearch.search import finish, first_heads, lease_heartbeat, model_files, ray_cluster
 from tlsearch.search.allocation import EXPLORATION
 from tlsearch.search.backends.local import LocalBackend
 from tlsearch.search.backends.trial_backend import TrialBackend
@@ -235,7 +236,7 @@ class _Run:
         over = late or self._ended_with_this_budget() or (not left_open and self.budget.trials_left == 0)
         if model is not None and over:
             return model
-        finish.sweep(self.folder, before)
+        model_files.sweep(self.folder, before)
         try:
             self._drive(self._phases(ended, left_open, over=over))
         finally:
@@ -248,10 +249,14 @@ class _Run:
         """Keep time for measuring models; and, until a trial tells what a refit takes, as much as may be."""
         counts = self.prepared.dataset.counts
         operations = max(info.flops for info in self.prepared.backbones)
-        members = self.spec.search.members if self.spec.search.refit else 1
+        search = self.spec.search
+        members = search.members if search.refit else 1
         val, test = counts.get("val", 0), counts.get("test", 0)
-        self.budget.verification = looking(operations, items=val, looks=2)
-        self.budget.opening = looking(operations, items=val + test, looks=2 * members)
+        offered = search.finalists if search.refit and search.ensemble and members > 1 else 1
+        # Training items are looked at once, for what is none of them.
+        known = min(counts.get("train", 0), abstention.REFERENCES) if self.prepared.task.abstains else 0
+        self.budget.verification = looking(operations, items=2 * offered * val + known)
+        self.budget.opening = looking(operations, items=2 * members * (val + test) + known)
         # Workers keep the deadline that they were given: it may only move away.
         if self.budget.worth_keeping and (self.spec.search.refit or self.spec.search.confirm_seeds):
             self.budget.after_search = math.inf
@@ -272,7 +277,7 @@ class _Run:
 
     def _model_that_stands(self) -> ModelRecord | None:
         model = self.store.model(self.spec.study)
-        if model is not None and not finish.intact(model):
+        if model is not None and not model_files.intact(model):
             note = f"{model.uri} isn't what was written: it is made anew"
             self.observe(Snapshot(phase="check", note=note))
             return None
@@ -319,7 +324,7 @@ class _Run:
         if self._stopping():
             return
         self.winner = self._ending.choose(finalists, model=self.model, before=self.before)
-        if self.winner is not None and (points := self._ending.refits(self.winner.trial, slots=self._slots)):
+        if self.winner is not None and (points := self._ending.refits(self.winner, slots=self._slots)):
             yield from self._fixed(points, phase=REFIT)
 
     def _fixed(self, points: list[Point], *, phase: str, keep: float = 0.0) -> Iterator[Driver]:
@@ -338,7 +343,11 @@ class _Run:
     def _keep_time(self, driver: Driver, told: Snapshot) -> None:
         """Leave as much time for confirming and refitting as what leads now would take."""
         seconds = driver.candidate_seconds
-        if seconds is not None and self.budget.worth_keeping:
+        # Workers keep the deadline that they were given. What the first heads take says nothing of those that
+        # begin after them and train layers: until then as much time is kept as may be.
+        is_head = is_heads(self.prepared.strategies)
+        known = driver.trains or all(map(is_head, self.prepared.strategies))
+        if seconds is not None and known and self.budget.worth_keeping:
             self.budget.after_search = self._ending.after_search(seconds, slots=self._slots)
             driver.deadline = self.budget.search_deadline
         self.observe(told)

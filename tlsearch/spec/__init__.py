@@ -6,6 +6,7 @@ Nothing here looks at data, plugins or the database; names are resolved later by
 from tlsearch.spec.reading import load, parse, unknown_option
 from tlsearch.spec.schema import json_schema
 from tlsearch.spec.sections import (
+    AbstainSpec,
     BackboneSpec,
     BudgetSpec,
     DataSpec,
@@ -19,6 +20,7 @@ from tlsearch.spec.sections import (
 )
 
 __all__ = [
+    "AbstainSpec",
     "BackboneSpec",
     "BudgetSpec",
     "DataSpec",

@@ -206,8 +206,19 @@ class SearchSpec(_Section):
     """Whether the winner's recipe is trained once more, on all items but the test split's."""
     members: Annotated[int, Field(ge=1, le=20)] = 3
     """Seeds of a refit, whose probabilities are averaged; 1 averages nothing."""
+    ensemble: bool = True
+    """Whether a refit averages other strategies' finalists with the winner, where validation items say so."""
     keep: Annotated[int, Field(ge=1, le=10_000)] = 5
     """Best trials whose weights are kept."""
+
+
+class AbstainSpec(_Section):
+    """When a finished classifier is to say that it doesn't know."""
+
+    unsure: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
+    """Share of items that may be told wrongly as sure; 0 never says unsure."""
+    outsiders: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
+    """Share of items of the study's own kind that may be called none of these; 0 never says that."""
 
 
 class LoggersSpec(_Section):
@@ -255,6 +266,7 @@ class StudySpec(_Section):
     budget: BudgetSpec = BudgetSpec()
     resources: ResourcesSpec = ResourcesSpec()
     search: SearchSpec = SearchSpec()
+    abstain: AbstainSpec = AbstainSpec()
     loggers: LoggersSpec = LoggersSpec()
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """The same seed and one worker give the same points and scores."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,13 +22,16 @@ from tlsearch.contracts import (
     TargetSpec,
     Task,
 )
+from tlsearch.contracts.verdict import NONE, UNSURE
 from tlsearch.errors import DataError
-from tlsearch.tasks import imbalance, temperature
+from tlsearch.tasks import candidates, imbalance, temperature
 from tlsearch.tasks.class_scores import ACCURACY, BALANCED, LOG_LOSS, MACRO_F1, ClassEvaluator
 
 IMBALANCED = imbalance.UNEQUAL
 TINY = 10
 """Items below which what is measured on a class says little."""
+NAMED = 4
+"""Candidates above which they aren't named in a line."""
 EXAMPLES = 100
 """Classes of a kind that are named in an audit; all are counted."""
 
@@ -279,14 +282,33 @@ class Classification(Task):
         }
         return metrics, recalls
 
-    unreadable = {"label": None, "probability": None, "probabilities": {}}
-    answer_types = {"label": str, "probability": float, "probabilities": dict[str, float]}
+    abstains = True
+    unreadable = {
+        "label": None,
+        "probability": None,
+        "verdict": None,
+        "candidates": None,
+        "distance": None,
+        "probabilities": {},
+    }
+    answer_types = {
+        "label": str,
+        "probability": float,
+        "verdict": Literal["sure", "unsure", "none of these"] | None,
+        "candidates": list[str] | None,
+        "distance": float | None,
+        "probabilities": dict[str, float],
+    }
 
     def average(self, outputs: Tensor) -> Tensor:
         """Logits (B, classes) whose softmax is the mean of that of logits (B, n, classes)."""
         if outputs.shape[1] == 1:
             return outputs[:, 0]
         return outputs.log_softmax(dim=2).logsumexp(dim=1) - math.log(outputs.shape[1])
+
+    def scale(self, outputs: Tensor, targets: Tensor) -> float:
+        """One over the temperature."""
+        return 1 / temperature.fit(outputs, targets).temperature
 
     def calibrate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Any]:
         """A temperature, and what it does."""
@@ -323,9 +345,18 @@ class Classification(Task):
             scaled = scaled - scaled.new_tensor(taken)
         return scaled, scaled.softmax(dim=1)
 
+    def doubt(self, decoded: Tensor, targets: Tensor, *, missed: float) -> Mapping[str, Any]:
+        """The least probability of a class in a conformal set."""
+        return {"candidates": candidates.fit(decoded, targets, missed=missed)}
+
+    def unsure(self, decoded: Tensor, calibration: Mapping[str, Any]) -> Tensor:
+        """Items (N,) whose conformal set isn't one class."""
+        held = candidates.candidates(decoded, calibration)
+        return super().unsure(decoded, calibration) if held is None else held.sum(dim=1) != 1
+
     outputs = ("logits", "probabilities")
     meaning = "logits are already divided by the temperature"
-    limits = "It knows no other classes: anything is put into one of the above."
+    limits = "It knows no other classes: anything gets one of the above as its label."
     pipeline = "image-classification"
 
     def does(self, spec: TargetSpec) -> str:
@@ -356,25 +387,37 @@ class Classification(Task):
     def predict(
         self, decoded: NDArray[Any], spec: TargetSpec, calibration: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """The likeliest class, its probability, and all probabilities from the largest on."""
+        """The likeliest class, its probability, its conformal set, and all probabilities, falling."""
         named = dict(zip(spec.names, decoded.tolist(), strict=True))
         ordered = dict(sorted(named.items(), key=lambda pair: -pair[1]))
         label = next(iter(ordered))
-        return {"label": label, "probability": ordered[label], "probabilities": ordered}
+        told = {**self.unreadable, "label": label, "probability": ordered[label], "probabilities": ordered}
+        held = candidates.candidates(torch.from_numpy(decoded[None]), calibration)
+        if held is not None:
+            named = dict(zip(spec.names, held[0].tolist(), strict=True))
+            told["candidates"] = [name for name in ordered if named[name] or name == label]
+        return told
 
     def shortened(self, prediction: Mapping[str, Any], top: int) -> Mapping[str, Any]:
         """With fewer probabilities."""
         return {**prediction, "probabilities": dict(list(prediction["probabilities"].items())[:top])}
 
     def say(self, prediction: Mapping[str, Any], *, top: int) -> str:
-        """Classes and their probabilities."""
+        """Classes and their probabilities, and what speaks against the first."""
         likely = list(prediction["probabilities"].items())[:top]
-        return ", ".join(f"{name} {share:.4f}" for name, share in likely)
+        told = ", ".join(f"{name} {share:.4f}" for name, share in likely)
+        verdict, held = prediction.get("verdict"), prediction.get("candidates") or []
+        if verdict == NONE:
+            return f"{told} ({NONE})"
+        if verdict == UNSURE:
+            more = f": {' or '.join(held[:NAMED])}" if 1 < len(held) <= NAMED else ""
+            return f"{told} ({UNSURE}{more})"
+        return told
 
     def cells(self, prediction: Mapping[str, Any], spec: TargetSpec) -> list[tuple[str, Any]]:
         """The likeliest class, its probability, and the probability of every class."""
         shares = prediction["probabilities"]
-        first = [("label", prediction["label"]), ("probability", prediction["probability"])]
+        first = [(name, prediction.get(name)) for name in ("label", "probability", "verdict")]
         # The words before a class's name keep it apart from other columns, such as "label" and "error".
         return [*first, *((f"probability of {name}", shares.get(name)) for name in spec.names)]
 

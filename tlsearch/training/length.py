@@ -40,8 +40,9 @@ class Length:
 
     A learning rate that has come to rest makes a better model than one that was cut off on its way. So the
     plan is looked at after the first updates and after every evaluation: where what is left of it takes
-    longer than the time that is left, the rest of the schedule is passed through in fewer updates. Without
-    a deadline, or where it is far, nothing is changed.
+    longer than the time that is left, the rest of the schedule is passed through in fewer updates; and so it
+    is within an epoch whose updates have become slower. Without a deadline, or where it is far, nothing is
+    changed.
 
     Args:
         updates: planned.
@@ -76,6 +77,10 @@ class Length:
         if taken == FIRST_LOOK and epoch == 1:
             self._seconds = self._seconds[1:]
             self._plan(taken, ended=0)
+        elif len(self._seconds) % FIRST_LOOK == 0:
+            fewest = self.epochs - epoch + 1
+            if max(fewest, self._possible(epoch - 1)) < self.total - taken:
+                self._plan(taken, ended=epoch - 1)  # it has become slower
 
     def evaluated(self, taken: int, *, epoch: int, seconds: float) -> None:
         """Take note of what the evaluation at the end of an epoch took; plan the rest anew."""
@@ -87,13 +92,16 @@ class Length:
     def _plan(self, taken: int, *, ended: int) -> None:
         share = self.position(taken) / self.planned
         usual = round(self.planned * (1 - share))
-        evaluations = self.epochs - ended
-        left = self.deadline - time.time() - CONCLUDING - evaluations * self._evaluation
-        possible = int(left / (sum(self._seconds) / len(self._seconds)))
+        possible = self._possible(ended)
         if possible >= usual and self.total == self.planned:
             return  # as planned
         self._update, self._epoch, self._share = taken, ended, share
-        self.total = taken + max(evaluations, min(usual, possible))
+        self.total = taken + max(self.epochs - ended, min(usual, possible))
+
+    def _possible(self, ended: int) -> int:
+        """Updates for which there is time, at the pace of the last ones."""
+        left = self.deadline - time.time() - CONCLUDING - (self.epochs - ended) * self._evaluation
+        return int(left / (sum(self._seconds) / len(self._seconds)))
 
     def remark(self) -> str:
         """What the trial's record should tell of it."""

@@ -156,14 +156,19 @@ class Trace:
         return module.training and next(module.parameters(), None) is None
 
 
+ATTEMPTS = 3
+"""At the first, another thread may have drawn from the process's random generators; hardly at all of them."""
+
+
 def trace(root: Root) -> Trace:
     """The model's graph in the modes it is in now, without digests; raises `Unfit`."""
-    before = torch.get_rng_state(), random.getstate()
-    with _attributes_kept(root.model):
-        graph = _Tracer().trace(root)
-    if not torch.equal(before[0], torch.get_rng_state()) or before[1] != random.getstate():
-        raise Unfit("it draws random numbers that a trace would fix for ever")
-    return Trace(root, graph)
+    for _ in range(ATTEMPTS):
+        before = torch.get_rng_state(), random.getstate()
+        with _attributes_kept(root.model):
+            graph = _Tracer().trace(root)
+        if torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate():
+            return Trace(root, graph)
+    raise Unfit("it draws random numbers that a trace would fix for ever")
 
 
 @contextmanager

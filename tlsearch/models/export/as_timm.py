@@ -36,7 +36,7 @@ def write(model: Model, folder: Path, options: Options) -> str:
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     text = json.dumps(_config(model, whole), indent=2, ensure_ascii=False)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    return carry(folder, described(model, inside=False), "predict_timm.py")
+    return carry(folder, described(model, inside=False, verdicts=False), "predict_timm.py")
 
 
 def merged(model: Model) -> nn.Module:

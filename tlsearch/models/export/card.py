@@ -11,6 +11,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from tlsearch.contracts.verdict import ABSTENTION, NONE, UNSURE
+from tlsearch.counts import plural
 from tlsearch.models.bundle import Manifest, Model
 from tlsearch.safe_text import for_code, for_markdown
 
@@ -151,8 +153,15 @@ def _made_of(manifest: Manifest) -> str:
         "items; validation scores are those of the search's winner, test scores are this model's."
     )
     if manifest.members > 1:
-        told += f" Probabilities are the mean of {manifest.members} networks from as many seeds."
+        told += f" Probabilities are the mean of {_networks(manifest)}."
     return told + (" Each looks at the mirrored image, too." if manifest.flips else "")
+
+
+def _networks(manifest: Manifest) -> str:
+    if not manifest.recipes:
+        return f"{manifest.members} networks from as many seeds"
+    told = [f"{plural(one.members, 'network')} of {for_code(one.strategy)}" for one in manifest.recipes]
+    return " and ".join(told) + ", each recipe with the same weight"
 
 
 def _metrics(model: Model) -> str:
@@ -239,12 +248,24 @@ def _limits(model: Model) -> list[str]:
     sure = "its probabilities may be too sure" if model.task.probabilities else "nothing says so"
     return [
         model.task.limits,
+        *_verdicts(model),
         "It was measured on images of the same origin as its training images. On others it may be worse, and "
         f"{sure}.",
         "The validation score was used to choose among trials and is flattered by that; the test score "
         "isn't.",
         "Nothing was measured about groups of people or conditions of capture inside the classes.",
         "The licence of the pretrained weights and of the data goes with it.",
+    ]
+
+
+def _verdicts(model: Model) -> list[str]:
+    """What becomes of items that are hard, or none of its classes."""
+    known = model.manifest.calibration.get(ABSTENTION, {}).get("test")
+    if not known:
+        return []
+    return [
+        f"With tlsearch, ONNX and torch it says so where it is unsure or an image is none of these: of "
+        f"{known['items']} test images it called {known[UNSURE]:.1%} {UNSURE} and {known[NONE]:.1%} {NONE}."
     ]
 
 

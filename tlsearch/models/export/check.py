@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import DataError, ExportError
 from tlsearch.files import scratch
+from tlsearch.models import abstention
 from tlsearch.models.bundle import Model
 
 PICTURES = 16
@@ -25,6 +27,8 @@ PICTURES = 16
 TOLERANCE = 1e-3
 """How far a probability may be off, or another output, in the deviation of its targets."""
 SECONDS = 600
+CLOSE = 0.01
+"""A distance that is so close to the limit may lie on its other side."""
 LOOSE = 0.1
 """The same where another library resizes, which may round pixels otherwise."""
 _EXCEPTION = re.compile(r"[\w.]+(Error|Exception)\b")
@@ -36,7 +40,10 @@ if blocked:
 sys.path.insert(0, folder)
 script = runpy.run_path(f"{folder}/predict.py")
 ways = [name for name in ("probabilities", "by_timm") if name in script]
-print(json.dumps({name: script[name](paths).tolist() for name in ways}))
+found = {name: script[name](paths).tolist() for name in ways}
+if "verdict" in script["HOW"]["outputs"]:
+    found["verdict"] = script["answers"](paths)[1].tolist()
+print(json.dumps(found))
 """
 
 
@@ -94,8 +101,11 @@ def try_out(folder: Path, script: str, model: Model, pictures: Sequence[Path], s
     Raises:
         ExportError: it doesn't run, or predicts otherwise.
     """
-    expected = model.predict_proba(pictures)
+    _, seen, _ = model.readable(pictures, model.look)
+    expected, distances, _ = model.apart(seen)
     told = _predict(folder, pictures, alone=script != "predict_bundle.py")
+    if "verdict" in told:
+        _compare_verdicts(model, told["probabilities"], distances, told.pop("verdict"))
     differences = {
         way: _compare(model, expected, found, LOOSE if way == "by_timm" else TOLERANCE)
         for way, found in told.items()
@@ -113,6 +123,22 @@ def _compare(
     if wrong:
         raise ExportError(f"The export predicts otherwise than the model: {wrong}.")
     return difference
+
+
+def _compare_verdicts(
+    model: Model,
+    decoded: NDArray[np.float64],
+    distances: NDArray[np.float32] | None,
+    found: NDArray[np.float64],
+) -> None:
+    """Verdicts must be those that follow from the export's own probabilities and the model's distances."""
+    far = None if distances is None else torch.from_numpy(distances)
+    rows = torch.from_numpy(decoded.astype(np.float32))
+    expected = abstention.verdicts(model.task, rows, far, model.manifest.calibration).numpy()
+    close = np.zeros(len(found), bool) if distances is None else abs(distances - 1) < CLOSE
+    wrong = int(((found != expected) & ~close).sum())
+    if wrong:
+        raise ExportError(f"The export gives another verdict than the model: {wrong} of {len(found)}.")
 
 
 def _predict(folder: Path, pictures: Sequence[Path], *, alone: bool) -> dict[str, NDArray[np.float64]]:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import ExportError, InputError
+from tlsearch.models import abstention
 from tlsearch.models.bundle import Model
 
+VERDICT, DISTANCE = "verdict", "distance"
 MOST = 65_536
 """Images in one call of an exported graph."""
 
@@ -42,9 +44,10 @@ def parse_preprocess(word: str) -> bool:
 
 
 class Whole(nn.Module):
-    """uint8 (B, size, size, 3), or normalized float32 (B, 3, size, size), to (logits, probabilities).
+    """uint8 (B, size, size, 3), or normalized float32 (B, 3, size, size), to what `outputs_of` lists.
 
-    Both are (B, classes) and with the model's temperature: their softmax is what it predicts.
+    Logits and probabilities are (B, classes) and with the model's temperature: their softmax is what it
+    predicts. Verdicts (B,) are numbers of `VERDICTS`, distances (B,) multiples of the limit.
     """
 
     mean: Tensor
@@ -58,15 +61,35 @@ class Whole(nn.Module):
         self.decode = partial(
             model.task.decode, spec=model.target_spec, calibration=dict(model.manifest.calibration)
         )
+        self.task, self.calibration = model.task, dict(model.manifest.calibration)
+        self.familiar = model.familiar
+        self.verdicts = abstention.gives_verdicts(model.manifest)
         self.inside = inside
         self.register_buffer("mean", torch.tensor(inputs.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(inputs.std).view(1, 3, 1, 1))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and probabilities."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Logits and probabilities, and what else there is."""
         if self.inside:
             images = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-        return self.decode(self.network(images))
+        if not self.verdicts:
+            return self.decode(self.network(images))
+        distances: list[Tensor] = []
+        if self.familiar is None:
+            found = self.network(images)
+        else:
+            found = self.familiar.look(self.network, images)
+            found, distances = found[:, :-1], [found[:, -1]]
+        logits, decoded = self.decode(found)
+        far = distances[0] if distances else None
+        told = abstention.verdicts(self.task, decoded, far, self.calibration)
+        return logits, decoded, told, *distances
+
+
+def outputs_of(model: Model) -> list[str]:
+    """Names of what a graph puts out."""
+    told = [VERDICT] if abstention.gives_verdicts(model.manifest) else []
+    return [*model.task.outputs, *told, *([DISTANCE] if told and model.familiar is not None else [])]
 
 
 def picture_input(model: Model) -> ImageInput:

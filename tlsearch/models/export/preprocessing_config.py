@@ -9,21 +9,23 @@ from typing import Any
 
 from tlsearch import names
 from tlsearch.contracts.images import ImageInput
+from tlsearch.contracts.verdict import VERDICTS
 from tlsearch.images import decoding
 from tlsearch.models.bundle import Model
-from tlsearch.models.export.inference_graph import picture_input
+from tlsearch.models.export.inference_graph import outputs_of, picture_input
 
 SIDECAR = "preprocessing.json"
 SCRIPTS = Path(__file__).parent / "carried"
 CARRIED = "predict.py"
 
 
-def described(model: Model, *, inside: bool) -> dict[str, Any]:
+def described(model: Model, *, inside: bool, verdicts: bool = True) -> dict[str, Any]:
     """How an image file becomes the input, and what comes out.
 
     Args:
         model: the model.
         inside: whether scaling and normalizing is a part of the exported graph.
+        verdicts: whether the format can hold what verdicts are told by.
     """
     inputs = picture_input(model)
     size = inputs.size
@@ -45,7 +47,8 @@ def described(model: Model, *, inside: bool) -> dict[str, Any]:
         "ranges": {kind: list(ends) for kind, ends in inputs.ranges.items()},
         "inside": inside,
         "input": given,
-        "outputs": list(model.task.outputs),
+        "outputs": outputs_of(model) if verdicts else list(model.task.outputs),
+        "verdicts": list(VERDICTS),
         "probabilities": model.task.probabilities,
         **model.task.beside(model.target_spec, model.manifest.calibration),
         "temperature": model.temperature,

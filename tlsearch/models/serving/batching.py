@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,7 +18,9 @@ from tlsearch.images.decoding import FORMATS
 from tlsearch.models.bundle import Model
 from tlsearch.models.serving.limits import Limits
 
-Waiting = tuple[NDArray[Any], "asyncio.Future[NDArray[np.float32]]"]
+Told = Mapping[str, Any]
+"""A prediction, as JSON holds it."""
+Waiting = tuple[NDArray[Any], "asyncio.Future[Told]"]
 
 
 class Batcher:
@@ -51,8 +53,8 @@ class Batcher:
         self._decoders.shutdown(wait=False, cancel_futures=True)
         self._network.shutdown(wait=True)
 
-    async def predict(self, contents: Sequence[bytes]) -> NDArray[np.float32]:
-        """What the network puts out, decoded (N, ...), of the contents of image files: probabilities, say.
+    async def predict(self, contents: Sequence[bytes]) -> list[Told]:
+        """Predictions of the contents of image files.
 
         All headers are read before anything is decoded. Images are decoded a few of a request at a time, so
         that those of later requests come in between.
@@ -76,7 +78,7 @@ class Batcher:
             futures = [loop.create_future() for _ in images]
             for image, future in zip(images, futures, strict=True):
                 self._waiting.put_nowait((image, future))
-            return np.stack(await asyncio.gather(*futures))
+            return await asyncio.gather(*futures)
 
     @contextlib.contextmanager
     def _admitted(self, load: float) -> Iterator[None]:
@@ -127,7 +129,7 @@ class Batcher:
                         batch.append(await asyncio.wait_for(self._waiting.get(), left))
             images = np.stack([image for image, _ in batch])
             try:
-                shares = await loop.run_in_executor(self._network, self._forward, images)
+                told = await loop.run_in_executor(self._network, self._forward, images)
             except asyncio.CancelledError:
                 for _, future in batch:
                     future.cancel()
@@ -139,17 +141,17 @@ class Batcher:
                 continue
             self.batches += 1
             self.images += len(batch)
-            for (_, future), row in zip(batch, shares, strict=True):
+            for (_, future), one in zip(batch, told, strict=True):
                 if not future.done():  # its request may have gone away
-                    future.set_result(row)
+                    future.set_result(one)
 
     def _decode(self, content: bytes) -> NDArray[Any]:
         if not content:
             raise DataError("is empty (0 bytes)")
         return self.model.encode(content)
 
-    def _forward(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        return self.model.probabilities(self.model.forward(images))
+    def _forward(self, images: NDArray[Any]) -> list[Told]:
+        return self.model.told(self.model.forward(images, self.model.look))
 
 
 def _pixels(content: bytes) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import socket
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,6 @@ from fastapi import Depends, FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi_offline import FastAPIOffline
-from numpy.typing import NDArray
 from pydantic import BaseModel, create_model
 from uvicorn.config import LOGGING_CONFIG
 
@@ -132,7 +131,7 @@ def create_app(
         """What the model tells of images: a form with files, or the bytes of one image as the body."""
         named = await read_images(request, limits)
         try:
-            shares = await batcher.predict([content for _, content in named])
+            found = await batcher.predict([content for _, content in named])
         except Unreadable as error:
             if not isinstance(error.cause, DataError):
                 raise error.cause from None
@@ -147,7 +146,7 @@ def create_app(
             raise HTTPException(
                 503, "The server is busy with other requests: ask again later.", headers={"Retry-After": "1"}
             ) from None
-        told = [_told(name, model, row, top) for (name, _), row in zip(named, shares, strict=True)]
+        told = [_told(name, model, one, top) for (name, _), one in zip(named, found, strict=True)]
         return {"predictions": told}
 
     @app.get("/health")
@@ -246,9 +245,8 @@ def _answer_model(model: Model) -> type[BaseModel]:
     return create_model("Answer", predictions=(list[prediction], ...))
 
 
-def _told(name: str, model: Model, row: NDArray[Any], top: int | None) -> dict[str, Any]:
-    """A prediction of an image, of its row of decoded outputs."""
-    prediction = model.task.predict(row, model.target_spec, model.manifest.calibration)
+def _told(name: str, model: Model, prediction: Mapping[str, Any], top: int | None) -> dict[str, Any]:
+    """A prediction of an image, with as many answers as were asked for."""
     return {"item": name, **(prediction if top is None else model.task.shortened(prediction, top))}
 
 

@@ -11,16 +11,23 @@ from numpy.typing import NDArray
 
 from tlsearch.models import bundle
 
+HOW = preprocess.described()
 MODEL = bundle.load(preprocess.HERE)
 
 
-def probabilities(paths: Sequence[str]) -> NDArray[Any]:
-    """Class probabilities (N, classes) of image files, or their numbers (N, columns)."""
-    _, logits, errors = MODEL.readable(paths)
+def answers(paths: Sequence[str]) -> list[NDArray[Any]]:
+    """Class probabilities (N, classes) of files, or numbers (N, columns); verdicts and distances (N,)."""
+    _, found, errors = MODEL.readable(paths, MODEL.look)
     for position, reason in errors.items():
         raise decoding.Unreadable(f"{paths[position]} {reason}")
-    return MODEL.probabilities(logits)
+    decoded, distances, verdicts = MODEL.apart(found)
+    return [one for one in (decoded, verdicts, distances) if one is not None]
+
+
+def probabilities(paths: Sequence[str]) -> NDArray[Any]:
+    """The first of them."""
+    return answers(paths)[0]
 
 
 if __name__ == "__main__":
-    preprocess.main(probabilities, preprocess.described())
+    preprocess.main(answers, HOW)

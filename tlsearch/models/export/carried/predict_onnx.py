@@ -13,12 +13,17 @@ HOW = preprocess.described()
 SESSION = onnxruntime.InferenceSession(preprocess.HERE / "model.onnx", providers=["CPUExecutionProvider"])
 
 
+def answers(paths: Sequence[str]) -> list[NDArray[Any]]:
+    """All but the logits, as preprocessing.json lists it: probabilities (N, classes), or numbers, first."""
+    given = {HOW["input"]["name"]: preprocess.batch(paths, HOW)}
+    found: list[NDArray[Any]] = SESSION.run(HOW["outputs"][1:], given)
+    return found
+
+
 def probabilities(paths: Sequence[str]) -> NDArray[Any]:
     """Class probabilities (N, classes) of image files, or their numbers (N, columns)."""
-    given = {HOW["input"]["name"]: preprocess.batch(paths, HOW)}
-    (shares,) = SESSION.run([HOW["outputs"][1]], given)
-    return shares
+    return answers(paths)[0]
 
 
 if __name__ == "__main__":
-    preprocess.main(probabilities, HOW)
+    preprocess.main(answers, HOW)

@@ -31,4 +31,4 @@ def _shares(batch: torch.Tensor) -> NDArray[Any]:
 
 
 if __name__ == "__main__":
-    preprocess.main(probabilities, HOW)
+    preprocess.main(lambda paths: [probabilities(paths)], HOW)

@@ -13,12 +13,17 @@ HOW = preprocess.described()
 MODULE = torch.export.load(preprocess.HERE / "model.pt2").module()
 
 
+def answers(paths: Sequence[str]) -> list[NDArray[Any]]:
+    """All but the logits, as preprocessing.json lists it: probabilities (N, classes), or numbers, first."""
+    with torch.inference_mode():
+        _, *found = MODULE(torch.from_numpy(preprocess.batch(paths, HOW)))
+    return [one.numpy() for one in found]
+
+
 def probabilities(paths: Sequence[str]) -> NDArray[Any]:
     """Class probabilities (N, classes) of image files, or their numbers (N, columns)."""
-    with torch.inference_mode():
-        _, shares = MODULE(torch.from_numpy(preprocess.batch(paths, HOW)))
-    return shares.numpy()
+    return answers(paths)[0]
 
 
 if __name__ == "__main__":
-    preprocess.main(probabilities, HOW)
+    preprocess.main(answers, HOW)

@@ -68,7 +68,7 @@ def batch(paths: Sequence[str | Path], how: dict[str, Any]) -> NDArray[Any]:
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
-def main(probabilities: Callable[[Sequence[str]], NDArray[Any]], how: dict[str, Any]) -> None:
+def main(answers: Callable[[Sequence[str]], list[NDArray[Any]]], how: dict[str, Any]) -> None:
     """Print the class of each file of the command line, or its numbers; with --json all that is put out.
 
     With --masks FOLDER masks are written there, where the model puts out such.
@@ -80,22 +80,31 @@ def main(probabilities: Callable[[Sequence[str]], NDArray[Any]], how: dict[str, 
     paths = [word for word in words if word != "--masks"]
     if not paths:
         sys.exit("Usage: python predict.py IMAGE... [--json] [--masks FOLDER]")
-    rows: list[NDArray[Any] | None] = []
+    told: list[tuple[Any, ...] | None] = []  # of each file what the model puts out, probabilities first
     for start in range(0, len(paths), AT_ONCE):
         some = paths[start : start + AT_ONCE]
         try:
-            rows += list(probabilities(some))
+            told += zip(*answers(some), strict=True)
         except decoding.Unreadable:  # the others have an answer
-            rows += [_alone(probabilities, path) for path in some]
+            told += [_alone(answers, path) for path in some]
+    rows = [None if one is None else one[0] for one in told]
     if folder is not None:
         _save_masks(folder, paths, rows, how)
     if "--json" in sys.argv:
         shares = [None if row is None else row.tolist() for row in rows]
-        print(json.dumps({"classes": how["classes"], how["outputs"][1]: shares}))
+        more = {
+            name: [None if one is None else one[at].item() for one in told]
+            for at, name in enumerate(how["outputs"][2:], start=1)
+        }
+        if "verdict" in more:
+            more["verdict"] = [None if one is None else how["verdicts"][one] for one in more["verdict"]]
+        print(json.dumps({"classes": how["classes"], how["outputs"][1]: shares, **more}))
     else:
-        for path, row in zip(paths, rows, strict=True):
-            if row is not None:
-                print(names.printable(f"{path}: {_told(row, how)}"))
+        for path, one in zip(paths, told, strict=True):
+            if one is not None:
+                verdict = how["verdicts"][int(one[1])] if "verdict" in how["outputs"] else "sure"
+                doubt = "" if verdict == "sure" else f" ({verdict})"
+                print(names.printable(f"{path}: {_told(one[0], how)}{doubt}"))
     if any(row is None for row in rows):
         sys.exit(2)
 
@@ -136,10 +145,9 @@ def _told(row: NDArray[Any], how: dict[str, Any]) -> str:
     return ", ".join(told)
 
 
-def _alone(probabilities: Callable[[Sequence[str]], NDArray[Any]], path: str) -> NDArray[Any] | None:
+def _alone(answers: Callable[[Sequence[str]], list[NDArray[Any]]], path: str) -> tuple[Any, ...] | None:
     try:
-        row: NDArray[Any] = probabilities([path])[0]
+        return tuple(one[0] for one in answers([path]))
     except decoding.Unreadable as error:
         print(names.printable(str(error)), file=sys.stderr)
         return None
-    return row
