@@ -25,6 +25,7 @@ class MapTask(Task):
     at_once = 16
     resize = "squash"
     fixed: ClassVar[Mapping[str, Scalar]] = {"batch_size": 16}  # each item teaches at every place
+    least_stop_items = 500  # what is to be found may stand on a few of them
     unknown: ClassVar[int] = 255
     """What a target's pixel holds where nothing is known of it: such pixels teach and measure nothing."""
 
