@@ -20,7 +20,9 @@ from tlsearch.errors import DataError, SpecError
 from tlsearch.models.evaluation import evaluate
 from tlsearch.models.export.write import export
 from tlsearch.reports import html
+from tlsearch.search.setup import prepare
 from tlsearch.search.study_template import propose
+from tlsearch.spec import parse
 from tlsearch.spec.presets import preset
 
 STUDY = {
@@ -133,6 +135,16 @@ def test_init_knows_masks(tmp_path):
     assert "source: masks" in found.text
     assert "metric: mean_iou" in found.text
     assert "resize" not in found.text
+
+
+@pytest.mark.parametrize(("said", "size"), [({}, 16), ({"*.batch_size": 8}, 8)])
+def test_batches_are_half_of_those_of_labels_unless_a_study_says_otherwise(tmp_path, said, size):
+    data = {**STUDY["data"], "path": str(write(tmp_path / "data", 20))}
+    backbones = [{"name": "timm/resnet10t", "weights": "random"}]
+    study = parse({**STUDY, "data": data, "space": said, "backbones": backbones})
+    prepared = prepare(study, cache=tmp_path / "cache", threads=1, observe=lambda told: None)
+    starts = [start for branch in prepared.space.branches for start in branch.starts]
+    assert {start["batch_size"] for start in starts} == {size}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tlsearch import registry
 from tlsearch.contracts import Batch, FineTuning, Strategy
 from tlsearch.errors import TrialError
 from tlsearch.records import Point
+from tlsearch.tasks.classification import Classification
 from tlsearch.training import fit as fitting
 from tlsearch.training.batch_source import Counts
 from tlsearch.training.fit import FitEpoch, fit
@@ -131,6 +132,14 @@ def test_a_stop_split_too_small_to_tell_epochs_apart_decides_nothing(worker):
     run = Run(worker, Watching(), point(learning_rate=0.05, patience=2, freeze_depth=0.0), epochs=8)
     assert run.epochs[-1].kept == run.epochs[-1].validation
     assert [epoch.ended for epoch in run.epochs] == [""] * 7 + ["all 8 epochs"]
+
+
+def test_a_task_may_ask_for_more_stop_items(worker, monkeypatch):
+    monkeypatch.setattr(fitting, "LEAST_STOP_ITEMS", 1)
+    monkeypatch.setattr(Classification, "least_stop_items", 500)
+    run = Run(worker, Watching(), point(learning_rate=0.05, patience=2, freeze_depth=0.0), epochs=8)
+    assert run.epochs[-1].kept == run.epochs[-1].validation
+    assert run.epochs[-1].ended == "all 8 epochs"
 
 
 def test_updates_are_counted_and_shared_out_among_the_epochs(worker, monkeypatch):

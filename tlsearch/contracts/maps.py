@@ -26,6 +26,7 @@ class PlaceTask(Task):
     at_once = 16
     resize = "squash"
     fixed: ClassVar[Mapping[str, Scalar]] = {"batch_size": 16}  # each item teaches at every place
+    least_stop_items = 500  # what is to be found may stand on a few of them
 
     @abc.abstractmethod
     def map_head(self, levels: Sequence[Level], spec: TargetSpec, *, dropout: float = 0.0) -> nn.Module:

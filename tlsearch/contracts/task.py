@@ -186,6 +186,9 @@ class Task(abc.ABC):
     fixed: ClassVar[Mapping[str, Scalar]] = {}
     """Hyperparameters that have these values where a strategy has one of that name and a study is silent."""
 
+    least_stop_items: ClassVar[int] = 0
+    """Items of the stop split below which they tell epochs apart by chance alone: the last epoch is kept."""
+
     def fitted(self, spec: TargetSpec) -> Task:
         """The task as it learns such targets, with weights by how often each occurs, say; or itself."""
         return self

@@ -42,7 +42,8 @@ class FitEpoch:
     """Training up to an evaluation: scores on both held-out parts, and whether (and why) it was the last.
 
     After the last one the model holds the weights of the epoch that was best on the stop split, and
-    ``kept`` is that epoch's scores. With fewer than `LEAST_STOP_ITEMS` there, it is the last epoch.
+    ``kept`` is that epoch's scores. With fewer than `LEAST_STOP_ITEMS` there, or than the task asks for, it
+    is the last epoch.
     ``snapshot`` answers what is needed to go on from here; it may be asked until the next epoch is. It is
     None after the last epoch, and after one that comes from such a state.
     """
@@ -162,7 +163,8 @@ def fit(
         stop = feed.evaluate("stop", split_point.eval_forward) if held_out else {}
         validation = feed.evaluate("val", split_point.eval_forward)
         length.evaluated(targets.taken, epoch=epoch, seconds=time.perf_counter() - evaluation_began)
-        order = task.rank(stop, metric) if held_out >= LEAST_STOP_ITEMS else (float(epoch), 0.0)
+        told_apart = held_out >= max(LEAST_STOP_ITEMS, task.least_stop_items)
+        order = task.rank(stop, metric) if told_apart else (float(epoch), 0.0)
         if best.order is None or order > best.order:
             best = _Best(order, epoch, dict(validation), _snapshot(model))
         ended = ""
