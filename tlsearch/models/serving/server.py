@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -146,10 +147,11 @@ def create_app(
             raise HTTPException(
                 503, "The server is busy with other requests: ask again later.", headers={"Retry-After": "1"}
             ) from None
-        told = [
-            _told(name, model, model.placed(one, content), top)
-            for (name, content), one in zip(named, found, strict=True)
-        ]
+        # Away from the loop that answers: where places are told, the pictures are decoded once more.
+        placed = await asyncio.to_thread(
+            lambda: [model.placed(one, content) for (_, content), one in zip(named, found, strict=True)]
+        )
+        told = [_told(name, model, one, top) for (name, _), one in zip(named, placed, strict=True)]
         return {"predictions": told}
 
     @app.get("/health")
