@@ -142,9 +142,7 @@ class Ending:
         self._say(VERIFY, refused)
         if winner is not None and winner.mix is not None:
             names = ", ".join(f"trial {one.number} ({one.strategy})" for one in winner.recipes)
-            self._say(
-                VERIFY, [f"predictions of {names} are averaged: better on validation items than one alone"]
-            )
+            self._say(VERIFY, [f"predictions of {names} are averaged"])
         if winner is not None and model is not None and self._stands(model, winner):
             return None
         return winner
