@@ -24,6 +24,7 @@ from tlsearch.contracts.combination import combined_params, members_of
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import TrialError
 from tlsearch.records import EpochResult, Outcome, Params, Point, TrialRecord, TrialRole, TrialState
+from tlsearch.search.finalists import trains
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.setup import Prepared, assign
 from tlsearch.search.weight_averaging import CompatibleTrials, SoupEvaluator, kindred
@@ -123,12 +124,16 @@ class Combining:
                     self._record(name, group, evaluator, made)
 
     def _kin(self, finalists: Sequence[TrialRecord], bench: TrialRunner) -> list[CompatibleTrials]:
-        """Groups of trials that can be averaged: the best one, and others that hold a finalist."""
+        """Groups of trials that can be averaged: the best one, and others that hold a finalist.
+
+        One that left the whole backbone as it was has nothing to be averaged with pretrained weights.
+        """
         fine_tuned = {
             name for name, one in self.prepared.strategies.items() if not isinstance(one, HeadStrategy)
         }
         complete = self.store.trials(self.lease.study, states=[TrialState.COMPLETE])
-        able = [trial for trial in complete if trial.strategy in fine_tuned and self._is_comparable(trial)]
+        able = [trial for trial in complete if trial.strategy in fine_tuned and trains(trial)]
+        able = [trial for trial in able if self._is_comparable(trial)]
         able.sort(key=lambda trial: self._rank(trial.metrics), reverse=True)
         numbers = {finalist.number for finalist in finalists}
         groups = kindred(able, bench)
