@@ -152,7 +152,7 @@ def test_the_guide_to_exports_is_followed(walked: dict[str, str], reader: Reader
     told = reader.follow("export.md")
     assert told["python m/predict.py new.jpg"].split()[1] == "3"
     assert reader.python("export.md").strip() == "3"
-    assert {path.name for path in (reader.folder / "exports").iterdir()} >= {"timm", "torch"}
+    assert {path.name for path in (reader.folder / "exports").iterdir()} >= {"onnx", "torch"}
     assert (reader.folder / "hub" / "README.md").exists()
 
 

@@ -64,4 +64,5 @@ def test_classes_named_like_columns_have_columns_of_their_own():
     shares = dict.fromkeys(names, 0.25)
     one = {"label": "error", "probability": 0.25, "probabilities": shares}
     headings = [name for name, _ in Classification().cells(one, TargetSpec(names=names))]
-    assert len({"item", *headings, "error"}) == len(names) + 4
+    columns = ["item", *headings, "error"]
+    assert len(set(columns)) == len(columns) == len(names) + 5
