@@ -21,6 +21,7 @@ from tlsearch.database.store import Store
 from tlsearch.models import bundle
 from tlsearch.models.ensemble import Ensemble
 from tlsearch.records import HANDED_OUT, StudyState, TrialRecord, TrialRole, TrialState
+from tlsearch.reports.formatting import made_of
 from tlsearch.search import mixing, refit
 from tlsearch.search import study as studies
 from tlsearch.search.progress import Snapshot
@@ -203,6 +204,7 @@ def test_other_strategies_are_refitted_and_averaged_with_the_winner(place: Place
         ((first + second) / 2).numpy(),
         atol=1e-5,
     )
+    assert f"{told['members']:g} networks of 2 recipes averaged" in made_of(told)
     assert place.run(**MIXED).model == result.model, "it stands"
 
 

@@ -65,7 +65,9 @@ def made_of(told: Mapping[str, float]) -> str:
         return ""
     members = int(told.get("members", 1))
     if told.get("refitted"):
-        networks = f"{members} networks averaged" if members > 1 else "one network"
+        recipes = int(told.get("recipes", 1))
+        of = f" of {recipes} recipes" if recipes > 1 else ""
+        networks = f"{members} networks{of} averaged" if members > 1 else "one network"
         said = f"{networks}, trained anew on all items but the test split's"
     else:
         said = "the trial's own weights"
