@@ -227,6 +227,7 @@ def test_a_finalist_that_does_not_reproduce_its_score_is_not_averaged(place: Pla
     result = place.run(verify=wrong, **MIXED)
     assert result.model is not None
     assert result.model.metrics[HANDED_OUT]["recipes"] == 1
+    assert any("is not averaged: accuracy on the validation split is" in note for note in place.notes)
 
 
 def test_a_refit_that_collapsed_is_refused_before_the_test_set_is_opened(place: Place) -> None:

@@ -98,6 +98,8 @@ def choose(candidates: Sequence[Finalist], end: Finishing) -> tuple[Winner | Non
                 place = model_files.candidate(end.folder)
                 model_files.written(place, shares, model_files.described(trial, shares, end), end)
                 told = _verified(place, end, trials, test=False, mix=_gaining(trials))
+                for position, error in told.get("left_out", {}).items():  # JSON's keys are text
+                    refused.append(f"trial {trials[int(position)].number} is not averaged: {error}")
                 return Winner(candidate, *_known(told), mix=_mix(told, trials)), refused
             except VerificationError as error:
                 if end.stopping():

@@ -74,8 +74,8 @@ def verify(
         description is to say of it; the features that its verdicts go by lie beside the bundle then, as
         `abstention.saved` finds them. ``flips``: whether mirrored images besides make it better. ``mix``,
         where the mean of several finalists is better than the winner: ``members``, their positions, and
-        ``scales``, with ``val``, ``calibration`` and ``flips`` of that mean. Finalists whose value isn't
-        reproduced are left out.
+        ``scales``, with ``val``, ``calibration`` and ``flips`` of that mean. ``left_out``: positions of
+        finalists whose value isn't reproduced, and why.
 
     Raises:
         VerificationError: a recorded value isn't reproduced or the least one isn't reached, and the test
@@ -238,6 +238,7 @@ def _mixed(
     if task.abstains:
         known = verdicts.fitted(model, listed, items, scored, answer["calibration"], abstain)
         answer["calibration"] |= known
+    answer["left_out"] = {at: error for at, error in enumerate(errors) if error}
     able = [at for at, error in enumerate(errors) if not error]
     welcome = [place for place, at in enumerate(able) if at in request["mix"]]
     chosen = mixing.choose([looks[:, 0, at] for at in able], targets, task, welcome=welcome)
