@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import tlsearch
 from tlsearch import gc_tuning, registry
 from tlsearch.cli import main
 from tlsearch.errors import TlsearchError
@@ -31,6 +32,16 @@ def one_process(*, verify: Callable[..., Scores]) -> Iterator[None]:
     """Have commands run their trials here, and verify bundles by ``verify`` and not by a fresh process."""
     with mock.patch.dict(os.environ, TLSEARCH_LOCAL="1"), mock.patch.object(finish, "verify", verify):
         yield
+
+
+@contextlib.contextmanager
+def searched_folder(folder: Path, study: Mapping[str, Any], data: Path) -> Iterator[Any]:
+    """A study of data at a path, run in this process: database, artifacts and cache lie in the folder."""
+    with mock.patch.dict(os.environ, TLSEARCH_CACHE=str(folder / "cache")):
+        asked = {**study, "data": {**study["data"], "path": str(data)}}
+        with one_process(verify=verify_here):
+            result = tlsearch.run(asked, db=f"sqlite:///{folder}/s.db", artifacts=folder / "artifacts")
+        yield result
 
 
 def verify_here(bundle: Path, *, stopping: Callable[[], str] = str, **question: Any) -> Scores:

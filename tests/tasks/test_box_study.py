@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import tlsearch
 from tests.boxes import composites, write
-from tests.one_process import one_process, verify_here
+from tests.one_process import searched_folder
 from tlsearch.cli.app import app
 from tlsearch.errors import DataError, SpecError
 from tlsearch.models.evaluation import evaluate
@@ -35,12 +35,7 @@ STUDY = {
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("boxes")
-    data = write(folder / "data", 48)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TLSEARCH_CACHE", str(folder / "cache"))
-        study = {**STUDY, "data": {**STUDY["data"], "path": str(data)}}
-        with one_process(verify=verify_here):
-            result = tlsearch.run(study, db=f"sqlite:///{folder}/s.db", artifacts=folder / "artifacts")
+    with searched_folder(folder, STUDY, write(folder / "data", 48)) as result:
         yield folder, result
 
 

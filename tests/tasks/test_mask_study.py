@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import tlsearch
 from tests.masks import write
-from tests.one_process import one_process, verify_here
+from tests.one_process import searched_folder
 from tlsearch.cli.app import app
 from tlsearch.errors import DataError, SpecError
 from tlsearch.models.evaluation import evaluate
@@ -39,12 +39,7 @@ STUDY = {
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("masks")
-    data = write(folder / "data", 40)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TLSEARCH_CACHE", str(folder / "cache"))
-        study = {**STUDY, "data": {**STUDY["data"], "path": str(data)}}
-        with one_process(verify=verify_here):
-            result = tlsearch.run(study, db=f"sqlite:///{folder}/s.db", artifacts=folder / "artifacts")
+    with searched_folder(folder, STUDY, write(folder / "data", 40)) as result:
         yield folder, result
 
 

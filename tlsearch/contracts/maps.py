@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tlsearch.contracts.inputs import InputSpec
 from tlsearch.contracts.layers import Level
-from tlsearch.contracts.task import TargetSpec, Task
+from tlsearch.contracts.task import Scores, TargetSpec, Task
 from tlsearch.records import Scalar
 
 
@@ -27,6 +27,10 @@ class PlaceTask(Task):
     resize = "squash"
     fixed: ClassVar[Mapping[str, Scalar]] = {"batch_size": 16}  # each item teaches at every place
     least_stop_items = 500  # what is to be found may stand on a few of them
+    shown_on: ClassVar[str] = "picture"
+    """What shows a class, in words."""
+    nothing: ClassVar[str] = ""
+    """What `strata` calls items that show none of the classes, where no split need have one."""
 
     @abc.abstractmethod
     def map_head(self, levels: Sequence[Level], spec: TargetSpec, *, dropout: float = 0.0) -> nn.Module:
@@ -43,6 +47,35 @@ class PlaceTask(Task):
     @abc.abstractmethod
     def move(self, targets: Tensor, inputs: InputSpec, policy: str, draws: Tensor) -> Tensor:
         """Encoded targets (B, ...), each moved as ``inputs.augment`` moves its picture by the same draws."""
+
+    def evaluate(
+        self, outputs: Tensor, targets: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> tuple[Scores, Scores]:
+        """The metrics, and one for each class."""
+        return self.evaluate_batches([(outputs, targets)], spec, calibration)
+
+    @abc.abstractmethod
+    def evaluate_batches(
+        self,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        spec: TargetSpec,
+        calibration: Mapping[str, Any],
+    ) -> tuple[Scores, Scores]:
+        """A batch at a time."""
+
+    def findings(self, counts: Mapping[str, Mapping[str, int]], metric: str) -> Mapping[str, Any]:
+        """Classes that nothing in a split shows."""
+        known = sorted({name for split in counts.values() for name in split} - {self.nothing})
+        lacking = [[split, name] for split, own in counts.items() for name in known if not own.get(name)]
+        return {"lacking": lacking}
+
+    def remarks(self, findings: Mapping[str, Any]) -> list[str]:
+        """The same in words."""
+        return [
+            f'no {self.shown_on} of {split} shows "{name}": scores there say nothing of it'
+            for split, name in findings.get("lacking", [])
+            if split != "stop"
+        ]
 
     @abc.abstractmethod
     def laid_over(

@@ -324,6 +324,11 @@ class Task(abc.ABC):
         """One prediction (B, ...) of several (B, n, ...) of the same items: networks, or views."""
         return outputs.mean(dim=1)
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether it has a `calibrate` of its own, for which outputs of all held-out items are kept."""
+        return type(self).calibrate is not Task.calibrate
+
     def scale(self, outputs: Tensor, targets: Tensor) -> float:
         """What outputs (N, ...) are multiplied by before those of another recipe are averaged with them.
 

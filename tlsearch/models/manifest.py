@@ -86,8 +86,7 @@ class MemberRecipe:
         told = cls(**document)
         if not isinstance(told.strategy, str) or not isinstance(told.params, dict):
             raise TypeError(f"a recipe can't be {document!r}")
-        if not all(isinstance(value, Scalar) for value in told.params.values()):
-            raise TypeError("params can only be numbers, words and truth values")
+        _check_params(told.params)
         if isinstance(told.members, bool) or not isinstance(told.members, int) or told.members < 1:
             raise ValueError(f"members can't be {told.members!r}")
         if not isinstance(told.scale, float) or not 0 < told.scale < math.inf:
@@ -172,8 +171,7 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError("there are no classes")
         if known["image_size"] is not None and not 1 <= known["image_size"] <= LARGEST:
             raise ValueError(f"image_size can't be {known['image_size']}")
-        if not all(isinstance(value, Scalar) for value in known["params"].values()):
-            raise TypeError("params can only be numbers, words and truth values")
+        _check_params(known["params"])
         known["inputs"] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in known["inputs"].items()
@@ -207,6 +205,11 @@ def temperature_of(calibration: Mapping[str, Any]) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ValueError(f"temperature can't be {value!r}")
     return float(value)
+
+
+def _check_params(params: Mapping[str, Any]) -> None:
+    if not all(isinstance(value, Scalar) for value in params.values()):
+        raise TypeError("params can only be numbers, words and truth values")
 
 
 def _check_adjustment(calibration: Mapping[str, Any], *, outputs: int) -> None:

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from tlsearch import artifacts
 from tlsearch.contracts import frozen_groups
@@ -32,6 +33,14 @@ from tlsearch.training.objective import metric_of, task_of
 
 RETRIES = 2
 """How often a point is given to another worker whose worker died."""
+
+
+class _Kept(NamedTuple):
+    """Weights of a complete trial that are there."""
+
+    standing: tuple[float, float, int, int]
+    strategy: str
+    uri: str
 
 
 class Driver:
@@ -91,8 +100,7 @@ class Driver:
         self._open: dict[int, Point] = {}
         self._turn_of: dict[int, int] = {}
         self._last: dict[int, EpochResult] = {}
-        self._kept: dict[int, tuple[tuple[float, float, int, int], str]] = {}
-        self._strategy_of: dict[int, str] = {}
+        self._kept: dict[int, _Kept] = {}
         self._best_trained: tuple[tuple[float, float, int, int], float] | None = None
         self._deaths: dict[int, int] = {}
         self._waiting: deque[list[Point]] = deque()
@@ -286,8 +294,8 @@ class Driver:
             return
         if outcome.artifact is not None:
             # In the order of the finalists, whose weights must be there.
-            self._kept[point.number] = (self._standing(point, outcome, value), outcome.artifact.uri)
-            self._strategy_of[point.number] = point.strategy
+            standing = self._standing(point, outcome, value)
+            self._kept[point.number] = _Kept(standing, point.strategy, outcome.artifact.uri)
         known = self.by_strategy.get(point.strategy)
         if known is None or self._better(value, known):
             self.by_strategy[point.strategy] = value
@@ -319,9 +327,9 @@ class Driver:
         keep = max(self.spec.search.keep, self.spec.search.finalists)
         if len(self._kept) <= keep:
             return
-        order = sorted(self._kept, key=lambda number: self._kept[number][0])
-        firsts = {self._strategy_of[number]: number for number in reversed(order)}
-        trained = [number for number in order if not self.heads(self._strategy_of[number])]
+        order = sorted(self._kept, key=lambda number: self._kept[number].standing)
+        firsts = {self._kept[number].strategy: number for number in reversed(order)}
+        trained = [number for number in order if not self.heads(self._kept[number].strategy)]
         stay = {*order[:keep], *firsts.values(), *(trained[:keep] if self.combines else [])}
         dropped = [number for number in order if number not in stay]
         if not dropped:
@@ -329,7 +337,7 @@ class Driver:
         self.store.forget_artifacts(self.lease, dropped)
         for number in dropped:
             with contextlib.suppress(OSError):  # what can't be deleted now is swept at the end
-                artifacts.delete(self._kept.pop(number)[1])
+                artifacts.delete(self._kept.pop(number).uri)
 
     def _busy(self) -> int:
         """Turns that workers are on."""

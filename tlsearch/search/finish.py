@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch import artifacts
-from tlsearch.contracts import Task
 from tlsearch.contracts.combination import structure_of
 from tlsearch.errors import SearchError, VerificationError
 from tlsearch.models import abstention
@@ -113,7 +112,7 @@ def _companions(winner: TrialRecord, candidates: Sequence[Finalist], end: Finish
     """The best of each other strategy on the winner's backbone whose weights are there."""
     search, task = end.prepared.spec.search, end.prepared.task
     # Outputs of all validation items stand in memory at once, as they do where a task calibrates.
-    if not (search.refit and search.ensemble and search.members > 1) or not _calibrates(task):
+    if not (search.refit and search.ensemble and search.members > 1) or not task.calibrates:
         return []
     found: dict[str, TrialRecord] = {}
     for candidate in candidates:
@@ -128,10 +127,6 @@ def _companions(winner: TrialRecord, candidates: Sequence[Finalist], end: Finish
 def _gaining(trials: Sequence[TrialRecord]) -> list[int] | None:
     """Positions of those that train layers, which gain most by a refit; None where a trial is alone."""
     return [at for at, trial in enumerate(trials) if trains(trial)] if len(trials) > 1 else None
-
-
-def _calibrates(task: Task) -> bool:
-    return type(task).calibrate is not Task.calibrate
 
 
 def _known(told: Mapping[str, Any]) -> tuple[Mapping[str, float], Mapping[str, Any], bool]:

@@ -345,8 +345,7 @@ class _Run:
         seconds = driver.candidate_seconds
         # Workers keep the deadline that they were given. What the first heads take says nothing of those that
         # begin after them and train layers: until then as much time is kept as may be.
-        is_head = is_heads(self.prepared.strategies)
-        known = driver.trains or all(map(is_head, self.prepared.strategies))
+        known = driver.trains or all(map(driver.heads, self.prepared.strategies))
         if seconds is not None and known and self.budget.worth_keeping:
             self.budget.after_search = self._ending.after_search(seconds, slots=self._slots)
             driver.deadline = self.budget.search_deadline

@@ -308,14 +308,12 @@ def _score(
     """
     import torch
 
-    from tlsearch.contracts import Task
     from tlsearch.models.ensemble import Ensemble, averaged
 
     parts = model.network.parts if isinstance(model.network, Ensemble) else ()
     task, spec, flips = model.task, model.target_spec, model.manifest.flips
     own, plain, both = task.evaluator(spec), task.evaluator(spec), task.evaluator(spec)
     alone = [task.evaluator(spec) for _ in range(members)]
-    calibrates = type(task).calibrate is not Task.calibrate
     kept: list[tuple[Tensor, Tensor]] = []
     seen: list[Tensor] | None = [] if keep and task.abstains else None
     count = 0
@@ -327,7 +325,7 @@ def _score(
         if mirrored:
             plain.update(averaged(looks[:, :1], task, parts), targets)
             both.update(averaged(looks, task, parts), targets)
-        if keep and calibrates:
+        if keep and task.calibrates:
             kept.append((outputs, targets))
         count += len(targets)
     outputs_of, targets_of = zip(*kept, strict=True) if kept else ((), ())

@@ -44,6 +44,7 @@ class Detection(PlaceTask):
         Metric(box_scores.LOSS, minimize=True, unit="nats", tolerance=lambda items: EXACT, slack=0.1),
     )
     tie_breaker = box_scores.LOSS  # before the first object is found, it alone tells epochs apart
+    nothing = "nothing"
     examples = tuple(
         [
             {"label": "ab"[at % 2], "box": [0.1 * at, 0.05 * (number % 8), 0.1 * at + 0.3, 0.5]}
@@ -95,7 +96,7 @@ class Detection(PlaceTask):
         """The classes of an item's boxes."""
         empty = len(spec.names)
         of = [tuple(sorted({int(kind) for kind in one[:, 0] if kind >= 0})) or (empty,) for one in targets]
-        names = (*spec.names, "nothing") if (empty,) in of else spec.names
+        names = (*spec.names, self.nothing) if (empty,) in of else spec.names
         return Strata(of, names, "class", "classes", required=False)
 
     # How they are learned
@@ -137,12 +138,6 @@ class Detection(PlaceTask):
         return box_scores.BoxEvaluator(spec.names)
 
     per_name = "average precision at overlap 0.5"
-
-    def evaluate(
-        self, outputs: Tensor, targets: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
-    ) -> tuple[Scores, Scores]:
-        """The metrics, and each class's average precision."""
-        return self.evaluate_batches([(outputs, targets)], spec, calibration)
 
     def evaluate_batches(
         self,
@@ -273,22 +268,6 @@ class Detection(PlaceTask):
         evaluator.take(decoded, targets)
         threshold = float(calibration.get("threshold", box_scores.THRESHOLD))
         return box_figures.figures(evaluator, threshold)
-
-    # What the audit says
-
-    def findings(self, counts: Mapping[str, Mapping[str, int]], metric: str) -> Mapping[str, Any]:
-        """Classes that a split shows no object of."""
-        known = sorted({name for split in counts.values() for name in split})
-        lacking = [[split, name] for split, own in counts.items() for name in known if not own.get(name)]
-        return {"lacking": [pair for pair in lacking if pair[1] != "nothing"]}
-
-    def remarks(self, findings: Mapping[str, Any]) -> list[str]:
-        """The same in words."""
-        return [
-            f'no picture of {split} shows "{name}": scores there say nothing of it'
-            for split, name in findings.get("lacking", [])
-            if split != "stop"
-        ]
 
 
 def _counted(labels: Iterable[str]) -> str:

@@ -93,6 +93,7 @@ class Segmentation(MapTask):
     )
     tie_breaker = LOG_LOSS  # before the first rare pixel is found, it alone tells epochs apart
     unknown = masks.UNKNOWN
+    shown_on = "mask"
     losses_by_name = (WITH_DICE, CROSS_ENTROPY)
     smooths = True
     examples = tuple(np.tri(8, 8, number % 5 - 2, dtype=np.uint8) for number in range(42))
@@ -193,12 +194,6 @@ class Segmentation(MapTask):
 
     per_name = "intersection over union"
 
-    def evaluate(
-        self, outputs: Tensor, targets: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
-    ) -> tuple[Scores, Scores]:
-        """The metrics, and each class's intersection over union."""
-        return self.evaluate_batches([(outputs, targets)], spec, calibration)
-
     def evaluate_batches(
         self,
         batches: Iterable[tuple[Tensor, Tensor]],
@@ -286,19 +281,3 @@ class Segmentation(MapTask):
     ) -> Sequence[Figure]:
         """Each class's intersection over union, and of each picture."""
         return mask_figures.figures(decoded.astype(np.uint8), targets, spec)
-
-    # What the audit says
-
-    def findings(self, counts: Mapping[str, Mapping[str, int]], metric: str) -> Mapping[str, Any]:
-        """Classes that a split shows no pixel of."""
-        known = sorted({name for split in counts.values() for name in split})
-        lacking = [[split, name] for split, own in counts.items() for name in known if not own.get(name)]
-        return {"lacking": lacking}
-
-    def remarks(self, findings: Mapping[str, Any]) -> list[str]:
-        """The same in words."""
-        return [
-            f'no mask of {split} shows "{name}": scores there say nothing of it'
-            for split, name in findings.get("lacking", [])
-            if split != "stop"
-        ]
