@@ -17,7 +17,8 @@ from tlsearch.models.rebuild import rebuild
 from tlsearch.records import EpochResult, Outcome, Point, TrialState
 from tlsearch.spec import parse
 from tlsearch.testing import classes, fixtures
-from tlsearch.training.trial import TrialRunner, WorkerConfig
+from tlsearch.training.trial import TrialRunner
+from tlsearch.training.workspace import WorkerConfig
 
 CNN, VIT = "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"
 

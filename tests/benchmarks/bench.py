@@ -15,7 +15,8 @@ from tlsearch.spec import parse
 from tlsearch.training.batch_source import BatchSource, Counts
 from tlsearch.training.data import Data
 from tlsearch.training.split_point import SplitPoint, find_split_point
-from tlsearch.training.trial import TrialRunner, WorkerConfig
+from tlsearch.training.trial import TrialRunner
+from tlsearch.training.workspace import WorkerConfig
 
 BACKBONE = "efficientnet_lite/lite0"
 FASHION = "/usr/share/datasets/fashion-mnist"

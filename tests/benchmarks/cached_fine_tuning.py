@@ -13,8 +13,8 @@ import torch
 from tests.benchmarks.bench import Bench, bench
 from tests.benchmarks.measure import Result, paired
 from tlsearch.contracts import Batch
-from tlsearch.training.fit import _Stepper
-from tlsearch.training.split_point import set_modes
+from tlsearch.training.stepper import Stepper
+from tlsearch.training.trained_part import set_modes
 
 DEPTHS = (0.3, 0.5, 0.7, 0.85, 0.95)
 
@@ -63,13 +63,13 @@ class _Epoch:
         for group in groups:
             group["base_lr"] = group["lr"]
         optimizer = torch.optim.AdamW(groups, fused=True)
-        self.stepper = _Stepper(self.model, self.strategy, params, optimizer, batch_size=recipe.batch_size)  # type: ignore[arg-type]
+        self.stepper = Stepper(self.model, self.strategy, params, optimizer, batch_size=recipe.batch_size)  # type: ignore[arg-type]
         self.epoch = 0
         self.feed.fetch(self.feed.data.indices["train"][:1], 0)  # stores the activations
 
     def __call__(self) -> None:
         self.epoch += 1
-        set_modes(self.model, self.split_point)
+        set_modes(self.model, self.split_point.resting)
         for number, (inputs, targets) in enumerate(self.feed.train(self.epoch, batch_size=32, seed=0)):
             if number == self.batches:
                 break

@@ -18,7 +18,7 @@ from tlsearch.search import ray_cluster
 from tlsearch.search.backends.ray_tune import RayTuneBackend
 from tlsearch.search.workers import Workers
 from tlsearch.spec import parse
-from tlsearch.training.trial import WorkerConfig
+from tlsearch.training.workspace import WorkerConfig
 
 class Dispatcher:
     deadline, prune = math.inf, False

@@ -16,7 +16,8 @@ from tlsearch.records import Point
 from tlsearch.spec import parse
 from tlsearch.training import sources
 from tlsearch.training.objective import settled
-from tlsearch.training.trial import TrialRunner, WorkerConfig
+from tlsearch.training.trial import TrialRunner
+from tlsearch.training.workspace import WorkerConfig
 
 TINY = str(Path(__file__).parents[1] / "tiny")
 OLD_BUNDLE = Path(__file__).parent / "bundle"

@@ -10,7 +10,8 @@ from typing import Any
 from tlsearch import registry
 from tlsearch.records import EpochResult, Outcome, Point
 from tlsearch.spec import StudySpec, parse
-from tlsearch.training.trial import TrialRunner, WorkerConfig
+from tlsearch.training.trial import TrialRunner
+from tlsearch.training.workspace import WorkerConfig
 
 BACKBONE = "tiny/net"
 

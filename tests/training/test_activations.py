@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from tlsearch.training.activations import Activations, Items, Materialized, Uncached, activations, materialize
 from tlsearch.training.arrays import ArrayStore
-from tlsearch.training.split_point import find_split_point, find_split_points, trainable_names
+from tlsearch.training.split_point import find_split_point, find_split_points
+from tlsearch.training.trained_part import trainable_names
 
 LIMIT = 2**20
 

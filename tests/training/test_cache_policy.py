@@ -18,7 +18,8 @@ from tlsearch.contracts.images import ImageInput
 from tlsearch.records import Outcome
 from tlsearch.training.batch_source import BatchSource, Counts
 from tlsearch.training.cache_policy import Choice, choices
-from tlsearch.training.split_point import bridge, depth_marks, find_split_point, find_split_points
+from tlsearch.training.split_point import bridge, find_split_point, find_split_points
+from tlsearch.training.trained_part import depth_marks
 from tlsearch.training.trial import TrialRunner
 
 DEPTH = 0.67

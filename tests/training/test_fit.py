@@ -15,7 +15,7 @@ from tlsearch.contracts import Batch, FineTuning, Strategy
 from tlsearch.errors import TrialError
 from tlsearch.records import Point
 from tlsearch.tasks.classification import Classification
-from tlsearch.training import fit as fitting
+from tlsearch.training import stepper as stepping
 from tlsearch.training.batch_source import Counts
 from tlsearch.training.fit import FitEpoch, fit
 from tlsearch.training.split_point import find_split_point
@@ -96,13 +96,13 @@ def worker(tmp_path) -> TrialRunner:
 def rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Learning rates of all steps to come, as factors."""
     seen: list[float] = []
-    step: Callable[..., float] = fitting._Stepper.step
+    step: Callable[..., float] = stepping.Stepper.step
 
     def watched(self, split_point, batch, factor):
         seen.append(factor)
         return step(self, split_point, batch, factor)
 
-    monkeypatch.setattr(fitting._Stepper, "step", watched)
+    monkeypatch.setattr(stepping.Stepper, "step", watched)
     return seen
 
 
@@ -116,7 +116,7 @@ def test_hooks_are_called_before_every_epoch_and_plans_made_once(worker):
 
 
 def test_the_kept_weights_are_those_of_the_best_epoch_on_the_stop_split(worker, monkeypatch):
-    monkeypatch.setattr(fitting, "LEAST_STOP_ITEMS", 1)
+    monkeypatch.setattr("tlsearch.training.fit.LEAST_STOP_ITEMS", 1)
     run = Run(worker, Watching(), point(learning_rate=0.05, patience=0, freeze_depth=0.0), epochs=8)
     ranks = [(epoch.stop["accuracy"], -epoch.stop["log_loss"]) for epoch in run.epochs]
     best = max(range(8), key=lambda index: (ranks[index], -index))
@@ -135,7 +135,7 @@ def test_a_stop_split_too_small_to_tell_epochs_apart_decides_nothing(worker):
 
 
 def test_a_task_may_ask_for_more_stop_items(worker, monkeypatch):
-    monkeypatch.setattr(fitting, "LEAST_STOP_ITEMS", 1)
+    monkeypatch.setattr("tlsearch.training.fit.LEAST_STOP_ITEMS", 1)
     monkeypatch.setattr(Classification, "least_stop_items", 500)
     run = Run(worker, Watching(), point(learning_rate=0.05, patience=2, freeze_depth=0.0), epochs=8)
     assert run.epochs[-1].kept == run.epochs[-1].validation
@@ -266,7 +266,7 @@ class Spoiling(FineTuning):
 
 
 def test_what_was_frozen_in_the_best_epoch_is_given_back(worker, monkeypatch):
-    monkeypatch.setattr(fitting, "LEAST_STOP_ITEMS", 1)
+    monkeypatch.setattr("tlsearch.training.fit.LEAST_STOP_ITEMS", 1)
     run = Run(worker, Spoiling(), point(learning_rate=0.02), epochs=3)
     assert run.epochs[-1].kept == run.epochs[0].validation
     spoilt, kept = run.states[1], run.states[-1]
@@ -332,7 +332,7 @@ def test_when_memory_runs_out_smaller_pieces_give_the_same_gradients(worker, mon
 
 def test_pieces_of_a_joint_batch_share_out_the_source(worker):
     source = Batch((torch.arange(9.0),), torch.arange(9), 1, TASK)
-    parts = fitting._parts(Batch((torch.arange(10.0),), torch.arange(10), 1, TASK, source), 4)
+    parts = stepping.pieces_of(Batch((torch.arange(10.0),), torch.arange(10), 1, TASK, source), 4)
     assert [len(part.targets) for part in parts] == [4, 3, 3]
     assert torch.equal(torch.cat([part.targets for part in parts]), torch.arange(10))
     assert torch.equal(torch.cat([part.source.targets for part in parts if part.source]), torch.arange(9))
@@ -341,7 +341,7 @@ def test_pieces_of_a_joint_batch_share_out_the_source(worker):
 
 def test_no_piece_is_without_source_items():
     source = Batch((torch.arange(2.0),), torch.arange(2), 1, TASK)
-    parts = fitting._parts(Batch((torch.arange(10.0),), torch.arange(10), 1, TASK, source), 1)
+    parts = stepping.pieces_of(Batch((torch.arange(10.0),), torch.arange(10), 1, TASK, source), 1)
     assert [len(part.source.targets) for part in parts if part.source] == [1, 1]
 
 
@@ -366,10 +366,10 @@ def test_the_gradient_of_pieces_is_the_batchs(worker):
         model = worker.build(Watched(), item, pretrained, data, None)
         split_point = find_split_point(model, worker.example(pretrained))
         feed = worker.feed(data, pretrained, split_point, "none", Counts(), lambda: model)
-        optimizer = fitting._optimizer(
+        optimizer = stepping.new_optimizer(
             Watched().recipe(item.params), Watched().param_groups(model, item.params)
         )
-        stepper = fitting._Stepper(model, Watched(), item.params, optimizer, batch_size=21)
+        stepper = stepping.Stepper(model, Watched(), item.params, optimizer, batch_size=21)
         items = data.indices["train"][:21]
         inputs, targets = feed.fetch(items, 0), feed.targets(items)
         stepper.step(split_point, Batch(inputs, targets, 1, TASK), 0.0)

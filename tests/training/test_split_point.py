@@ -14,14 +14,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from tlsearch.contracts import LinearHead
-from tlsearch.training.split_point import (
-    SplitPoint,
-    find_split_point,
-    find_split_points,
-    set_modes,
-    shared_prefix,
-    trainable_names,
-)
+from tlsearch.training.split_point import SplitPoint, find_split_point, find_split_points, shared_prefix
+from tlsearch.training.trained_part import set_modes, trainable_names
 
 
 class Model(nn.Module):
@@ -128,7 +122,7 @@ def test_training_the_suffix_trains_the_model(name: str) -> None:
     torch.autograd.backward(functional.cross_entropy(twin(images), targets))
 
     split_point = find_split_point(model, images[:2])
-    set_modes(model, split_point)
+    set_modes(model, split_point.resting)
     outputs = split_point.train_forward(split_point.prefix(images))
     torch.autograd.backward(functional.cross_entropy(outputs, targets))
 
@@ -144,7 +138,7 @@ def test_random_layers_of_the_suffix_are_random_and_those_of_the_prefix_rest() -
     model, groups, images = build("convnext_atto", dropout=0.5, drop_path_rate=0.3)
     freeze(model, groups, 0.5)
     split_point = find_split_point(model, images)
-    set_modes(model, split_point)
+    set_modes(model, split_point.resting)
     boundary = split_point.prefix(images)
     assert torch.equal(boundary[0], split_point.prefix(images)[0])
     torch.manual_seed(1)
@@ -165,7 +159,7 @@ def test_alexnets_dropouts_fall_on_the_right_side(trained: int, shape: tuple[int
         layer.requires_grad_(True)
     images = torch.randn(2, 3, 64, 64)
     split_point = find_split_point(model, images)
-    set_modes(model, split_point)
+    set_modes(model, split_point.resting)
     assert split_point.shapes == (shape,)
     assert {index for index in (0, 3) if model.classifier[index].training} == awake
     boundary = split_point.prefix(images)
@@ -182,7 +176,7 @@ def test_statistics_of_frozen_norms_stay_and_those_of_trained_ones_move() -> Non
     before = {name: norm.running_mean.clone() for name, norm in norms.items()}
     split_point = find_split_point(model, images)
     assert all(torch.equal(before[name], norm.running_mean) for name, norm in norms.items())
-    set_modes(model, split_point)
+    set_modes(model, split_point.resting)
     split_point.train_forward(split_point.prefix(images))
     for name, norm in norms.items():
         assert torch.equal(before[name], norm.running_mean) == (id(norm.weight) in frozen), name
@@ -249,7 +243,7 @@ def test_a_model_that_cannot_be_split_runs_whole_and_says_why(kind: type[nn.Modu
     assert split_point.prefix(inputs)[0] is inputs
     assert split_point.shapes == ((4,),)
     assert split_point.suffix_flops > 0
-    set_modes(model, split_point)
+    set_modes(model, split_point.resting)
     split_point.train_forward((inputs,)).sum().backward()
     assert model.second.weight.grad is not None  # type: ignore[union-attr]
 
@@ -398,7 +392,7 @@ def test_evaluation_sees_what_training_changed(traceable: bool) -> None:
     split_point = find_split_point(model, inputs)
     assert split_point.frozen == traceable
     boundary = split_point.prefix(inputs)
-    set_modes(model, split_point)
+    set_modes(model, split_point.resting)
     before = split_point.eval_forward(boundary)
     with torch.no_grad():
         model[1].weight.mul_(3)
@@ -407,7 +401,7 @@ def test_evaluation_sees_what_training_changed(traceable: bool) -> None:
     assert torch.equal(after, model.eval()(inputs))
     with torch.no_grad():
         model[1].weight.mul_(3)
-    set_modes(model, split_point)
+    set_modes(model, split_point.resting)
     assert not torch.equal(after, model.eval()(inputs))
 
 

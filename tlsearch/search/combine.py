@@ -30,7 +30,7 @@ from tlsearch.search.setup import Prepared, assign
 from tlsearch.search.weight_averaging import CompatibleTrials, SoupEvaluator, kindred
 from tlsearch.training.failures import FAILURES, REASON_LENGTH
 from tlsearch.training.item_sets import reshuffles
-from tlsearch.training.trial import TrialRunner, WorkerConfig
+from tlsearch.training.workspace import WorkerConfig, Workspace
 
 PHASE = "combine the best"
 MOST = 16
@@ -100,14 +100,14 @@ class Combining:
     def _combine(self, finalists: Sequence[TrialRecord]) -> None:
         self._cancel_what_was_left_open()
         self._on_time()
-        bench = TrialRunner(self._assignment())
-        groups = self._kin(finalists, bench)
+        workspace = Workspace(self._assignment())
+        groups = self._kin(finalists, workspace)
         if not groups:
             self._tell("no fine-tuned trial with its weights is there: nothing to combine")
         for group in groups:
             self._on_time()
             try:
-                evaluator = SoupEvaluator(bench, group)
+                evaluator = SoupEvaluator(workspace, group)
             except FAILURES as error:
                 self._tell(
                     f"trial {group.trials[0].number} can't be combined: {type(error).__name__}: {error}"
@@ -123,7 +123,7 @@ class Combining:
                 elif not self._is_known(name, group, made):
                     self._record(name, group, evaluator, made)
 
-    def _kin(self, finalists: Sequence[TrialRecord], bench: TrialRunner) -> list[CompatibleTrials]:
+    def _kin(self, finalists: Sequence[TrialRecord], workspace: Workspace) -> list[CompatibleTrials]:
         """Groups of trials that can be averaged: the best one, and others that hold a finalist.
 
         One that left the whole backbone as it was has nothing to be averaged with pretrained weights.
@@ -136,7 +136,7 @@ class Combining:
         able = [trial for trial in able if self._is_comparable(trial)]
         able.sort(key=lambda trial: self._rank(trial.metrics), reverse=True)
         numbers = {finalist.number for finalist in finalists}
-        groups = kindred(able, bench)
+        groups = kindred(able, workspace)
         chosen = [kin for kin in groups if kin is groups[0] or numbers & {t.number for t in kin.trials}]
         return [CompatibleTrials(kin.backbone, kin.trials[:MOST]) for kin in chosen]
 

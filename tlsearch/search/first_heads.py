@@ -20,7 +20,7 @@ from tlsearch.records import Point
 from tlsearch.search.backends.local import LocalBackend
 from tlsearch.search.setup import Prepared
 from tlsearch.spec import StudySpec
-from tlsearch.training.trial import WorkerConfig, data_key
+from tlsearch.training.workspace import WorkerConfig, data_key
 
 MOST_OPERATIONS = 2.5e11
 """Floating-point operations of the backbone, about four seconds of one core; more is for workers."""

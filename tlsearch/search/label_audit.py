@@ -21,7 +21,7 @@ from tlsearch.training.learning_curve import LearningCurve, learning_curve
 from tlsearch.training.memory import use_threads
 from tlsearch.training.objective import task_of
 from tlsearch.training.suspects import Suspect, out_of_fold, suspects
-from tlsearch.training.trial import TrialRunner
+from tlsearch.training.workspace import Workspace
 
 SHARES = ("accuracy", "balanced_accuracy", "macro_f1")
 
@@ -79,7 +79,7 @@ def examine_labels(spec: StudySpec, *, observe: Observer) -> LabelAudit:
     observe(Snapshot(phase="features of all items"))
     with tempfile.TemporaryDirectory(prefix="tlsearch-labels-") as folder:
         config = setup.assign(prepared, cache=cache, artifacts=folder, threads=threads, cuda=_cuda())
-        data, features = all_features(TrialRunner(config), prepared.backbones[0].name)
+        data, features = all_features(Workspace(config), prepared.backbones[0].name)
     kept = np.sort(np.concatenate(list(data.indices.values())))
     labels = data.targets[kept]
     groups = listed.samples.groups

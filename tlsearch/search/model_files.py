@@ -22,7 +22,7 @@ from tlsearch.models.rebuild import of_trial
 from tlsearch.records import Artifact, ModelRecord, TrialRecord, TrialRole, TrialState
 from tlsearch.search.setup import Prepared
 from tlsearch.training import checkpoints
-from tlsearch.training.trial import data_key
+from tlsearch.training.workspace import data_key
 
 CANDIDATE = "candidate"
 """Folder of a bundle that is being verified."""

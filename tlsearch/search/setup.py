@@ -38,7 +38,7 @@ from tlsearch.training.data import Data
 from tlsearch.training.objective import name_of, settled, task_of
 from tlsearch.training.sources import Listed
 from tlsearch.training.splits import IntArray
-from tlsearch.training.trial import WorkerConfig, data_key
+from tlsearch.training.workspace import WorkerConfig, data_key
 
 CACHE_LIMIT = 50 * 2**30
 """Bytes of activations kept, unless the disk is too small for that."""

@@ -40,7 +40,7 @@ from tlsearch.search.trial_queue import Fixed, PointSource, Searching, is_heads
 from tlsearch.search.workers import allocate
 from tlsearch.spec import BudgetSpec, StudySpec
 from tlsearch.training.objective import settled
-from tlsearch.training.trial import WorkerConfig
+from tlsearch.training.workspace import WorkerConfig
 
 
 def run(

@@ -17,7 +17,7 @@ from tlsearch.records import Artifact, Costs, TrialRecord
 from tlsearch.training import weights
 from tlsearch.training.batch_source import BatchSource, Counts
 from tlsearch.training.split_point import SplitPoint, find_split_point
-from tlsearch.training.trial import TrialRunner
+from tlsearch.training.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +35,30 @@ class SoupEvaluator:
     computed once and stored. No other split is within reach.
     """
 
-    def __init__(self, bench: TrialRunner, kin: CompatibleTrials) -> None:
-        self.bench = bench
-        self.pretrained = bench.backbone(kin.backbone)
-        data = bench.data("data", self.pretrained.info.inputs)
+    def __init__(self, workspace: Workspace, kin: CompatibleTrials) -> None:
+        self.workspace = workspace
+        self.pretrained = workspace.backbone(kin.backbone)
+        data = workspace.data("data", self.pretrained.info.inputs)
         data = replace(data, indices={"val": data.indices["val"]})
         self.source: State = {f"trunk.{n}": t for n, t in self.pretrained.trunk.state_dict().items()}
         first = kin.trials[0]
         self.model = _finished(first, Backbone(self.pretrained, data.task, data.target_spec), self.source)
-        self.model.to(device=bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.to(device=workspace.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.changing = {name for trial in kin.trials for name in saved(trial)}
         _mark(self.model, self.changing)
         inputs = self.pretrained.info.inputs
-        example = inputs.to_model(inputs.example(2)).to(bench.device)
+        example = inputs.to_model(inputs.example(2)).to(workspace.device)
         self.split_point: SplitPoint = find_split_point(self.model, example)
         self.feed = BatchSource(
             data=data,
             inputs=inputs,
             split_point=self.split_point,
-            store=bench.store,
+            store=workspace.store,
             policy="none",
             views=1,
-            seed=bench.assignment.spec.seed,
-            device=bench.device,
-            limit_bytes=bench.assignment.cache_bytes // 2,
+            seed=workspace.assignment.spec.seed,
+            device=workspace.device,
+            limit_bytes=workspace.assignment.cache_bytes // 2,
             counts=Counts(),
         )
 
@@ -104,12 +104,12 @@ class SoupEvaluator:
         self.model.load_state_dict({name: state[name] for name in self.changing}, strict=False)
 
 
-def kindred(trials: Sequence[TrialRecord], bench: TrialRunner) -> list[CompatibleTrials]:
+def kindred(trials: Sequence[TrialRecord], workspace: Workspace) -> list[CompatibleTrials]:
     """Trials in groups whose members can be averaged, each group's best first, the best group first.
 
     Args:
         trials: complete, best first; those whose weights are gone are left out.
-        bench: knows the backbones.
+        workspace: knows the backbones.
     """
     groups: dict[tuple[str, tuple[object, ...]], list[TrialRecord]] = {}
     for trial in trials:
@@ -117,7 +117,7 @@ def kindred(trials: Sequence[TrialRecord], bench: TrialRunner) -> list[Compatibl
             changed = saved(trial)
         except (TrialError, OSError):
             continue  # dropped since, or damaged
-        source = bench.backbone(trial.backbone).trunk.state_dict()
+        source = workspace.backbone(trial.backbone).trunk.state_dict()
         own = {f"trunk.{name}": tensor for name, tensor in source.items()} | changed
         form = tuple(sorted((name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in own.items()))
         groups.setdefault((trial.backbone, form), []).append(trial)

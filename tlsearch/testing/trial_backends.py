@@ -11,7 +11,7 @@ from pathlib import Path
 from tlsearch.records import EpochResult, Point, TrialState
 from tlsearch.search.backends.trial_backend import TrialBackend
 from tlsearch.spec import StudySpec, parse
-from tlsearch.training.trial import WorkerConfig
+from tlsearch.training.workspace import WorkerConfig
 
 UNKNOWN = "no_such_strategy"
 """A trial of it fails at once, with a reason: what the strategy does is not what is tested here."""

@@ -20,7 +20,8 @@ from tlsearch.contracts import BackboneInfo, Batch, Pretrained, Strategy
 from tlsearch.records import EpochResult, Outcome, Params, Point, TrialState
 from tlsearch.spec import StudySpec, parse
 from tlsearch.testing import fixtures
-from tlsearch.training.trial import TrialRunner, WorkerConfig
+from tlsearch.training.trial import TrialRunner
+from tlsearch.training.workspace import WorkerConfig
 
 CACHE_BYTES = 2**28
 

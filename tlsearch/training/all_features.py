@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,24 +11,22 @@ from tlsearch.training.batch_source import Counts
 from tlsearch.training.data import Data
 from tlsearch.training.head_trials import OpenHead, whole
 from tlsearch.training.split_point import find_split_point
-
-if TYPE_CHECKING:
-    from tlsearch.training.trial import TrialRunner
+from tlsearch.training.workspace import Workspace
 
 
-def all_features(bench: TrialRunner, backbone: str) -> tuple[Data, Tensor]:
+def all_features(workspace: Workspace, backbone: str) -> tuple[Data, Tensor]:
     """The target data, and features (N, width) of its items, not augmented; rows of broken items are 0.
 
     Those of test items are computed and not stored, as nothing of a search may rest on them.
     """
-    pretrained = bench.backbone(backbone)
-    data = bench.data("data", pretrained.info.inputs)
+    pretrained = workspace.backbone(backbone)
+    data = workspace.data("data", pretrained.info.inputs)
     model = Backbone(pretrained, data.task, data.target_spec)
     model.freeze(1.0)
     model.head = OpenHead()
-    placed: Backbone = model.to(device=bench.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    split_point = find_split_point(placed, bench.example(pretrained))
-    feed = bench.feed(data, pretrained, split_point, "none", Counts(), lambda: placed)
+    placed: Backbone = model.to(device=workspace.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    split_point = find_split_point(placed, workspace.example(pretrained))
+    feed = workspace.feed(data, pretrained, split_point, "none", Counts(), lambda: placed)
     found = torch.zeros(len(data.array), model.width)
     for split, indices in data.indices.items():
         if len(indices):

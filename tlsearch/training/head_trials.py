@@ -6,7 +6,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,20 +21,18 @@ from tlsearch.training.finishing import finish
 from tlsearch.training.heads import train_linear
 from tlsearch.training.item_sets import items_of, key_of
 from tlsearch.training.split_point import find_split_point
-
-if TYPE_CHECKING:
-    from tlsearch.training.trial import TrialRunner
+from tlsearch.training.workspace import Workspace
 
 
 def fit_heads(
-    bench: TrialRunner, strategy: HeadStrategy, points: Sequence[Point]
+    workspace: Workspace, strategy: HeadStrategy, points: Sequence[Point]
 ) -> Iterator[list[EpochResult]]:
     """Results of points of one backbone and strategy, as many at a time as can be fitted together.
 
     What goes wrong with a point is its result.
     """
     # Points that need other views, layers or items need other features; the rest is fitted together.
-    data = bench.data("data", bench.backbone(points[0].backbone).info.inputs)
+    data = workspace.data("data", workspace.backbone(points[0].backbone).info.inputs)
     by_features: dict[tuple[str, int, object], list[Point]] = defaultdict(list)
     for point in points:
         try:
@@ -44,15 +41,15 @@ def fit_heads(
         except FAILURES as error:  # one point's failure is its own
             yield [failed(point, error)]
     for (policy, _, _), together in by_features.items():
-        yield from _fit_or_tell(bench, strategy, policy, together)
+        yield from _fit_or_tell(workspace, strategy, policy, together)
 
 
 def _fit_or_tell(
-    bench: TrialRunner, strategy: HeadStrategy, policy: str, points: Sequence[Point]
+    workspace: Workspace, strategy: HeadStrategy, policy: str, points: Sequence[Point]
 ) -> Iterator[list[EpochResult]]:
     """Results of points; where they can't be fitted together, each alone, to tell the culprit."""
     try:
-        results = _fit_together(bench, strategy, policy, points)
+        results = _HeadBatch(workspace, strategy, policy, points).results()
     except FAILURES as error:  # a trial's failure is a result
         if len(points) == 1:
             yield [failed(points[0], error)]
@@ -61,108 +58,108 @@ def _fit_or_tell(
         yield results
         return
     for point in points:
-        yield from _fit_or_tell(bench, strategy, policy, [point])
+        yield from _fit_or_tell(workspace, strategy, policy, [point])
 
 
-def _fit_together(
-    bench: TrialRunner, strategy: HeadStrategy, policy: str, points: Sequence[Point]
-) -> list[EpochResult]:
-    spec = bench.assignment.spec
-    began = time.perf_counter()
-    pretrained = bench.backbone(points[0].backbone)
-    data = items_of(bench.data("data", pretrained.info.inputs), points[0], heads=True)
-    model = bench.build(strategy, points[0], pretrained, data, None)
-    # Only the head is to stay behind the split point, whatever kind of head it is.
-    model.head = OpenHead().to(bench.device)
-    split_point = find_split_point(model, bench.example(pretrained))
-    feed = bench.feed(
-        data, pretrained, split_point, policy, Counts(), lambda: model
-    )  # its trunk never trains
-    views = [0] if policy == "none" else list(range(1, spec.search.views + 1))
+class _HeadBatch:
+    """Points of one backbone and strategy that learn from the same features."""
 
-    def features(split: str, view: int) -> Tensor:
-        if len(data.indices[split]) == 0:  # no stop items were asked for
-            return torch.zeros(0, model.width, device=bench.device)
-        return whole(feed, split, view)
+    def __init__(
+        self, workspace: Workspace, strategy: HeadStrategy, policy: str, points: Sequence[Point]
+    ) -> None:
+        self.workspace = workspace
+        self.strategy = strategy
+        self.points = points
+        self.began = time.perf_counter()
+        self.pretrained = pretrained = workspace.backbone(points[0].backbone)
+        self.data = items_of(workspace.data("data", pretrained.info.inputs), points[0], heads=True)
+        self.model = model = workspace.build(strategy, points[0], pretrained, self.data, None)
+        # Only the head is to stay behind the split point, whatever kind of head it is.
+        model.head = OpenHead().to(workspace.device)
+        self.split_point = find_split_point(model, workspace.example(pretrained))
+        self.feed = workspace.feed(
+            self.data, pretrained, self.split_point, policy, Counts(), lambda: model
+        )  # its trunk never trains
+        self.views = [0] if policy == "none" else list(range(1, workspace.assignment.spec.search.views + 1))
 
-    task = HeadTask(
-        features=torch.stack([features("train", view) for view in views]),
-        labels=feed.targets(data.indices["train"]),
-        stop_features=features("stop", 0),
-        stop_labels=feed.targets(data.indices["stop"]),
-        classes=len(data.target_spec.names),
-        epochs=spec.budget.rounds,
-        train_linear=lambda recipes, columns=slice(None): train_linear(
-            task.features[..., columns],
-            task.labels,
-            task.stop_features[..., columns],
-            task.stop_labels,
-            task=data.task,
-            spec=data.target_spec,
-            recipes=recipes,
-        ),
-    )
-    validation = features("val", 0)
-    targets = torch.from_numpy(data.targets[data.indices["val"]])
-    results = []
-    for point, head in zip(points, _fit_each(strategy, task, points), strict=True):
-        if isinstance(head, BaseException):
-            results.append(failed(point, head))
-            continue
-        try:
-            with torch.inference_mode():
-                scores = data.task.score(head.eval()(validation), targets, data.target_spec)
-            model.head = head
-            costs = replace(
-                count_costs(
-                    [(split_point, feed.counts)],
-                    model,
-                    began,
-                    Costs(),
-                    sum(p.numel() for p in head.parameters()),
-                ),
-                seconds=(time.perf_counter() - began) / len(points),
-            )
-            # The images of a batch of heads went through the backbone once: the first one bears them.
-            feed.counts = Counts()
-            scores, remark = finish(strategy, model.eval(), point.params, feed, scores)
-            outcome = bench.conclude(
-                point,
-                model,
-                pretrained,
-                scores=scores,
-                reason="fitted on stored features" + remark,
-                cache=feed.cache,
-                costs=costs,
-            )
-        except FAILURES as error:  # one head's failure is its own
-            results.append(failed(point, error))
-            continue
-        results.append(
-            EpochResult(
-                number=point.number,
-                attempt=point.attempt,
-                epoch=1,
-                epochs=1,
-                value=scores[bench.metric],
-                metrics=scores,
-                seconds=costs.seconds,
-                outcome=outcome,
-            )
+    def results(self) -> list[EpochResult]:
+        """Of all points, in their order. What goes wrong with one head is its own result."""
+        task = self._task()
+        validation = self._features("val", 0)
+        results = []
+        for point, head in zip(self.points, _fit_each(self.strategy, task, self.points), strict=True):
+            if isinstance(head, BaseException):
+                results.append(failed(point, head))
+                continue
+            try:
+                results.append(self._result(point, head, validation))
+            except FAILURES as error:  # one head's failure is its own
+                results.append(failed(point, error))
+        return results
+
+    def _task(self) -> HeadTask:
+        data, feed = self.data, self.feed
+        features = torch.stack([self._features("train", view) for view in self.views])
+        labels = feed.targets(data.indices["train"])
+        stop_features, stop_labels = self._features("stop", 0), feed.targets(data.indices["stop"])
+        return HeadTask(
+            features=features,
+            labels=labels,
+            stop_features=stop_features,
+            stop_labels=stop_labels,
+            classes=len(data.target_spec.names),
+            epochs=self.workspace.assignment.spec.budget.rounds,
+            train_linear=lambda recipes, columns=slice(None): train_linear(
+                features[..., columns],
+                labels,
+                stop_features[..., columns],
+                stop_labels,
+                task=data.task,
+                spec=data.target_spec,
+                recipes=recipes,
+            ),
         )
-    return results
 
+    def _features(self, split: str, view: int) -> Tensor:
+        if len(self.data.indices[split]) == 0:  # no stop items were asked for
+            return torch.zeros(0, self.model.width, device=self.workspace.device)
+        return whole(self.feed, split, view)
 
-class OpenHead(nn.Module):
-    """A head that trains and lets the features pass as they are: all before it is frozen."""
+    def _result(self, point: Point, head: nn.Module, validation: Tensor) -> EpochResult:
+        """A head's score, its weights saved; ``validation`` are features (N, D)."""
+        targets = torch.from_numpy(self.data.targets[self.data.indices["val"]])
+        with torch.inference_mode():
+            scores = self.data.task.score(head.eval()(validation), targets, self.data.target_spec)
+        self.model.head = head
+        costs = self._costs(head)
+        # The images of a batch of heads went through the backbone once: the first one bears them.
+        self.feed.counts = Counts()
+        scores, remark = finish(self.strategy, self.model.eval(), point.params, self.feed, scores)
+        outcome = self.workspace.conclude(
+            point,
+            self.model,
+            self.pretrained,
+            scores=scores,
+            reason="fitted on stored features" + remark,
+            cache=self.feed.cache,
+            costs=costs,
+        )
+        return EpochResult(
+            number=point.number,
+            attempt=point.attempt,
+            epoch=1,
+            epochs=1,
+            value=scores[self.workspace.metric],
+            metrics=scores,
+            seconds=costs.seconds,
+            outcome=outcome,
+        )
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = nn.Parameter(torch.zeros(()))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """The features."""
-        return features + self.gate
+    def _costs(self, head: nn.Module) -> Costs:
+        trainable = sum(parameter.numel() for parameter in head.parameters())
+        spans = [(self.split_point, self.feed.counts)]
+        costs = count_costs(spans, self.model, self.began, Costs(), trainable)
+        return replace(costs, seconds=(time.perf_counter() - self.began) / len(self.points))
 
 
 def _fit_each(
@@ -179,6 +176,18 @@ def _fit_each(
         if len(points) == 1:
             return [error]
     return [head for point in points for head in _fit_each(strategy, task, [point])]
+
+
+class OpenHead(nn.Module):
+    """A head that trains and lets the features pass as they are: all before it is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The features."""
+        return features + self.gate
 
 
 def whole(feed: BatchSource, split: str, view: int) -> Tensor:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tlsearch.contracts.backbone import Backbone
 from tlsearch.training.graph_partition import (
     BoundarySpec,
     Cut,
@@ -30,18 +29,16 @@ from tlsearch.training.graph_partition import (
 )
 from tlsearch.training.states import as_it_was, evaluating, untouched
 from tlsearch.training.tracing import Root, Trace, Unfit, digest, trace
+from tlsearch.training.trained_part import mark, set_modes, trainable_names
 
 __all__ = [
     "BoundarySpec",
     "Bridge",
     "SplitPoint",
     "bridge",
-    "depth_marks",
     "find_split_point",
     "find_split_points",
-    "set_modes",
     "shared_prefix",
-    "trainable_names",
 ]
 
 
@@ -226,43 +223,6 @@ def bridge(lower: SplitPoint, upper: SplitPoint) -> Bridge | None:
     return Bridge(*found) if found is not None else None
 
 
-def trainable_names(model: nn.Module) -> frozenset[str]:
-    """Names of the parameters that train: while this stays the same, so does the split point."""
-    return frozenset(name for name, parameter in model.named_parameters() if parameter.requires_grad)
-
-
-def depth_marks(model: Backbone) -> list[frozenset[str]]:
-    """What trains at each freeze depth of a backbone, from the first group frozen to all of them.
-
-    Outside the trunk what trains now does so at any depth.
-    """
-    names = {name for name, p in model.named_parameters() if p.requires_grad or name.startswith("trunk.")}
-    marks = []
-    for group in model.info.groups:
-        names = names - {f"trunk.{name}" for name in group}
-        marks.append(frozenset(names))
-    return marks
-
-
-def set_modes(model: nn.Module, split_point: SplitPoint | None = None) -> None:
-    """Put every module in the mode it trains in.
-
-    A module with parameters is in training mode if any of them trains: a frozen BatchNorm must not move its
-    statistics. One without goes with its parent, except that what only the prefix uses stays in eval mode.
-    """
-    model.train()
-    _set_modes(model, inherited=True)
-    for name in split_point.resting if split_point else ():
-        model.get_submodule(name).eval()
-
-
-def _set_modes(module: nn.Module, *, inherited: bool) -> None:
-    marks = [parameter.requires_grad for parameter in module.parameters()]
-    module.train(any(marks) if marks else inherited)  # not by the flag: some modules drop caches in train()
-    for child in module.children():
-        _set_modes(child, inherited=module.training)
-
-
 # ---------------------------------------------------------------------------------------------- splitting
 
 
@@ -273,7 +233,7 @@ def _split(model: nn.Module, example: Tensor, marks: Sequence[Collection[str]]) 
     whole = trace(root)
     variants = []
     for trained in marks:
-        _mark(model, trained)
+        mark(model, trained)
         in_eval = whole.trained()
         train, resting = _trace_training(model, root)
         digest(train, train.trained(), known)
@@ -351,7 +311,7 @@ def _check(
         exact = _agree(model(small), split_point.eval_forward(given), "in eval mode")
         copies = not all(map(torch.equal, few, given))
         if training:
-            set_modes(model, split_point)
+            set_modes(model, split_point.resting)
             given = tuple(tensor.clone() for tensor in many)
             with untouched(model, large):
                 expected = model(large)
@@ -410,11 +370,6 @@ def _whole(model: nn.Module, example: Tensor, reason: str) -> SplitPoint:
 
 def _count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _mark(model: nn.Module, trained: Collection[str]) -> None:
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in trained)
 
 
 def _channels_last(model: nn.Module) -> bool:

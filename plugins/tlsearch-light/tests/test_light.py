@@ -10,7 +10,7 @@ from torch import nn
 
 from tlsearch.contracts import Backbone, HeadPoint, HeadTask, Pretrained, describe
 from tlsearch.testing import StrategyContract, classes, tiny_cnn, tiny_vit
-from tlsearch.training.split_point import set_modes
+from tlsearch.training.trained_part import set_modes
 
 
 class TestBitFit(StrategyContract):

@@ -12,7 +12,7 @@ from tlsearch_regularized import BSS, DELTA, L2SP
 from tlsearch import registry
 from tlsearch.contracts import Backbone, Batch
 from tlsearch.testing import classes
-from tlsearch.training import fit
+from tlsearch.training.stepper import Stepper, new_optimizer
 
 CNN, VIT = "timm/tf_efficientnet_lite0", "timm/vit_tiny_patch16_224"
 NAMES = ["l2_sp", "bss", "delta"]
@@ -78,8 +78,8 @@ def test_l2_sp_pulls_back_by_the_same_share_however_large_gradients_are(bench, s
     start = {name: tensor.clone() for name, tensor in model.trunk.named_parameters()}
     moved(model)
     away = {name: parameter.detach() - start[name] for name, parameter in model.trunk.named_parameters()}
-    optimizer = fit._optimizer(strategy.recipe(params), strategy.param_groups(model, params))
-    stepper = fit._Stepper(model, strategy, params, optimizer, batch_size=6)
+    optimizer = new_optimizer(strategy.recipe(params), strategy.param_groups(model, params))
+    stepper = Stepper(model, strategy, params, optimizer, batch_size=6)
     steps = []
     for pulled in (False, True):
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -18,7 +18,8 @@ from tlsearch.contracts import Pretrained
 from tlsearch.records import EpochResult, Point
 from tlsearch.search.backends.trial_backend import Dispatcher
 from tlsearch.training.memory import use_threads
-from tlsearch.training.trial import TrialRunner, WorkerConfig
+from tlsearch.training.trial import TrialRunner
+from tlsearch.training.workspace import WorkerConfig
 
 Running = tuple[list[Point], Iterator[list[EpochResult]]]
 

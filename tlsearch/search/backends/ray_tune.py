@@ -33,7 +33,8 @@ from tlsearch.search.backends.trial_backend import Dispatcher
 from tlsearch.search.workers import Workers
 from tlsearch.spec import StudySpec
 from tlsearch.training.objective import metric_of
-from tlsearch.training.trial import TrialRunner, WorkerConfig
+from tlsearch.training.trial import TrialRunner
+from tlsearch.training.workspace import WorkerConfig
 
 GRACE_SECONDS = 3.0
 """How long after its deadline a trial may take to evaluate what it has."""
