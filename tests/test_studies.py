@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tlsearch import registry, spec
-from tlsearch.search.setup import resolve_strategies
+from tlsearch.search.plugin_choice import resolve_strategies
 from tlsearch.search.space import build
 
 FILES = sorted((Path(__file__).parents[1] / "studies").glob("*.yaml"))

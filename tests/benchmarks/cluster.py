@@ -30,7 +30,7 @@ from tlsearch.records import Costs, DatasetRecord, EpochResult, Outcome, Point, 
 from tlsearch.search import ray_cluster, space
 from tlsearch.search.backends.ray_tune import DispatcherSearcher, GradientASHA
 from tlsearch.search.budget import Budget
-from tlsearch.search.driver import Driver
+from tlsearch.search.driver import Driver, HeldStudy, Phase
 from tlsearch.search.sampler import Sampler
 from tlsearch.search.trial_queue import Searching
 from tlsearch.spec import parse
@@ -210,21 +210,20 @@ def _driver(timed: _Timed, trials: int) -> Driver:
     )
     source.take = timed.measured("take", source.take)  # type: ignore[method-assign]
     source.learn = timed.measured("take", source.learn)  # type: ignore[method-assign]
-    return Driver(
+    held = HeldStudy(
         store=timed,  # type: ignore[arg-type]
         lease=lease,
         spec=spec,
-        source=source,
-        budget=budget,
-        deadline=math.inf,
-        slots=lambda: NODES * GPUS,
         groups={info.name: len(info.groups)},
         heads=lambda name: False,
-        phase="search",
-        total=trials,
-        finished=[],
-        observe=lambda snapshot: None,
         stopping=lambda: "",
+    )
+    return Driver(
+        held,
+        Phase("search", source, total=trials, deadline=math.inf),
+        budget=budget,
+        slots=lambda: NODES * GPUS,
+        observe=lambda snapshot: None,
     )
 
 

@@ -98,7 +98,7 @@ def test_deeply_frozen_trials_are_cheap_and_whole_ones_dear():
 
 
 def test_unasked_strategies_are_tried_in_their_order_of_precedence():
-    from tlsearch.search.setup import resolve_strategies
+    from tlsearch.search.plugin_choice import resolve_strategies
     from tlsearch.spec import parse
 
     spec = parse({"study": "s", "data": {"source": "digits"}, "backbones": ["tiny/net"]})

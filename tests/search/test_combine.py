@@ -23,7 +23,7 @@ from tlsearch.errors import SpecError, UnknownNameError
 from tlsearch.models import bundle
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import TrialRecord, TrialRole, TrialState
-from tlsearch.search import finalists, finish, setup
+from tlsearch.search import finalists, finish, plugin_choice, setup
 from tlsearch.search.combine import Combining
 from tlsearch.search.model_files import Finishing
 from tlsearch.search.progress import Snapshot, silent
@@ -215,17 +215,17 @@ def test_what_is_made_is_a_trial_that_is_rebuilt_and_scores_what_was_recorded(ev
 
 def test_a_study_uses_the_combinations_that_it_names_or_all():
     with installed(combinations={"mean_of_all": Mean, "nothing_at_all": Nothing}):
-        everything, left_out = setup.resolve_combinations(study())
+        everything, left_out = plugin_choice.resolve_combinations(study())
         assert {"mean_of_all", "nothing_at_all"} <= set(everything)
         assert left_out == []
         named = study(strategies=["fine_tune", "mean_of_all"])
-        assert list(setup.resolve_combinations(named)[0]) == ["mean_of_all"]
-        assert list(setup.resolve_strategies(named)[0]) == ["fine_tune"]
-        assert setup.resolve_combinations(study(strategies=["fine_tune"]))[0] == {}
+        assert list(plugin_choice.resolve_combinations(named)[0]) == ["mean_of_all"]
+        assert list(plugin_choice.resolve_strategies(named)[0]) == ["fine_tune"]
+        assert plugin_choice.resolve_combinations(study(strategies=["fine_tune"]))[0] == {}
         with pytest.raises(SpecError, match="alone train nothing"):
-            setup.resolve_strategies(study(strategies=["mean_of_all"]))
+            plugin_choice.resolve_strategies(study(strategies=["mean_of_all"]))
         with pytest.raises(UnknownNameError, match='Did you mean "mean_of_all"'):
-            setup.resolve_strategies(study(strategies=["fine_tune", "mean_of_al"]))
+            plugin_choice.resolve_strategies(study(strategies=["fine_tune", "mean_of_al"]))
 
 
 def test_it_can_win_is_verified_in_a_fresh_process_and_predicts(evaluator, tmp_path, monkeypatch):

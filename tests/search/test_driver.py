@@ -17,7 +17,7 @@ from tlsearch.files import write_durably
 from tlsearch.records import Costs, DatasetRecord, EpochResult, Outcome, Point, TrialState
 from tlsearch.search import space as spaces
 from tlsearch.search.budget import Budget
-from tlsearch.search.driver import Driver
+from tlsearch.search.driver import Driver, HeldStudy, Phase
 from tlsearch.search.loggers import TrialLoggers
 from tlsearch.search.phase_sequence import PhaseSequence
 from tlsearch.search.progress import Snapshot
@@ -60,6 +60,7 @@ class DriverHarness:
         source: Any = None,
         objective: str = "accuracy",
         combines: bool = False,
+        journal: TrialLoggers | None = None,
     ) -> Driver:
         """A new driver, which goes on with what the database knows, as `search.study` does it."""
         spec = parse({**STUDY, "budget": {"trials": trials, "epochs": 4}, "objective": {"metric": objective}})
@@ -72,32 +73,27 @@ class DriverHarness:
         sampler = Sampler(space, kind="random", minimize=metric_of(spec).minimize, seed=0)
         sampler.rebuild(ended)
         budget = Budget(spec.budget, started=len(records), spent=0)
-        self.driver = Driver(
+        points = source or Searching(
+            sampler,
+            budget,
+            left_open=[again(r) for r in records if r not in ended],
+            next_number=self.store.next_number("s"),
+            seed=0,
+            heads=HEADS.__getitem__,
+            at_once=at_once,
+        )
+        held = HeldStudy(
             store=self.store,
             lease=self.lease,
             spec=spec,
-            source=source
-            or Searching(
-                sampler,
-                budget,
-                left_open=[again(r) for r in records if r not in ended],
-                next_number=self.store.next_number("s"),
-                seed=0,
-                heads=HEADS.__getitem__,
-                at_once=at_once,
-            ),
-            budget=budget,
-            deadline=deadline,
-            slots=lambda: slots,
             groups={"tiny/net": 3},
             heads=HEADS.__getitem__,
-            phase="search",
-            total=trials,
-            finished=ended,
-            observe=self.told.append,
             stopping=lambda: self.stopping,
+            journal=journal or TrialLoggers({}),
             combines=combines,
         )
+        phase = Phase("search", points, total=trials, deadline=deadline, finished=ended)
+        self.driver = Driver(held, phase, budget=budget, slots=lambda: slots, observe=self.told.append)
         return self.driver
 
     def turn(self) -> list[Point]:
@@ -182,14 +178,14 @@ def test_no_more_turns_than_slots(world):
 
 
 def test_a_turn_that_was_put_back_is_the_next_one_again(world):
-    driver = world.drive(slots=1)
     begun: list[Point] = []
-    driver.journal = TrialLoggers({"begun": Begun(begun)})
+    journal = TrialLoggers({"begun": Begun(begun)})
+    driver = world.drive(slots=1, journal=journal)
     points = world.turn()
     driver.put_back(points)
     assert world.turn() == points
     assert driver.next_turn() == []
-    driver.journal.close()
+    journal.close()
     assert begun == points  # loggers hear of it once
     assert world.store.trial("s", points[0].number).attempt == 1
 
@@ -315,7 +311,7 @@ def test_a_trial_that_asha_stops_is_pruned_at_its_last_value(world):
     assert "ASHA" in record.reason
     assert "after epoch 2 of 4" in record.reason
     assert (record.costs, record.cache) == (used, "prefix")
-    assert driver.counts[PRUNED] == 1
+    assert driver.tally.counts[PRUNED] == 1
 
 
 def test_trials_of_a_worker_that_died_go_to_another_as_their_next_attempt(world):
@@ -325,7 +321,7 @@ def test_trials_of_a_worker_that_died_go_to_another_as_their_next_attempt(world)
     assert world.store.trial("s", 0).node == "w1"
     driver.ended([point], "its worker process died")
     assert world.state(0) == (RUNNING, "")
-    assert driver.counts[FAILED] == 0
+    assert driver.tally.counts[FAILED] == 0
     driver.record([epoch(point, 3, 0.9)])  # by a worker that was thought to be dead
     again = world.turn()
     assert again == [replace(point, attempt=2)]
@@ -414,8 +410,8 @@ def test_a_value_that_is_none_is_never_the_best(world, value):
     world.finish(good, 0.1)
     (bad,) = world.turn()
     driver.record([epoch(bad, 4, value, outcome=Outcome(COMPLETE, "odd", value=value))])
-    assert driver.best is not None
-    assert driver.best.point.number == good.number
+    assert driver.leaders.best is not None
+    assert driver.leaders.best.point.number == good.number
     (best,) = world.store.best("s")
     assert best.number == good.number
     assert world.turn()
@@ -433,8 +429,8 @@ def test_late_results_are_ignored(world):
     record = world.store.trial("s", 0)
     assert record.state is PRUNED
     assert record.value is None
-    assert driver.best is None
-    assert driver.counts == {**dict.fromkeys(TrialState, 0), PRUNED: 1}
+    assert driver.leaders.best is None
+    assert driver.tally.counts == {**dict.fromkeys(TrialState, 0), PRUNED: 1}
 
 
 def test_the_best_few_keep_their_weights(world):
@@ -470,8 +466,8 @@ def test_the_smallest_losses_keep_their_weights(world):
         (point,) = world.turn()
         paths[number] = world.finish(point, value)
     assert [number for number, path in paths.items() if path.exists()] == [2, 4]
-    assert world.driver.best is not None
-    assert world.driver.best.point.number == 4
+    assert world.driver.leaders.best is not None
+    assert world.driver.leaders.best.point.number == 4
 
 
 def test_among_equals_those_stay_that_will_be_finalists(world):
@@ -496,9 +492,9 @@ def test_another_driver_goes_on_where_the_first_was_left(world):
 
     world.stopping = ""
     driver = world.drive(slots=9, trials=6)
-    assert driver.done == 2
-    assert driver.best is not None
-    assert driver.best.point.number == 0
+    assert driver.tally.done == 2
+    assert driver.leaders.best is not None
+    assert driver.leaders.best.point.number == 0
     again = [world.turn()[0] for _ in range(2)]
     assert [(p.number, p.attempt) for p in again] == [(2, 2), (3, 2)]
     assert [p.params for p in again] == [points[2].params, points[3].params]
@@ -620,12 +616,12 @@ def test_the_time_that_a_winner_will_need_is_foreseen_by_what_runs(world):
     driver.record([EpochResult(first.number, 1, 2, 10, 0.5, costs=Costs(seconds=8.0))])
     assert driver.candidate_seconds == 40.0
     world.finish(first, 0.9)
-    seconds = driver.best.outcome.costs.seconds
+    seconds = driver.leaders.best.outcome.costs.seconds
     assert driver.candidate_seconds == seconds
     assert first.strategy == "fine_tune"
     head = replace(first, number=99, strategy="linear_probe")
-    driver._count(head, Outcome(state=COMPLETE, reason="", value=0.95, costs=Costs(seconds=0.1)))
-    assert driver.best.point.strategy == "linear_probe"
+    driver.leaders.count(head, Outcome(state=COMPLETE, reason="", value=0.95, costs=Costs(seconds=0.1)))
+    assert driver.leaders.best.point.strategy == "linear_probe"
     assert driver.candidate_seconds == seconds, "the best that trains layers is averaged with a head"
 
 
@@ -634,8 +630,10 @@ def test_the_best_that_is_told_is_the_best_of_best(world):
     first, second = world.turn()[0], world.turn()[0]
     world.finish(first, 0.9, loss=0.6)
     world.finish(second, 0.9, loss=0.2)
-    assert driver.best is not None
-    assert driver.best.point.number == second.number  # equal values: the smaller log-loss, as `best` has it
+    assert driver.leaders.best is not None
+    assert (
+        driver.leaders.best.point.number == second.number
+    )  # equal values: the smaller log-loss, as `best` has it
 
 
 def test_interrupted_trials_are_no_progress(world):

@@ -19,7 +19,7 @@ from tlsearch.models import bundle
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import ModelRecord, Point, TrialRecord, TrialRole
 from tlsearch.search.budget import Budget
-from tlsearch.search.driver import Driver
+from tlsearch.search.driver import Driver, HeldStudy, Phase
 from tlsearch.search.loggers import TrialLoggers
 from tlsearch.search.progress import Snapshot, silent
 from tlsearch.search.setup import Prepared, prepare
@@ -126,22 +126,22 @@ class _Run:
 
     def drive(self, tried: Sequence[Point], *, pruned: int | None) -> None:
         heads = is_heads(self.prepared.strategies)
-        driver = Driver(
+        held = HeldStudy(
             store=self.store,
             lease=self.lease,
             spec=self.spec,
-            source=Fixed(tried, heads=heads, at_once=32),
-            budget=Budget(self.spec.budget, started=0, spent=0),
-            deadline=math.inf,
-            slots=lambda: 1,
             groups={BACKBONE: 3},
             heads=heads,
-            phase="search",
-            total=len(tried),
-            finished=[],
-            observe=self.told.append,
             stopping=str,
             journal=self.journal,
+        )
+        source = Fixed(tried, heads=heads, at_once=32)
+        driver = Driver(
+            held,
+            Phase("search", source, total=len(tried), deadline=math.inf),
+            budget=Budget(self.spec.budget, started=0, spent=0),
+            slots=lambda: 1,
+            observe=self.told.append,
         )
         worker = bench(self.folder, self.spec)
         while turn := driver.next_turn():

@@ -21,8 +21,8 @@ from tlsearch.cluster.nodes import Failure, Node, unfit
 from tlsearch.errors import DatabaseError, InputError
 from tlsearch.records import TrialState
 from tlsearch.search import ray_cluster
+from tlsearch.search.plugin_choice import resolve_strategies
 from tlsearch.search.progress import Observer, Snapshot, silent
-from tlsearch.search.setup import resolve_strategies
 from tlsearch.spec import StudySpec
 
 NODE_SECONDS = 180.0

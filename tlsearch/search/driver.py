@@ -1,14 +1,12 @@
-"""The mediator between workers, sampler and database: hands out points, records results, keeps the best."""
+"""The mediator between workers, sampler and database: hands out points, records results."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
 
 from tlsearch import artifacts
 from tlsearch.contracts import frozen_groups
@@ -19,94 +17,97 @@ from tlsearch.records import (
     Outcome,
     Point,
     TrialRecord,
-    TrialRole,
     TrialState,
 )
 from tlsearch.search.budget import Budget
-from tlsearch.search.finalists import standing
+from tlsearch.search.leaders import Leaders
 from tlsearch.search.loggers import TrialLoggers
-from tlsearch.search.progress import Best, Observer, Snapshot
+from tlsearch.search.progress import Observer, Snapshot
+from tlsearch.search.tally import Tally
 from tlsearch.search.trial_queue import PointSource
 from tlsearch.spec import StudySpec
 from tlsearch.training import checkpoints
-from tlsearch.training.objective import metric_of, task_of
 
 RETRIES = 2
 """How often a point is given to another worker whose worker died."""
 
 
-class _Kept(NamedTuple):
-    """Weights of a complete trial that are there."""
+@dataclass(frozen=True, slots=True)
+class HeldStudy:
+    """A study whose lease this process holds, with what all of its phases run with.
 
-    standing: tuple[float, float, int, int]
-    strategy: str
-    uri: str
+    Attributes:
+        store: the database.
+        lease: the right to write to the study.
+        spec: the study.
+        groups: how many groups of layers each backbone has.
+        heads: tells whether a strategy fits heads.
+        stopping: why everything is to stop; empty while nothing is.
+        journal: loggers that are told of trials.
+        combines: whether trials are to be combined at the end.
+        place: of the study's files; empty where checkpoints aren't to be deleted.
+    """
+
+    store: Store
+    lease: Lease
+    spec: StudySpec
+    groups: Mapping[str, int]
+    heads: Callable[[str], bool]
+    stopping: Callable[[], str]
+    journal: TrialLoggers = field(default_factory=lambda: TrialLoggers({}))
+    combines: bool = False
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What is run from one point to another in the life of a study, such as its search.
+
+    Attributes:
+        name: as people read it.
+        source: of its points.
+        total: how many there are at most; None where nobody knows.
+        deadline: as `time.time` counts.
+        finished: trials that ended before.
+        prune: whether trials may be stopped when others are better at the same epoch.
+    """
+
+    name: str
+    source: PointSource
+    total: int | None
+    deadline: float
+    finished: Sequence[TrialRecord] = ()
+    prune: bool = False
 
 
 class Driver:
-    """A `Dispatcher`: every point that it hands out ends in the database with a state and a reason."""
+    """A `Dispatcher` of one phase: every point that it hands out ends in the database, with a reason."""
 
     def __init__(
-        self,
-        *,
-        store: Store,
-        lease: Lease,
-        spec: StudySpec,
-        source: PointSource,
-        budget: Budget,
-        deadline: float,
-        slots: Callable[[], int],
-        groups: Mapping[str, int],
-        heads: Callable[[str], bool],
-        phase: str,
-        total: int | None,
-        finished: Sequence[TrialRecord],
-        observe: Observer,
-        stopping: Callable[[], str],
-        prune: bool = False,
-        journal: TrialLoggers | None = None,
-        combines: bool = False,
-        place: str = "",
+        self, held: HeldStudy, phase: Phase, *, budget: Budget, slots: Callable[[], int], observe: Observer
     ) -> None:
-        self.store = store
-        self.lease = lease
-        self.spec = spec
-        task = task_of(spec)
-        self._metric, self._tie = metric_of(spec), task.metric(task.tie_breaker)
-        self.source = source
-        self.budget = budget
-        self.deadline = deadline
-        self.slots = slots
-        self.groups = groups
-        self.heads = heads
+        self.store, self.lease = held.store, held.lease
+        self.held = held
         self.phase = phase
-        self.total = total
+        self.source = phase.source
+        self.deadline = phase.deadline
+        self.prune = phase.prune
+        self.budget = budget
+        self.slots = slots
         self.observe = observe
-        self.stopping = stopping
-        self.prune = prune
-        self.journal = journal or TrialLoggers({})
-        self.combines = combines
-        self.place = place
-        self.done = 0
-        self.counts = dict.fromkeys(TrialState, 0)
-        self.best: Best | None = None
-        self._best_standing: tuple[float, float, int, int] | None = None
-        self.leading: float | None = None
-        self.by_strategy: dict[str, float] = {}
-        self.cached = 0
-        self.failures: list[str] = []
-        self._begun = time.monotonic()
-        self._before = len(finished)
+        self.heads = held.heads
+        self.stopping = held.stopping
+        self.leaders = Leaders(held.spec, heads=held.heads, combines=held.combines)
+        self.tally = Tally()
         self._open: dict[int, Point] = {}
         self._turn_of: dict[int, int] = {}
         self._last: dict[int, EpochResult] = {}
-        self._kept: dict[int, _Kept] = {}
-        self._best_trained: tuple[tuple[float, float, int, int], float] | None = None
         self._deaths: dict[int, int] = {}
         self._waiting: deque[list[Point]] = deque()
-        for record in finished:
-            self._count(record.point, _outcome_of(record))
-        self.done = len(finished)
+        for record in phase.finished:
+            outcome = _outcome_of(record)
+            self.tally.inherit(outcome)
+            self.leaders.count(record.point, outcome)
 
     # The dispatcher
 
@@ -129,7 +130,7 @@ class Driver:
         """The same points, recorded as begun before anybody gets them; no earlier attempt counts any more."""
         if points:
             self.store.start_trials(self.lease, points, keep_epochs=True)
-            self.journal.begin(points)
+            self.held.journal.begin(points)
             self._open.update({point.number: point for point in points})
         return points
 
@@ -152,17 +153,14 @@ class Driver:
         for result in current:
             if result.number in refused:
                 continue
-            self.journal.tell(result)
+            self.held.journal.tell(result)
             self._last[result.number] = result
-            value = result.value
-            if value is not None and math.isfinite(value):
-                better = self.leading is None or self._better(value, self.leading)
-                self.leading = value if better else self.leading
+            self.leaders.see(result.value)
             if result.outcome is None:
                 self.source.learn(result)
             else:
                 self._end(result)
-        self._keep_the_best()
+        self._drop_weights()
         self._tell()
 
     def ended(self, points: Sequence[Point], error: str | None) -> None:
@@ -213,17 +211,17 @@ class Driver:
         running = [number for number, point in self._open.items() if not self.heads(point.strategy)]
         told = [self._last[number] for number in running if number in self._last]
         known = [last.costs.seconds * last.epochs / last.epoch for last in told if last.epoch]
-        if self._best_trained is not None:
-            known.append(self._best_trained[1])
-        if known or running or self.best is None:
+        if self.leaders.trained_seconds is not None:
+            known.append(self.leaders.trained_seconds)
+        if known or running or self.leaders.best is None:
             return max(known, default=None)
-        return self.best.outcome.costs.seconds
+        return self.leaders.best.outcome.costs.seconds
 
     @property
     def trains(self) -> bool:
         """Whether anything but heads has begun."""
         running = any(not self.heads(point.strategy) for point in self._open.values())
-        return running or self._best_trained is not None
+        return running or self.leaders.trained_seconds is not None
 
     @property
     def open(self) -> bool:
@@ -263,7 +261,7 @@ class Driver:
         refused = {result.number for result in self.store.record(self.lease, results)}
         for result in results:
             if result.number not in refused:
-                self.journal.tell(result)
+                self.held.journal.tell(result)
                 self._end(result)
             else:
                 self._open.pop(result.number, None)
@@ -275,69 +273,24 @@ class Driver:
             notes.pop(result.number, None)
         if result.outcome is None:
             return
-        if self.place and result.outcome.state is not TrialState.CANCELLED and not self.heads(point.strategy):
+        over = result.outcome.state is not TrialState.CANCELLED
+        if over and self.held.place and not self.heads(point.strategy):
             with contextlib.suppress(OSError):  # what can't be deleted now is swept at the end
-                checkpoints.drop(self.place, point.number)
-        self.done += result.outcome.state is not TrialState.CANCELLED  # it will run again
+                checkpoints.drop(self.held.place, point.number)
         self.source.learn(result)
-        self._count(point, result.outcome)
-        if result.outcome.state is TrialState.FAILED:
-            self.failures.append(f"trial {point.number} ({point.strategy}): {result.outcome.reason}")
+        self.tally.end(point, result.outcome)
+        self.leaders.count(point, result.outcome)
 
-    def _count(self, point: Point, outcome: Outcome) -> None:
-        self.counts[outcome.state] += 1
-        self.cached += outcome.cache.startswith("prefix")
-        value = outcome.value
-        if outcome.state is not TrialState.COMPLETE or value is None or not math.isfinite(value):
-            return
-        if point.role is TrialRole.REFIT:  # scored on what it has learned from; all of its members stay
-            return
-        if outcome.artifact is not None:
-            # In the order of the finalists, whose weights must be there.
-            standing = self._standing(point, outcome, value)
-            self._kept[point.number] = _Kept(standing, point.strategy, outcome.artifact.uri)
-        known = self.by_strategy.get(point.strategy)
-        if known is None or self._better(value, known):
-            self.by_strategy[point.strategy] = value
-        order = self._standing(point, outcome, value)
-        if self._best_standing is None or order < self._best_standing:
-            self.best, self._best_standing = Best(point, outcome), order
-        if not self.heads(point.strategy) and (self._best_trained is None or order < self._best_trained[0]):
-            self._best_trained = order, outcome.costs.seconds
-
-    def _standing(self, point: Point, outcome: Outcome, value: float) -> tuple[float, float, int, int]:
-        """A key by which trials are ranked, as `best` and the finalists are: smaller is better."""
-        return standing(
-            value,
-            outcome.metrics,
-            size=outcome.costs.total_parameters,
-            number=point.number,
-            minimize=self._metric.minimize,
-            tie=self._tie,
-        )
-
-    def _better(self, value: float, other: float) -> bool:
-        return value < other if self._metric.minimize else value > other
-
-    def _keep_the_best(self) -> None:
-        """Drop weights that can't win any more; `search.keep` best stay, and the best of each strategy.
-
-        Where trials are to be combined, as many of the best that aren't heads stay, too.
-        """
-        keep = max(self.spec.search.keep, self.spec.search.finalists)
-        if len(self._kept) <= keep:
-            return
-        order = sorted(self._kept, key=lambda number: self._kept[number].standing)
-        firsts = {self._kept[number].strategy: number for number in reversed(order)}
-        trained = [number for number in order if not self.heads(self._kept[number].strategy)]
-        stay = {*order[:keep], *firsts.values(), *(trained[:keep] if self.combines else [])}
-        dropped = [number for number in order if number not in stay]
+    def _drop_weights(self) -> None:
+        """Delete weights that can't win any more."""
+        dropped = self.leaders.surplus()
         if not dropped:
             return
-        self.store.forget_artifacts(self.lease, dropped)
-        for number in dropped:
+        self.store.forget_artifacts(self.lease, list(dropped))
+        self.leaders.forget(dropped)
+        for uri in dropped.values():
             with contextlib.suppress(OSError):  # what can't be deleted now is swept at the end
-                artifacts.delete(self._kept.pop(number).uri)
+                artifacts.delete(uri)
 
     def _busy(self) -> int:
         """Turns that workers are on."""
@@ -345,7 +298,8 @@ class Driver:
 
     def _with_depth(self, result: EpochResult) -> EpochResult:
         """The result with its freeze depth as k of n groups, which is what people ask for."""
-        point, groups = self._open[result.number], self.groups.get(self._open[result.number].backbone)
+        point = self._open[result.number]
+        groups = self.held.groups.get(point.backbone)
         if result.outcome is None or groups is None:
             return result
         depth = point.params.get("freeze_depth")
@@ -355,23 +309,19 @@ class Driver:
         return replace(result, outcome=replace(result.outcome, freeze_depth=frozen, groups=groups))
 
     def _tell(self) -> None:
-        counts = {**self.counts, TrialState.RUNNING: len(self._open)}
-        note = self.failures.pop(0) if self.failures else self.journal.note()
-        ended = self.done - self._before
-        minutes = (time.monotonic() - self._begun) / 60
         self.observe(
             Snapshot(
-                phase=self.phase,
-                done=self.done,
-                total=self.total,
-                counts=counts,
-                best=self.best,
-                leading=self.leading,
-                by_strategy=dict(self.by_strategy),
+                phase=self.phase.name,
+                done=self.tally.done,
+                total=self.phase.total,
+                counts={**self.tally.counts, TrialState.RUNNING: len(self._open)},
+                best=self.leaders.best,
+                leading=self.leaders.leading,
+                by_strategy=dict(self.leaders.by_strategy),
                 seconds_left=self.budget.seconds_left,
-                per_minute=ended / minutes if ended else None,
-                cached=self.cached,
-                note=note,
+                per_minute=self.tally.per_minute,
+                cached=self.tally.cached,
+                note=self.tally.failure() or self.held.journal.note(),
             )
         )
 

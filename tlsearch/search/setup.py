@@ -19,18 +19,16 @@ from tlsearch.contracts import (
     Combination,
     InputSpec,
     Metric,
-    PlaceTask,
     Strategy,
     TargetSpec,
     Task,
 )
 from tlsearch.counts import plural
-from tlsearch.errors import PluginError, SpecError
 from tlsearch.files import cache_folder
 from tlsearch.records import DatasetRecord, PluginVersion, StudyItems
+from tlsearch.search.plugin_choice import resolve_combinations, resolve_strategies, usable, versions_of
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.space import SearchSpace, build
-from tlsearch.search.space_validation import declared
 from tlsearch.spec import StudySpec
 from tlsearch.training import audit, items, sources
 from tlsearch.training.arrays import ArrayStore
@@ -42,7 +40,6 @@ from tlsearch.training.workspace import WorkerConfig, data_key
 
 CACHE_LIMIT = 50 * 2**30
 """Bytes of activations kept, unless the disk is too small for that."""
-NONE_APPLIES = "No installed strategy applies to this study."
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +127,7 @@ def prepare(
         infos.append(loaded.info)
         observe(Snapshot(phase="load backbones", done=done + 1, total=len(spec.backbones)))
     if spec.strategies is None:
-        strategies, unusable = _usable(strategies, infos)
+        strategies, unusable = usable(strategies, infos)
         skipped += unusable
     # Where the study says how many epochs a trial has, its length is no longer searched.
     learned, metric = listed["data"].learned, spec.objective.metric
@@ -156,7 +153,7 @@ def prepare(
         data=data,
         items=kept,
         audit=found,
-        plugins=_plugins(spec, strategies, combinations),
+        plugins=versions_of(spec, strategies, combinations),
         versions=_versions(),
         warnings=(*skipped, *_notes(listed), *_data_warnings(data), *audit.sentences(found)),
     )
@@ -311,126 +308,10 @@ def _examined(
     )
 
 
-def resolve_strategies(spec: StudySpec) -> tuple[dict[str, Strategy], list[str]]:
-    """The strategies of a study: those that it names, or all that are installed and apply.
-
-    Returns:
-        Strategies by name, in the order in which they are to be tried, and a sentence for each that was left
-        out.
-
-    Raises:
-        UnknownNameError, PluginError: a strategy that the study names can't be had.
-        SpecError: one needs source data that the study doesn't have, or none is left.
-    """
-    task = name_of(spec)
-    maps = isinstance(registry.task(task), PlaceTask)
-    if spec.strategies is not None:
-        found = {name: registry.strategy(name) for name in spec.strategies if not _combines(name)}
-        if not found:
-            raise SpecError(
-                "strategies: combinations alone train nothing.",
-                hint="Name a strategy too, such as fine_tune, or leave the list out.",
-            )
-        for name, strategy in found.items():
-            if strategy.requires_source and spec.source_data is None:
-                raise SpecError(
-                    f'strategies: "{name}" trains on source data too, and the study has no source_data.',
-                    hint="Add a source_data section, described like data, or leave the strategy out.",
-                )
-            if strategy.tasks and task not in strategy.tasks:
-                raise SpecError(
-                    f'strategies: "{name}" learns {" and ".join(strategy.tasks)} alone, not {task}.',
-                    hint="Leave the strategy out.",
-                )
-            if maps and not strategy.maps:
-                raise SpecError(
-                    f'strategies: "{name}" learns from pooled features, and {task} needs feature maps.',
-                    hint="Leave the strategy out, or take fine_tune.",
-                )
-        return {name: strategy.for_task(task) for name, strategy in found.items()}, []
-    found = {}
-    skipped = []
-    for name in registry.installed(registry.STRATEGIES):
-        try:
-            strategy = registry.strategy(name)
-        except PluginError as error:
-            # A broken plugin that nobody asked for harms no other; but it is said.
-            skipped.append(f"left out: {error.message}")
-            continue
-        if strategy.requires_source and spec.source_data is None:
-            continue
-        if (strategy.tasks and task not in strategy.tasks) or (maps and not strategy.maps):
-            continue
-        found[name] = strategy.for_task(task)
-    if not found:
-        raise SpecError(NONE_APPLIES, hint="See `tlsearch plugins strategies`.")
-    return dict(sorted(found.items(), key=lambda item: (item[1].precedence, item[0]))), skipped
-
-
-def resolve_combinations(spec: StudySpec) -> tuple[dict[str, Combination], list[str]]:
-    """The combinations of a study: those among the strategies that it names, or all that are installed.
-
-    Returns:
-        Combinations by name, and a sentence for each that was left out.
-
-    Raises:
-        PluginError: one that the study names can't be had.
-    """
-    if spec.strategies is not None:
-        return {name: registry.combination(name) for name in spec.strategies if _combines(name)}, []
-    found: dict[str, Combination] = {}
-    skipped = []
-    for name in registry.installed(registry.COMBINATIONS):
-        try:
-            found[name] = registry.combination(name)
-        except PluginError as error:
-            skipped.append(f"left out: {error.message}")
-    return found, skipped
-
-
-def _combines(name: str) -> bool:
-    installed = registry.installed
-    return name in installed(registry.COMBINATIONS) and name not in installed(registry.STRATEGIES)
-
-
-def _usable(
-    strategies: Mapping[str, Strategy], backbones: Sequence[BackboneInfo]
-) -> tuple[dict[str, Strategy], list[str]]:
-    """Strategies that nobody named, without those whose space is wrong, and a sentence for each of these."""
-    usable, skipped = {}, []
-    for name, strategy in strategies.items():
-        try:
-            for info in backbones:
-                declared(name, strategy, info)
-        except PluginError as error:
-            skipped.append(f"left out: {error.message}")
-        else:
-            usable[name] = strategy
-    if not usable:
-        raise SpecError(NONE_APPLIES, hint="\n".join(skipped))
-    return usable, skipped
-
-
 def cache_limit(folder: Path) -> int:
     """Bytes that activations may take there: at most half of what the disk has free."""
     existing = next(parent for parent in (folder, *folder.resolve().parents) if parent.exists())
     return min(CACHE_LIMIT, shutil.disk_usage(existing).free // 2)
-
-
-def _plugins(
-    spec: StudySpec, strategies: Mapping[str, Strategy], combinations: Mapping[str, Combination]
-) -> tuple[PluginVersion, ...]:
-    used = [(registry.STRATEGIES, name) for name in strategies]
-    used += [(registry.COMBINATIONS, name) for name in combinations]
-    families = dict.fromkeys(backbone.name.partition("/")[0] for backbone in spec.backbones)
-    used += [(registry.BACKBONES, name) for name in families]
-    used += [
-        (registry.DATASETS, described.source)
-        for described in (spec.data, spec.source_data)
-        if described is not None
-    ]
-    used.append((registry.TASKS, name_of(spec)))
-    return tuple(registry.version_of(group, name) for group, name in dict.fromkeys(used))
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,319 @@
+"""A run of a study that this process holds: search, confirm, choose, refit, hand out, phase by phase."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+
+from tlsearch.contracts.combination import members_of
+from tlsearch.errors import WorkError
+from tlsearch.models import abstention
+from tlsearch.records import ModelRecord, Point, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
+from tlsearch.search import finish, first_heads, model_files, ray_cluster
+from tlsearch.search.allocation import EXPLORATION
+from tlsearch.search.backends.local import LocalBackend
+from tlsearch.search.backends.trial_backend import TrialBackend
+from tlsearch.search.budget import Budget, looking
+from tlsearch.search.control import inherited
+from tlsearch.search.driver import Driver, HeldStudy, Phase
+from tlsearch.search.ending import CONFIRM, REFIT, Ending
+from tlsearch.search.finalists import again
+from tlsearch.search.phase_sequence import PhaseSequence
+from tlsearch.search.progress import Observer, Snapshot
+from tlsearch.search.sampler import Sampler
+from tlsearch.search.setup import Prepared, assign
+from tlsearch.search.trial_queue import Fixed, Searching
+from tlsearch.search.workers import allocate
+from tlsearch.spec import BudgetSpec
+from tlsearch.training.workspace import WorkerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """How and where this process runs a study.
+
+    Attributes:
+        cache: folder of decoded items and activations.
+        observe: told how it goes.
+        address: of a Ray cluster; None starts Ray on this machine.
+        local: whether trials run in this process, without Ray.
+        began: when the study's minutes began, as `time.time` counts.
+    """
+
+    cache: Path
+    observe: Observer
+    address: str | None
+    local: bool
+    began: float
+
+
+@dataclass
+class StudyRun:
+    """One driver's run of a study that it holds, phase by phase.
+
+    Attributes:
+        prepared: the study.
+        held: the right to write to it, and what its phases share.
+        record: the study as it was in the database.
+        settings: how and where it runs.
+        budget: what may still be spent.
+        before: trials that there were when this driver began.
+        model: that the study has.
+        winner: that was chosen.
+    """
+
+    prepared: Prepared
+    held: HeldStudy
+    record: StudyRecord
+    settings: RunSettings
+    budget: Budget = field(init=False)
+    before: list[TrialRecord] = field(init=False)
+    model: ModelRecord | None = None
+    winner: finish.Winner | None = None
+
+    def __post_init__(self) -> None:
+        self.spec = self.held.spec
+        self.store = self.held.store
+        self.observe = self.settings.observe
+
+    def to_the_end(self) -> ModelRecord | None:
+        """Search, confirm, choose, refit, hand out; what earlier drivers did isn't done again.
+
+        Returns:
+            The study's model; None where it was interrupted before there was one.
+        """
+        self.before = before = self.store.trials(self.spec.study)
+        searched = [t for t in before if t.role is TrialRole.SEARCH and not members_of(t.params)]
+        self.budget = Budget.of_driver(
+            self.spec.budget, started=len(searched), spent=self.record.seconds, began=self.settings.began
+        )
+        ended = [t for t in searched if t.state.final and t.state is not TrialState.CANCELLED]
+        left_open = [trial for trial in searched if trial not in ended]
+        self._foresee_the_end()
+        self.model = model = self._model_that_stands()
+        late = self.budget.search_deadline <= time.time()
+        over = late or self._ended_with_this_budget() or (not left_open and self.budget.trials_left == 0)
+        if model is not None and over:
+            return model
+        model_files.sweep(self.held.place, before)
+        try:
+            self._drive(self._phases(ended, left_open, over=over))
+        finally:
+            ray_cluster.stop()
+        if self.held.stopping() or self.winner is None:
+            return self.store.model(self.spec.study)
+        return self._ending.hand_out(self.winner)
+
+    def _foresee_the_end(self) -> None:
+        """Keep time for measuring models; and, until a trial tells what a refit takes, as much as may be."""
+        counts = self.prepared.dataset.counts
+        operations = max(info.flops for info in self.prepared.backbones)
+        search = self.spec.search
+        members = search.members if search.refit else 1
+        val, test = counts.get("val", 0), counts.get("test", 0)
+        offered = search.finalists if search.refit and search.ensemble and members > 1 else 1
+        # Training items are looked at once, for what is none of them.
+        known = min(counts.get("train", 0), abstention.REFERENCES) if self.prepared.task.abstains else 0
+        self.budget.verification = looking(operations, items=2 * offered * val + known)
+        self.budget.opening = looking(operations, items=2 * members * (val + test) + known)
+        # Workers keep the deadline that they were given: it may only move away.
+        if self.budget.worth_keeping and (self.spec.search.refit or self.spec.search.confirm_seeds):
+            self.budget.after_search = math.inf
+
+    def _ended_with_this_budget(self) -> bool:
+        """Whether the study is complete and was given no more since.
+
+        A search may end before its minutes do, where no other trial fits in; those are not to be spent later.
+        """
+        if self.record.state is not StudyState.COMPLETE:
+            return False
+        before, now = BudgetSpec.model_validate(self.record.spec["budget"]), self.spec.budget
+        more = (now.minutes or math.inf) > (before.minutes or math.inf)
+        return now.trials <= before.trials and not more
+
+    def _model_that_stands(self) -> ModelRecord | None:
+        model = self.store.model(self.spec.study)
+        if model is not None and not model_files.intact(model):
+            note = f"{model.uri} isn't what was written: it is made anew"
+            self.observe(Snapshot(phase="check", note=note))
+            return None
+        return model
+
+    def _phases(
+        self, ended: list[TrialRecord], left_open: list[TrialRecord], *, over: bool
+    ) -> Iterator[Driver]:
+        """The search, unless it is ``over``; the confirmation of its best; the refit of the winner.
+
+        Each begins when all before it is recorded. What lies between them is done while workers wait, which
+        costs less than to start them again.
+        """
+        if not over:
+            yield from self._search(ended, left_open)
+        finalists = self._ending.finalists()
+        if points := self._ending.confirmations(finalists, slots=self._slots):
+            longest = max(finalist.costs.seconds for finalist in finalists)
+            keep = self._ending.after_choice(longest, slots=self._slots)
+            yield from self._fixed(points, phase=CONFIRM, keep=keep)
+        if self.held.stopping():
+            return
+        self.winner = self._ending.choose(finalists, model=self.model, before=self.before)
+        if self.winner is not None and (points := self._ending.refits(self.winner, slots=self._slots)):
+            yield from self._fixed(points, phase=REFIT)
+
+    def _search(self, ended: list[TrialRecord], left_open: list[TrialRecord]) -> Iterator[Driver]:
+        """The driver of the search, and why the search ended if not by its budget."""
+        source = self._proposals(ended, left_open)
+        driver = self._driver(
+            Phase(
+                "search",
+                source,
+                total=self.spec.budget.trials,
+                deadline=self.budget.search_deadline,
+                finished=ended,
+                prune=self.spec.search.pruner == "asha",
+            )
+        )
+        driver.observe = partial(self._keep_time, driver)
+        yield driver
+        if source.exhausted:
+            self._say("the space is exhausted: every point was tried")
+        if source.settled:
+            self._say(
+                f"the search ended: {source.perfect} trials have a perfect {self.prepared.metric.name} "
+                "on the validation items, and more could only tie; other data would tell them apart"
+            )
+        if source.too_long is not None:
+            self._say(
+                f"the search ended: another trial takes about {source.too_long:.0f} s, and less is left"
+            )
+
+    def _say(self, note: str) -> None:
+        self.observe(Snapshot(phase="search", note=note))
+
+    def _fixed(self, points: list[Point], *, phase: str, keep: float = 0.0) -> Iterator[Driver]:
+        """A driver of known points; of the time that is left, half at most is kept for what comes after."""
+        left = self.budget.seconds_left
+        if left is None or left > 0:
+            source = Fixed(points, heads=self.held.heads, at_once=self._heads_at_once())
+            deadline = self.budget.deadline - min(keep, 0.5 * left) if left is not None else math.inf
+            yield self._driver(Phase(phase, source, total=len(points), deadline=deadline))
+
+    def _keep_time(self, driver: Driver, told: Snapshot) -> None:
+        """Leave as much time for confirming and refitting as what leads now would take."""
+        seconds = driver.candidate_seconds
+        # Workers keep the deadline that they were given. What the first heads take says nothing of those that
+        # begin after them and train layers: until then as much time is kept as may be.
+        known = driver.trains or all(map(self.held.heads, self.prepared.strategies))
+        if seconds is not None and known and self.budget.worth_keeping:
+            self.budget.after_search = self._ending.after_search(seconds, slots=self._slots)
+            driver.deadline = self.budget.search_deadline
+        self.observe(told)
+
+    @property
+    def _slots(self) -> int:
+        """Trials at once; where no worker was needed so far, none is started to find out."""
+        return self._backend.slots() if "_backend" in self.__dict__ else 1
+
+    @cached_property
+    def _ending(self) -> Ending:
+        return Ending(
+            prepared=self.prepared,
+            store=self.store,
+            lease=self.held.lease,
+            folder=self.held.place,
+            cache=self.settings.cache,
+            budget=self.budget,
+            observe=self.observe,
+            stopping=self.held.stopping,
+            created=self.record.created,
+        )
+
+    def _proposals(self, ended: list[TrialRecord], left_open: list[TrialRecord]) -> Searching:
+        """The points of the search: those that were left open, then what the sampler proposes."""
+        elders = inherited(self.store, self.record)
+        sampler = Sampler(
+            self.prepared.space,
+            kind=self.spec.search.sampler,
+            minimize=self.prepared.metric.minimize,
+            trials=self.spec.budget.trials,
+            # Strategies that the study names are all to be tried, those that are just installed need not be.
+            exploration=EXPLORATION if self.spec.strategies is None else 1.0,
+            # A fork begins where its elders are: it is to draw other points than they did.
+            seed=self.spec.seed + len(elders),
+        )
+        sampler.rebuild([*ended, *left_open], elders=elders, curves=self.store.curves(self.spec.study))
+        searching = Searching(
+            sampler,
+            self.budget,
+            left_open=[again(trial) for trial in left_open],
+            next_number=self.store.next_number(self.spec.study),
+            seed=self.spec.seed,
+            heads=self.held.heads,
+            at_once=self._heads_at_once(),
+        )
+        metric = self.prepared.metric
+        searching.perfect_value = None if metric.minimize or metric.unit else 1.0
+        return searching
+
+    def _heads_at_once(self) -> int:
+        """Heads in one turn: many, but no branch of heads gets more than a third of the trials unasked."""
+        if self.spec.search.heads_per_trial is not None:
+            return self.spec.search.heads_per_trial
+        branches = sum(branch.heads for branch in self.prepared.space.branches)
+        return max(1, min(32, self.spec.budget.trials // (3 * max(1, branches))))
+
+    def _driver(self, phase: Phase) -> Driver:
+        return Driver(
+            self.held,
+            phase,
+            budget=self.budget,
+            slots=lambda: self._backend.slots(),
+            observe=self.observe,
+        )
+
+    @cached_property
+    def _assignment(self) -> WorkerConfig:
+        return assign(
+            self.prepared,
+            cache=self.settings.cache,
+            artifacts=self.held.place,
+            threads=self.spec.resources.cpus_per_trial,
+            cuda=False,
+        )
+
+    @cached_property
+    def _backend(self) -> TrialBackend:
+        """What runs the trials; Ray is started, or joined, when the first one is due."""
+        if self.settings.local:
+            return LocalBackend(self._assignment, at_once=self.spec.resources.concurrent or 1)
+        # Here, while Ray starts: its import takes seconds, which a local run has no use for.
+        from tlsearch.search.backends.ray_tune import RayTuneBackend
+
+        address = self.settings.address
+        workers = allocate(
+            self.prepared, store=self.store, lease=self.held.lease, address=address, observe=self.observe
+        )
+        return RayTuneBackend(workers, self._assignment, self.spec, alone=address is None)
+
+    def _drive(self, drivers: Iterator[Driver]) -> None:
+        """Have a backend run one phase's points after another's, until there are no more, or time is up."""
+        phases = PhaseSequence(drivers)
+        first = None
+        if self.settings.address is None and not self.settings.local:
+            first = first_heads.backend(self.prepared, self._assignment)
+        try:
+            if first is not None:
+                first.run(phases)
+            while not phases.over and not self.held.stopping():
+                self._backend.run(phases)
+                if not self.held.stopping():
+                    phases.leave()  # its workers were ended, or it is over
+        except WorkError:
+            if not self.held.stopping():  # whoever stops us may have stopped Ray's processes as well
+                raise
+        finally:
+            phases.close()
