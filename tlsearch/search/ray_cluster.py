@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -311,3 +312,12 @@ def _kill(processes: Sequence[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+def node_name() -> str:
+    """The name that Ray's node was started with, else the host's."""
+    identity = ray.get_runtime_context().get_node_id()
+    for node in ray.nodes():
+        if node["NodeID"] == identity and node.get("NodeName") not in (None, "", node["NodeManagerAddress"]):
+            return str(node["NodeName"])
+    return socket.gethostname()

@@ -82,22 +82,11 @@ def propose(
         DataError: there is nothing to search on; the message says what and where.
     """
     study = name or study_name(data)
-    data = data_of(data)
-    path = Path(os.path.relpath(data.resolve(), beside.resolve())).as_posix()
-    source = _own_source(data) or ("folder" if data.is_dir() else "table")
-    section: dict[str, Any] = {"source": source, "path": path}
-    guessed: list[str] = []
-    if source == "table":
-        named, guessed = _columns(data, columns or {})
-        section |= named
-    elif columns:
-        raise InputError(f"{data} is a folder, which has no columns: leave {', '.join(columns)} out.")
-    if corrected is not None:
-        section["corrected"] = Path(os.path.relpath(corrected.resolve(), beside.resolve())).as_posix()
+    section, guessed = _section(data_of(data), beside=beside, columns=columns or {}, corrected=corrected)
     spec = parse({"study": study, "data": section, "backbones": [PREFERRED[0]]}, folder=beside)
     threads = max(1, len(os.sched_getaffinity(0)))
-    task, why = registry.dataset(source).task, ""
-    if source in GENERAL:
+    task, why = registry.dataset(section["source"]).task, ""
+    if section["source"] in GENERAL:
         task, why = _task(sources.raw_targets(spec.data), task)
     listed = sources.listing(spec.data, task=task, threads=threads)
     samples, strata = listed.samples, listed.strata
@@ -135,6 +124,27 @@ def propose(
         broken=samples.broken,
         notes=(*guessed, *samples.notes, *written_alike(strata)),
     )
+
+
+def _section(
+    data: Path, *, beside: Path, columns: Mapping[str, Any], corrected: Path | None
+) -> tuple[dict[str, Any], list[str]]:
+    """The study file's section on the data, and sentences on what of it was guessed."""
+
+    def relative(path: Path) -> str:
+        return Path(os.path.relpath(path.resolve(), beside.resolve())).as_posix()
+
+    source = _own_source(data) or ("folder" if data.is_dir() else "table")
+    section: dict[str, Any] = {"source": source, "path": relative(data)}
+    guessed: list[str] = []
+    if source == "table":
+        named, guessed = _columns(data, columns)
+        section |= named
+    elif columns:
+        raise InputError(f"{data} is a folder, which has no columns: leave {', '.join(columns)} out.")
+    if corrected is not None:
+        section["corrected"] = relative(corrected)
+    return section, guessed
 
 
 def _text(

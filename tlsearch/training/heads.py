@@ -101,61 +101,90 @@ def _train_together(
 ) -> tuple[Tensor, Tensor]:
     """Weights (D, H, C) and biases (H, C) of H heads that share batches and dropout draws."""
     count, width = views.shape[1:]
-    device = views.device
-    heads = len(recipes)
-    rate = torch.tensor([recipe.learning_rate for recipe in recipes], device=device)
-    decay = torch.tensor([recipe.weight_decay for recipe in recipes], device=device)
-    decays = any(recipe.weight_decay for recipe in recipes)
-
-    # The bias is a last row of the weights under a constant feature: one product computes both. Weights are
-    # kept divided by their head's learning rate, so that one fused AdamW of rate 1 serves all heads. Outputs
-    # stand before heads, since what runs along heads is vectorized.
-    scaled = nn.Parameter(torch.zeros(width + 1, outputs, heads, device=device))
-    scaled.grad = torch.empty_like(scaled)
-    flat, slope = scaled.detach().view(width + 1, -1), scaled.grad.view(width + 1, -1)
-    optimizer = torch.optim.AdamW([scaled], lr=1.0, weight_decay=0.0, fused=True)
-    best = torch.zeros_like(scaled)
-    best_loss = torch.full((heads,), math.inf, device=device)
-
     steps_per_epoch = math.ceil(count / BATCH)
     epochs = min(60, max(10, round(TARGET_STEPS / steps_per_epoch)))
-    steps = epochs * steps_per_epoch
+    heads = _Heads(width, outputs, recipes, task=task, device=views.device, steps=epochs * steps_per_epoch)
     generator = torch.Generator().manual_seed(seed)
-    ones = torch.ones(count, 1, device=device)
+    ones = torch.ones(count, 1, device=views.device)
     with_one = [torch.cat([view, ones], dim=1) for view in views]
     stop_with_one = functional.pad(stop, (0, 1), value=1.0)
-    step = 0
     for epoch in range(epochs):
-        order = torch.randperm(count, generator=generator).to(device)
+        order = torch.randperm(count, generator=generator).to(views.device)
         for start in range(0, count, BATCH):
             index = order[start : start + BATCH]
             batch = with_one[epoch % len(views)][index]
             if dropout > 0:
-                kept = torch.rand(len(index), width, generator=generator).to(device) >= dropout
+                kept = torch.rand(len(index), width, generator=generator).to(views.device) >= dropout
                 batch[:, :-1] *= kept / (1 - dropout)
-            made = (batch @ flat).view(len(index), outputs, heads)
-            made *= rate
-            gradient = task.output_gradient(made, labels[index], recipes)
-            torch.mm(batch.T, gradient.reshape(len(index), -1), out=slope)
-            step += 1
-            factor = schedule(step, steps)
-            if decays:
-                # AdamW would overshoot zero where rate times decay is above 1, and diverge above 2.
-                scaled.detach()[:-1].mul_((1 - factor * rate * decay).clamp_min(0))
-            optimizer.param_groups[0]["lr"] = factor
-            optimizer.step()
-        if len(stop) == 0:
-            continue
-        made = (stop_with_one @ flat).view(len(stop), outputs, heads) * rate
-        losses = task.stop_losses(made, stop_labels, recipes)
-        better = losses < best_loss
-        best_loss = torch.where(better, losses, best_loss)
-        best[..., better] = scaled.detach()[..., better]
-    # A head whose loss was never finite keeps its last weights, and is told as FAILED by its score.
-    never = torch.isinf(best_loss)
-    best[..., never] = scaled.detach()[..., never]
-    weights = (best * rate).transpose(1, 2)
-    return weights[:-1], weights[-1]
+            heads.step(batch, labels[index])
+        if len(stop):
+            heads.keep_better(stop_with_one, stop_labels)
+    return heads.best_weights()
+
+
+class _Heads:
+    """Linear heads that are trained side by side, and the best weights that each has had.
+
+    The bias is a last row of the weights under a constant feature: one product computes both. Weights are
+    kept divided by their head's learning rate, so that one fused AdamW of rate 1 serves all heads. Outputs
+    stand before heads, since what runs along heads is vectorized.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        outputs: int,
+        recipes: Sequence[LinearRecipe],
+        *,
+        task: Task,
+        device: torch.device,
+        steps: int,
+    ) -> None:
+        self.task = task
+        self.recipes = recipes
+        self.steps = steps
+        self.taken = 0
+        self.shape = (outputs, len(recipes))
+        self.rate = torch.tensor([recipe.learning_rate for recipe in recipes], device=device)
+        self.decay = torch.tensor([recipe.weight_decay for recipe in recipes], device=device)
+        self.decays = any(recipe.weight_decay for recipe in recipes)
+        scaled = nn.Parameter(torch.zeros(width + 1, *self.shape, device=device))
+        scaled.grad = torch.empty_like(scaled)
+        self.weights = scaled.detach()
+        self.flat, self.slope = self.weights.view(width + 1, -1), scaled.grad.view(width + 1, -1)
+        self.optimizer = torch.optim.AdamW([scaled], lr=1.0, weight_decay=0.0, fused=True)
+        self.best = torch.zeros_like(self.weights)
+        self.best_loss = torch.full((len(recipes),), math.inf, device=device)
+
+    def step(self, batch: Tensor, labels: Tensor) -> None:
+        """Update all heads on a batch (B, D + 1)."""
+        made = (batch @ self.flat).view(len(batch), *self.shape)
+        made *= self.rate
+        gradient = self.task.output_gradient(made, labels, self.recipes)
+        torch.mm(batch.T, gradient.reshape(len(batch), -1), out=self.slope)
+        self.taken += 1
+        factor = schedule(self.taken, self.steps)
+        if self.decays:
+            # AdamW would overshoot zero where rate times decay is above 1, and diverge above 2.
+            self.weights[:-1].mul_((1 - factor * self.rate * self.decay).clamp_min(0))
+        self.optimizer.param_groups[0]["lr"] = factor
+        self.optimizer.step()
+
+    def keep_better(self, items: Tensor, labels: Tensor) -> None:
+        """Keep the weights of each head whose loss on items (M, D + 1) is lower than ever."""
+        made = (items @ self.flat).view(len(items), *self.shape) * self.rate
+        losses = self.task.stop_losses(made, labels, self.recipes)
+        better = losses < self.best_loss
+        self.best_loss = torch.where(better, losses, self.best_loss)
+        self.best[..., better] = self.weights[..., better]
+
+    def best_weights(self) -> tuple[Tensor, Tensor]:
+        """Weights (D, H, C) and biases (H, C)."""
+        # A head whose loss was never finite keeps its last weights, and is told as FAILED by its score.
+        never = torch.isinf(self.best_loss)
+        self.best[..., never] = self.weights[..., never]
+        weights = (self.best * self.rate).transpose(1, 2)
+        return weights[:-1], weights[-1]
 
 
 def schedule(step: float, steps: int) -> float:

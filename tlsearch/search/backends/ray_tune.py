@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import socket
 import tempfile
 import threading
 import time
@@ -64,7 +63,7 @@ class TrialActor(tune.Trainable):
             assignment = _at_this_node(assignment)
         if not config["gpu"]:
             assignment = replace(assignment, cuda=False)
-        self.node = _node_name()
+        self.node = ray_cluster.node_name()
         self.bench = TrialRunner(assignment)
         self.reset_config(config)
 
@@ -377,15 +376,6 @@ def _at_this_node(assignment: WorkerConfig) -> WorkerConfig:
 
     folder = cache_folder().resolve()
     return replace(assignment, cache=folder, cache_bytes=cache_limit(folder))
-
-
-def _node_name() -> str:
-    """The name that Ray's node was started with, else the host's."""
-    identity = ray.get_runtime_context().get_node_id()
-    for node in ray.nodes():
-        if node["NodeID"] == identity and node.get("NodeName") not in (None, "", node["NodeManagerAddress"]):
-            return str(node["NodeName"])
-    return socket.gethostname()
 
 
 def _sweep_scratch() -> None:
