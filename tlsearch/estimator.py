@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from tlsearch import api
 from tlsearch.errors import DataError
 from tlsearch.files import scratch
 from tlsearch.item_files import as_file
@@ -71,14 +72,13 @@ class ImageSearch(BaseEstimator):
         Raises:
             tlsearch.errors.TlsearchError: the search has no result.
         """
-        import tlsearch
         from tlsearch.database.address import url_of
 
         effort = self._effort()
         folder = self._folder()
         self.study_ = f"fit-{uuid.uuid4().hex[:12]}"
         self.database_ = url_of(folder / "tlsearch.db")
-        result = tlsearch.run(
+        result = api.run(
             {
                 "study": self.study_,
                 "data": self._data(folder / self.study_, images, targets),
@@ -93,8 +93,8 @@ class ImageSearch(BaseEstimator):
         )
         if result.model is None or result.best is None:
             raise RuntimeError(f"The search was interrupted: {result.interrupted}.")
-        winner, _ = tlsearch.open(self.database_).trial(self.study_, result.model.trial)
-        self.model_ = tlsearch.load(result.model.uri)
+        winner, _ = api.open(self.database_).trial(self.study_, result.model.trial)
+        self.model_ = api.load(result.model.uri)
         self.best_strategy_ = winner.strategy
         self.best_backbone_ = winner.backbone
         self.best_params_ = dict(winner.params)

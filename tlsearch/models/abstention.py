@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -27,9 +27,7 @@ from torch.nn import functional
 from tlsearch.contracts import Backbone, Task
 from tlsearch.contracts.verdict import ABSTENTION
 from tlsearch.models.ensemble import Ensemble
-
-if TYPE_CHECKING:
-    from tlsearch.models.manifest import Manifest
+from tlsearch.models.manifest import Manifest
 
 NEIGHBOURS = 1
 """The distance to the k-th nearest reference counts. The nearest told left out digits and kinds of damage
@@ -195,29 +193,6 @@ def familiar(manifest: Manifest, features: Tensor | None) -> Familiar | None:
     if features.ndim != 2 or not 1 <= neighbours <= len(features) or not features.isfinite().all():
         raise ValueError(f"references of the shape {tuple(features.shape)} for {neighbours} neighbours")
     return Familiar(References(features.float(), neighbours), known["ratio"] * known["scale"])
-
-
-def check(calibration: Mapping[str, Any]) -> None:
-    """Refuse a description of verdicts that can't be.
-
-    Raises:
-        ValueError: naming it.
-    """
-    known = calibration.get(ABSTENTION, {})
-    sets, far = known.get("candidates"), known.get("outsiders")
-    if sets is not None and not (_number(sets.get("least")) and 0 <= sets["least"] <= 1):
-        raise ValueError(f"abstention can't go by {sets!r}")
-    if far is not None and not (
-        _number(far.get("ratio"))
-        and _number(far.get("scale"))
-        and isinstance(far.get("neighbours"), int)
-        and far["ratio"] * far["scale"] > 0
-    ):
-        raise ValueError(f"abstention can't go by {far!r}")
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def save(known: References, folder: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from tlsearch.contracts.task import EARLIEST, TargetSpec
+from tlsearch.contracts.verdict import ABSTENTION
 from tlsearch.errors import BundleError
-from tlsearch.models import abstention
 from tlsearch.records import Params, Scalar
 
 FORMAT = 4
@@ -178,7 +178,7 @@ def read_manifest(folder: Path) -> Manifest:
         }
         temperature_of(known["calibration"])
         _check_adjustment(known["calibration"], outputs=len(known["classes"]))
-        abstention.check(known["calibration"])
+        _check_abstention(known["calibration"])
         if not 1 <= known["members"] <= MOST_MEMBERS:
             raise ValueError(f"there can't be {known['members']} members")
         known["recipes"] = tuple(MemberRecipe.from_json(one) for one in known["recipes"])
@@ -217,3 +217,26 @@ def _check_adjustment(calibration: Mapping[str, Any], *, outputs: int) -> None:
     numbers = isinstance(taken, list) and all(isinstance(one, float) and math.isfinite(one) for one in taken)
     if not numbers or len(taken) not in (0, outputs):
         raise ValueError(f"adjustment can't be {taken!r}")
+
+
+def _check_abstention(calibration: Mapping[str, Any]) -> None:
+    """Refuse a description of verdicts that can't be.
+
+    Raises:
+        ValueError: naming it.
+    """
+    known = calibration.get(ABSTENTION, {})
+    sets, far = known.get("candidates"), known.get("outsiders")
+    if sets is not None and not (_number(sets.get("least")) and 0 <= sets["least"] <= 1):
+        raise ValueError(f"abstention can't go by {sets!r}")
+    if far is not None and not (
+        _number(far.get("ratio"))
+        and _number(far.get("scale"))
+        and isinstance(far.get("neighbours"), int)
+        and far["ratio"] * far["scale"] > 0
+    ):
+        raise ValueError(f"abstention can't go by {far!r}")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and math.isfinite(value)

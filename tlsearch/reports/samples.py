@@ -13,7 +13,7 @@ from tlsearch.models import bundle
 from tlsearch.models.bundle import Model
 
 if TYPE_CHECKING:
-    from tlsearch.models.export.smaller import Material
+    from tlsearch.models.export.inference_graph import Material
 
 ENOUGH = 32
 """Items, evenly from the whole split; some may be broken."""
@@ -73,7 +73,7 @@ def material(study: str, url: str, *, training: int) -> Material:
         InputError: the data can't be read.
         StudyConflictError: it isn't there as it was.
     """
-    from tlsearch.models.export.smaller import Material
+    from tlsearch.models.export.inference_graph import Material
     from tlsearch.spec import parse
     from tlsearch.training import sources
     from tlsearch.training.items import as_split, located

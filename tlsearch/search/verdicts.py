@@ -8,7 +8,7 @@ search's winner. A refit has: it takes over the winner's thresholds, with refere
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +18,10 @@ from tlsearch.errors import StudyConflictError
 from tlsearch.models import abstention, embedding
 from tlsearch.models.bundle import Model
 from tlsearch.records import StudyItems
+from tlsearch.search.scored import Scored
 from tlsearch.spec import AbstainSpec
 from tlsearch.training.items import located
-
-if TYPE_CHECKING:
-    from tlsearch.search.verify import Scored
-    from tlsearch.training.sources import Listed
+from tlsearch.training.sources import Listed
 
 
 def fitted(

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from tlsearch.errors import (
 from tlsearch.files import temporary_folder
 from tlsearch.records import StudyItems
 from tlsearch.search import mixing
+from tlsearch.search.scored import Scored
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -255,31 +255,6 @@ def _mixed(
 def _worth_twice(flipped: tuple[float, float], plain: tuple[float, float]) -> bool:
     """Whether mirrored images, which cost as much again, are better by the metric and its tie breaker."""
     return flipped[0] > plain[0] and flipped[1] > plain[1]
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """Scores of a model on a split.
-
-    Attributes:
-        items: of the split.
-        own: of the model as it predicts.
-        members: of each network alone.
-        plain: of all networks on the items as they are.
-        mirrored: of all networks on these and their mirror images.
-        kept: outputs and targets of all items, for a task that calibrates.
-        remembered: what the evaluator has for the model's calibration.
-        features: of the same items, as the first network's head is given them, where the task abstains.
-    """
-
-    items: int
-    own: Mapping[str, float]
-    members: Sequence[Mapping[str, float]]
-    plain: Mapping[str, float]
-    mirrored: Mapping[str, float]
-    kept: tuple[Tensor, Tensor] | None
-    remembered: Mapping[str, Any]
-    features: Tensor | None
 
 
 def _score(

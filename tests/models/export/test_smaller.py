@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from tlsearch.cli.app import app
 from tlsearch.errors import ExportError, InputError
 from tlsearch.models.export import smaller
-from tlsearch.models.export.inference_graph import Options
-from tlsearch.models.export.smaller import Material, Smaller, parse_precision
+from tlsearch.models.export.inference_graph import Material, Options
+from tlsearch.models.export.smaller import Smaller, parse_precision
 from tlsearch.models.export.write import export
 
 

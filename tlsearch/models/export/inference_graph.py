@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +16,24 @@ from tlsearch.errors import ExportError, InputError
 from tlsearch.models import abstention
 from tlsearch.models.bundle import Model
 
-if TYPE_CHECKING:
-    from tlsearch.models.export.smaller import Material
-
 VERDICT, DISTANCE = "verdict", "distance"
 MOST = 65_536
 """Images in one call of an exported graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Items of the study that a graph is made smaller with.
+
+    Attributes:
+        training: raw items that set ranges.
+        splits: raw items and targets as the data has them, by split, to score both graphs on.
+        metric: the study's.
+    """
+
+    training: Sequence[object]
+    splits: Mapping[str, tuple[Sequence[object], Sequence[Any]]]
+    metric: str
 
 
 @dataclass(frozen=True, slots=True)

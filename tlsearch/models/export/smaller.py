@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tlsearch.errors import ExportError, InputError
 from tlsearch.files import scratch
 from tlsearch.models.bundle import Model
-from tlsearch.models.export.inference_graph import Options
+from tlsearch.models.export.inference_graph import Material, Options
 from tlsearch.models.export.preprocessing_config import SIDECAR, described
 
 FLOAT32, FLOAT16, INT8 = "float32", "float16", "int8"
@@ -40,21 +40,6 @@ HINT = "Name the study, where its data is, instead of a bundle; --precision floa
 AT_ONCE = 32
 RUNS, SECONDS = 30, 3.0
 """A latency is the fastest of so many runs, or of as many as this time allows: others may be at work here."""
-
-
-@dataclass(frozen=True, slots=True)
-class Material:
-    """Items of the study that a graph is made smaller with.
-
-    Attributes:
-        training: raw items that set ranges.
-        splits: raw items and targets as the data has them, by split, to score both graphs on.
-        metric: the study's.
-    """
-
-    training: Sequence[object]
-    splits: Mapping[str, tuple[Sequence[object], Sequence[Any]]]
-    metric: str
 
 
 @dataclass(frozen=True, slots=True)
