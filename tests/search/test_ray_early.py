@@ -11,7 +11,7 @@ def test_products_of_matrices_end_while_ray_forks() -> None:
     """OpenBLAS ends its threads before a fork; a product that had begun with them used to wait for ever."""
     program = textwrap.dedent(
         """
-        import os, threading
+        import scipy.linalg
         import numpy as np
         import threadpoolctl
         from tlsearch.search import ray_cluster

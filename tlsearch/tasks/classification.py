@@ -44,7 +44,7 @@ class Classification(Task):
     """
 
     metrics = (
-        Metric(ACCURACY),
+        Metric(ACCURACY, proportion=True),
         Metric(BALANCED),
         Metric(MACRO_F1),
         Metric(

@@ -56,7 +56,7 @@ class Multilabel(Task):
         Metric(MAP, tolerance=lambda items: 5 / max(1, items)),
         Metric(MACRO_F1, tolerance=lambda items: 5 / max(1, items)),
         Metric(MICRO_F1, tolerance=lambda items: 5 / max(1, items)),
-        Metric(SUBSET, tolerance=lambda items: 5 / max(1, items)),
+        Metric(SUBSET, proportion=True, tolerance=lambda items: 5 / max(1, items)),
         Metric(LOG_LOSS, minimize=True, unit="nats", tolerance=lambda items: 1e-3, slack=0.1),
     )
     tie_breaker = LOG_LOSS
