@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 400
-"""Sets that are drawn; each score's interval moves by a few percent of its width with twice as many."""
+"""Sets that are drawn; an interval's ends move by a few percent of its width with twice as many."""
+FEWER, ITEMS = 100, 400_000
+"""Fewer sets, down to so many, where all would hold more items than this: seconds, and the interval is narrow."""
 LEAST = 10
 """Items, or groups of items, below which resampling tells too little."""
 LEVEL = 0.95
@@ -22,7 +24,7 @@ def bounds(
     count: int,
     groups: Sequence[str] | None = None,
     *,
-    resamples: int = RESAMPLES,
+    resamples: int | None = None,
 ) -> dict[str, float]:
     """The ends of each score's 95 % interval, as ``NAME_low`` and ``NAME_high``, by percentiles (Efron 1979).
 
@@ -33,7 +35,7 @@ def bounds(
         score: the scores of the items at these positions, which may occur several times.
         count: items.
         groups: of each item; empty texts belong to none. None where there are none.
-        resamples: sets that are drawn.
+        resamples: sets that are drawn; by the number of items where it is None.
 
     Returns:
         Nothing of scores that aren't finite in most sets, nor where there are too few items or groups.
@@ -41,6 +43,7 @@ def bounds(
     units = _units(count, groups)
     if len(units) < LEAST:
         return {}
+    resamples = resamples or max(FEWER, min(RESAMPLES, ITEMS // count))
     generator = np.random.default_rng(0)
     found: dict[str, list[float]] = defaultdict(list)
     for _ in range(resamples):

@@ -181,8 +181,7 @@ def _measured(
         known = {**model.manifest.calibration, **measured["calibration"]}
         if scored.kept:
             # At what was chosen on validation items, where anything was: not at what is best on the test's.
-            scores, _ = task.evaluate(*scored.kept, model.target_spec, known)
-            measured["test"] = {metric.name: scores[metric.name] for metric in task.metrics}
+            measured["test"] = dict(task.score_calibrated(*scored.kept, model.target_spec, known))
             measured["test"] |= _bounds(scored.kept, model, known, _groups(listed, items, "test"))
             measured["calibration"] |= task.check_calibration(*scored.kept, known)
             if task.abstains:
@@ -209,7 +208,7 @@ def _bounds(
 
     def score(positions: NDArray[np.int64]) -> Scores:
         drawn = torch.from_numpy(positions)
-        scores, _ = model.task.evaluate(outputs[drawn], targets[drawn], model.target_spec, calibration)
+        scores = model.task.score_calibrated(outputs[drawn], targets[drawn], model.target_spec, calibration)
         return {name: scores[name] for name in names}
 
     return resampling.bounds(score, len(targets), groups)
