@@ -17,7 +17,8 @@ def test_products_of_matrices_end_while_ray_forks() -> None:
         from tlsearch.search import ray_cluster
 
         def blas():
-            return {pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"}
+            pools = threadpoolctl.threadpool_info()
+            return {pool["num_threads"] for pool in pools if pool["user_api"] == "blas"}
 
         threadpoolctl.threadpool_limits(2, user_api="blas")
         ray_cluster.start_early()

@@ -33,13 +33,12 @@ def test_items_of_one_group_are_drawn_together() -> None:
     def score(drawn: NDArray[np.int64]) -> dict[str, float]:
         return _mean_of(values[drawn])
 
+    def width(found: dict[str, float]) -> float:
+        return found["mean_high"] - found["mean_low"]
+
     single, whole = bounds(score, len(values)), bounds(score, len(values), groups)
-    width = {
-        "single": single["mean_high"] - single["mean_low"],
-        "whole": whole["mean_high"] - whole["mean_low"],
-    }
-    assert width["whole"] > 2.2 * width["single"]  # the square root of ten is 3.2
-    assert width["whole"] == pytest.approx(2 * 1.96 * of_group.std() / 30**0.5, rel=0.25)
+    assert width(whole) > 2.2 * width(single)  # the square root of ten is 3.2
+    assert width(whole) == pytest.approx(2 * 1.96 * of_group.std() / 30**0.5, rel=0.25)
 
 
 def test_items_without_a_group_stand_for_themselves() -> None:

@@ -92,8 +92,8 @@ def answer(evidence: Evidence) -> Answer:
     model, metric = evidence.model, evidence.study.metric
     test = dict(model.metrics.get("test", {})) if model is not None else {}
     count = evidence.dataset.counts.get("test", 0)
-    accuracy = test.get("accuracy")
-    right = round(accuracy * count) if accuracy is not None else None
+    shown = "accuracy"  # of a classifier; other tasks have no such metric
+    right = round(test[shown] * count) if shown in test else None
     first, second = [*evidence.finalists, None, None][:2]
     costs = [trial.costs for trial in evidence.trials]
     return Answer(
@@ -102,7 +102,7 @@ def answer(evidence: Evidence) -> Answer:
         test=test,
         test_value=test.get(metric),
         test_count=count,
-        test_interval=of_test(test, "accuracy", count),
+        test_interval=of_test(test, shown, count),
         metric_interval=of_test(test, metric, count),
         seeds=first.values if first else (),
         mean=first.mean if first else None,

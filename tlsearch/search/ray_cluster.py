@@ -48,8 +48,8 @@ _CORE = ("raylet", "gcs_server")
 def start_early() -> None:
     """Begin to start Ray on this machine, in the background; `start` waits for it.
 
-    Until then BLAS has one thread. Ray forks processes; OpenBLAS ends its threads before a fork, and a product of
-    matrices that another thread has begun with them would wait for ever.
+    Until then BLAS has one thread. Ray forks processes, and OpenBLAS ends its threads before a fork: a
+    product of matrices that another thread has begun with them would wait for ever.
     """
     if _early or started():
         return

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 RESAMPLES = 400
 """Sets that are drawn; an interval's ends move by a few percent of its width with twice as many."""
 FEWER, ITEMS = 100, 400_000
-"""Fewer sets, down to so many, where all would hold more items than this: seconds, and the interval is narrow."""
+"""So many sets at least, fewer where all would hold more items than this: intervals of many are narrow."""
 LEAST = 10
 """Items, or groups of items, below which resampling tells too little."""
 LEVEL = 0.95
@@ -28,8 +28,8 @@ def bounds(
 ) -> dict[str, float]:
     """The ends of each score's 95 % interval, as ``NAME_low`` and ``NAME_high``, by percentiles (Efron 1979).
 
-    Items of one group (a patient, a scene) are right and wrong together, so whole groups are drawn: an interval
-    over single items would be too narrow (Field and Welsh 2007).
+    Items of one group (a patient, a scene) are right and wrong together, so whole groups are drawn: an
+    interval over single items would be too narrow (Field and Welsh 2007).
 
     Args:
         score: the scores of the items at these positions, which may occur several times.

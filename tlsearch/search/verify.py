@@ -200,7 +200,7 @@ def _groups(listed: Listed, items: StudyItems, split: str) -> list[str] | None:
 def _bounds(
     kept: tuple[Tensor, Tensor], model: Model, calibration: Mapping[str, Any], groups: Sequence[str] | None
 ) -> dict[str, float]:
-    """Intervals of the scores of outputs (N, ...) and targets (N, ...); a proportion of single items has a formula."""
+    """Intervals of the scores of outputs (N, ...) and targets; a proportion of single items has a formula."""
     import torch
 
     outputs, targets = kept
