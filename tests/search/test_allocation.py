@@ -126,3 +126,17 @@ def test_two_trials_fine_tune_before_other_heads_where_there_are_trials_to_spare
 
     assert first(40)[:4] == ["linear_probe", "fine_tune", "fine_tune", "feature_copy"]
     assert set(first(len(strategies))) == set(strategies), "each is tried where there are only as many trials"
+
+
+def test_a_decoder_on_a_frozen_backbone_scouts_where_a_task_has_no_heads():
+    """It tells what a backbone's maps are worth, as a linear probe tells of features."""
+    strategies = {name: registry.strategy(name) for name in ("decoder_probe", "fine_tune")}
+    infos = [replace(INFO, name=f"tiny/n{index}") for index in range(2)]
+    sampler = Sampler(spaces.build(strategies, infos, {}), kind="tpe", minimize=False, seed=0, trials=20)
+    proposed = []
+    for number in range(4):
+        (proposal,) = sampler.ask(number, most=1, heads=1)
+        sampler.tell(number, TrialState.COMPLETE, 0.6 if proposal.backbone == "tiny/n1" else 0.5)
+        proposed.append((proposal.strategy, proposal.backbone))
+    assert proposed[:2] == [("decoder_probe", "tiny/n0"), ("decoder_probe", "tiny/n1")]
+    assert proposed[2:] == [("fine_tune", "tiny/n1"), ("fine_tune", "tiny/n0")]

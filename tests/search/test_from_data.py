@@ -58,6 +58,22 @@ def test_other_data_or_another_preset_never_takes_a_file_over(photos, tmp_path):
     assert study_file(other, name="others").path.name == "others.yaml"
 
 
+def test_columns_of_a_table_are_named_once(photos, tmp_path):
+    table = tmp_path / "cells.csv"
+    files = sorted(path.relative_to(tmp_path) for path in photos.rglob("*.png"))
+    rows = [f"{path},{path.parent.name},{path.stem[-1] in '024'}" for path in files]
+    table.write_text("\n".join(["picture,kind,even", *rows]) + "\n")
+    made = study_file(table, columns={"label_column": "even"})
+    assert spec.load(made.path).data.options["label_column"] == "even"
+    assert study_file(table, columns={"label_column": "even"}).proposal is None
+    assert study_file(table).proposal is None
+    with pytest.raises(InputError, match="its label_column is even") as told:
+        study_file(table, columns={"label_column": "kind"})
+    assert "--name cells-2" in str(told.value)
+    with pytest.raises(InputError, match="has no columns: leave label_column out"):
+        study_file(photos, columns={"label_column": "kind"})
+
+
 def test_a_study_can_be_had_without_a_file(photos, tmp_path):
     study = study_of(photos, overrides={"seed": 3})
     assert (study.study, study.seed) == ("solar-cells", 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -12,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import tlsearch
 from tests.one_process import one_process, verify_here
 from tlsearch import registry
+from tlsearch.cli.app import app
 from tlsearch.errors import DataError, SpecError
 from tlsearch.models.evaluation import evaluate
 from tlsearch.models.export.write import export
@@ -73,6 +76,16 @@ def test_every_strategy_learns_it_and_the_least_error_wins(searched):
     assert {trial.strategy for trial in trials} == {"linear_probe", "feature_copy", "fine_tune"}
     assert best.metric == "mae"
     assert best.metrics["test"]["mae"] < 8, "a mean of two columns: the median of one is off by 22"
+    assert best.metrics["test"]["mae_low"] < best.metrics["test"]["mae"] < best.metrics["test"]["mae_high"]
+
+
+def test_best_and_the_report_say_how_sure_the_error_is(searched):
+    folder, _ = searched
+    database = f"sqlite:///{folder}/s.db"
+    told = CliRunner().invoke(app, ["best", "levels", "--db", database], catch_exceptions=False).stdout
+    assert re.search(r"test mae +[\d.]+ \(95 % interval [\d.]+ to [\d.]+: 17 items\)", told), told
+    page = html.write(database, "levels", folder / "sure.html").read_text()
+    assert re.search(r'data-key="metric-interval">[\d.]+ to [\d.]+<', page)
 
 
 def test_predictions_are_in_the_users_unit_with_intervals(searched):
@@ -84,7 +97,8 @@ def test_predictions_are_in_the_users_unit_with_intervals(searched):
     low, high = light["intervals"]["level"]
     assert low < light["values"]["level"] < high
     assert 0 < light["coverage"] <= 0.9
-    assert model.predict([folder / "10.png"]) == [list(dark["values"].values())]
+    alone = model.predict([folder / "10.png"])[0]
+    assert alone == pytest.approx(list(dark["values"].values()), rel=1e-5)  # batches of one add up otherwise
     calibration = json.loads((Path(result.model.uri) / "bundle.json").read_text())["calibration"]
     assert 0.5 < calibration["test_coverage"] <= 1
 

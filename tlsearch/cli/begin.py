@@ -30,16 +30,8 @@ def init(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the study; that of the data by default.")] = None,
     preset: options.Preset = None,
-    image_column: Annotated[
-        str | None, typer.Option(help="Column of a table with the images; found by its name by default.")
-    ] = None,
-    label_column: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Column of a table with the labels; found by its name by default. Repeated: several "
-            "numbers, or 0 and 1."
-        ),
-    ] = None,
+    image_column: options.ImageColumn = None,
+    label_column: options.LabelColumn = None,
     label_separator: Annotated[
         str | None,
         typer.Option(help="What separates labels, where a cell of the label column holds several."),
@@ -67,14 +59,9 @@ def init(
         raise InputError(f"There is nothing at {data}.", hint="Name a folder of class folders, or a table.")
     beside = out.parent if out is not None else Path()
     effort = presets.preset(preset or presets.DEFAULT)
-    labels = label_column[0] if label_column and len(label_column) == 1 else label_column
-    named = {
-        "image_column": image_column,
-        "label_column": labels,
-        "label_separator": label_separator,
-        "split_column": split_column,
-    }
-    columns = {option: column or None for option, column in named.items() if column is not None}
+    columns = options.columns(
+        image_column, label_column, label_separator=label_separator, split_column=split_column
+    )
     proposal = propose(data, name=name, beside=beside, preset=effort, columns=columns, corrected=corrected)
     path = out or Path(f"{proposal.study}.yaml")
     from_data.write(path, proposal.text, over=force)

@@ -40,10 +40,31 @@ Preset = Annotated[
     ),
 ]
 Name = Annotated[str | None, typer.Option(help="Name of a new study; that of the data by default.")]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option(help="Column of a table with the images; found by its name by default.", show_default=False),
+]
+LabelColumn = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Column of a table with the labels; found by its name by default. Repeated: several numbers, or "
+        "0 and 1.",
+        show_default=False,
+    ),
+]
 Target = Annotated[
     Path,
     typer.Argument(metavar="DATA", help="Folder of class folders, a table, or a study file."),
 ]
+
+
+def columns(
+    image: str | None, label: list[str] | None, **others: str | None
+) -> dict[str, str | list[str] | None]:
+    """Column options of a table, as its data section has them, without those that were left out."""
+    labels = label[0] if label and len(label) == 1 else label
+    named = {"image_column": image, "label_column": labels, **others}
+    return {option: column or None for option, column in named.items() if column is not None}
 
 
 def database(given: str | None) -> str:

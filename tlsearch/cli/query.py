@@ -311,7 +311,7 @@ def print_best(found: BestModel) -> None:
 def _score(found: BestModel, split: str) -> str:
     """A score of a split, with what is known of its certainty."""
     from tlsearch.reports.formatting import SHARES
-    from tlsearch.reports.intervals import wilson
+    from tlsearch.reports.intervals import of_test, wilson
 
     values, count = found.metrics[split], found.counts.get(split, 0)
     value = values.get(found.metric)
@@ -319,6 +319,13 @@ def _score(found: BestModel, split: str) -> str:
     if values.get("seeds", 1) > 1 and f"{found.metric}_mean" in values:
         mean, error = values[f"{found.metric}_mean"], values[f"{found.metric}_standard_error"]
         told += f" (mean of {values['seeds']:.0f} seeds {mean:.4f} ± {error:.4f})"
+    elif split == "test":
+        if interval := of_test(values, found.metric, count):
+            low, high = (
+                f"{end:.3f}" if found.metric in SHARES else output.show(end)
+                for end in (interval.low, interval.high)
+            )
+            told += f" (95 % interval {low} to {high}: {plural(count, 'item')})"
     elif value is not None and found.metric in SHARES and count:
         interval = wilson(value * count, count)
         told += f" (95 % interval {interval.low:.3f} to {interval.high:.3f}: {plural(count, 'item')})"

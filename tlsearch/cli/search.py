@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -54,6 +54,8 @@ def run(
     data: options.Target,
     preset: options.Preset = None,
     name: options.Name = None,
+    image_column: options.ImageColumn = None,
+    label_column: options.LabelColumn = None,
     trials: Trials = None,
     minutes: Minutes = None,
     setting: Setting = None,
@@ -84,7 +86,8 @@ def run(
     if local and address is not None:
         raise InputError("--local runs trials in this process, and --address on a cluster: give one of them.")
     url = options.database(db)
-    study = study_file(data, preset=preset, name=name)
+    columns = options.columns(image_column, label_column)
+    study = study_file(data, preset=preset, name=name, columns=columns)
     parsed = read_study(study, url, trials=trials, minutes=minutes, settings=setting or ())
     search(
         parsed,
@@ -100,22 +103,26 @@ def run(
     )
 
 
-def study_file(target: Path, *, preset: str | None, name: str | None) -> Path:
+def study_file(
+    target: Path, *, preset: str | None, name: str | None, columns: Mapping[str, Any] | None = None
+) -> Path:
     """The study file that somebody names, or that of the data that they name, written if it isn't there.
 
     Raises:
-        InputError: a preset or a name is given for a study file, which has its own.
+        InputError: a preset, a name or a column is given for a study file, which has its own.
     """
     from tlsearch.search import from_data
 
     if not from_data.is_data(target):
-        if given := [option for option, value in (("--preset", preset), ("--name", name)) if value]:
+        named = {"--preset": preset, "--name": name}
+        named |= {f"--{option.replace('_', '-')}": column for option, column in (columns or {}).items()}
+        if given := [option for option, value in named.items() if value]:
             raise InputError(
                 f"{given[0]} is for a new study of a folder or table, and {target} is a study file.",
                 hint="Change the file, or replace values with --set.",
             )
         return target
-    found = from_data.study_file(target, preset=preset, name=name)
+    found = from_data.study_file(target, preset=preset, name=name, columns=columns)
     if found.proposal is None:
         output.say(f"Going on with {found.path.absolute()}, which is there for this data.")
     else:

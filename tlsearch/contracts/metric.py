@@ -18,6 +18,8 @@ class Metric:
         needs_probabilities: whether it is computed from probabilities rather than from what is predicted.
         tolerance: how far a value measured again on this many items may be off, by rounding alone.
         relative: how far besides, as a share of the value: for metrics in the unit of the targets.
+        proportion: whether it is the share of items that are right, each of which counts 0 or 1: its interval
+            has a formula then.
         slack: what a value may be worse by on items that a model has learned from, besides half of itself;
             for metrics that are minimized.
     """
@@ -29,6 +31,7 @@ class Metric:
     tolerance: Callable[[int], float] = lambda items: 1.5 / max(1, items)
     relative: float = 0.0
     slack: float = 0.0
+    proportion: bool = False
 
     @property
     def share(self) -> bool:

@@ -267,6 +267,12 @@ class Task(abc.ABC):
         evaluator.update(outputs, targets)
         return evaluator.compute()
 
+    def score_calibrated(
+        self, outputs: Tensor, targets: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> Scores:
+        """All metrics of a model as it predicts, with what its calibration says of prior and thresholds."""
+        return self.score(outputs, targets, spec)
+
     def evaluate(
         self, outputs: Tensor, targets: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
     ) -> tuple[Scores, Scores]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tlsearch.records import HANDED_OUT, TrialRecord
 from tlsearch.reports.evidence import Evidence
 from tlsearch.reports.formatting import made_of
-from tlsearch.reports.intervals import Interval, over_seeds, wilson
+from tlsearch.reports.intervals import Interval, of_test, over_seeds, wilson
 from tlsearch.search.finalists import Finalist
 
 
@@ -24,6 +24,7 @@ class Answer:
         test_value: the study's metric there.
         test_count: items of the test set.
         test_interval: of the share of right answers there.
+        metric_interval: of the study's metric there.
         seeds: the winner's validation values by seed, its own first.
         mean: of these.
         error: its standard error.
@@ -47,6 +48,7 @@ class Answer:
     test_value: float | None
     test_count: int
     test_interval: Interval | None
+    metric_interval: Interval | None
     seeds: Sequence[float]
     mean: float | None
     error: float | None
@@ -90,8 +92,8 @@ def answer(evidence: Evidence) -> Answer:
     model, metric = evidence.model, evidence.study.metric
     test = dict(model.metrics.get("test", {})) if model is not None else {}
     count = evidence.dataset.counts.get("test", 0)
-    accuracy = test.get("accuracy")
-    right = round(accuracy * count) if accuracy is not None else None
+    shown = "accuracy"  # of a classifier; other tasks have no such metric
+    right = round(test[shown] * count) if shown in test else None
     first, second = [*evidence.finalists, None, None][:2]
     costs = [trial.costs for trial in evidence.trials]
     return Answer(
@@ -100,7 +102,8 @@ def answer(evidence: Evidence) -> Answer:
         test=test,
         test_value=test.get(metric),
         test_count=count,
-        test_interval=wilson(right, count) if right is not None and count else None,
+        test_interval=of_test(test, shown, count),
+        metric_interval=of_test(test, metric, count),
         seeds=first.values if first else (),
         mean=first.mean if first else None,
         error=first.error if first else None,

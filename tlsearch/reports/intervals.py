@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from tlsearch.reports.formatting import SHARES
 
 LEVEL = 0.95
 
@@ -30,6 +32,23 @@ def wilson(right: float, count: int) -> Interval:
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
     return Interval(max(0.0, middle - half), min(1.0, middle + half))
+
+
+def of_test(scores: Mapping[str, float], metric: str, count: int) -> Interval | None:
+    """Of a model's score on test items, by resampling them, or their groups, as it was measured.
+
+    Where nothing was drawn, or no drawn set changes the score, a share of right answers has `wilson`.
+
+    Args:
+        scores: as a `ModelRecord` has them of the test split.
+        metric: of the score.
+        count: test items.
+    """
+    low, high = scores.get(f"{metric}_low"), scores.get(f"{metric}_high")
+    if low is not None and high is not None and low < high:
+        return Interval(low, high)
+    share = scores.get(metric)
+    return wilson(share * count, count) if share is not None and metric in SHARES and count else None
 
 
 def over_seeds(values: Sequence[float]) -> Interval | None:

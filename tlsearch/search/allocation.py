@@ -1,6 +1,7 @@
 """Which branch (a backbone with a strategy) gets the next trial.
 
-Every backbone is first scouted with heads, which cost little and tell what its features are worth. Then the
+Every backbone is first scouted with heads, or a decoder where a task has no heads: they cost little and tell
+what its features are worth. Then the
 reference strategy fine-tunes each promising backbone, since the best features do not always belong to the
 backbone that fine-tunes best; a single backbone is fine-tuned twice. Each other strategy of heads follows
 once. After that, most of the work goes to the branches that rank first, and up to a third of what is spent on
@@ -108,14 +109,18 @@ class Allocation:
         steps = (self._scout, self._other_heads) if heads_only else every
         return next((branch for choose in steps if (branch := choose(open_)) is not None), None)
 
+    def _scouts(self, branch: Branch) -> bool:
+        """Whether a first trial of it tells cheaply what a backbone's features are worth."""
+        return branch.heads or (branch.frozen and not any(other.heads for other in self.space.branches))
+
     def _scout(self, open_: Sequence[Branch]) -> Branch | None:
-        """A branch of heads on a backbone that no head was tried on."""
-        scouted = {branch.backbone for branch in self._begun() if branch.heads}
-        return next((b for b in open_ if b.heads and b.backbone not in scouted), None)
+        """A branch that scouts, on a backbone where none has."""
+        scouted = {branch.backbone for branch in self._begun() if self._scouts(branch)}
+        return next((b for b in open_ if self._scouts(b) and b.backbone not in scouted), None)
 
     def _reference(self, open_: Sequence[Branch]) -> Branch | None:
         """The first strategy that fine-tunes, on a promising backbone where none was fine-tuned."""
-        reference = next((b.strategy for b in self.space.branches if not b.heads), None)
+        reference = next((b.strategy for b in self.space.branches if not b.frozen), None)
         on = {b.backbone: b for b in open_ if b.strategy == reference}
         trials = {name: self._fine_tuned(name) for name in self.space.backbones}
         strategies = {branch.strategy for branch in self.space.branches}
@@ -125,15 +130,15 @@ class Allocation:
         return on[min(waiting, key=trials.__getitem__)] if waiting else None
 
     def _fine_tuned(self, backbone: str) -> int:
-        """Trials on a backbone that weren't heads."""
-        branches = [b for b in self.space.branches if b.backbone == backbone and not b.heads]
+        """Trials on a backbone that trained some of its layers."""
+        branches = [b for b in self.space.branches if b.backbone == backbone and not b.frozen]
         return sum(self._tallies[key(branch)].tried for branch in branches)
 
     def _promising(self) -> list[str]:
         """Backbones worth fine-tuning, those with the best heads first, else in the study's order."""
         backbones = self.space.backbones
         many = max(FEWEST_PROMISING, self.trials // TRIALS_PER_PROMISING)
-        worth = {backbone: self._worth(backbone, heads_only=True) for backbone in backbones}
+        worth = {backbone: self._worth(backbone, scouts_only=True) for backbone in backbones}
         return sorted(backbones, key=lambda backbone: -worth[backbone])[:many]
 
     def _other_heads(self, open_: Sequence[Branch]) -> Branch | None:
@@ -198,9 +203,10 @@ class Allocation:
             return True, own
         return False, self._worth(branch.backbone)
 
-    def _worth(self, backbone: str, *, heads_only: bool = False) -> float:
+    def _worth(self, backbone: str, *, scouts_only: bool = False) -> float:
         """The best value on a backbone; infinite where there is none yet."""
-        branches = [b for b in self.space.branches if b.backbone == backbone and (b.heads or not heads_only)]
+        own = [branch for branch in self.space.branches if branch.backbone == backbone]
+        branches = [branch for branch in own if self._scouts(branch) or not scouts_only]
         values = [best for b in branches if (best := self._tallies[key(b)].best) is not None]
         return max(values, default=math.inf)
 

@@ -74,7 +74,12 @@ def _near(target: Path) -> str:
 
 
 def study_file(
-    data: Path, *, preset: str | None = None, name: str | None = None, folder: Path = Path()
+    data: Path,
+    *,
+    preset: str | None = None,
+    name: str | None = None,
+    columns: Mapping[str, Any] | None = None,
+    folder: Path = Path(),
 ) -> StudyFile:
     """The study file of a folder or table, written if it isn't there.
 
@@ -82,29 +87,36 @@ def study_file(
         data: the folder or table.
         preset: quick, good or best; good for a new file where it is None.
         name: of the study; the data's own by default.
+        columns: options of a table, such as ``label_column``.
         folder: where the file is, as ``NAME.yaml``.
 
     Raises:
-        InputError: a file of that name is there for other data, or with other values than the preset's; or it
-            can't be written.
+        InputError: a file of that name is there for other data, with other columns or with other values than
+            the preset's; or it can't be written.
         DataError: there is nothing to search on.
     """
-    path = known_file(data, preset=preset, name=name, folder=folder)
+    path = known_file(data, preset=preset, name=name, columns=columns, folder=folder)
     if path is not None:
         return StudyFile(path)
-    proposal = propose(data, name=name, beside=folder, preset=presets.preset(preset or presets.DEFAULT))
+    effort = presets.preset(preset or presets.DEFAULT)
+    proposal = propose(data, name=name, beside=folder, preset=effort, columns=columns)
     path = folder / f"{proposal.study}.yaml"
     write(path, proposal.text)
     return StudyFile(path, proposal)
 
 
 def known_file(
-    data: Path, *, preset: str | None = None, name: str | None = None, folder: Path = Path()
+    data: Path,
+    *,
+    preset: str | None = None,
+    name: str | None = None,
+    columns: Mapping[str, Any] | None = None,
+    folder: Path = Path(),
 ) -> Path | None:
     """The study file that is there for a folder or table; None where there is none.
 
     Raises:
-        InputError: one is there for other data, or with other values than the preset's.
+        InputError: one is there for other data, with other columns, or with other values than the preset's.
         UnknownNameError: there is no such preset.
     """
     wanted = presets.preset(preset) if preset is not None else None
@@ -117,6 +129,10 @@ def known_file(
     if not _same(known.data.options.get("path"), data):
         searched = known.data.options.get("path", known.data.source)
         raise InputError(f"{path} is there already, and it searches {searched}.", hint=hint)
+    for option, column in (columns or {}).items():
+        if (own := known.data.options.get(option)) != column:
+            told = "none" if own is None else own if isinstance(own, str) else ", ".join(own)
+            raise InputError(f"{path} is there already, and its {option} is {told}.", hint=hint)
     if wanted is not None and (differing := wanted.differences(known)):
         raise InputError(
             f"{path} is there already without the values of preset {preset}: it has {'; '.join(differing)}.",

@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import ray
+from threadpoolctl import threadpool_limits
 
 from tlsearch.errors import WorkError
 from tlsearch.search import ray_words
@@ -37,6 +38,8 @@ _daemons: list[psutil.Process] = []
 """Ray's own processes on this machine, where this process started them."""
 _early: list[Future[None]] = []
 """The start that is under way in the background, if one is."""
+_one_thread: list[threadpool_limits] = []
+"""BLAS is held to one thread while Ray starts in the background; this lifts it."""
 _over = threading.Event()
 """Set when Ray isn't needed any more."""
 _CORE = ("raylet", "gcs_server")
@@ -44,9 +47,16 @@ _CORE = ("raylet", "gcs_server")
 
 
 def start_early() -> None:
-    """Begin to start Ray on this machine, in the background; `start` waits for it."""
+    """Begin to start Ray on this machine, in the background; `start` waits for it.
+
+    Until then BLAS has one thread. Ray forks processes, and OpenBLAS ends its threads before a fork: a
+    product of matrices that another thread has begun with them would wait for ever.
+    """
     if _early or started():
         return
+    import scipy.linalg  # noqa: F401 - it has a BLAS of its own, and the limit holds for those that are loaded
+
+    _one_thread.append(threadpool_limits(1, user_api="blas"))
     outcome: Future[None] = Future()
     _early.append(outcome)
     _over.clear()
@@ -69,14 +79,23 @@ def start(*, address: str | None) -> None:
     Raises:
         WorkError: it doesn't start, or there is no cluster there.
     """
-    while _early:
-        _early.pop().result()
+    _wait_for_early()
     if not started():
         _start(address)
     if threading.current_thread() is threading.main_thread():
         # Beneath Python's, Ray has put a handler that aborts the process; started in another thread it stays.
         handler = signal.getsignal(signal.SIGTERM)
         signal.signal(signal.SIGTERM, signal.SIG_DFL if handler is None else handler)
+
+
+def _wait_for_early() -> None:
+    """Wait for the start that is under way in the background, if one is; raise what it raised."""
+    try:
+        while _early:
+            _early.pop().result()
+    finally:
+        while _one_thread:
+            _one_thread.pop().restore_original_limits()
 
 
 def _start(address: str | None) -> None:
@@ -271,9 +290,8 @@ def has_gpus() -> bool:
 
 def stop() -> None:
     """End this process's Ray, and on this machine whatever belongs to it."""
-    while _early:
-        with contextlib.suppress(WorkError):  # nobody waits for it any more
-            _early.pop().result()
+    with contextlib.suppress(WorkError):  # nobody waits for it any more
+        _wait_for_early()
     if not started():
         return
     family = [*_daemons, *(process for daemon in _daemons for process in _descendants(daemon))]

@@ -41,6 +41,12 @@ class Branch:
     starts: tuple[Params, ...]
     heads: bool
 
+    @property
+    def frozen(self) -> bool:
+        """Whether it trains a head or a decoder alone: the whole backbone is frozen at every point."""
+        depth = self.hyperparameters.get("freeze_depth")
+        return self.heads or (isinstance(depth, CategoricalDistribution) and depth.choices == (1.0,))
+
     def exists(self, hyperparameter: str, chosen: Mapping[str, Scalar]) -> bool:
         """Whether a hyperparameter is to be chosen, given what is: ``choice.name`` hangs on ``choice``."""
         return exists(hyperparameter, chosen, self.hyperparameters)

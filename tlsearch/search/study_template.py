@@ -19,7 +19,7 @@ from tlsearch.search.table_columns import by_content
 from tlsearch.spec import parse
 from tlsearch.spec.presets import Preset
 from tlsearch.tables import flag_columns, meant, names_apart, read_table
-from tlsearch.training import sources
+from tlsearch.training import item_groups, sources
 from tlsearch.training.splits import written_alike
 from tlsearch.yaml_text import write_yaml
 
@@ -94,6 +94,7 @@ def propose(
     shapes = picture_shapes.look(samples.items)
     pixels = shapes.pixels
     resize = shapes.resize() if listed.task.resize is None else None
+    groups = item_groups.suggested(samples, strata.of)
     size = _image_size(pixels, len(samples.items), preset.epoch_seconds)
     metric, reason = listed.task.advised(counts)
     text = _text(
@@ -106,6 +107,7 @@ def propose(
         pixels=pixels,
         size=size,
         resize=resize,
+        groups=groups,
         metric=metric,
         splits=samples.splits,
         preset=preset,
@@ -158,6 +160,7 @@ def _text(
     pixels: int | None,
     size: int | None,
     resize: tuple[str, str] | None,
+    groups: tuple[str, str] | None,
     metric: str,
     splits: Sequence[str] | None,
     preset: Preset,
@@ -168,6 +171,8 @@ def _text(
         data.append(f"  image_size: {size}                 # {why}; the backbone's own is larger")
     if resize is not None:
         data.append(f"  resize: {resize[0]}".ljust(34) + f"# {resize[1]}")
+    if groups is not None:
+        data.append(f"  {write_yaml({'groups': groups[0]}).rstrip()}".ljust(34) + f" # {groups[1]}")
     share = 0.2 if items < SMALL else 0.15
     if splits is None:
         data.append(

@@ -26,10 +26,12 @@ from tlsearch.errors import (
 )
 from tlsearch.files import temporary_folder
 from tlsearch.records import StudyItems
-from tlsearch.search import mixing
+from tlsearch.search import mixing, resampling
 from tlsearch.search.scored import Scored
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from tlsearch.contracts import Metric, Scores, Task
@@ -70,7 +72,8 @@ def verify(
         stopping: why it is to be broken off, or empty.
 
     Returns:
-        ``val`` and, where it was opened, ``test``: metric names to values. ``calibration``: what the bundle's
+        ``val`` and, where it was opened, ``test``: metric names to values; with ``_low`` and ``_high`` at the
+        end of a name, the ends of a test score's 95 % interval. ``calibration``: what the bundle's
         description is to say of it; the features that its verdicts go by lie beside the bundle then, as
         `abstention.saved` finds them. ``flips``: whether mirrored images besides make it better. ``mix``,
         where the mean of several finalists is better than the winner: ``members``, their positions, and
@@ -178,12 +181,37 @@ def _measured(
         known = {**model.manifest.calibration, **measured["calibration"]}
         if scored.kept:
             # At what was chosen on validation items, where anything was: not at what is best on the test's.
-            scores, _ = task.evaluate(*scored.kept, model.target_spec, known)
-            measured["test"] = {metric.name: scores[metric.name] for metric in task.metrics}
+            measured["test"] = dict(task.score_calibrated(*scored.kept, model.target_spec, known))
+            measured["test"] |= _bounds(scored.kept, model, known, _groups(listed, items, "test"))
             measured["calibration"] |= task.check_calibration(*scored.kept, known)
             if task.abstains:
                 measured["calibration"] |= verdicts.checked(model, scored, known)
     return {"scores": measured}
+
+
+def _groups(listed: Listed, items: StudyItems, split: str) -> list[str] | None:
+    """The group of each item of a split, in its order."""
+    from tlsearch.training.items import located
+
+    groups = listed.samples.groups
+    return None if groups is None else [str(groups[index] or "") for index in located(items, listed, split)]
+
+
+def _bounds(
+    kept: tuple[Tensor, Tensor], model: Model, calibration: Mapping[str, Any], groups: Sequence[str] | None
+) -> dict[str, float]:
+    """Intervals of the scores of outputs (N, ...) and targets; a proportion of single items has a formula."""
+    import torch
+
+    outputs, targets = kept
+    names = [one.name for one in model.task.metrics if not one.proportion or groups is not None]
+
+    def score(positions: NDArray[np.int64]) -> Scores:
+        drawn = torch.from_numpy(positions)
+        scores = model.task.score_calibrated(outputs[drawn], targets[drawn], model.target_spec, calibration)
+        return {name: scores[name] for name in names}
+
+    return resampling.bounds(score, len(targets), groups)
 
 
 def _differs(metric: Metric, scores: Scores, value: float, *, items: int, which: str) -> str:

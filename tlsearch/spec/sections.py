@@ -77,6 +77,9 @@ class DataSpec(BaseModel):
     it is squeezed; the last two cut nothing off."""
     corrected: Annotated[str, Field(min_length=1)] | None = None
     """A table whose column corrected replaces labels, as `tlsearch audit --labels` writes it."""
+    groups: Annotated[str, Field(min_length=1)] | None = None
+    """Items that never stand in two splits: those of one folder (folder), pictures that a camera took within
+    seconds (exif), or names in which the first group of a regular expression is the same."""
     horizontal_flip: bool | None = None
     """Whether a mirrored image keeps its label; the source's own judgement where it is left out."""
     max_broken: Fraction = 0.05

@@ -44,7 +44,7 @@ class Classification(Task):
     """
 
     metrics = (
-        Metric(ACCURACY),
+        Metric(ACCURACY, proportion=True),
         Metric(BALANCED),
         Metric(MACRO_F1),
         Metric(
@@ -262,6 +262,14 @@ class Classification(Task):
         """Of accuracy, balanced accuracy, macro F1 and log-loss."""
         return ClassEvaluator()
 
+    def score_calibrated(
+        self, outputs: Tensor, targets: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> Scores:
+        """The metrics of what is decided; log-loss of the network's own logits."""
+        decided, _ = self.decode(outputs, spec, calibration)
+        own = self.score(outputs, targets, spec)
+        return {**self.score(decided, targets, spec), LOG_LOSS: own[LOG_LOSS]}
+
     def evaluate(
         self, outputs: Tensor, targets: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
     ) -> tuple[Scores, Scores]:
@@ -270,8 +278,7 @@ class Classification(Task):
         right = decided.argmax(dim=1) == targets
         calibrated = _scaled(outputs, calibration)  # without a prior, it estimates nothing for these items
         metrics = {
-            **self.score(decided, targets, spec),
-            LOG_LOSS: self.score(outputs, targets, spec)[LOG_LOSS],
+            **self.score_calibrated(outputs, targets, spec, calibration),
             "calibrated_log_loss": self.score(calibrated, targets, spec)[LOG_LOSS],
             "calibration_error": temperature.expected_error(calibrated.softmax(dim=1), targets),
         }

@@ -56,7 +56,7 @@ class Multilabel(Task):
         Metric(MAP, tolerance=lambda items: 5 / max(1, items)),
         Metric(MACRO_F1, tolerance=lambda items: 5 / max(1, items)),
         Metric(MICRO_F1, tolerance=lambda items: 5 / max(1, items)),
-        Metric(SUBSET, tolerance=lambda items: 5 / max(1, items)),
+        Metric(SUBSET, proportion=True, tolerance=lambda items: 5 / max(1, items)),
         Metric(LOG_LOSS, minimize=True, unit="nats", tolerance=lambda items: 1e-3, slack=0.1),
     )
     tie_breaker = LOG_LOSS
@@ -194,15 +194,22 @@ class Multilabel(Task):
         """Of all metrics, at the thresholds that are best on the items it is given."""
         return LabelEvaluator()
 
+    def score_calibrated(
+        self, outputs: Tensor, targets: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
+    ) -> Scores:
+        """The metrics at the model's thresholds."""
+        evaluator = LabelEvaluator(_thresholds(spec, calibration))
+        evaluator.update(outputs, targets)
+        return evaluator.compute()
+
     def evaluate(
         self, outputs: Tensor, targets: Tensor, spec: TargetSpec, calibration: Mapping[str, Any]
     ) -> tuple[Scores, Scores]:
         """The metrics at the model's thresholds, and the average precision of each label that occurs."""
-        evaluator = LabelEvaluator(_thresholds(spec, calibration))
-        evaluator.update(outputs, targets)
+        scores = self.score_calibrated(outputs, targets, spec, calibration)
         shares = outputs.double().sigmoid().cpu().numpy()
         found = average_precisions(shares, targets.double().cpu().numpy())
-        return evaluator.compute(), {spec.names[at]: value for at, value in found.items()}
+        return scores, {spec.names[at]: value for at, value in found.items()}
 
     # How it is used
 

@@ -15,7 +15,7 @@ from tlsearch.contracts import InputSpec, Samples, Strata, TargetSpec, Task
 from tlsearch.contracts.dataset import encoded, raw_for, usable
 from tlsearch.errors import DataError, SpecError
 from tlsearch.spec import DataSpec, unknown_option
-from tlsearch.training import fetching
+from tlsearch.training import fetching, item_groups
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.corrections import corrected
 from tlsearch.training.data import Data, fingerprint, prepare
@@ -96,6 +96,8 @@ def listing(
                 hint="Leave it out.",
             )
         samples = corrected(samples, learned, Path(described.corrected))
+    if described.groups is not None:
+        samples = item_groups.grouped(samples, described.groups, section=section)
     targets, spec = encoded(learned, samples)
     samples = replace(samples, targets=targets, spec=spec)
     mirror = source.mirror if described.horizontal_flip is None else described.horizontal_flip
