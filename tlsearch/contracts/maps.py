@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tlsearch.contracts.inputs import InputSpec
 from tlsearch.contracts.layers import Level
-from tlsearch.contracts.task import Scores, TargetSpec, Task
+from tlsearch.contracts.target import TargetSpec
+from tlsearch.contracts.task import Scores, Task
 from tlsearch.records import Scalar
 
 

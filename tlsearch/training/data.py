@@ -17,7 +17,8 @@ from torch import Tensor
 
 from tlsearch.contracts.dataset import Samples, encoded
 from tlsearch.contracts.inputs import InputSpec
-from tlsearch.contracts.task import Strata, TargetSpec, Task
+from tlsearch.contracts.target import Strata, TargetSpec
+from tlsearch.contracts.task import Task
 from tlsearch.errors import DataError
 from tlsearch.items import content_hash
 from tlsearch.training.arrays import ArraySpec, ArrayStore
