@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tlsearch.estimator import TransferSearchClassifier, TransferSearchRegressor
     from tlsearch.label_estimator import TransferSearchMultilabel
-    from tlsearch.models.bundle import Model
+    from tlsearch.models.model import Model
     from tlsearch.reports.studies import Studies
     from tlsearch.search.progress import Observer
     from tlsearch.search.result import StudyResult

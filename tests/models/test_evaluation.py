@@ -15,6 +15,7 @@ from tlsearch.contracts import Backbone, Samples
 from tlsearch.errors import DataError
 from tlsearch.models import bundle
 from tlsearch.models.evaluation import evaluate, score_samples, table_options
+from tlsearch.models.model import Model
 from tlsearch.records import StudyItems
 from tlsearch.testing import classes
 
@@ -22,13 +23,13 @@ CLASSES = ("ant", "bee", "cat")
 
 
 @pytest.fixture(scope="module")
-def model() -> bundle.Model:
+def model() -> Model:
     """Untrained, but the same every time."""
     torch.manual_seed(0)
     network = Backbone(registry.backbone("tiny/net", weights="pretrained", image_size=None), *classes(3))
     torch.nn.init.normal_(network.head.linear.weight)
     manifest = bundle.Manifest(2, CLASSES, "tiny/net", None, {}, "fine_tune", {}, "", 0, {}, {}, {}, "")
-    return bundle.Model(network.eval(), network.info.inputs, manifest, Path())
+    return Model(network.eval(), network.info.inputs, manifest, Path())
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ from torch import nn
 from tlsearch import registry
 from tlsearch.contracts import Backbone
 from tlsearch.errors import InputError
-from tlsearch.models import bundle
 from tlsearch.models.ensemble import Ensemble
 from tlsearch.models.explanation import Explainer, drawn
 from tlsearch.models.manifest import Manifest
+from tlsearch.models.model import Model
 from tlsearch.testing import classes
 
 SIZES = {
@@ -36,12 +36,12 @@ def network_of(backbone: str, *, seed: int = 0, outputs: int = 3) -> Backbone:
     return network.eval().requires_grad_(False)
 
 
-def model_of(network, *, task: str = "classification") -> bundle.Model:
+def model_of(network, *, task: str = "classification") -> Model:
     names = tuple("abcdefgh"[: network.outputs])
     manifest = Manifest(
         4, names, network.info.name, None, {}, "fine_tune", {}, "", 0, {}, {}, {}, "", task=task
     )
-    return bundle.Model(network, network.info.inputs, manifest, Path())
+    return Model(network, network.info.inputs, manifest, Path())
 
 
 def picture(size: int = 90) -> np.ndarray:

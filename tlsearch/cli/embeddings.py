@@ -14,7 +14,7 @@ from tlsearch.counts import plural
 from tlsearch.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from tlsearch.models.bundle import Model
+    from tlsearch.models.model import Model
 
 
 def register(app: typer.Typer) -> None:

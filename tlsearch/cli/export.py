@@ -16,9 +16,9 @@ from tlsearch.cli.inference import StudyOrBundle, model_of, say_silent
 from tlsearch.errors import InputError
 
 if TYPE_CHECKING:
-    from tlsearch.models.bundle import Model
     from tlsearch.models.export.inference_graph import Options
     from tlsearch.models.export.smaller import Smaller
+    from tlsearch.models.model import Model
 
 
 def register(app: typer.Typer) -> None:

@@ -18,9 +18,10 @@ from tlsearch.errors import BundleError, InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from tlsearch.models.bundle import Model, Prediction
     from tlsearch.models.evaluation import Evaluation
     from tlsearch.models.explanation import Explainer
+    from tlsearch.models.model import Model
+    from tlsearch.models.prediction import Prediction
     from tlsearch.records import StudyItems
 
 StudyOrBundle = Annotated[

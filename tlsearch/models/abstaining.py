@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tlsearch.contracts.verdict import VERDICTS
 from tlsearch.errors import DataError
-from tlsearch.models.bundle import Model
+from tlsearch.models.model import Model
 
 KEPT = 0.95
 """Share of a model's own items that are accepted where outsiders are counted: the field's convention."""

@@ -21,7 +21,7 @@ from tlsearch.contracts.dataset import raw_for, usable
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.items import content_hash
 from tlsearch.models import abstaining
-from tlsearch.models.bundle import Model
+from tlsearch.models.model import Model
 from tlsearch.records import StudyItems
 
 CHUNK = 1024

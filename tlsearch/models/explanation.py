@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from tlsearch.contracts.images import ImageInput
 from tlsearch.contracts.layers import Level, places
 from tlsearch.errors import InputError
-from tlsearch.models.bundle import Model
 from tlsearch.models.ensemble import Ensemble, averaged
+from tlsearch.models.model import Model
 
 LEAST = 4
 """Places of a side that a layer should have, where there is one that has; fewer say little of where."""

@@ -21,6 +21,7 @@ from tlsearch.contracts.verdict import ABSTENTION
 from tlsearch.errors import BundleError, DataError, TlsearchError
 from tlsearch.models import bundle, explanation
 from tlsearch.models.abstaining import risk_coverage
+from tlsearch.models.model import Model
 from tlsearch.models.rebuild import of_trial
 from tlsearch.records import ModelRecord, StudyItems, StudyRecord, TrialRecord
 from tlsearch.reports.pictures import THUMBNAIL, data_url, fitted
@@ -236,9 +237,7 @@ def _seen(listed: sources.Listed, kept: Sequence[int], inputs: InputSpec) -> Ove
     return overview(inputs, [(listed.samples.names[index], listed.samples.items[index]) for index in some])
 
 
-def _look(
-    model: bundle.Model, listed: sources.Listed, chosen: Sequence[int], *, aside: int, latency: float
-) -> Look:
+def _look(model: Model, listed: sources.Listed, chosen: Sequence[int], *, aside: int, latency: float) -> Look:
     """Items at ``chosen`` as the model answers them: outputs a few at a time, answers of all."""
     task, spec = model.task, model.target_spec
     recipe = LinearRecipe(learning_rate=0.0)
@@ -279,7 +278,7 @@ def _look(
 
 
 def _shown(
-    model: bundle.Model, listed: sources.Listed, index: int, answer: NDArray[Any], target: NDArray[Any]
+    model: Model, listed: sources.Listed, index: int, answer: NDArray[Any], target: NDArray[Any]
 ) -> Outlier:
     """An item with what the model says of it; places are shown on its picture, beside the true ones."""
     task, spec = model.task, model.target_spec
@@ -303,7 +302,7 @@ def _shown(
     )
 
 
-def _unrefitted(model: bundle.Model, winner: TrialRecord | None, spec: StudySpec) -> bundle.Model:
+def _unrefitted(model: Model, winner: TrialRecord | None, spec: StudySpec) -> Model:
     """The winner as it was when it was chosen, in the place of the model that was refitted from it."""
     try:
         if winner is None:
@@ -319,7 +318,7 @@ def _unrefitted(model: bundle.Model, winner: TrialRecord | None, spec: StudySpec
         raise DataError(
             f"the model has learned from the validation split, and of the trial that won on it {error}"
         ) from error
-    return bundle.Model(network, model.inputs, model.manifest, model.folder)
+    return Model(network, model.inputs, model.manifest, model.folder)
 
 
 def backbone_latency(name: str, *, image_size: int | None) -> float | None:
@@ -371,7 +370,7 @@ def _answer(
     listed: sources.Listed,
     index: int,
     shares: NDArray[np.float64],
-    model: bundle.Model,
+    model: Model,
     explainer: explanation.Explainer | None,
 ) -> Answer:
     item = listed.samples.items[index]

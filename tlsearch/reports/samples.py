@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tlsearch.database.store import Store
 from tlsearch.errors import InputError, StudyConflictError
 from tlsearch.models import bundle
-from tlsearch.models.bundle import Model
+from tlsearch.models.model import Model
 
 if TYPE_CHECKING:
     from tlsearch.models.export.smaller import Material

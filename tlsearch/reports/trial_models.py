@@ -8,8 +8,8 @@ from tlsearch.contracts import Backbone
 from tlsearch.database.store import Store
 from tlsearch.errors import InputError
 from tlsearch.models import bundle
-from tlsearch.models.bundle import Model
 from tlsearch.models.export import as_timm
+from tlsearch.models.model import Model
 from tlsearch.models.rebuild import of_trial
 from tlsearch.records import TrialRecord, TrialRole, TrialState
 from tlsearch.spec import parse

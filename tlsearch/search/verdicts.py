@@ -16,7 +16,7 @@ import torch
 from tlsearch.contracts.verdict import ABSTENTION, VERDICTS
 from tlsearch.errors import StudyConflictError
 from tlsearch.models import abstention, embedding
-from tlsearch.models.bundle import Model
+from tlsearch.models.model import Model
 from tlsearch.records import StudyItems
 from tlsearch.spec import AbstainSpec
 from tlsearch.training.items import located

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tlsearch.contracts import Metric, Scores, Task
-    from tlsearch.models.bundle import Model
+    from tlsearch.models.model import Model
     from tlsearch.spec import AbstainSpec
     from tlsearch.training.sources import Listed
 

@@ -25,6 +25,7 @@ from tlsearch.models.export import as_timm, write
 from tlsearch.models.export.card import card, wilson
 from tlsearch.models.export.check import try_out
 from tlsearch.models.export.inference_graph import Options
+from tlsearch.models.model import Model
 
 ONNX_READER = """
 import json, sys
@@ -82,7 +83,7 @@ def run(code: str, *arguments: object, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def described_of(model: bundle.Model) -> dict[str, object]:
+def described_of(model: Model) -> dict[str, object]:
     """What the writer of a bundle is told of a model."""
     known = json.loads((model.folder / bundle.MANIFEST).read_text())
     return {

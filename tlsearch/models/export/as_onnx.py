@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from tlsearch.errors import ExportError, InputError
-from tlsearch.models.bundle import Model
 from tlsearch.models.export.inference_graph import Options, traced
 from tlsearch.models.export.preprocessing_config import carry, described
+from tlsearch.models.model import Model
 
 MOST_IN_ONE_FILE = 1_900_000_000
 """Bytes; a protobuf message ends at 2 GiB. Weights of larger models go into a file beside the graph."""

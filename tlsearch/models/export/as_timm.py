@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from tlsearch.contracts import Backbone
 from tlsearch.errors import InputError
-from tlsearch.models.bundle import Model
 from tlsearch.models.ensemble import Ensemble
 from tlsearch.models.export.inference_graph import Options, picture_input
 from tlsearch.models.export.preprocessing_config import carry, described
+from tlsearch.models.model import Model
 
 CROP_MODES = {"crop": "center", "pad": "border", "squash": "squash"}
 """What timm calls the ways in which a picture becomes a square; it fills borders with the mean, too."""

@@ -13,7 +13,8 @@ from typing import Any
 
 from tlsearch.contracts.verdict import ABSTENTION, NONE, UNSURE
 from tlsearch.counts import plural
-from tlsearch.models.bundle import Manifest, Model
+from tlsearch.models.manifest import Manifest
+from tlsearch.models.model import Model
 from tlsearch.safe_text import for_code, for_markdown
 
 SPLITS = {"val": "validation", "test": "test"}

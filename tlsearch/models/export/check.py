@@ -20,7 +20,7 @@ from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import DataError, ExportError
 from tlsearch.files import scratch
 from tlsearch.models import abstention
-from tlsearch.models.bundle import Model
+from tlsearch.models.model import Model
 
 PICTURES = 16
 """Files that an export is tried on."""

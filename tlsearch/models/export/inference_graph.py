@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import ExportError, InputError
 from tlsearch.models import abstention
-from tlsearch.models.bundle import Model
+from tlsearch.models.model import Model
 
 if TYPE_CHECKING:
     from tlsearch.models.export.smaller import Material

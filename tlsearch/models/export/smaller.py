@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from tlsearch.errors import ExportError, InputError
 from tlsearch.files import scratch
-from tlsearch.models.bundle import Model
 from tlsearch.models.export.inference_graph import Options
 from tlsearch.models.export.preprocessing_config import SIDECAR, described
+from tlsearch.models.model import Model
 
 FLOAT32, FLOAT16, INT8 = "float32", "float16", "int8"
 PRECISIONS = (FLOAT32, FLOAT16, INT8)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlsearch.errors import ExportError, InputError, UnknownNameError, did_you_mean
-from tlsearch.models.bundle import Model
 from tlsearch.models.export import as_huggingface, as_onnx, as_timm, as_torch
 from tlsearch.models.export.check import Trial, check_runs, files, try_out
 from tlsearch.models.export.inference_graph import Options, picture_input
 from tlsearch.models.export.preprocessing_config import SIDECAR
 from tlsearch.models.export.smaller import FLOAT32, Smaller, make_smaller
+from tlsearch.models.model import Model
 
 Writer = Callable[[Model, Path, Options], str]
 WRITERS: Mapping[str, Writer] = {

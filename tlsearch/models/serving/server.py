@@ -19,7 +19,7 @@ from pydantic import BaseModel, create_model
 from uvicorn.config import LOGGING_CONFIG
 
 from tlsearch.errors import DataError, InputError
-from tlsearch.models.bundle import Model
+from tlsearch.models.model import Model
 from tlsearch.models.serving.access import BodyLimit, HostGuard, only_with
 from tlsearch.models.serving.batching import Batcher, Busy, TooMuch, Unreadable
 from tlsearch.models.serving.connections import bounded
