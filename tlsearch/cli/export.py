@@ -18,7 +18,61 @@ from tlsearch.errors import InputError
 if TYPE_CHECKING:
     from tlsearch.models.export.inference_graph import Options
     from tlsearch.models.export.smaller import Smaller
+    from tlsearch.models.export.write import Exported
     from tlsearch.models.model import Model
+
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="DIR", help="Folder to write; several formats get a folder each in it."
+    ),
+]
+Formats = Annotated[
+    list[str],
+    typer.Option("--format", "-f", help="timm, onnx, torch or huggingface; may be repeated."),
+]
+Preprocess = Annotated[
+    str,
+    typer.Option(
+        metavar="inside|beside",
+        help="ONNX and torch: scaling and normalizing in the graph (takes uint8 pixels), or described in "
+        "preprocessing.json (takes float32).",
+    ),
+]
+Opset = Annotated[int, typer.Option(min=18, max=23, help="ONNX opset.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="float32|float16|int8",
+        help="ONNX: a smaller graph, scored beside the one in 32-bit floats on validation and test.",
+    ),
+]
+MaxDrop = Annotated[
+    float,
+    typer.Option(min=0, help="With --precision: by how much the metric may be worse on validation."),
+]
+Images = Annotated[
+    list[Path] | None,
+    typer.Option(help="Files or folders to try it on; else the study's validation images, else noise."),
+]
+Trial = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="A trial of the study instead of its model, uncalibrated; its weights must be kept.",
+        show_default=False,
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")]
+Push = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REPO",
+        help="Upload the huggingface export to this repository of the hub, private where it is new.",
+        show_default=False,
+    ),
+]
+Public = Annotated[bool, typer.Option("--public", help="With --push: everybody may read a new repository.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,60 +82,17 @@ def register(app: typer.Typer) -> None:
 
 def export(
     study: StudyOrBundle,
-    folder: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", metavar="DIR", help="Folder to write; several formats get a folder each in it."
-        ),
-    ],
-    formats: Annotated[
-        list[str],
-        typer.Option("--format", "-f", help="timm, onnx, torch or huggingface; may be repeated."),
-    ],
-    preprocess: Annotated[
-        str,
-        typer.Option(
-            metavar="inside|beside",
-            help="ONNX and torch: scaling and normalizing in the graph (takes uint8 pixels), or described in "
-            "preprocessing.json (takes float32).",
-        ),
-    ] = "inside",
-    opset: Annotated[int, typer.Option(min=18, max=23, help="ONNX opset.")] = 18,
-    precision: Annotated[
-        str,
-        typer.Option(
-            metavar="float32|float16|int8",
-            help="ONNX: a smaller graph, scored beside the one in 32-bit floats on validation and test.",
-        ),
-    ] = "float32",
-    max_drop: Annotated[
-        float,
-        typer.Option(min=0, help="With --precision: by how much the metric may be worse on validation."),
-    ] = 0.01,
-    images: Annotated[
-        list[Path] | None,
-        typer.Option(help="Files or folders to try it on; else the study's validation images, else noise."),
-    ] = None,
-    trial: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="A trial of the study instead of its model, uncalibrated; its weights must be kept.",
-            show_default=False,
-        ),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
-    push: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REPO",
-            help="Upload the huggingface export to this repository of the hub, private where it is new.",
-            show_default=False,
-        ),
-    ] = None,
-    public: Annotated[
-        bool, typer.Option("--public", help="With --push: everybody may read a new repository.")
-    ] = False,
+    folder: Output,
+    formats: Formats,
+    preprocess: Preprocess = "inside",
+    opset: Opset = 18,
+    precision: Precision = "float32",
+    max_drop: MaxDrop = 0.01,
+    images: Images = None,
+    trial: Trial = None,
+    overwrite: Overwrite = False,
+    push: Push = None,
+    public: Public = False,
     db: options.Database = None,
     json: options.Json = False,
 ) -> None:
@@ -121,16 +132,21 @@ def export(
         output.print_json({"exports": done, "commit": commit} if push else done)
         return
     for one in done:
-        tried = one.checked
-        output.tell(
-            f"{one.folder}: {', '.join(one.files)} ({one.bytes / 1e6:.1f} MB); agrees with the model on "
-            f"{tried.pictures} images ({tried.source}), probabilities within {tried.difference:.1g}"
-            + (" before it was made smaller" if one.smaller else "")
-        )
-        if one.smaller:
-            _tell_smaller(one.smaller)
+        _tell_export(one)
     if commit:
         print(f"pushed to {push}: {commit}")
+
+
+def _tell_export(one: Exported) -> None:
+    """What was written and how it was tried."""
+    tried = one.checked
+    output.tell(
+        f"{one.folder}: {', '.join(one.files)} ({one.bytes / 1e6:.1f} MB); agrees with the model on "
+        f"{tried.pictures} images ({tried.source}), probabilities within {tried.difference:.1g}"
+        + (" before it was made smaller" if one.smaller else "")
+    )
+    if one.smaller:
+        _tell_smaller(one.smaller)
 
 
 def _check_precision(precision: str, formats: Sequence[str]) -> None:

@@ -116,31 +116,7 @@ def trials(
     if json:
         output.print_json(found)
     elif csv:
-        output.print_csv(
-            [
-                *("number", "role", "state", "strategy", "backbone", "freeze_depth", "groups", "value"),
-                *("seconds", "parameters", "trainable", "seed", "reason", "params"),
-            ],
-            [
-                [
-                    t.number,
-                    t.role.value,
-                    t.state.value,
-                    t.strategy,
-                    t.backbone,
-                    t.freeze_depth,
-                    t.groups,
-                    t.value,
-                    round(t.costs.seconds, 3),
-                    t.costs.total_parameters,
-                    t.costs.trainable_parameters,
-                    t.seed,
-                    t.reason,
-                    output.json_line(t.params),
-                ]
-                for t in found
-            ],
-        )
+        _print_trials_csv(found)
     else:
         output.print_table(
             TRIAL_COLUMNS, _trial_rows(found), right=TRIAL_NUMBERS, optional=["seconds", "freeze", "state"]
@@ -169,6 +145,34 @@ def _trial_rows(found: Sequence[TrialRecord]) -> list[list[str]]:
         ]
         for t in found
     ]
+
+
+def _print_trials_csv(found: Sequence[TrialRecord]) -> None:
+    output.print_csv(
+        [
+            *("number", "role", "state", "strategy", "backbone", "freeze_depth", "groups", "value"),
+            *("seconds", "parameters", "trainable", "seed", "reason", "params"),
+        ],
+        [
+            [
+                t.number,
+                t.role.value,
+                t.state.value,
+                t.strategy,
+                t.backbone,
+                t.freeze_depth,
+                t.groups,
+                t.value,
+                round(t.costs.seconds, 3),
+                t.costs.total_parameters,
+                t.costs.trainable_parameters,
+                t.seed,
+                t.reason,
+                output.json_line(t.params),
+            ]
+            for t in found
+        ],
+    )
 
 
 def show_trial(study: str, trial: int, *, db: str | None, json: bool, csv: bool) -> None:

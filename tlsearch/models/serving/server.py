@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import socket
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -112,12 +112,8 @@ def create_app(
     app.state.batcher = batcher
     app.add_middleware(BodyLimit, most=limits.bytes)
     app.add_middleware(HostGuard, hosts=hosts)
+    app.exception_handler(RequestValidationError)(_invalid)
     guarded = [Depends(only_with(token))] if token else []
-
-    @app.exception_handler(RequestValidationError)
-    async def told(_: Request, error: RequestValidationError) -> JSONResponse:
-        wrong = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
-        return JSONResponse({"detail": "; ".join(wrong)}, 422)
 
     @app.post(
         "/predict",
@@ -131,22 +127,7 @@ def create_app(
     ) -> dict[str, list[dict[str, Any]]]:
         """What the model tells of images: a form with files, or the bytes of one image as the body."""
         named = await read_images(request, limits)
-        try:
-            found = await batcher.predict([content for _, content in named])
-        except Unreadable as error:
-            if not isinstance(error.cause, DataError):
-                raise error.cause from None
-            raise HTTPException(422, f"{named[error.number][0]} {error.cause.message}.") from None
-        except TooMuch as error:
-            raise HTTPException(
-                413,
-                f"The images have {error.pixels} pixels together; at most {limits.all_pixels} are taken in "
-                "one request. Send fewer or smaller ones.",
-            ) from None
-        except Busy:
-            raise HTTPException(
-                503, "The server is busy with other requests: ask again later.", headers={"Retry-After": "1"}
-            ) from None
+        found = await _predictions(batcher, named, limits)
         # Away from the loop that answers: where places are told, the pictures are decoded once more.
         placed = await asyncio.to_thread(
             lambda: [model.placed(one, content) for (_, content), one in zip(named, found, strict=True)]
@@ -169,6 +150,38 @@ def create_app(
         return HTMLResponse(PAGE.read_text(encoding="utf-8"))
 
     return app
+
+
+async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    """Which parameters of a request can't be, as a sentence."""
+    wrong = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
+    return JSONResponse({"detail": "; ".join(wrong)}, 422)
+
+
+async def _predictions(
+    batcher: Batcher, named: Sequence[tuple[str, bytes]], limits: Limits
+) -> Sequence[Mapping[str, Any]]:
+    """Predictions of images by name.
+
+    Raises:
+        HTTPException: one can't be read, they are too many pixels together, or the server is busy.
+    """
+    try:
+        return await batcher.predict([content for _, content in named])
+    except Unreadable as error:
+        if not isinstance(error.cause, DataError):
+            raise error.cause from None
+        raise HTTPException(422, f"{named[error.number][0]} {error.cause.message}.") from None
+    except TooMuch as error:
+        raise HTTPException(
+            413,
+            f"The images have {error.pixels} pixels together; at most {limits.all_pixels} are taken in "
+            "one request. Send fewer or smaller ones.",
+        ) from None
+    except Busy:
+        raise HTTPException(
+            503, "The server is busy with other requests: ask again later.", headers={"Retry-After": "1"}
+        ) from None
 
 
 def run(
