@@ -5,8 +5,8 @@ from __future__ import annotations
 from typer.testing import CliRunner
 
 from tlsearch.cli.app import app
+from tlsearch.models.intervals import wilson
 from tlsearch.reports.endings import in_a_line
-from tlsearch.reports.intervals import wilson
 
 
 def test_what_was_pruned_and_why_is_one_line(searched):

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 from tlsearch.cli.app import app
 from tlsearch.database.store import Store
 from tlsearch.errors import InputError, UnknownNameError
+from tlsearch.models.intervals import wilson
 from tlsearch.records import TrialState
 from tlsearch.reports import html
 from tlsearch.reports.evidence import gather
-from tlsearch.reports.intervals import over_seeds, wilson
 
 FIGURES = {"seeds", "history", "freeze", "branches", "rate", "importance", "curves"}
 OF_THE_MODEL = {"confusion", "reliability", "risk-coverage"}
@@ -287,17 +287,6 @@ def test_a_strategy_is_hidden_by_its_legend(opened):
     button.click()
     assert button.get_attribute("aria-pressed") == "false"
     assert figure.locator(".point").count() < before
-
-
-def test_intervals_agree_with_the_books():
-    # Agresti and Coull 1998, and a t table.
-    found = wilson(0, 10)
-    assert (round(found.low, 12), round(found.high, 4)) == (0.0, 0.2775)
-    found = wilson(81, 263)
-    assert (round(found.low, 4), round(found.high, 4)) == (0.2553, 0.3662)
-    found = over_seeds([1.0, 2.0, 3.0])
-    assert (round(found.low, 3), round(found.high, 3)) == (-0.484, 4.484)
-    assert over_seeds([1.0]) is None
 
 
 def test_command_writes_the_page_and_refuses_what_is_wrong(searched, tmp_path):

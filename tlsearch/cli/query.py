@@ -314,8 +314,8 @@ def print_best(found: BestModel) -> None:
 
 def _score(found: BestModel, split: str) -> str:
     """A score of a split, with what is known of its certainty."""
+    from tlsearch.models.intervals import wilson
     from tlsearch.reports.formatting import SHARES
-    from tlsearch.reports.intervals import wilson
 
     values, count = found.metrics[split], found.counts.get(split, 0)
     value = values.get(found.metric)

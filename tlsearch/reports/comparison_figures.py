@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tlsearch.counts import plural
+from tlsearch.models.intervals import wilson
 from tlsearch.records import TrialRecord
 from tlsearch.reports.evidence import Evidence
 from tlsearch.reports.figures import Figure, Trace, colour, escape, shown, value_axis
 from tlsearch.reports.formatting import SHARES, shorten
-from tlsearch.reports.intervals import wilson
 
 
 def branches(evidence: Evidence) -> Figure | None:

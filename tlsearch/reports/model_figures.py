@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from tlsearch.contracts.verdict import NONE, SURE, UNSURE
+from tlsearch.models.intervals import wilson
 from tlsearch.reports.examination import Examination
 from tlsearch.reports.figures import Figure, Trace, escape
 from tlsearch.reports.formatting import shorten
-from tlsearch.reports.intervals import wilson
 
 CLASSES = 40
 """Above so many a matrix can't be read; the classes most confused are shown."""

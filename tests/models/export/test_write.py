@@ -22,7 +22,7 @@ from tlsearch.errors import BundleError, ExportError, InputError, UnknownNameErr
 from tlsearch.images import decoding
 from tlsearch.models import bundle
 from tlsearch.models.export import as_timm, write
-from tlsearch.models.export.card import card, wilson
+from tlsearch.models.export.card import card
 from tlsearch.models.export.check import try_out
 from tlsearch.models.export.inference_graph import Options
 from tlsearch.models.model import Model
@@ -378,13 +378,6 @@ def test_what_is_there_is_only_replaced_on_demand_and_if_it_is_an_export(made, t
     with pytest.raises(UnknownNameError, match='Did you mean "onnx"'):
         write.export(model, place, ["onxn"])
     assert [path.name for path in place.iterdir()] == ["preprocessing.json"]
-
-
-def test_the_interval_is_wilsons():
-    low, high = wilson(0.9, 100)  # Newcombe 1998's way of writing it: 0.826 to 0.945
-    assert (round(low, 3), round(high, 3)) == (0.826, 0.945)
-    assert wilson(1.0, 10)[1] == pytest.approx(1)
-    assert wilson(0.0, 10)[0] == pytest.approx(0)
 
 
 @pytest.mark.parametrize(

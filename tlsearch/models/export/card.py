@@ -13,6 +13,7 @@ from typing import Any
 
 from tlsearch.contracts.verdict import ABSTENTION, NONE, UNSURE
 from tlsearch.counts import plural
+from tlsearch.models.intervals import wilson
 from tlsearch.models.manifest import Manifest
 from tlsearch.models.model import Model
 from tlsearch.safe_text import for_code, for_markdown
@@ -64,14 +65,6 @@ def card(model: Model, *, library: str) -> str:
         "## Provenance\n\n" + _listed(_provenance(model)),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share of ``count`` items (Wilson 1927)."""
-    z = 1.959964
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _header(model: Model, library: str) -> str:
@@ -173,20 +166,24 @@ def _metrics(model: Model) -> str:
         for name in _named(model, probabilities=True):
             if name not in scores:
                 continue
-            between = "-"
-            # The best of many trials is too good for an interval; its repeated runs have one.
-            if name == "accuracy" and counts.get(split) and f"{name}_expected" not in scores:
-                low, high = wilson(scores[name], int(counts[split] or 1))
-                between = f"{low:.4f} to {high:.4f} (Wilson, {counts[split]} images)"
-            lines.append(
-                f"| {SPLITS.get(split, for_markdown(split))} | {name} | {scores[name]:.4f} | {between} |"
-            )
             expected = scores.get(f"{name}_expected")
-            if name == "accuracy" and expected is not None and counts.get(split):
-                low, high = wilson(expected, int(counts[split] or 1))
-                between = f"{low:.4f} to {high:.4f} (Wilson, {counts[split]} images)"
-                lines.append(f"| {SPLITS[split]}, repeated runs | {name} | {expected:.4f} | {between} |")
+            count = int(counts.get(split) or 0) if name == "accuracy" else 0
+            # The best of many trials is too good for an interval; its repeated runs have one.
+            own = _interval(scores[name], count) if expected is None else "-"
+            which = SPLITS.get(split, for_markdown(split))
+            lines.append(f"| {which} | {name} | {scores[name]:.4f} | {own} |")
+            if expected is not None and count:
+                again = _interval(expected, count)
+                lines.append(f"| {which}, repeated runs | {name} | {expected:.4f} | {again} |")
     return "\n".join([*lines, "", *_over_seeds(model.manifest.metrics), _calibrated(model)]).rstrip()
+
+
+def _interval(share: float, count: int) -> str:
+    """Of a share of so many images, as a cell; none of no images."""
+    if not count:
+        return "-"
+    found = wilson(share * count, count)
+    return f"{found.low:.4f} to {found.high:.4f} (Wilson, {plural(count, 'image')})"
 
 
 def _over_seeds(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
