@@ -41,6 +41,10 @@ class Evaluator(abc.ABC):
     def compute(self) -> Scores:
         """All metrics of what was taken."""
 
+    def by_name(self, spec: TargetSpec) -> Scores:
+        """A value for each of the spec's names that occurs: see `Task.per_name`."""
+        return {}
+
     def calibration(self) -> Mapping[str, Any]:
         """What a model is to remember of it, as JSON holds it, where its task can't keep all outputs.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tlsearch.contracts.figure import matrix
 from tlsearch.contracts.verdict import NONE, SURE, UNSURE
 from tlsearch.models.intervals import wilson
 from tlsearch.reports.examination import Examination
@@ -14,59 +15,43 @@ CLASSES = 40
 """Above so many a matrix can't be read; the classes most confused are shown."""
 SUREST = 0.9
 """Share of items whose mistakes are told."""
-NUMBERED = 15
-"""Up to so many classes the cells have numbers in them."""
 
 
 def confusion(found: Examination) -> Figure:
     """Which classes are confused with which."""
-    matrix, names = found.confusion, list(found.classes)
+    counts, names = found.confusion, list(found.classes)
     part = ""
     if len(names) > CLASSES:
-        wrong = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
+        wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
         chosen = np.sort(np.argsort(-wrong, kind="stable")[:CLASSES])
-        matrix, names = matrix[np.ix_(chosen, chosen)], [names[index] for index in chosen]
+        counts, names = counts[np.ix_(chosen, chosen)], [names[index] for index in chosen]
         part = f" The {CLASSES} classes with most mistakes are shown, of {len(found.classes)}."
-    shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
-    off = matrix.copy()
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    off = counts.copy()
     np.fill_diagonal(off, 0)
     row, column = np.unravel_index(int(off.argmax()), off.shape)
     finding = (
         f'Most often "{names[row]}" was taken for "{names[column]}" ({off[row, column]} of '
-        f"{matrix[row].sum()})."
+        f"{counts[row].sum()})."
         if off.max() > 0
         else "No item was taken for one of another class."
     )
-    labels = [escape(shorten(name, 22)) for name in names]
-    numbered = len(names) <= NUMBERED
-    side = max(300, min(760, 110 + len(names) * (44 if numbered else 16)))
+    trace, axes, height = matrix(
+        shares.round(4).tolist(),
+        [shorten(name, 22) for name in names],
+        [[str(cell) if cell else "" for cell in row] for row in counts.tolist()],
+        across="predicted",
+        down="true",
+        hovertemplate="%{y} taken for %{x}: %{text}<extra></extra>",
+    )
     return Figure(
         "confusion",
         "Confusion matrix",
         f"{finding} Rows are the true classes, columns the predictions; colour is the share of the row."
         + part,
-        [
-            {
-                "type": "heatmap",
-                "x": labels,
-                "y": labels,
-                "z": shares.round(4).tolist(),
-                "text": [[str(cell) if cell else "" for cell in row] for row in matrix.tolist()],
-                "texttemplate": "%{text}" if numbered else "",
-                "hovertemplate": "%{y} taken for %{x}: %{text}<extra></extra>",
-                "colorscale": "heat",
-                "zmin": 0,
-                "zmax": 1,
-                "showscale": False,
-                "xgap": 2 if numbered else 0,
-                "ygap": 2 if numbered else 0,
-            }
-        ],
-        {
-            "xaxis": {"type": "category", "side": "bottom", "title": {"text": "predicted"}},
-            "yaxis": {"type": "category", "autorange": "reversed", "title": {"text": "true"}},
-        },
-        height=side,
+        [trace],
+        axes,
+        height=height,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,10 @@ class MaskEvaluator(Evaluator):
             LOG_LOSS: self.entropy / max(1.0, float(actual.sum())),
         }
 
-    def overlaps(self, names: Sequence[str]) -> dict[str, float]:
+    def by_name(self, spec: TargetSpec) -> dict[str, float]:
         """Intersection over union of each class that occurs or is predicted."""
         right, actual, called = self._counts()
-        rows = zip(names, right.tolist(), (actual + called).tolist(), strict=True)
+        rows = zip(spec.names, right.tolist(), (actual + called).tolist(), strict=True)
         return {name: same / (both - same) for name, same, both in rows if both}
 
     def _counts(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -193,18 +193,6 @@ class Segmentation(MapTask):
         return MaskEvaluator(len(spec.names))
 
     per_name = "intersection over union"
-
-    def evaluate_batches(
-        self,
-        batches: Iterable[tuple[Tensor, Tensor]],
-        spec: TargetSpec,
-        calibration: Mapping[str, Any],
-    ) -> tuple[Scores, Scores]:
-        """A batch at a time."""
-        evaluator = self.evaluator(spec)
-        for outputs, targets in batches:
-            evaluator.update(outputs, targets)
-        return evaluator.compute(), evaluator.overlaps(spec.names)
 
     # How it is used
 
