@@ -234,7 +234,7 @@ def evaluate(
             ["outsiders", plural(found.outsiders["items"], "item")],
             [
                 ["AUROC", found.outsiders["auroc"]],
-                ["pass where 95 % of own items do", found.outsiders["accepted_at_95"]],
+                ["pass where 95% of own items do", found.outsiders["accepted_at_95"]],
                 *([f"told as {name}", share] for name, share in found.outsiders["verdicts"].items()),
             ],
         )

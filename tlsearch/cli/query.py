@@ -325,7 +325,7 @@ def _score(found: BestModel, split: str) -> str:
         told += f" (mean of {values['seeds']:.0f} seeds {mean:.4f} ± {error:.4f})"
     elif value is not None and found.metric in SHARES and count:
         interval = wilson(value * count, count)
-        told += f" (95 % interval {interval.low:.3f} to {interval.high:.3f}: {plural(count, 'item')})"
+        told += f" (95% interval {interval.low:.3f} to {interval.high:.3f}: {plural(count, 'item')})"
     return told
 
 

@@ -39,7 +39,7 @@ def detection(own: NDArray[Any], others: NDArray[Any]) -> dict[str, float]:
 
     Returns:
         ``auroc``: how often an outsider is farther than an own item; ``accepted_at_95``: the share of
-        outsiders that pass where 95 % of the own items do (FPR at 95 % TPR).
+        outsiders that pass where 95% of the own items do (FPR at 95% TPR).
     """
     from sklearn.metrics import roc_auc_score
 

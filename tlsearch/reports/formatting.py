@@ -14,7 +14,7 @@ def score(metric: str, value: float | None) -> str:
     """A metric's value: percent for shares, else four digits."""
     if value is None:
         return "–"
-    return f"{100 * value:.2f} %" if metric in SHARES else f"{value:.4f}"
+    return f"{100 * value:.2f}%" if metric in SHARES else f"{value:.4f}"
 
 
 def number(value: float | int | None) -> str:

@@ -56,7 +56,7 @@ def confusion(found: Examination) -> Figure:
 
 
 def reliability(found: Examination) -> Figure:
-    """Whether 90 % sure means right in nine of ten."""
+    """Whether 90% sure means right in nine of ten."""
     shares = [b.right / b.count for b in found.bins]
     bounds = [wilson(b.right, b.count) for b in found.bins]
     mean_gap = sum(b.count * b.confidence - b.right for b in found.bins) / found.count
@@ -74,7 +74,7 @@ def reliability(found: Examination) -> Figure:
         "reliability",
         "Can its confidence be trusted?",
         f"On average the model is {abs(mean_gap):.1%} {way}; the mean gap is {found.calibration_error:.1%} "
-        "(expected calibration error). Larger dots hold more items; bars are 95 % intervals.",
+        "(expected calibration error). Larger dots hold more items; bars are 95% intervals.",
         [
             diagonal,
             {

@@ -95,8 +95,8 @@ def _together(names: list[str], true: Flags, said: Flags, more: str) -> Figure:
     finding = "Predicted sets put labels together as often as true ones."
     if gap[row, column] > 0:
         finding = (
-            f'Of the items with "{names[row]}", {100 * actual[row, column]:.0f} % have "{names[column]}" '
-            f"too; of those predicted to have it, {100 * predicted[row, column]:.0f} %. No other pair is "
+            f'Of the items with "{names[row]}", {100 * actual[row, column]:.0f}% have "{names[column]}" '
+            f"too; of those predicted to have it, {100 * predicted[row, column]:.0f}%. No other pair is "
             "further off."
         )
     trace, axes, height = matrix(
@@ -120,4 +120,4 @@ def _shares(flags: Flags) -> NDArray[np.float64]:
 
 
 def _percent(cell: float) -> str:
-    return "" if np.isnan(cell) else f"{100 * cell:.0f} %"
+    return "" if np.isnan(cell) else f"{100 * cell:.0f}%"

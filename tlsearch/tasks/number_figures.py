@@ -45,12 +45,12 @@ def _predicted(
         inside = float((np.abs(said - true) <= margin * (1 + 1e-6)).mean())
         share = 100 * calibration["coverage"]
         finding += (
-            f" Intervals of ±{margin:.4g} are made to hold {share:.0f} % of new items' numbers; of these"
-            f" they hold {100 * inside:.0f} %."
+            f" Intervals of ±{margin:.4g} are made to hold {share:.0f}% of new items' numbers; of these"
+            f" they hold {100 * inside:.0f}%."
         )
         for sign in (-1, 1):
             traces.append(
-                _line(f"{share:.0f} % interval", [low, high], [low + sign * margin, high + sign * margin])
+                _line(f"{share:.0f}% interval", [low, high], [low + sign * margin, high + sign * margin])
             )
     traces.append(_points(true, said, f"{escape(name)} %{{x:.4g}}, predicted %{{y:.4g}}"))
     axes = {

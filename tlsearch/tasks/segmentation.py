@@ -258,7 +258,7 @@ class Segmentation(MapTask):
     def say(self, prediction: Mapping[str, Any], *, top: int) -> str:
         """The shares of the classes, the largest first."""
         shares = sorted(prediction["shares"].items(), key=lambda pair: -pair[1])
-        return ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares[: max(top, 3)] if share)
+        return ", ".join(f"{name} {100 * share:.1f}%" for name, share in shares[: max(top, 3)] if share)
 
     def cells(self, prediction: Mapping[str, Any], spec: TargetSpec) -> list[tuple[str, Any]]:
         """The share of each class."""

@@ -161,7 +161,7 @@ def _networks(manifest: Manifest) -> str:
 def _metrics(model: Model) -> str:
     calibration = model.manifest.calibration
     counts = {"val": calibration.get("items"), "test": calibration.get("test_items")}
-    lines = ["| split | metric | value | 95 % interval |", "|---|---|---|---|"]
+    lines = ["| split | metric | value | 95% interval |", "|---|---|---|---|"]
     for split, scores in model.manifest.metrics.items():
         for name in _named(model, probabilities=True):
             if name not in scores:
