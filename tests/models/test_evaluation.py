@@ -137,7 +137,7 @@ def test_items_that_the_model_has_seen_are_counted_and_warned_of(model, folder, 
     with Image.open(files[1]) as picture:  # the same pixels, other bytes
         picture.save(files[1], compress_level=0)
     assert evaluate(model, folder, study=known).seen == {"train": 5, "val": 3, "test": 2}
-    assert "recognised by their bytes" in told
+    assert "compared byte by byte" in told
 
     none = evaluate(model, folder, study=StudyItems((), (), (), ()))
     assert none.seen == {}

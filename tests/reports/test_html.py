@@ -141,7 +141,7 @@ def test_says_what_cannot_be_shown(searched, tmp_path):
     shutil.copytree(searched.folder, moved)
     url = f"sqlite:///{moved}/studies.db"
     page = html.write(searched.url, searched.name, tmp_path / "a.html", run_model=False).read_text()
-    assert "the report was made without it" in page
+    assert "the report was made without running the model" in page
     assert 'data-figure="confusion"' not in page
     with Store.open(url) as store:
         evidence = gather(store, searched.name)
@@ -238,7 +238,9 @@ def test_what_leads_by_less_than_chance_is_called_so(evidence):
         return dataclasses.replace(trial, value=0.55 if trial.strategy == "fine_tune" else 0.5)
 
     _, page = figures_of(changed(evidence, close))
-    assert "fine_tune leads with 55.00%, before linear_probe (50.00%). That may be luck." in page
+    assert (
+        "fine_tune leads with 55.00%, ahead of linear_probe (50.00%). The difference may be chance." in page
+    )
 
 
 def test_no_interval_of_no_width_is_told(evidence):
@@ -250,9 +252,7 @@ def test_no_interval_of_no_width_is_told(evidence):
 
 
 def test_the_first_words_are_for_everybody(opened):
-    assert (
-        "Right on 73% of 11 items that it had never seen." in opened.page.locator(".headline").inner_text()
-    )
+    assert "Right on 73% of 11 items that it had never seen." in opened.page.locator(".headline").inner_text()
 
 
 @pytest.mark.parametrize("width", [390, 768, 1440])

@@ -105,7 +105,7 @@ def test_the_report_shows_its_errors(searched):
     page = html.write(f"sqlite:///{folder}/s.db", "levels", folder / "page.html").read_text()
     for name in ("predicted", "residuals", "predicted-1", "residuals-1"):
         assert f'id="figure-{name}"' in page
-    assert "Furthest off" in page
+    assert "Largest errors" in page
     assert "ranges" in page
 
 

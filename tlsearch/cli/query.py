@@ -84,7 +84,7 @@ def trials(
     strategy: StrategyFilter = None,
     backbone: BackboneFilter = None,
     sort: Annotated[str, typer.Option(help="By number, value (best first) or seconds.")] = "number",
-    limit: Annotated[int | None, typer.Option(min=1, help="Print at most so many trials.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Print at most this many trials.")] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Refresh every second while the study runs.")
     ] = False,
@@ -96,7 +96,7 @@ def trials(
     from tlsearch.reports.studies import Studies
 
     if watch and (json or csv):
-        raise InputError("--watch is for people: it goes with neither --json nor --csv.")
+        raise InputError("--watch goes with neither --json nor --csv.")
     with Studies(options.database(db)) as database:
         ask = partial(
             database.trials,
@@ -232,7 +232,7 @@ def best(
         str | None, typer.Option(help="Metric to choose by; the study's own by default.")
     ] = None,
     max_params: Annotated[
-        int | None, typer.Option(min=1, help="Only models of at most so many parameters.")
+        int | None, typer.Option(min=1, help="Only models with at most this many parameters.")
     ] = None,
     strategy: StrategyFilter = None,
     backbone: BackboneFilter = None,
@@ -307,7 +307,7 @@ def print_best(found: BestModel) -> None:
     )
     output.tell()
     if model is None:
-        output.tell("This trial's weights were not kept: the study's model is another trial's.")
+        output.tell("The weights of this trial were not kept: the study's model comes from another trial.")
     else:
         output.tell(f"Model:\n{model.uri}\nsha256 {model.sha256}")
 

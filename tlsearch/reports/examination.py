@@ -313,7 +313,7 @@ def _unrefitted(model: Model, winner: TrialRecord | None, spec: StudySpec) -> Mo
         )
     except OSError as error:
         raise DataError(
-            f"the model has learned from the validation split, and of the trial that won on it {error}"
+            f"the model was trained on the validation split too, and of the trial that won on it {error}"
         ) from error
     return Model(network, model.inputs, model.manifest, model.folder)
 

@@ -66,7 +66,11 @@ def write(url: str, study: str, path: Path, *, run_model: bool = True, say: Say 
     """
     with Store.open(url) as store:
         evidence = gather(store, study)
-    looked = look(evidence, say=say) if run_model else Looked(None, "the report was made without it", {})
+    looked = (
+        look(evidence, say=say)
+        if run_model
+        else Looked(None, "the report was made without running the model", {})
+    )
     page = render(evidence, looked)
     write_page(path, page)
     return path

@@ -6,6 +6,7 @@ import numpy as np
 
 from tlsearch.contracts.figure import matrix
 from tlsearch.contracts.verdict import NONE, SURE, UNSURE
+from tlsearch.counts import plural
 from tlsearch.models.intervals import wilson
 from tlsearch.reports.examination import Examination
 from tlsearch.reports.figures import Figure, Trace, escape
@@ -60,7 +61,7 @@ def reliability(found: Examination) -> Figure:
     shares = [b.right / b.count for b in found.bins]
     bounds = [wilson(b.right, b.count) for b in found.bins]
     mean_gap = sum(b.count * b.confidence - b.right for b in found.bins) / found.count
-    way = "surer than it is right" if mean_gap > 0 else "less sure than it could be"
+    way = "overconfident" if mean_gap > 0 else "underconfident"
     diagonal: Trace = {
         "type": "scatter",
         "mode": "lines",
@@ -73,8 +74,8 @@ def reliability(found: Examination) -> Figure:
     return Figure(
         "reliability",
         "Can its confidence be trusted?",
-        f"On average the model is {abs(mean_gap):.1%} {way}; the mean gap is {found.calibration_error:.1%} "
-        "(expected calibration error). Larger dots hold more items; bars are 95% intervals.",
+        f"On average the model is {way} by {abs(mean_gap):.1%}; its expected calibration error is "
+        f"{found.calibration_error:.1%}. Larger dots hold more items; bars are 95% intervals.",
         [
             diagonal,
             {
@@ -102,7 +103,7 @@ def reliability(found: Examination) -> Figure:
         ],
         {
             "xaxis": {"title": {"text": "confidence"}, "range": [0, 1.04], "tickformat": ".0%"},
-            "yaxis": {"title": {"text": "right"}, "range": [0, 1.06], "tickformat": ".0%"},
+            "yaxis": {"title": {"text": "share right"}, "range": [0, 1.06], "tickformat": ".0%"},
         },
         height=360,
     )
@@ -115,7 +116,7 @@ def risk_coverage(found: Examination) -> Figure:
     return Figure(
         "risk-coverage",
         "How many mistakes are left if it may abstain?",
-        f"Of all validation items {risk[-1]:.1%} are wrong, of the surest {SUREST:.0%} {risk[at]:.1%}. "
+        f"Of all answers {risk[-1]:.1%} are wrong; of the surest {SUREST:.0%} of them, {risk[at]:.1%}. "
         + _verdicts(found),
         [
             {
@@ -129,8 +130,8 @@ def risk_coverage(found: Examination) -> Figure:
             }
         ],
         {
-            "xaxis": {"title": {"text": "answered"}, "range": [0, 1.02], "tickformat": ".0%"},
-            "yaxis": {"title": {"text": "wrong of these"}, "rangemode": "tozero", "tickformat": ".1%"},
+            "xaxis": {"title": {"text": "share answered"}, "range": [0, 1.02], "tickformat": ".0%"},
+            "yaxis": {"title": {"text": "wrong among these"}, "rangemode": "tozero", "tickformat": ".1%"},
         },
         height=320,
     )
@@ -146,6 +147,6 @@ def _verdicts(found: Examination) -> str:
     right = known.get("right of sure")
     told = f", of which {right:.1%} are right" if right is not None else ""
     return (
-        f"Of {known['items']} test items the model that is handed out calls {known[SURE]:.1%} {SURE}{told}, "
+        f"Of {plural(known['items'], 'test item')} the study's model calls {known[SURE]:.1%} {SURE}{told}, "
         f"{known[UNSURE]:.1%} {UNSURE} and {known[NONE]:.1%} {NONE}."
     )

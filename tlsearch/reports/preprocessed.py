@@ -179,7 +179,7 @@ def _sentences(size: int, sights: Sequence[Sight], lost: float) -> list[str]:
         most = f", {100 * worst:.0f}% of the one that loses most" if worst - lost > LITTLE else ""
         cut = f"On average {100 * lost:.0f}% of a picture is cut off{most}: what lies there is never seen."
     else:
-        cut = "Nothing of the pictures is cut off."
+        cut = "Nothing is cut off."
     told = [f"The network sees squares of {size} x {size} pixels. {cut}"]
     filled = statistics.fmean([one.filled for one in sights])
     if filled > LITTLE:
