@@ -86,7 +86,7 @@ def test_an_average_of_networks_is_explained_and_drawn_beside_the_picture():
 def test_what_can_not_be_explained_says_so(monkeypatch):
     model = model_of(network_of("efficientnet_lite/lite0"))
     model.network.head = Vote()
-    with pytest.raises(InputError, match="none of its layers of places has a gradient"):
+    with pytest.raises(InputError, match="none of its spatial layers has a gradient"):
         Explainer(model).heat(picture(), 0)
     numbers = model_of(network_of("efficientnet_lite/lite0"), task="regression")
     with pytest.raises(InputError, match="Only classifiers of images"):

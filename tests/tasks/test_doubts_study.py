@@ -145,8 +145,8 @@ def test_a_bundle_of_before_predicts_and_says_why_it_gives_no_verdict(searched):
     old = Model(model.network, model.inputs, replace(model.manifest, calibration={}), model.folder)
     (one,) = old.describe([next((searched / "grey").rglob("*.png"))])
     assert (one.verdict, one.candidates, one.distance) == (None, None, None)
-    assert old.silent == "it was made before models could abstain"
-    with pytest.raises(DataError, match=r"can't be told .* before models could abstain"):
+    assert old.silent == "it was made by an older tlsearch, without verdicts"
+    with pytest.raises(DataError, match=r"can't tell outsiders .* older tlsearch"):
         evaluate(old, searched / "grey", outsiders=others(searched))
 
 

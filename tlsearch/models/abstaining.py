@@ -91,8 +91,8 @@ def of_outsiders(model: Model, items: Sequence[object], own: NDArray[Any]) -> di
     """
     if model.familiar is None:
         raise DataError(
-            f"Outsiders can't be told from this model's own items: {model.silent or NOT_ASKED}.",
-            hint="A model of a new study has what it takes, unless abstain: {outsiders: 0} says otherwise.",
+            f"This model can't tell outsiders from its own items: {model.silent or NOT_ASKED}.",
+            hint="Models of new studies can, unless the study file has abstain: {outsiders: 0}.",
         )
     kept, found, errors = model.readable(items, model.look)
     if not kept:
@@ -103,4 +103,4 @@ def of_outsiders(model: Model, items: Sequence[object], own: NDArray[Any]) -> di
     return {"items": len(kept), **detection(own, distances), "verdicts": shares(verdicts)}
 
 
-NOT_ASKED = "its study asked for no such thing, or its task has none"
+NOT_ASKED = "its study turned that off, or its task doesn't offer it"

@@ -129,7 +129,7 @@ def _source(model: Model, path: Path) -> DatasetSource[Any]:
         if source.modality == modality and "path" in source.options.model_fields:
             return source
     raise DataError(
-        f"The model takes {modality} items, and no data set that is installed lists such items of a path.",
+        f"The model takes {modality} items, and no installed data set lists such items of a path.",
         hint="`tlsearch plugins datasets` lists what is installed.",
     )
 

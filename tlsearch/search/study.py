@@ -180,7 +180,7 @@ def _run_prepared(
                     store.release(lease, state=state, reason=reason)
         if interruption.reason and not interruption.signal and interruption.request is None:
             raise SearchError(
-                f"The search was stopped: {interruption.reason}", hint="The same command goes on with it."
+                f"The search was stopped: {interruption.reason}", hint="Run the same command again."
             )
         best = store.best(spec.study)
         return StudyResult(
@@ -278,7 +278,7 @@ class _Run:
     def _model_that_stands(self) -> ModelRecord | None:
         model = self.store.model(self.spec.study)
         if model is not None and not model_files.intact(model):
-            note = f"{model.uri} isn't what was written: it is made anew"
+            note = f"{model.uri} isn't what was written: it is written anew"
             self.observe(Snapshot(phase="check", note=note))
             return None
         return model
@@ -304,11 +304,11 @@ class _Run:
             driver.observe = partial(self._keep_time, driver)
             yield driver
             if source.exhausted:
-                self.observe(Snapshot(phase="search", note="the space is exhausted: every point was tried"))
+                self.observe(Snapshot(phase="search", note="the search ended: every point was tried"))
             if source.settled:
                 note = (
                     f"the search ended: {source.perfect} trials have a perfect {self.prepared.metric.name} "
-                    "on the validation items, and more could only tie; other data would tell them apart"
+                    "on the validation items: more trials could only tie; more items could tell them apart"
                 )
                 self.observe(Snapshot(phase="search", note=note))
             if source.too_long is not None:

@@ -53,7 +53,9 @@ def fitted(
         try:
             references = _references(model, listed, items)
         except StudyConflictError as error:
-            return {ABSTENTION: known | {"why": f"training items weren't there any more: {error.message}"}}
+            return {
+                ABSTENTION: known | {"why": f"its training items can't be read any more: {error.message}"}
+            }
         if references is None:
             return {ABSTENTION: known | {"why": "it was trained on fewer than two items that can be read"}}
         if scored.features is not None:

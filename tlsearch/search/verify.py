@@ -160,7 +160,7 @@ def _measured(
     if least is not None and metric.signed(measured["val"][metric.name]) < metric.signed(least):
         return {
             "error": f"{metric.name} is {measured['val'][metric.name]:.6g} on validation items that it has"
-            f" learned from, and {least:.6g} is the least to be expected"
+            f" learned from, below the {least:.6g} to be expected"
         }
     if mirrors:
         flipped, plain = (task.rank(one, metric.name) for one in (scored.mirrored, scored.plain))

@@ -34,7 +34,7 @@ from tlsearch.training.stream import Stream, source_items, target_share
 CLIP_NORM = 1.0
 LEAST_STOP_ITEMS = 50
 """Fewer tell epochs apart by chance alone; the learning rate has come to rest in the last one."""
-NOTHING_TRAINS = "nothing trains: the strategy marked no parameter"
+NOTHING_TRAINS = "nothing to train: the strategy marked no parameter as trainable"
 
 
 @dataclass(frozen=True, slots=True)

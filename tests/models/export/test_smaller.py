@@ -76,5 +76,5 @@ def test_wrong_use_is_refused(lite0, tmp_path):
     words = ["export", str(lite0.folder), "-o", str(tmp_path / "m"), "--precision", "int8"]
     with pytest.raises(InputError, match="int8 is for ONNX"):
         CliRunner().invoke(app, [*words, "--format", "torch"], catch_exceptions=False)
-    with pytest.raises(InputError, match="takes training images of the study"):
+    with pytest.raises(InputError, match="needs training images of the study"):
         CliRunner().invoke(app, [*words, "--format", "onnx"], catch_exceptions=False)

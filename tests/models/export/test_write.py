@@ -370,10 +370,10 @@ def test_what_is_there_is_only_replaced_on_demand_and_if_it_is_an_export(made, t
     place.mkdir()
     (place / "diary.txt").write_text("dear")
     for overwrite in (False, True):
-        with pytest.raises(InputError, match="no earlier export"):
+        with pytest.raises(InputError, match="isn't an earlier export"):
             write.export(model, place, ["onnx"], overwrite=overwrite)
     (place / "diary.txt").rename(place / "preprocessing.json")
-    with pytest.raises(InputError, match="holds an export already"):
+    with pytest.raises(InputError, match="already holds an export"):
         write.export(model, place, ["onnx"])
     with pytest.raises(UnknownNameError, match='Did you mean "onnx"'):
         write.export(model, place, ["onxn"])

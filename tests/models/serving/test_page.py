@@ -68,7 +68,7 @@ def test_a_token_is_asked_for_where_the_server_takes_one(opened):
     page.locator("#token").wait_for()
     page.locator("#token").fill("another")
     page.locator("#token").press("Enter")
-    page.get_by_text("That is not the token.").wait_for()
+    page.get_by_text("The token is wrong.").wait_for()
     page.locator("#token").fill(TOKEN)
     page.locator("#token").press("Enter")
     page.get_by_text("one of 3 classes").wait_for()

@@ -55,7 +55,7 @@ def write(model: Model, folder: Path, options: Options) -> str:
             raise ExportError(
                 f"{model.manifest.backbone} with {model.manifest.strategy} can't be written as ONNX: "
                 f"{_cause(error)}",
-                hint="Another format may do: --format torch.",
+                hint="Try another format: --format torch.",
             ) from error
         _name_batch(written.model.graph)
         written.model.metadata_props.update(_metadata(model, how))
@@ -68,9 +68,7 @@ def _name_batch(graph: Any) -> None:
     (given,) = graph.inputs
     own = given.shape[0].value
     if not isinstance(own, str):
-        raise ExportError(
-            "The graph takes one batch size only.", hint="Another format may do: --format torch."
-        )
+        raise ExportError("The graph takes one batch size only.", hint="Try another format: --format torch.")
     values = [*graph.inputs, *graph.outputs, *(value for node in graph.all_nodes() for value in node.outputs)]
     for value in values:
         if value.shape is not None:

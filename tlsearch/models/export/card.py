@@ -56,8 +56,8 @@ def card(model: Model, *, library: str) -> str:
         f"# {for_markdown(str(title))}",
         f"{model.task.does(model.target_spec)} Made by tlsearch from "
         f"{for_code(manifest.backbone)} with the strategy {for_code(manifest.strategy)}.",
-        f"## Use\n\n```python\n{USES[library]}```\n\nOr `python predict.py image.png`, which also takes "
-        "rotated, transparent and 16-bit files as they were taken in training.",
+        f"## Use\n\n```python\n{USES[library]}```\n\nOr `python predict.py image.png`, which reads "
+        "rotated, transparent and 16-bit files as training did.",
         "## Data\n\n" + _listed(_data(model)),
         "## Strategy\n\n" + _listed(_strategy(model)),
         "## Metrics\n\n" + _metrics(model),
@@ -148,7 +148,7 @@ def _made_of(manifest: Manifest) -> str:
     )
     if manifest.members > 1:
         told += f" Probabilities are the mean of {_networks(manifest)}."
-    return told + (" Each looks at the mirrored image, too." if manifest.flips else "")
+    return told + (" Each prediction is averaged with that of the mirrored image." if manifest.flips else "")
 
 
 def _networks(manifest: Manifest) -> str:
@@ -197,7 +197,7 @@ def _over_seeds(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
     return [
         f"Trained with {int(scores['seeds'])} seeds: {plain} on validation "
         f"{scores[name]:.4f} ± {error:.4f} (mean and standard error). The value that won the search "
-        "is the best of many, and too good on average.",
+        "is the best of many, so it is optimistic.",
         "",
     ]
 
@@ -215,7 +215,7 @@ def _alike(calibration: Mapping[str, Any]) -> str:
         return ""
     return (
         f"So that every class counts alike, {calibration['adjustment_share']:.0%} of the log of each class's "
-        "share is then taken from its logit: probabilities are as if all classes were equally frequent. The "
+        "share is then taken from its logit: probabilities are those of equally frequent classes. The "
         f"mean recall of validation images that this wasn't fitted on rose from "
         f"{calibration['recall_before_adjustment']:.4f} to {calibration['recall_after_adjustment']:.4f}."
     )
@@ -226,7 +226,11 @@ def _temperature(model: Model) -> str:
     if not known:
         return "Probabilities are not calibrated."
     chance = known.get("error_by_chance")
-    noise = f" (exact probabilities would show {chance:.4f} on so many)" if chance is not None else ""
+    noise = (
+        f" (perfectly calibrated probabilities would show {chance:.4f} on as many)"
+        if chance is not None
+        else ""
+    )
     if not known.get("used", True):
         return (
             f"Probabilities are not calibrated: {for_markdown(str(known.get('why')))}. Expected calibration "
@@ -243,16 +247,15 @@ def _temperature(model: Model) -> str:
 
 
 def _limits(model: Model) -> list[str]:
-    sure = "its probabilities may be too sure" if model.task.probabilities else "nothing says so"
+    sure = "it may be overconfident" if model.task.probabilities else "it doesn't say so"
     return [
         model.task.limits,
         *_verdicts(model),
         "It was measured on images of the same origin as its training images. On others it may be worse, and "
         f"{sure}.",
-        "The validation score was used to choose among trials and is flattered by that; the test score "
-        "isn't.",
+        "The validation score was used to choose among trials, so it is optimistic; the test score isn't.",
         "Nothing was measured about groups of people or conditions of capture inside the classes.",
-        "The licence of the pretrained weights and of the data goes with it.",
+        "The licences of the pretrained weights and of the data apply to it.",
     ]
 
 
@@ -262,8 +265,9 @@ def _verdicts(model: Model) -> list[str]:
     if not known:
         return []
     return [
-        f"With tlsearch, ONNX and torch it says so where it is unsure or an image is none of these: of "
-        f"{known['items']} test images it called {known[UNSURE]:.1%} {UNSURE} and {known[NONE]:.1%} {NONE}."
+        f"With tlsearch, ONNX and torch it says where it is unsure or an image is none of its classes: of "
+        f"{plural(known['items'], 'test image')} it called {known[UNSURE]:.1%} {UNSURE} and "
+        f"{known[NONE]:.1%} {NONE}."
     ]
 
 

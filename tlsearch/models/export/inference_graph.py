@@ -49,7 +49,7 @@ def parse_preprocess(word: str) -> bool:
         InputError: it is neither ``inside`` nor ``beside``.
     """
     if word not in ("inside", "beside"):
-        raise InputError(f'Preprocessing goes inside or beside the graph, not "{word}".')
+        raise InputError(f'--preprocess takes inside or beside, not "{word}".')
     return word == "inside"
 
 
@@ -135,5 +135,5 @@ def traced(model: Model, options: Options) -> torch.export.ExportedProgram:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(
             f"{model.manifest.backbone} with {model.manifest.strategy} can't be traced: {reason}",
-            hint="Another format may do: --format timm or huggingface.",
+            hint="Try another format: --format timm or huggingface.",
         ) from error

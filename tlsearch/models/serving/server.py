@@ -18,6 +18,7 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, create_model
 from uvicorn.config import LOGGING_CONFIG
 
+from tlsearch.counts import plural
 from tlsearch.errors import DataError, InputError
 from tlsearch.models.model import Model
 from tlsearch.models.serving.access import BodyLimit, HostGuard, only_with
@@ -66,7 +67,7 @@ class Card(BaseModel):
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {
         "model": ErrorResponse,
-        "description": "The request can't be read, or calls the server by another's name.",
+        "description": "The request can't be read, or names another host.",
     },
     401: {"model": ErrorResponse, "description": "The token is missing or wrong."},
     408: {"model": ErrorResponse, "description": "The request wasn't complete in time."},
@@ -74,11 +75,11 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     415: {"model": ErrorResponse, "description": "Neither a form with files nor an image."},
     422: {
         "model": ErrorResponse,
-        "description": "Not an image, too many pixels, or a parameter that can't be.",
+        "description": "Not an image, too many pixels, or an invalid parameter.",
     },
     503: {
         "model": ErrorResponse,
-        "description": "As much is being answered as may be at once: ask again later.",
+        "description": "The server is busy: try again later.",
     },
 }
 
@@ -180,7 +181,7 @@ async def _predictions(
         ) from None
     except Busy:
         raise HTTPException(
-            503, "The server is busy with other requests: ask again later.", headers={"Retry-After": "1"}
+            503, "The server is busy: try again later.", headers={"Retry-After": "1"}
         ) from None
 
 
@@ -216,7 +217,7 @@ def run(
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         raise InputError(
-            f"Nothing can listen on {host}, port {port}: {getattr(error, 'strerror', None) or error}.",
+            f"Can't listen on {host}, port {port}: {getattr(error, 'strerror', None) or error}.",
             hint="Is another server running? --port 0 takes a free port.",
         ) from None
     shown = f"[{host}]" if ":" in host else host
@@ -226,7 +227,8 @@ def run(
             uvicorn.Server(configured(app, limits)).run(sockets=[listening])
     finally:
         batcher: Batcher = app.state.batcher
-        told(f"Stopped after {batcher.images} images in {batcher.batches} batches.")
+        batches = plural(batcher.batches, "batch", "batches")
+        told(f"Stopped after {plural(batcher.images, 'image')} in {batches}.")
 
 
 def configured(app: FastAPI, limits: Limits, *, port: int = 8000) -> uvicorn.Config:
