@@ -132,7 +132,7 @@ def test_items_that_the_model_has_seen_are_counted_and_warned_of(model, folder, 
     assert found.seen == {"train": 6, "val": 3, "test": 2}
     told = "\n".join(warnings_of(found, ("train",)))
     assert "trained on 6 of these 15 items" in told
-    assert "chosen by 3 of these 15 items" in told
+    assert "selected on 3 of these 15 items" in told
 
     with Image.open(files[1]) as picture:  # the same pixels, other bytes
         picture.save(files[1], compress_level=0)

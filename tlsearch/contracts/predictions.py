@@ -123,12 +123,12 @@ class Predictions(abc.ABC):
     pipeline: ClassVar[str] = "other"
     """What a model card says that models do, in the words of the Hugging Face hub."""
 
-    limits: ClassVar[str] = "It tells a number of any image, whatever it shows."
+    limits: ClassVar[str] = "It predicts a number for any image, whatever the image shows."
     """What it can't know, as a sentence for a model's card."""
 
     def does(self, spec: TargetSpec) -> str:
         """What a model does with an image, as a sentence for its card."""
-        return f"Tells {', '.join(spec.names)} of an image."
+        return f"Predicts {', '.join(spec.names)} of an image."
 
     def trust(self, calibration: Mapping[str, Any]) -> str:
         """How far predictions can be trusted, as a sentence for a model's card, or empty."""

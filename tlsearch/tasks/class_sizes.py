@@ -59,7 +59,7 @@ def remarks(found: Mapping[str, Any]) -> list[str]:
     if uneven["proposed_metric"]:
         lines.append(
             f'"{uneven["largest"]}" has {uneven["ratio"]:g} times the items of "{uneven["smallest"]}",'
-            f" and always saying it scores an accuracy of {uneven['majority']:.2f}: objective:"
+            f" and a model that always predicts it has an accuracy of {uneven['majority']:.2f}: objective:"
             f" {{metric: {uneven['proposed_metric']}}} counts every class alike"
         )
     tiny = found["tiny_classes"]

@@ -302,12 +302,12 @@ class Classification(Task):
 
     outputs = ("logits", "probabilities")
     meaning = "logits are already divided by the temperature"
-    limits = "It knows no other classes: anything gets one of the above as its label."
+    limits = "It knows no other classes: any image gets one of the above as its label."
     pipeline = "image-classification"
 
     def does(self, spec: TargetSpec) -> str:
         """It classifies."""
-        return f"Puts an image into one of {len(spec.names)} classes."
+        return f"Classifies an image as one of {len(spec.names)} classes."
 
     def disagreement(
         self, expected: NDArray[Any], found: NDArray[Any], spec: TargetSpec, *, allowed: float

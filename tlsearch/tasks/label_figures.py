@@ -45,7 +45,7 @@ def _each(names: list[str], shares: NDArray[np.float64], true: Flags, said: Flag
     if precisions:
         worst = min(precisions, key=lambda at: precisions[at])
         finding = (
-            f"The mean average precision is {np.mean(list(precisions.values())):.3f}; least for "
+            f"The mean average precision is {np.mean(list(precisions.values())):.3f}; lowest for "
             f'"{names[worst]}" ({precisions[worst]:.3f}, {counts[worst]} items; by chance it would be '
             f"{share[worst]:.3f})."
         )
@@ -92,7 +92,7 @@ def _together(names: list[str], true: Flags, said: Flags, more: str) -> Figure:
     actual, predicted = _shares(true), _shares(said)
     gap = np.abs(actual - predicted)
     row, column = np.unravel_index(int(np.nanargmax(np.where(np.isnan(gap), -1, gap))), gap.shape)
-    finding = "Predicted sets put labels together as often as true ones."
+    finding = "Labels are predicted together as often as they occur together."
     if gap[row, column] > 0:
         finding = (
             f'Of the items with "{names[row]}", {100 * actual[row, column]:.0f}% have "{names[column]}" '
@@ -108,7 +108,7 @@ def _together(names: list[str], true: Flags, said: Flags, more: str) -> Figure:
         customdata=[[_percent(cell) for cell in line] for line in predicted],
         hovertemplate="of items with %{y}, %{text} have %{x}; as predicted %{customdata}<extra></extra>",
     )
-    return Figure("together", "Labels that stand together", finding + more, [trace], axes, height=height)
+    return Figure("together", "Labels that occur together", finding + more, [trace], axes, height=height)
 
 
 def _shares(flags: Flags) -> NDArray[np.float64]:

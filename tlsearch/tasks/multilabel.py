@@ -218,19 +218,21 @@ class Multilabel(Task):
     outputs = ("logits", "probabilities")
     meaning = "an image has a label where its probability is at least the label's threshold"
     pipeline = "image-classification"
-    limits = "It knows no other labels, and tells of any image which of them it has, whatever it shows."
+    limits = "It knows no other labels, and decides on its own for any image, whatever the image shows."
 
     def does(self, spec: TargetSpec) -> str:
         """It tells labels."""
-        return f"Tells which of {len(spec.names)} labels an image has."
+        return f"Predicts which of {len(spec.names)} labels an image has."
 
     def trust(self, calibration: Mapping[str, Any]) -> str:
         """Where the thresholds come from."""
         if "thresholds" not in calibration:
-            return f"A label is told from a probability of {USUAL:g} on; probabilities are not calibrated."
+            return (
+                f"A label is predicted from a probability of {USUAL:g} on; probabilities are not calibrated."
+            )
         return (
-            f"A label is told from the probability on that gave the best F1 on {calibration['items']} "
-            "validation images, by the search's winner; probabilities are not calibrated."
+            f"Thresholds are those of best F1 of the search's winner on {calibration['items']} validation "
+            "images; probabilities are not calibrated."
         )
 
     def beside(self, spec: TargetSpec, calibration: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -249,7 +249,7 @@ class Segmentation(MapTask):
 
     def does(self, spec: TargetSpec) -> str:
         """What it marks."""
-        return f"Tells for each pixel of an image which of these it is: {', '.join(spec.names)}."
+        return f"Predicts for each pixel of an image which of these it is: {', '.join(spec.names)}."
 
     def beside(self, spec: TargetSpec, calibration: Mapping[str, Any]) -> Mapping[str, Any]:
         """The masks' own ``values`` by class index, and the side of the square that masks are of."""

@@ -40,7 +40,7 @@ def opened(browser, start):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_broken_picture_refuses_itself_alone(opened, width):
     page = opened(width=width)
-    page.get_by_text("Puts an image into one of 3 classes. ant, bee, cat").wait_for()
+    page.get_by_text("Classifies an image as one of 3 classes. ant, bee, cat").wait_for()
     assert page.locator("#token").is_hidden()
     files = [
         {"name": "first.png", "mimeType": "image/png", "buffer": picture()},
