@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # imported when they are needed: `import tlsearch` costs nothing
-    from tlsearch.models.bundle import Model
+    from tlsearch.models.model import Model
     from tlsearch.reports.studies import Studies
     from tlsearch.search.progress import Observer
     from tlsearch.search.result import StudyResult

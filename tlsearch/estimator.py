@@ -180,7 +180,7 @@ class TransferSearchClassifier(ClassifierMixin, ImageSearch):
         classes_: the labels, sorted, in the order of the columns of `predict_proba`.
         best_strategy_, best_backbone_, best_params_: the winner's.
         best_score_: its metric on the held out items, before it was trained anew on these too.
-        model_: the `tlsearch.models.bundle.Model` that predicts.
+        model_: the `tlsearch.models.model.Model` that predicts.
         study_: name of the study in ``database_``, the study database's URL.
     """
 

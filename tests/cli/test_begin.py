@@ -32,7 +32,7 @@ def test_init_writes_a_study_that_fits_and_keeps_what_is_there(tmp_path):
     done = tlsearch("init", "my photos", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "broken" not in done.stderr  # nothing was decoded
-    assert "Only names and some sizes were looked at" in done.stderr
+    assert "Only file names and some image sizes were read" in done.stderr
     written = tmp_path / "my-photos.yaml"
     study = spec.load(written)
     assert study.study == "my-photos"
@@ -153,7 +153,7 @@ def test_one_command_goes_from_a_folder_to_a_model_and_on(place, images):
     assert [line.split()[1] for line in following if line.strip()] == ["predict", "report", "export"]
 
     again = place.here("run", "solar cells", *QUICK)
-    assert "Going on with" in again.stderr
+    assert "which was written for this data before" in again.stderr
     searched = [trial for trial in place.ask("trials", "solar-cells") if trial["role"] == "search"]
     assert len(searched) == 2
     said = place.refused("run", "solar cells", "--preset", "best")

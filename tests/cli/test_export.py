@@ -33,10 +33,10 @@ def test_an_average_names_the_trial_that_timm_can_hold_and_the_command_for_it(se
     said = searched.refused("export", "pictures", "--format", "timm", "-o", "m")
     assert "averages 2 networks" in said
     assert not (searched.folder / "m").exists()
-    found = re.search(r"The best that timm can hold is trial (\d+) \(fine_tune, .*`tlsearch (.*)`", said)
+    found = re.search(r"The best trial that timm can load is (\d+) \(fine_tune, .*`tlsearch (.*)`", said)
     assert found, said
     told = searched.here(*shlex.split(found[2])).stderr
-    assert f"Trial {found[1]} isn't the model that pictures hands out" in told
+    assert f"Trial {found[1]} isn't the model of pictures" in told
     searched_for = [trial for trial in searched.ask("trials", "pictures") if trial["role"] == "search"]
     best = max(searched_for, key=lambda trial: (trial["value"], -trial["number"]))
     assert best["number"] == int(found[1])
@@ -44,7 +44,7 @@ def test_an_average_names_the_trial_that_timm_can_hold_and_the_command_for_it(se
     assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
     # The Hugging Face folder holds the average as a bundle, and that is said.
     told = searched.here("export", "pictures", "--format", "huggingface", "-o", "hub").stderr
-    assert "a tlsearch bundle, which timm can't load" in told
+    assert "timm can't load this model, so a bundle is written" in told
     assert f"--trial {found[1]}" in told
     assert "no trial 99" in searched.refused(
         "export", "pictures", "--format", "timm", "-o", "n", "--trial", "99"

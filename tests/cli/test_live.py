@@ -43,8 +43,8 @@ def test_says_nothing_of_speed_before_a_trial_has_ended():
 
 def test_notes_are_lines_of_their_own(capsys):
     with LineView() as view:
-        view(Snapshot(phase="search", note="nothing more goes to mlflow: the disk is full"))
-    assert "note: nothing more goes to mlflow" in capsys.readouterr().err
+        view(Snapshot(phase="search", note="logging to mlflow stopped: the disk is full"))
+    assert "note: logging to mlflow stopped" in capsys.readouterr().err
 
 
 def test_pruned_and_interrupted_trials_are_explained():

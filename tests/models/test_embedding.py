@@ -11,9 +11,10 @@ from tiny_bench import BACKBONE
 from tlsearch import registry
 from tlsearch.contracts import Backbone
 from tlsearch.errors import InputError
-from tlsearch.models import bundle, embedding
+from tlsearch.models import embedding
 from tlsearch.models.ensemble import Ensemble
 from tlsearch.models.manifest import Manifest
+from tlsearch.models.model import Model
 from tlsearch.testing import classes
 
 
@@ -27,7 +28,7 @@ def networks() -> list[Backbone]:
     return made
 
 
-def model_of(network, tmp_path) -> bundle.Model:
+def model_of(network, tmp_path) -> Model:
     manifest = Manifest(
         format=3,
         classes=("a", "b", "c"),
@@ -43,7 +44,7 @@ def model_of(network, tmp_path) -> bundle.Model:
         calibration={},
         digest="",
     )
-    return bundle.Model(network, network.info.inputs, manifest, tmp_path)
+    return Model(network, network.info.inputs, manifest, tmp_path)
 
 
 def pictures() -> list[object]:

@@ -15,6 +15,7 @@ from tlsearch.contracts import Backbone, Samples
 from tlsearch.errors import DataError
 from tlsearch.models import bundle
 from tlsearch.models.evaluation import evaluate, score_samples, table_options
+from tlsearch.models.model import Model
 from tlsearch.records import StudyItems
 from tlsearch.testing import classes
 
@@ -22,13 +23,13 @@ CLASSES = ("ant", "bee", "cat")
 
 
 @pytest.fixture(scope="module")
-def model() -> bundle.Model:
+def model() -> Model:
     """Untrained, but the same every time."""
     torch.manual_seed(0)
     network = Backbone(registry.backbone("tiny/net", weights="pretrained", image_size=None), *classes(3))
     torch.nn.init.normal_(network.head.linear.weight)
     manifest = bundle.Manifest(2, CLASSES, "tiny/net", None, {}, "fine_tune", {}, "", 0, {}, {}, {}, "")
-    return bundle.Model(network.eval(), network.info.inputs, manifest, Path())
+    return Model(network.eval(), network.info.inputs, manifest, Path())
 
 
 @pytest.fixture
@@ -131,12 +132,12 @@ def test_items_that_the_model_has_seen_are_counted_and_warned_of(model, folder, 
     assert found.seen == {"train": 6, "val": 3, "test": 2}
     told = "\n".join(warnings_of(found, ("train",)))
     assert "trained on 6 of these 15 items" in told
-    assert "chosen by 3 of these 15 items" in told
+    assert "selected on 3 of these 15 items" in told
 
     with Image.open(files[1]) as picture:  # the same pixels, other bytes
         picture.save(files[1], compress_level=0)
     assert evaluate(model, folder, study=known).seen == {"train": 5, "val": 3, "test": 2}
-    assert "recognised by their bytes" in told
+    assert "compared byte by byte" in told
 
     none = evaluate(model, folder, study=StudyItems((), (), (), ()))
     assert none.seen == {}

@@ -12,10 +12,10 @@ from torch import nn
 from tlsearch import registry
 from tlsearch.contracts import Backbone
 from tlsearch.errors import InputError
-from tlsearch.models import bundle
 from tlsearch.models.ensemble import Ensemble
 from tlsearch.models.explanation import Explainer, drawn
 from tlsearch.models.manifest import Manifest
+from tlsearch.models.model import Model
 from tlsearch.testing import classes
 
 SIZES = {
@@ -36,12 +36,12 @@ def network_of(backbone: str, *, seed: int = 0, outputs: int = 3) -> Backbone:
     return network.eval().requires_grad_(False)
 
 
-def model_of(network, *, task: str = "classification") -> bundle.Model:
+def model_of(network, *, task: str = "classification") -> Model:
     names = tuple("abcdefgh"[: network.outputs])
     manifest = Manifest(
         4, names, network.info.name, None, {}, "fine_tune", {}, "", 0, {}, {}, {}, "", task=task
     )
-    return bundle.Model(network, network.info.inputs, manifest, Path())
+    return Model(network, network.info.inputs, manifest, Path())
 
 
 def picture(size: int = 90) -> np.ndarray:
@@ -86,7 +86,7 @@ def test_an_average_of_networks_is_explained_and_drawn_beside_the_picture():
 def test_what_can_not_be_explained_says_so(monkeypatch):
     model = model_of(network_of("efficientnet_lite/lite0"))
     model.network.head = Vote()
-    with pytest.raises(InputError, match="none of its layers of places has a gradient"):
+    with pytest.raises(InputError, match="none of its spatial layers has a gradient"):
         Explainer(model).heat(picture(), 0)
     numbers = model_of(network_of("efficientnet_lite/lite0"), task="regression")
     with pytest.raises(InputError, match="Only classifiers of images"):

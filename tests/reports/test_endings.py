@@ -5,8 +5,8 @@ from __future__ import annotations
 from typer.testing import CliRunner
 
 from tlsearch.cli.app import app
+from tlsearch.models.intervals import wilson
 from tlsearch.reports.endings import in_a_line
-from tlsearch.reports.intervals import wilson
 
 
 def test_what_was_pruned_and_why_is_one_line(searched):
@@ -27,6 +27,6 @@ def test_scores_come_with_their_certainty_and_fit_a_terminal(searched):
     with searched.store as store:
         count = store.dataset(store.study(searched.name).fingerprint).counts["test"]
     interval = wilson(8, count)
-    assert f"(95 % interval {interval.low:.3f} to {interval.high:.3f}: {count} items)" in told
+    assert f"(95% interval {interval.low:.3f} to {interval.high:.3f}: {count} items)" in told
     table = told.partition("\nModel:")[0]
     assert max(len(line.rstrip()) for line in table.splitlines()) <= 80

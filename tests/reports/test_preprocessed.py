@@ -77,8 +77,8 @@ def test_an_overview_names_the_worst_and_leaves_broken_ones_out():
     found = overview(inputs, [("square", square), ("wide", wide), ("broken", b"no picture")])
     assert found.count == 2
     assert [one.name for one in found.worst] == ["wide"]
-    assert re.search("3[34] % of a picture is cut off, 6[67] % of the one that loses", found.sentences[0])
-    assert overview(inputs, [("square", square)]).sentences[0].endswith("Nothing of the pictures is cut off.")
+    assert re.search("3[34]% of a picture is cut off, 6[67]% of the one that loses", found.sentences[0])
+    assert overview(inputs, [("square", square)]).sentences[0].endswith("Nothing is cut off.")
 
 
 def test_the_shown_picture_is_dark_where_it_is_cut():

@@ -222,7 +222,7 @@ def test_a_study_uses_the_combinations_that_it_names_or_all():
         assert list(plugin_choice.resolve_combinations(named)[0]) == ["mean_of_all"]
         assert list(plugin_choice.resolve_strategies(named)[0]) == ["fine_tune"]
         assert plugin_choice.resolve_combinations(study(strategies=["fine_tune"]))[0] == {}
-        with pytest.raises(SpecError, match="alone train nothing"):
+        with pytest.raises(SpecError, match="combinations only combine"):
             plugin_choice.resolve_strategies(study(strategies=["mean_of_all"]))
         with pytest.raises(UnknownNameError, match='Did you mean "mean_of_all"'):
             plugin_choice.resolve_strategies(study(strategies=["fine_tune", "mean_of_al"]))

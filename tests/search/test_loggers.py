@@ -114,7 +114,7 @@ def test_notes_reach_the_observer():
     journal = TrialLoggers({"bad": Listener(fails_at=1)}, seen.append)
     journal.begin([tiny_bench.point()])
     journal.close()
-    assert [snapshot.note for snapshot in seen] == ["nothing more goes to bad: the disk is full"]
+    assert [snapshot.note for snapshot in seen] == ["logging to bad stopped: the disk is full"]
 
 
 def test_what_cannot_be_written_to_is_told_before_the_search(tmp_path, monkeypatch):

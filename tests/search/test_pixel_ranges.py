@@ -9,8 +9,8 @@ from PIL import Image
 
 import tlsearch
 from tests.one_process import one_process, verify_here
-from tlsearch.models import bundle
 from tlsearch.models.evaluation import evaluate
+from tlsearch.models.model import Model
 
 LOW, HIGH = 50.0, 278.0
 
@@ -34,7 +34,7 @@ def stripes(folder: Path) -> tuple[Path, Path]:
     return folder / "float", folder / "eight"
 
 
-def searched(folder: Path, data: Path) -> bundle.Model:
+def searched(folder: Path, data: Path) -> Model:
     study = {
         "study": data.name,
         "data": {"source": "folder", "path": str(data), "split": {"val": 0.3, "test": 0.2}},

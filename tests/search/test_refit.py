@@ -395,7 +395,7 @@ def test_workers_refit_and_the_commands_tell_of_it(commands: Any) -> None:
     assert best["metrics"][HANDED_OUT]["members"] == 2
     assert best["trial"] == refits[0]["confirms"]
     told = " ".join(here.run("best", "tiny").stdout.split())
-    assert "2 networks averaged, trained anew on all items but the test split's" in told
+    assert "2 networks averaged, trained anew on all but the test items" in told
     assert "test set opened once" in told
     picture = next(here.images.rglob("*.png"))
     (answer,) = here.ask("predict", "tiny", picture)

@@ -107,7 +107,7 @@ def test_a_signal_stops_cleanly_and_the_stop_can_be_resumed(place, number, code)
     assert "Traceback" not in errors, errors
     assert_nothing_runs(place)
     assert driver.returncode == code
-    assert "same command goes on" in errors
+    assert "same command again to continue" in errors
     assert took < 25
     trials = place.ask("trials", "tiny")
     assert {trial["state"] for trial in trials} <= {"COMPLETE", "CANCELLED"}

@@ -22,6 +22,7 @@ from tlsearch.errors import DataError, InputError
 from tlsearch.models import bundle
 from tlsearch.models.evaluation import evaluate
 from tlsearch.models.export.write import export
+from tlsearch.models.model import Model
 
 KINDS = {"grey": {"outsiders": 0.05}, "colours": {"outsiders": 0.05}}
 PLAIN = {"outsiders": 0.0, "unsure": 0.0}
@@ -85,7 +86,7 @@ def searched(tmp_path_factory):
     registry.forget()
 
 
-def model_of(folder: Path, kind: str) -> bundle.Model:
+def model_of(folder: Path, kind: str) -> Model:
     with tlsearch.open(f"sqlite:///{folder}/s.db") as studies:
         return bundle.load(studies.best(kind).model.uri)
 
@@ -141,11 +142,11 @@ def test_outsiders_are_measured_from_the_command_line(searched):
 
 def test_a_bundle_of_before_predicts_and_says_why_it_gives_no_verdict(searched):
     model = model_of(searched, "grey")
-    old = bundle.Model(model.network, model.inputs, replace(model.manifest, calibration={}), model.folder)
+    old = Model(model.network, model.inputs, replace(model.manifest, calibration={}), model.folder)
     (one,) = old.describe([next((searched / "grey").rglob("*.png"))])
     assert (one.verdict, one.candidates, one.distance) == (None, None, None)
-    assert old.silent == "it was made before models could abstain"
-    with pytest.raises(DataError, match=r"can't be told .* before models could abstain"):
+    assert old.silent == "it was made by an older tlsearch, without verdicts"
+    with pytest.raises(DataError, match=r"can't tell outsiders .* older tlsearch"):
         evaluate(old, searched / "grey", outsiders=others(searched))
 
 

@@ -227,6 +227,6 @@ def test_figures_tell_of_each_label_and_of_pairs():
     each, together = TASK.figures(decoded, targets.numpy(), spec, TASK.calibrate(outputs, targets))
     assert each.name == "labels"
     assert [trace["name"] for trace in each.traces][:2] == ["average precision", "precision"]
-    assert together.traces[0]["text"][0] == ["100 %", "0 %", "33 %"]
+    assert together.traces[0]["text"][0] == ["100%", "0%", "33%"]
     shown = TASK.figures(np.zeros_like(decoded), np.zeros_like(decoded), spec, {})
     assert "No label occurs" in shown[0].finding

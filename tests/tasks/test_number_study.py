@@ -83,7 +83,7 @@ def test_best_and_the_report_say_how_sure_the_error_is(searched):
     folder, _ = searched
     database = f"sqlite:///{folder}/s.db"
     told = CliRunner().invoke(app, ["best", "levels", "--db", database], catch_exceptions=False).stdout
-    assert re.search(r"test mae +[\d.]+ \(95 % interval [\d.]+ to [\d.]+: 17 items\)", told), told
+    assert re.search(r"test mae +[\d.]+ \(95% interval [\d.]+ to [\d.]+: 17 items\)", told), told
     page = html.write(database, "levels", folder / "sure.html").read_text()
     assert re.search(r'data-key="metric-interval">[\d.]+ to [\d.]+<', page)
 
@@ -119,7 +119,7 @@ def test_the_report_shows_its_errors(searched):
     page = html.write(f"sqlite:///{folder}/s.db", "levels", folder / "page.html").read_text()
     for name in ("predicted", "residuals", "predicted-1", "residuals-1"):
         assert f'id="figure-{name}"' in page
-    assert "Furthest off" in page
+    assert "Largest errors" in page
     assert "ranges" in page
 
 

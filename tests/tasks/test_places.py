@@ -13,7 +13,7 @@ ACTING = re.compile(
 )
 KNOWN = {
     # The page, card and figures of a classifier: `Task.probabilities` keeps other tasks out of them.
-    "models/export/card.py": 4,
+    "models/export/card.py": 3,
     "reports/answer.py": 1,
     "reports/data_findings.py": 1,
     "reports/examination.py": 3,
@@ -28,8 +28,8 @@ KNOWN = {
     "models/export/carried/predict_timm.py": 1,
     "models/export/preprocessing_config.py": 1,
     "models/serving/server.py": 1,
-    # Public names of a bundle: `Model.classes` and `Model.predict`.
-    "models/bundle.py": 2,
+    # Public names of a model: `Model.classes` and `Model.predict`.
+    "models/model.py": 2,
     "models/manifest.py": 1,
     # The column and the document that a study's database calls classes.
     "database/rows.py": 2,

@@ -135,7 +135,7 @@ def test_intervals_hold_the_share_of_new_items_that_they_state():
     low, high = one["intervals"]["age"]
     assert low < one["values"]["age"] < high
     assert high - low == pytest.approx(2 * 1.645 * 0.3 * spec.facts["scale"][0], rel=0.1)
-    assert TASK.say(one, top=1).endswith("90 %)")
+    assert TASK.say(one, top=1).endswith("90%)")
 
 
 def test_few_items_can_state_less_coverage():

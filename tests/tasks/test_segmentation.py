@@ -151,7 +151,7 @@ def test_a_prediction_is_json_with_the_mask_in_it(task):
     told = json.loads(json.dumps(task.predict(decoded[0].numpy(), SPEC, {})))
     assert told["shares"] == {"ground": 0.75, "crack": 0.25}
     assert np.array_equal(indices(told["mask"]), np.eye(4))
-    assert task.say(told, top=1) == "ground 75.0 %, crack 25.0 %"
+    assert task.say(told, top=1) == "ground 75.0%, crack 25.0%"
 
 
 def test_a_drawn_mask_has_the_values_of_the_data(task):

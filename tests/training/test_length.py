@@ -77,7 +77,7 @@ def test_a_fit_is_shortened_so_that_its_learning_rate_comes_to_rest_in_time(monk
     assert factors[-1] == pytest.approx(0, abs=1e-6)
     steps = [abs(after - before) for before, after in itertools.pairwise(factors)]
     assert max(steps) <= 1.2 * (300 / len(factors)) / 30, "no jump where the plan was changed"
-    assert length.remark() == f", shortened to {len(factors)} of 300 updates for the time that was left"
+    assert length.remark() == f", shortened to {len(factors)} of 300 updates to fit the time left"
 
 
 def test_a_machine_that_becomes_slow_shortens_what_is_left_and_one_that_recovers_lengthens_it(monkeypatch):

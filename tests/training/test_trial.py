@@ -82,7 +82,7 @@ def test_a_model_that_finish_changed_is_scored_as_it_is_handed_out(tmp_path):
     told = results(bench(tmp_path), point("tiny_negating"))
     outcome, last = outcomes(told)[0], told[-1]
     assert outcome.state is COMPLETE, outcome.reason
-    assert "scored again after finish" in outcome.reason
+    assert "scored again, since the strategy's finish() changed" in outcome.reason
     assert outcome.metrics["log_loss"] > last.metrics["log_loss"]
 
 

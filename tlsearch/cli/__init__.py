@@ -51,7 +51,7 @@ def main() -> None:
             _tell_unexpected(error)
             sys.exit(1)
         print(f"Error: {harmless(error.filename or 'The output')}: {error.strerror}.", file=sys.stderr)
-        print("Make room; the same command goes on where it was.", file=sys.stderr)
+        print("Free some space, then run the same command again to continue.", file=sys.stderr)
         _drop_output()
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - a page of Python helps nobody who hasn't written it
@@ -85,8 +85,8 @@ def _tell_unexpected(error: Exception) -> None:
         print(details, file=sys.stderr)
         return
     print(
-        f"tlsearch didn't foresee this. Where it happened is in {place}: please report it with that file. "
-        f"{DEBUG}=1 prints it here.",
+        f"This error is unexpected. Its traceback is in {place}: please report it with that file. "
+        f"{DEBUG}=1 prints the traceback here.",
         file=sys.stderr,
     )
 

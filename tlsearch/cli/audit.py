@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +25,10 @@ def audit(
     data: options.Target,
     setting: Setting = None,
     labels: Annotated[
-        bool, typer.Option("--labels", help="Which labels are probably wrong, and whether more would pay.")
+        bool,
+        typer.Option(
+            "--labels", help="Find labels that are probably wrong, and what more labels would gain."
+        ),
     ] = False,
     out: Annotated[
         Path | None,
@@ -33,7 +36,8 @@ def audit(
             "--output",
             "-o",
             metavar="PAGE",
-            help="With --labels: the page of pictures, with a table beside it; else STUDY-labels.html.",
+            help="With --labels: the page of pictures to write, with a table beside it; STUDY-labels.html by "
+            "default.",
         ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Examples of each kind to print.")] = 10,
@@ -41,11 +45,12 @@ def audit(
 ) -> None:
     """Check data for broken images, duplicates, conflicting labels."""
     from tlsearch.cli.live import view
+    from tlsearch.reports.data_findings import listed
     from tlsearch.search import from_data, setup
 
     parsed = from_data.study_of(data, overrides=read_settings(setting or ()))
     if out is not None and not labels:
-        raise InputError("--output is for the page of --labels.")
+        raise InputError("--output goes with --labels.")
     if labels:
         _labels(parsed, out or Path(f"{parsed.study}-labels.html"), limit=limit, json=json)
         return
@@ -55,14 +60,15 @@ def audit(
         output.print_json(found)
         return
     _print_classes(found)
-    for title, lines, count in _lists(found):
-        output.tell(f"\n{title} ({count})")
-        for line in lines[:limit]:
+    for kind in listed(found):
+        if kind.count:
+            output.tell(f"\n{kind.title} ({kind.count})")
+        for line in kind.lines[:limit]:
             output.print_wrapped(line)
-        if count > limit:
-            output.tell(f"  ... and {count - limit} more")
-    output.tell("\nIn short")
-    for line in found["warnings"] or ["nothing to worry about was found"]:
+        if kind.count > limit:
+            output.tell(f"  ... and {kind.count - limit} more")
+    output.tell("\nWarnings")
+    for line in found["warnings"] or ["none"]:
         output.print_wrapped(line)
 
 
@@ -100,11 +106,11 @@ def _labels(parsed: StudySpec, page: Path, *, limit: int, json: bool) -> None:
         [one.name, one.label, one.suggested, f"{one.probability:.2f}", one.split]
         for one in found.doubtful[:limit]
     ]
-    output.print_table(["item", "label", "rather", "probability", "split"], rows, right=["probability"])
+    output.print_table(["item", "label", "suggested", "probability", "split"], rows, right=["probability"])
     for sentence in label_page.sentences(found):
         output.tell(sentence)
-    output.say(f"Look at {page}; write right classes into the column corrected of {table}, then say")
-    output.say(f"data.corrected: {table} in the study file, or `tlsearch init DATA --corrected {table}`.")
+    output.say(f'Look at {page}. Write right classes into the column "corrected" of {table}, then set')
+    output.say(f"data.corrected: {table} in the study file, or run `tlsearch init DATA --corrected {table}`.")
 
 
 def _print_classes(found: Mapping[str, Any]) -> None:
@@ -114,30 +120,3 @@ def _print_classes(found: Mapping[str, Any]) -> None:
     ]
     total = ["all", *(sum(found["counts"][split].values()) for split in splits)]
     output.print_table([found["kind"], *splits], [*rows, total], right=splits)
-
-
-def _lists(found: Mapping[str, Any]) -> Iterator[tuple[str, list[str], int]]:
-    """Title, lines and count of each kind of finding that there is."""
-    alike = found["near_duplicates"]
-    if alike and alike["count"]:
-        lines = [
-            f"{pair['item']} ({pair['split']}, {pair['label']}) and {pair['other']}"
-            f" ({pair['other_split']}, {pair['other_label']}), distance {pair['distance']:.3f}"
-            for pair in alike["examples"]
-        ]
-        yield "Nearly the same picture in two splits", lines, alike["count"]
-    kinds = [
-        ("Broken, set aside", found["broken"]),
-        ("One content under different labels", found["clashes"]),
-        ("One content in more than one split", found["overlaps"]),
-        ("In source_data too", found["source_copies"]),
-        ("Of one plain colour", alike["plain"] if alike else {"count": 0}),
-        ("Tiny classes", found.get("tiny_classes", {"count": 0})),
-    ]
-    for title, some in kinds:
-        if some["count"]:
-            yield title, [_line(example) for example in some["examples"]], some["count"]
-
-
-def _line(example: Any) -> str:
-    return example if isinstance(example, str) else " | ".join(map(str, example))

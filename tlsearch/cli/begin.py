@@ -69,16 +69,16 @@ def init(
         output.print_json(proposal)
         return
     say_proposal(path, proposal)
-    output.say(f"Look at it, then `tlsearch run {shlex.quote(str(path))}`.")
+    output.say(f"Check the file, then run `tlsearch run {shlex.quote(str(path))}`.")
 
 
 def say_proposal(path: Path, proposal: Proposal) -> None:
     """What a new study file rests on, and its reasons."""
     size = f", about {proposal.pixels} pixels" if proposal.pixels else ""
-    aside = f"; {len(proposal.broken)} can't be taken" if proposal.broken else ""
+    aside = f"; {len(proposal.broken)} can't be used" if proposal.broken else ""
     output.say(
         f"{plural(proposal.items, 'item')} of {plural(len(proposal.counts), *proposal.kinds)}{size}{aside}. "
-        "Only names and some sizes were looked at: "
+        "Only file names and some image sizes were read: "
         "`tlsearch audit` and `run` decode every image."
     )
     for note in proposal.notes:

@@ -27,7 +27,7 @@ def _group() -> None:
 @group.command()
 def token(
     show: Annotated[
-        bool, typer.Option("--show", help="Print the token itself, to carry it elsewhere.")
+        bool, typer.Option("--show", help="Print the token itself, to copy it to another machine.")
     ] = False,
 ) -> None:
     """Make a cluster's token, and print how it is used.
@@ -41,6 +41,6 @@ def token(
         return
     path, new = tokens.create()
     output.say(f"{'A new token is' if new else 'There is a token'} in {path}; nobody else can read it.")
-    output.say("Every node needs it before `ray start`, and everybody who submits, with these variables:")
+    output.say("Every node needs it before `ray start`, and so does everybody who submits jobs. Set:")
     print("export RAY_AUTH_MODE=token")
     print(f"export {tokens.PATH}={shlex.quote(str(path))}")

@@ -23,12 +23,12 @@ def dashboard(
 ) -> None:
     """Show studies live in optuna-dashboard, on this machine only.
 
-    Ctrl-C ends it; running searches go on.
+    Ctrl-C stops it; running searches go on.
     """
     from tlsearch.reports import dashboard as server
 
     def ready(url: str) -> None:
-        output.say(f"Listening on {url} (Ctrl-C ends it; nothing can be changed from there).")
+        output.say(f"The dashboard is on {url}, read-only. Ctrl-C stops it.")
 
     server.serve(options.database(db), port=port, ready=ready)
 

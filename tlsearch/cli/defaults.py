@@ -50,7 +50,7 @@ def _read(path: Path) -> dict[str, str]:
             guess = did_you_mean(key, VARIABLES) or f"Known here: {', '.join(VARIABLES)}."
             raise InputError(f"{path}: {key}: unknown key. {guess}")
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise InputError(f"{path}: {key}: must be a text, not {type(value).__name__}.")
+            raise InputError(f"{path}: {key}: must be a string, not {type(value).__name__}.")
     return {key: str(value) for key, value in found.items()}
 
 

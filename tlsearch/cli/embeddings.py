@@ -14,7 +14,7 @@ from tlsearch.counts import plural
 from tlsearch.errors import DataError, InputError
 
 if TYPE_CHECKING:
-    from tlsearch.models.bundle import Model
+    from tlsearch.models.model import Model
 
 
 def register(app: typer.Typer) -> None:
@@ -54,9 +54,9 @@ def similar(
     item: Annotated[str, typer.Argument(metavar="ITEM", help="An image.")],
     among: Annotated[
         list[str] | None,
-        typer.Option(metavar="PATH", help="Images or folders to look among; else the study's own items."),
+        typer.Option(metavar="PATH", help="Images or folders to search; by default the study's own items."),
     ] = None,
-    count: Annotated[int, typer.Option("--count", "-k", min=1, help="How many to tell.")] = 10,
+    count: Annotated[int, typer.Option("--count", "-k", min=1, help="How many to print.")] = 10,
     db: options.Database = None,
     json: options.Json = False,
 ) -> None:

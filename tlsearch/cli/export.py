@@ -13,12 +13,69 @@ import typer
 
 from tlsearch.cli import options, output
 from tlsearch.cli.inference import StudyOrBundle, model_of, say_silent
+from tlsearch.counts import plural
 from tlsearch.errors import InputError
 
 if TYPE_CHECKING:
-    from tlsearch.models.bundle import Model
     from tlsearch.models.export.inference_graph import Options
     from tlsearch.models.export.smaller import Smaller
+    from tlsearch.models.export.write import Exported
+    from tlsearch.models.model import Model
+
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="DIR", help="Folder to write to; each of several formats gets a subfolder."
+    ),
+]
+Formats = Annotated[
+    list[str],
+    typer.Option("--format", "-f", help="timm, onnx, torch or huggingface; may be repeated."),
+]
+Preprocess = Annotated[
+    str,
+    typer.Option(
+        metavar="inside|beside",
+        help="ONNX and torch: the graph normalizes uint8 pixels itself (inside), or takes float32 that were "
+        "prepared as preprocessing.json says (beside).",
+    ),
+]
+Opset = Annotated[int, typer.Option(min=18, max=23, help="ONNX opset.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="float32|float16|int8",
+        help="ONNX: write a smaller graph, and compare its scores on validation and test with float32.",
+    ),
+]
+MaxDrop = Annotated[
+    float,
+    typer.Option(min=0, help="With --precision: how much worse the metric may become on validation."),
+]
+Images = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Images to check the export on; by default the study's validation images, or random noise."
+    ),
+]
+Trial = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Export this trial instead of the study's model, uncalibrated, if its weights were kept.",
+        show_default=False,
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")]
+Push = Annotated[
+    str | None,
+    typer.Option(
+        metavar="REPO",
+        help="Upload the huggingface export to this repository of the hub; a new one is private.",
+        show_default=False,
+    ),
+]
+Public = Annotated[bool, typer.Option("--public", help="With --push: everybody may read a new repository.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,60 +85,17 @@ def register(app: typer.Typer) -> None:
 
 def export(
     study: StudyOrBundle,
-    folder: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", metavar="DIR", help="Folder to write; several formats get a folder each in it."
-        ),
-    ],
-    formats: Annotated[
-        list[str],
-        typer.Option("--format", "-f", help="timm, onnx, torch or huggingface; may be repeated."),
-    ],
-    preprocess: Annotated[
-        str,
-        typer.Option(
-            metavar="inside|beside",
-            help="ONNX and torch: scaling and normalizing in the graph (takes uint8 pixels), or described in "
-            "preprocessing.json (takes float32).",
-        ),
-    ] = "inside",
-    opset: Annotated[int, typer.Option(min=18, max=23, help="ONNX opset.")] = 18,
-    precision: Annotated[
-        str,
-        typer.Option(
-            metavar="float32|float16|int8",
-            help="ONNX: a smaller graph, scored beside the one in 32-bit floats on validation and test.",
-        ),
-    ] = "float32",
-    max_drop: Annotated[
-        float,
-        typer.Option(min=0, help="With --precision: by how much the metric may be worse on validation."),
-    ] = 0.01,
-    images: Annotated[
-        list[Path] | None,
-        typer.Option(help="Files or folders to try it on; else the study's validation images, else noise."),
-    ] = None,
-    trial: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="A trial of the study instead of its model, uncalibrated; its weights must be kept.",
-            show_default=False,
-        ),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
-    push: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REPO",
-            help="Upload the huggingface export to this repository of the hub, private where it is new.",
-            show_default=False,
-        ),
-    ] = None,
-    public: Annotated[
-        bool, typer.Option("--public", help="With --push: everybody may read a new repository.")
-    ] = False,
+    folder: Output,
+    formats: Formats,
+    preprocess: Preprocess = "inside",
+    opset: Opset = 18,
+    precision: Precision = "float32",
+    max_drop: MaxDrop = 0.01,
+    images: Images = None,
+    trial: Trial = None,
+    overwrite: Overwrite = False,
+    push: Push = None,
+    public: Public = False,
     db: options.Database = None,
     json: options.Json = False,
 ) -> None:
@@ -121,16 +135,21 @@ def export(
         output.print_json({"exports": done, "commit": commit} if push else done)
         return
     for one in done:
-        tried = one.checked
-        output.tell(
-            f"{one.folder}: {', '.join(one.files)} ({one.bytes / 1e6:.1f} MB); agrees with the model on "
-            f"{tried.pictures} images ({tried.source}), probabilities within {tried.difference:.1g}"
-            + (" before it was made smaller" if one.smaller else "")
-        )
-        if one.smaller:
-            _tell_smaller(one.smaller)
+        _tell_export(one)
     if commit:
         print(f"pushed to {push}: {commit}")
+
+
+def _tell_export(one: Exported) -> None:
+    """What was written and how it was tried."""
+    tried = one.checked
+    output.tell(
+        f"{one.folder}: {', '.join(one.files)} ({one.bytes / 1e6:.1f} MB); agrees with the model on "
+        f"{plural(tried.pictures, 'image')} ({tried.source}), probabilities within {tried.difference:.1g}"
+        + (" before it was made smaller" if one.smaller else "")
+    )
+    if one.smaller:
+        _tell_smaller(one.smaller)
 
 
 def _check_precision(precision: str, formats: Sequence[str]) -> None:
@@ -150,7 +169,7 @@ def _smaller(how: Options, precision: str, study: str, db: str | None) -> Option
     if precision == INT8 and not found.training:
         raise InputError(NO_ITEMS, hint=HINT)
     if not found.splits:
-        output.say("A bundle has no data: what float16 costs in accuracy isn't measured.")
+        output.say("A bundle comes without data: the loss of accuracy by float16 isn't measured.")
     return replace(how, precision=precision, material=found)
 
 
@@ -159,10 +178,10 @@ def _tell_smaller(found: Smaller) -> None:
     precision, plain = found.precision, "float32"
     rows: list[list[Any]] = [
         ["megabytes", *(f"{size / 1e6:.2f}" for size in found.bytes), ""],
-        ["milliseconds an image", *(f"{took:.2f}" for took in found.milliseconds), ""],
+        ["milliseconds per image", *(f"{took:.2f}" for took in found.milliseconds), ""],
     ]
     for split, scores in found.scores.items():
-        same = f"{scores['same']:.1%} of {scores['items']:.0f} images get the same answer"
+        same = f"{scores['same']:.1%} of {plural(int(scores['items']), 'image')} get the same answer"
         rows.append([f"{split} {found.metric}", f"{scores[plain]:.4f}", f"{scores[precision]:.4f}", same])
     output.print_table(["", plain, precision, " "], rows, right=[plain, precision])
 
@@ -171,7 +190,7 @@ def _say_of_verdicts(model: Model, formats: Sequence[str]) -> None:
     """Where a format can't hold what the model says of its own doubts, or the model says nothing of them."""
     say_silent(model)
     if model.familiar is not None and "timm" in formats:
-        output.say('timm: without "unsure" and "none of these", which a timm model can\'t tell.')
+        output.say('timm: a timm model can\'t answer "unsure" or "none of these"; ONNX and torch can.')
 
 
 def _check_push(repository: str | None, formats: Sequence[str], *, public: bool) -> None:
@@ -209,9 +228,7 @@ def _chosen(study: str, db: str | None, trial: int | None) -> Iterator[Model]:
     with scratch("trial") as made:
         place = Path(made) / "bundle"
         model = model_of_trial(options.database(db), study, trial, winner=winner, folder=place)
-        output.say(
-            f"Trial {trial} isn't the model that {study} hands out: not verified, averaged or calibrated."
-        )
+        output.say(f"Trial {trial} isn't the model of {study}: it is not verified, averaged or calibrated.")
         yield model
 
 
@@ -229,7 +246,9 @@ def _check_timm(model: Model, study: str, folder: Path, formats: Sequence[str], 
         hint = _for_timm(model, study, folder, formats, db) or error.hint
         if "timm" in formats:
             raise InputError(error.message, hint=hint) from None
-        output.say(f"huggingface: a tlsearch bundle, which timm can't load. {error.message}\n{hint}")
+        output.say(
+            f"huggingface: timm can't load this model, so a bundle is written. {error.message}\n{hint}"
+        )
 
 
 def _for_timm(model: Model, study: str, folder: Path, formats: Sequence[str], db: str | None) -> str:
@@ -243,7 +262,7 @@ def _for_timm(model: Model, study: str, folder: Path, formats: Sequence[str], db
     words = ["tlsearch", "export", study, *(word for name in formats for word in ("--format", name))]
     words += ["-o", str(folder), "--trial", str(found.number), *(["--db", db] if db else [])]
     return (
-        f"The best that timm can hold is trial {found.number} ({found.strategy}, "
+        f"The best trial that timm can load is {found.number} ({found.strategy}, "
         f"{output.show(found.value)} on validation): `{shlex.join(words)}`"
     )
 

@@ -18,9 +18,10 @@ from tlsearch.errors import BundleError, InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from tlsearch.models.bundle import Model, Prediction
     from tlsearch.models.evaluation import Evaluation
     from tlsearch.models.explanation import Explainer
+    from tlsearch.models.model import Model
+    from tlsearch.models.prediction import Prediction
     from tlsearch.records import StudyItems
 
 StudyOrBundle = Annotated[
@@ -40,13 +41,15 @@ def predict(
         list[str],
         typer.Argument(
             metavar="ITEM...",
-            help="Images, or folders of them; for a text model tables, .txt files, or texts in quotes.",
+            help="Images, or folders of them; for a text model: tables, .txt files, or texts in quotes.",
         ),
     ],
     top: Annotated[int, typer.Option(min=1, help="Classes to print for each item.")] = 1,
     explain: Annotated[
         bool,
-        typer.Option("--explain", help="With --save: where in each picture it looked for its label."),
+        typer.Option(
+            "--explain", help="With --save: highlight the areas of each picture that led to its label."
+        ),
     ] = False,
     db: options.Database = None,
     json: options.Json = False,
@@ -55,14 +58,14 @@ def predict(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Write pictures with their labels or boxes, and a contact sheet, to a new folder; or masks.",
+            help="Write pictures with their labels or boxes and a contact sheet, or masks, to a new folder.",
         ),
     ] = None,
 ) -> None:
     """Predict with the best model of a study.
 
-    Probabilities are calibrated where that was found to help (`bundle.json` tells). A classifier says besides
-    where it is unsure and what is none of its classes.
+    Probabilities are calibrated if that helped on validation data (see `bundle.json`). A classifier also says
+    where it is unsure, and what is none of its classes.
     """
     model = model_of(study, db)
     say_silent(model)
@@ -193,7 +196,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Images that are none of the classes: how well they are told from DATA.",
+            help="Images that are none of the classes: measure how well they are told apart from DATA.",
             show_default=False,
         ),
     ] = None,
@@ -202,8 +205,8 @@ def evaluate(
 ) -> None:
     """Score the best model of a study on labelled data.
 
-    It warns of files that the model was trained on or chosen by. They are recognised by their bytes: a
-    picture that was saved again is taken for a new one.
+    It warns about files that were used to train or select the model. Files are compared byte by byte: a
+    picture that was saved again counts as new.
     """
     from tlsearch.models.evaluation import evaluate as score
     from tlsearch.models.evaluation import table_options
@@ -233,40 +236,40 @@ def evaluate(
             ["outsiders", plural(found.outsiders["items"], "item")],
             [
                 ["AUROC", found.outsiders["auroc"]],
-                ["pass where 95 % of own items do", found.outsiders["accepted_at_95"]],
-                *([f"told as {name}", share] for name, share in found.outsiders["verdicts"].items()),
+                ["accepted where 95% of own items are", found.outsiders["accepted_at_95"]],
+                *([f"called {name}", share] for name, share in found.outsiders["verdicts"].items()),
             ],
         )
 
 
 def _doubts(known: Mapping[str, Any]) -> list[list[Any]]:
     """Rows on verdicts and on mistakes among the surest answers."""
-    rows: list[list[Any]] = [[f"told as {name}", share] for name, share in known.get("verdicts", {}).items()]
+    rows: list[list[Any]] = [[f"called {name}", share] for name, share in known.get("verdicts", {}).items()]
     if known.get("right_of_sure") is not None:
-        rows.append(["right of those told as sure", known["right_of_sure"]])
+        rows.append(["right among those called sure", known["right_of_sure"]])
     for share, risk in known.get("risk_at_coverage", {}).items():
         if share != "1":
-            rows.append([f"wrong of the surest {float(share):.0%}", risk])
+            rows.append([f"wrong among the surest {float(share):.0%}", risk])
     return rows
 
 
 def warnings_of(found: Evaluation, trained_on: Sequence[str]) -> list[str]:
     """What makes scores too good: items that the model has learned from, or was chosen by."""
     if found.seen is None:
-        return ["Whether the model was trained on these items isn't known: its own items aren't listed here."]
+        return ["Whether the model was trained on these items isn't known: it doesn't list its own here."]
     trained = sum(count for split, count in found.seen.items() if split in trained_on)
     chosen = sum(found.seen.values()) - trained - found.seen.get("test", 0)
     told = []
     if trained:
         told.append(f"Warning: the model was trained on {trained} of these {plural(found.items, 'item')}.")
     if chosen:
-        told.append(f"Warning: the model was chosen by {chosen} of these {plural(found.items, 'item')}.")
+        told.append(f"Warning: the model was selected on {chosen} of these {plural(found.items, 'item')}.")
     if not told:
         return []
     return [
         *told,
-        "Scores of such items are better than those of new ones.",
-        "They are recognised by their bytes: pictures that were saved again are among the others.",
+        "Scores on such items are better than on new ones.",
+        "Files are compared byte by byte: pictures that were saved again aren't recognised.",
     ]
 
 
@@ -295,12 +298,12 @@ def model_of(study: str, db: str | None) -> Model:
     if best.model is None:
         raise BundleError(
             f'Study "{study}" has no verified model yet.',
-            hint="It gets one when its search has ended: run it again to finish it.",
+            hint="It gets one at the end of its search: run the study again to finish it.",
         )
     loaded = bundle.load(best.model.uri)
     if loaded.manifest.sha256 != best.model.sha256:
         raise BundleError(
             f"{best.model.uri} holds another model than the one recorded for {study}.",
-            hint="Run the study again to have it written anew.",
+            hint="Run the study again to write its model anew.",
         )
     return loaded

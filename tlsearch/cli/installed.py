@@ -43,7 +43,7 @@ def backbones(
     pattern: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PATTERN]", help="Part of a name, with * and ?; a whole name shows all of it."
+            metavar="[PATTERN]", help="Part of a name, with * and ?; a full name shows its details."
         ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="List all that are installed: thousands.")] = False,
@@ -104,10 +104,8 @@ def _recommend(*, as_json: bool) -> None:
         size = f"{one.parameters / 1e6:.1f} M parameters, speed {one.speed:.2g}"
         output.tell(f"{one.name}\n    {one.note}; {size}")
         output.tell(f"    needs {one.needs(families)}")
-    output.say("\nSpeed is relative to lite0, by operations for one image of the backbone's own size.")
-    output.say(
-        "`tlsearch backbones resnet` lists those of a name, `tlsearch backbones --all` all that there are."
-    )
+    output.say("\nSpeed is relative to lite0, counted in operations for an image of the backbone's own size.")
+    output.say("`tlsearch backbones resnet` lists names with resnet, `tlsearch backbones --all` all.")
 
 
 def _show_backbone(name: str, *, as_json: bool) -> None:
@@ -130,7 +128,7 @@ def _show_backbone(name: str, *, as_json: bool) -> None:
         ["", name],
         [
             ["parameters", f"{info.parameters:,}"],
-            ["operations", f"{info.flops / 1e9:.3f} GFLOPs an item"],
+            ["operations", f"{info.flops / 1e9:.3f} GFLOPs per item"],
             ["features", str(info.width)],
             ["head", info.head],
             *[[key, str(value)] for key, value in info.inputs.to_json().items()],

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 def show(
     study: StudyName,
     trial: Annotated[
-        int | None, typer.Argument(metavar="[TRIAL]", help="Number of a trial: all about it alone.")
+        int | None, typer.Argument(metavar="[TRIAL]", help="Number of a trial: show that trial in detail.")
     ] = None,
     db: options.Database = None,
     json: options.Json = False,
@@ -105,9 +105,9 @@ def compare(
     output.print_table(["", one, other], rows)
     (first, _), (second, _) = found
     if first.fingerprint != second.fingerprint:
-        output.tell("\nTheir data differ: the scores are of other items and can't be compared.")
+        output.tell("\nThe studies have different data, so their scores can't be compared.")
     elif first.metric != second.metric:
-        output.tell("\nTheir metrics differ: the scores can't be compared.")
+        output.tell("\nThe studies have different metrics, so their scores can't be compared.")
 
 
 def _side(record: Study, best: BestModel | None) -> dict[str, str]:

@@ -42,7 +42,7 @@ def plugins(context: typer.Context, json: options.Json = False) -> None:
     """List installed plugins, their packages, and whether they load."""
     if context.invoked_subcommand is not None:
         if json:
-            raise typer.BadParameter(f"put --json behind {context.invoked_subcommand}", context)
+            raise typer.BadParameter(f"put --json after {context.invoked_subcommand}", context)
         return
     from tlsearch import registry
 
@@ -63,11 +63,11 @@ def plugins(context: typer.Context, json: options.Json = False) -> None:
         columns = ["kind", "name", "package", "version", "state"]
         output.print_table(columns, [[row[column] for column in columns] for row in rows])
     if any(row["state"] != "ok" for row in rows):
-        output.say("Some plugins can't be used; the rest works.")
+        output.say("Some plugins can't be used; the others work.")
 
 
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the plugin, such as my_method.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the plugin, such as my_method.")],
     kind: Annotated[Kind, typer.Option(help="Kind of plugin to write.")] = Kind.strategy,
     parent: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write it in.")
@@ -89,7 +89,7 @@ def new(
 
 def check(
     name: Name,
-    kind: Annotated[Kind | None, typer.Option(help="Kind of plugin, where several have the name.")] = None,
+    kind: Annotated[Kind | None, typer.Option(help="Kind of plugin, if several share the name.")] = None,
     weights: Annotated[
         str, typer.Option(help="Weights of a backbone: random, pretrained, or a file.")
     ] = "random",

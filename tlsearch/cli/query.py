@@ -84,7 +84,7 @@ def trials(
     strategy: StrategyFilter = None,
     backbone: BackboneFilter = None,
     sort: Annotated[str, typer.Option(help="By number, value (best first) or seconds.")] = "number",
-    limit: Annotated[int | None, typer.Option(min=1, help="Print at most so many trials.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Print at most this many trials.")] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Refresh every second while the study runs.")
     ] = False,
@@ -96,7 +96,7 @@ def trials(
     from tlsearch.reports.studies import Studies
 
     if watch and (json or csv):
-        raise InputError("--watch is for people: it goes with neither --json nor --csv.")
+        raise InputError("--watch goes with neither --json nor --csv.")
     with Studies(options.database(db)) as database:
         ask = partial(
             database.trials,
@@ -116,31 +116,7 @@ def trials(
     if json:
         output.print_json(found)
     elif csv:
-        output.print_csv(
-            [
-                *("number", "role", "state", "strategy", "backbone", "freeze_depth", "groups", "value"),
-                *("seconds", "parameters", "trainable", "seed", "reason", "params"),
-            ],
-            [
-                [
-                    t.number,
-                    t.role.value,
-                    t.state.value,
-                    t.strategy,
-                    t.backbone,
-                    t.freeze_depth,
-                    t.groups,
-                    t.value,
-                    round(t.costs.seconds, 3),
-                    t.costs.total_parameters,
-                    t.costs.trainable_parameters,
-                    t.seed,
-                    t.reason,
-                    output.json_line(t.params),
-                ]
-                for t in found
-            ],
-        )
+        _print_trials_csv(found)
     else:
         output.print_table(
             TRIAL_COLUMNS, _trial_rows(found), right=TRIAL_NUMBERS, optional=["seconds", "freeze", "state"]
@@ -169,6 +145,34 @@ def _trial_rows(found: Sequence[TrialRecord]) -> list[list[str]]:
         ]
         for t in found
     ]
+
+
+def _print_trials_csv(found: Sequence[TrialRecord]) -> None:
+    output.print_csv(
+        [
+            *("number", "role", "state", "strategy", "backbone", "freeze_depth", "groups", "value"),
+            *("seconds", "parameters", "trainable", "seed", "reason", "params"),
+        ],
+        [
+            [
+                t.number,
+                t.role.value,
+                t.state.value,
+                t.strategy,
+                t.backbone,
+                t.freeze_depth,
+                t.groups,
+                t.value,
+                round(t.costs.seconds, 3),
+                t.costs.total_parameters,
+                t.costs.trainable_parameters,
+                t.seed,
+                t.reason,
+                output.json_line(t.params),
+            ]
+            for t in found
+        ],
+    )
 
 
 def show_trial(study: str, trial: int, *, db: str | None, json: bool, csv: bool) -> None:
@@ -228,7 +232,7 @@ def best(
         str | None, typer.Option(help="Metric to choose by; the study's own by default.")
     ] = None,
     max_params: Annotated[
-        int | None, typer.Option(min=1, help="Only models of at most so many parameters.")
+        int | None, typer.Option(min=1, help="Only models with at most this many parameters.")
     ] = None,
     strategy: StrategyFilter = None,
     backbone: BackboneFilter = None,
@@ -303,15 +307,16 @@ def print_best(found: BestModel) -> None:
     )
     output.tell()
     if model is None:
-        output.tell("This trial's weights were not kept: the study's model is another trial's.")
+        output.tell("The weights of this trial were not kept: the study's model comes from another trial.")
     else:
         output.tell(f"Model:\n{model.uri}\nsha256 {model.sha256}")
 
 
 def _score(found: BestModel, split: str) -> str:
     """A score of a split, with what is known of its certainty."""
+    from tlsearch.models.intervals import wilson
     from tlsearch.reports.formatting import SHARES
-    from tlsearch.reports.intervals import of_test, wilson
+    from tlsearch.reports.intervals import of_test
 
     values, count = found.metrics[split], found.counts.get(split, 0)
     value = values.get(found.metric)
@@ -325,10 +330,10 @@ def _score(found: BestModel, split: str) -> str:
                 f"{end:.3f}" if found.metric in SHARES else output.show(end)
                 for end in (interval.low, interval.high)
             )
-            told += f" (95 % interval {low} to {high}: {plural(count, 'item')})"
+            told += f" (95% interval {low} to {high}: {plural(count, 'item')})"
     elif value is not None and found.metric in SHARES and count:
         interval = wilson(value * count, count)
-        told += f" (95 % interval {interval.low:.3f} to {interval.high:.3f}: {plural(count, 'item')})"
+        told += f" (95% interval {interval.low:.3f} to {interval.high:.3f}: {plural(count, 'item')})"
     return told
 
 

@@ -27,7 +27,7 @@ def report(
         bool,
         typer.Option(
             "--no-model",
-            help="Only read the database: no confusion matrix, mistakes, reliability or latency.",
+            help="Don't run the model: no confusion matrix, mistakes, calibration or latency.",
         ),
     ] = False,
     db: options.Database = None,

@@ -26,7 +26,7 @@ Setting = Annotated[
 Trials = Annotated[
     str | None,
     typer.Option(
-        metavar="N", help="Trials in all, in place of budget.trials; +N adds to what the study had."
+        metavar="N", help="Trials in all, in place of budget.trials; +N adds to those the study had."
     ),
 ]
 Minutes = Annotated[
@@ -99,7 +99,7 @@ def run(
         insecure=insecure_no_token,
         again=again,
         as_json=json,
-        resume="The same command goes on from here.",
+        resume="Run the same command again to continue.",
     )
 
 
@@ -124,7 +124,7 @@ def study_file(
         return target
     found = from_data.study_file(target, preset=preset, name=name, columns=columns)
     if found.proposal is None:
-        output.say(f"Going on with {found.path.absolute()}, which is there for this data.")
+        output.say(f"Using {found.path.absolute()}, which was written for this data before.")
     else:
         from tlsearch.cli.begin import say_proposal
 
@@ -216,7 +216,7 @@ def search(
         )
     if result.interrupted:
         if result.study.state.value == "CANCELLED":
-            resume = f"`tlsearch study fork {parsed.study} NEW` begins with what it found."
+            resume = f"`tlsearch study fork {parsed.study} NEW` begins a new study with its results."
         output.say(f"Stopped: {result.interrupted}. {resume}")
         raise typer.Exit(128 + (result.signal or 2))
     _report(result, url, as_json=as_json)
@@ -234,11 +234,13 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
-            raise InputError(f'--set takes KEY=VALUE, not "{setting}".', hint="Say --set budget.epochs=5")
+            raise InputError(
+                f'--set takes KEY=VALUE, not "{setting}".', hint="Example: --set budget.epochs=5"
+            )
         try:
             overrides[key] = YAML(typ="safe", pure=True).load(text)
         except error.YAMLError:
-            raise InputError(f'--set {key}: "{text}" is not a value that YAML knows.') from None
+            raise InputError(f'--set {key}: "{text}" is not valid YAML.') from None
     return overrides
 
 

@@ -21,14 +21,14 @@ def serve(
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = 8000,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; others than this machine's need a token.")
+        str, typer.Option(help="Address to listen on; all but this machine's own need a token.")
     ] = ("127.0.0.1"),
     token: Annotated[
         str | None,
         typer.Option(
             envvar="TLSEARCH_TOKEN",
             help="Token that callers must send as `Authorization: Bearer TOKEN`. Better set the variable: "
-            "`ps` shows options.",
+            "`ps` shows options to all users.",
             show_default=False,
         ),
     ] = None,
@@ -44,8 +44,8 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A name that requests may call this server by; may be repeated. Without it: this "
-            "machine's own (localhost, 127.0.0.1), and any where other machines can ask.",
+            help="Host name under which requests may reach this server; may be repeated. By default this "
+            "machine's own (localhost, 127.0.0.1), or any name if other machines can reach it.",
             show_default=False,
         ),
     ] = None,
@@ -55,7 +55,7 @@ def serve(
 
     POST /predict takes images, /docs describes it.
 
-    Ctrl-C answers what has come in and stops.
+    Ctrl-C stops it, after open requests are answered.
     """
     from tlsearch.models.serving.limits import Limits, check_host, check_installed
 

@@ -35,7 +35,7 @@ def resume(
         typer.Option(
             envvar="TLSEARCH_ADDRESS",
             metavar="URL",
-            help="The dashboard of the cluster to hand it to; without it, the search runs here.",
+            help="Dashboard of the cluster to run on; without it, the search runs on this machine.",
         ),
     ] = None,
     trials: Trials = None,
@@ -48,7 +48,7 @@ def resume(
     insecure_no_token: Insecure = False,
     json: options.Json = False,
 ) -> None:
-    """Go on with a study, or extend it: --trials +50."""
+    """Continue a study, or extend it: --trials +50."""
     began = time.time()
     from tlsearch import spec
     from tlsearch.search import control
@@ -67,7 +67,7 @@ def resume(
             insecure=insecure_no_token,
             again=False,
             as_json=json,
-            resume=f"`tlsearch study resume {study}` goes on from here.",
+            resume=f"`tlsearch study resume {study}` continues it.",
         )
     else:
         hand_in(
@@ -85,12 +85,12 @@ def resume(
 def pause(study: StudyName, db: options.Database = None) -> None:
     """Pause a running study, wherever it runs.
 
-    `tlsearch study resume` goes on with it.
+    `tlsearch study resume` continues it.
     """
     from tlsearch.search import control
 
     control.pause(options.database(db), study)
-    output.say(f"Its driver stops within seconds. `tlsearch study resume {study}` goes on.")
+    output.say(f"The study pauses within seconds. `tlsearch study resume {study}` continues it.")
 
 
 def cancel(study: StudyName, db: options.Database = None) -> None:
@@ -98,7 +98,7 @@ def cancel(study: StudyName, db: options.Database = None) -> None:
     from tlsearch.search import control
 
     driven = control.cancel(options.database(db), study)
-    output.say("Its driver ends it within seconds." if driven else f'Study "{study}" is cancelled.')
+    output.say("The study ends within seconds." if driven else f'Study "{study}" is cancelled.')
 
 
 def fork(
@@ -119,5 +119,5 @@ def fork(
         output.print_json(made)
     else:
         output.say(
-            f'Study "{new}" begins with what "{study}" learned. `tlsearch study resume {new}` runs it.'
+            f'Study "{new}" begins with the results of "{study}". `tlsearch study resume {new}` runs it.'
         )

@@ -37,7 +37,8 @@ from tlsearch.contracts.strategy import (
     joined,
     split_decay,
 )
-from tlsearch.contracts.task import Evaluator, Scores, Strata, TargetSpec, Task
+from tlsearch.contracts.target import Strata, TargetSpec
+from tlsearch.contracts.task import Evaluator, Scores, Task
 
 __all__ = [
     "API_VERSION",

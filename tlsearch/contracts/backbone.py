@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from tlsearch.contracts.inputs import InputSpec
 from tlsearch.contracts.layers import LayerPool, Level, Tap, collecting, layers_of, pyramid
 from tlsearch.contracts.maps import PlaceTask
-from tlsearch.contracts.task import TargetSpec, Task
+from tlsearch.contracts.target import TargetSpec
+from tlsearch.contracts.task import Task
 from tlsearch.errors import InputError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlsearch.contracts.task import TargetSpec
+from tlsearch.contracts.target import TargetSpec
 from tlsearch.errors import DataError
 
 NOTHING = -1.0

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from tlsearch.contracts.recipe import API_VERSION
-from tlsearch.contracts.task import EARLIEST, TargetSpec, Task
+from tlsearch.contracts.target import TargetSpec
+from tlsearch.contracts.task import EARLIEST, Task
 
 SPLITS = ("train", "val", "test")
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from tlsearch.contracts.inputs import InputSpec
 from tlsearch.contracts.layers import Level
-from tlsearch.contracts.task import Scores, TargetSpec, Task
+from tlsearch.contracts.target import TargetSpec
+from tlsearch.contracts.task import Scores, Task
 from tlsearch.records import Scalar
 
 
@@ -54,14 +55,17 @@ class PlaceTask(Task):
         """The metrics, and one for each class."""
         return self.evaluate_batches([(outputs, targets)], spec, calibration)
 
-    @abc.abstractmethod
     def evaluate_batches(
         self,
         batches: Iterable[tuple[Tensor, Tensor]],
         spec: TargetSpec,
         calibration: Mapping[str, Any],
     ) -> tuple[Scores, Scores]:
-        """A batch at a time."""
+        """The same of outputs and targets that come a batch at a time."""
+        evaluator = self.evaluator(spec)
+        for outputs, targets in batches:
+            evaluator.update(outputs, targets)
+        return evaluator.compute(), evaluator.by_name(spec)
 
     def findings(self, counts: Mapping[str, Mapping[str, int]], metric: str) -> Mapping[str, Any]:
         """Classes that nothing in a split shows."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from tlsearch.contracts.task import TargetSpec
+from tlsearch.contracts.target import TargetSpec
 from tlsearch.counts import plural
 from tlsearch.errors import DataError
 from tlsearch.images.decoding import FORMATS, MAX_PIXELS, Unreadable, open_regular

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tlsearch.contracts.verdict import VERDICTS
 from tlsearch.errors import DataError
-from tlsearch.models.bundle import Model
+from tlsearch.models.model import Model
 
 KEPT = 0.95
 """Share of a model's own items that are accepted where outsiders are counted: the field's convention."""
@@ -39,7 +39,7 @@ def detection(own: NDArray[Any], others: NDArray[Any]) -> dict[str, float]:
 
     Returns:
         ``auroc``: how often an outsider is farther than an own item; ``accepted_at_95``: the share of
-        outsiders that pass where 95 % of the own items do (FPR at 95 % TPR).
+        outsiders that pass where 95% of the own items do (FPR at 95% TPR).
     """
     from sklearn.metrics import roc_auc_score
 
@@ -91,8 +91,8 @@ def of_outsiders(model: Model, items: Sequence[object], own: NDArray[Any]) -> di
     """
     if model.familiar is None:
         raise DataError(
-            f"Outsiders can't be told from this model's own items: {model.silent or NOT_ASKED}.",
-            hint="A model of a new study has what it takes, unless abstain: {outsiders: 0} says otherwise.",
+            f"This model can't tell outsiders from its own items: {model.silent or NOT_ASKED}.",
+            hint="Models of new studies can, unless the study file has abstain: {outsiders: 0}.",
         )
     kept, found, errors = model.readable(items, model.look)
     if not kept:
@@ -103,4 +103,4 @@ def of_outsiders(model: Model, items: Sequence[object], own: NDArray[Any]) -> di
     return {"items": len(kept), **detection(own, distances), "verdicts": shares(verdicts)}
 
 
-NOT_ASKED = "its study asked for no such thing, or its task has none"
+NOT_ASKED = "its study turned that off, or its task doesn't offer it"

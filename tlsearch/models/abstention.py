@@ -40,9 +40,9 @@ TENSOR = "abstention.references"
 """Name of the references among a bundle's tensors."""
 FILE = "references.safetensors"
 """Where they lie between being measured and being written."""
-BEFORE = "it was made before models could abstain"
+BEFORE = "it was made by an older tlsearch, without verdicts"
 """Why a bundle without a word about it can't."""
-LOST = "the features that it compares items with aren't there"
+LOST = "the features that it compares items with are missing"
 """Why one with thresholds alone can't."""
 
 _passing: ContextVar[list[Tensor] | None] = ContextVar("_passing", default=None)

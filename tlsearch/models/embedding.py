@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tlsearch.errors import InputError
 from tlsearch.files import write_durably
-from tlsearch.models.bundle import Model
 from tlsearch.models.ensemble import Ensemble
+from tlsearch.models.model import Model
 
 ENDINGS = (".parquet", ".npz")
 

@@ -21,7 +21,7 @@ from tlsearch.contracts.dataset import raw_for, usable
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.items import content_hash
 from tlsearch.models import abstaining
-from tlsearch.models.bundle import Model
+from tlsearch.models.model import Model
 from tlsearch.records import StudyItems
 
 CHUNK = 1024
@@ -129,7 +129,7 @@ def _source(model: Model, path: Path) -> DatasetSource[Any]:
         if source.modality == modality and "path" in source.options.model_fields:
             return source
     raise DataError(
-        f"The model takes {modality} items, and no data set that is installed lists such items of a path.",
+        f"The model takes {modality} items, and no installed data set lists such items of a path.",
         hint="`tlsearch plugins datasets` lists what is installed.",
     )
 

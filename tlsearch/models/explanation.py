@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from tlsearch.contracts.images import ImageInput
 from tlsearch.contracts.layers import Level, places
 from tlsearch.errors import InputError
-from tlsearch.models.bundle import Model
 from tlsearch.models.ensemble import Ensemble, averaged
+from tlsearch.models.model import Model
 
 LEAST = 4
 """Places of a side that a layer should have, where there is one that has; fewer say little of where."""
@@ -100,8 +100,8 @@ class Explainer:
             return np.zeros((self._level.side, self._level.side), np.float32)
         raise InputError(
             f"{self.model.manifest.strategy} on {self.model.manifest.backbone} can't be explained: none of "
-            "its layers of places has a gradient.",
-            hint="`tlsearch export --trial N`, `show` and `trials` name other trials.",
+            "its spatial layers has a gradient.",
+            hint="`tlsearch trials STUDY` lists other trials, and `tlsearch export --trial N` writes one.",
         )
 
     def _levels(self, inputs: Tensor) -> Iterator[Level]:

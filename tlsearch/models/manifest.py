@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from tlsearch.contracts.task import EARLIEST, TargetSpec
+from tlsearch.contracts.target import TargetSpec
+from tlsearch.contracts.task import EARLIEST
 from tlsearch.contracts.verdict import ABSTENTION
 from tlsearch.errors import BundleError
 from tlsearch.records import Params, Scalar

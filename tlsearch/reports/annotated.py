@@ -27,7 +27,7 @@ def check_folder(folder: Path) -> None:
         InputError: it isn't empty, or is no folder.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} is there and not empty.", hint="Name a new folder with --save.")
+        raise InputError(f"{folder} already exists and isn't empty.", hint="Name a new folder with --save.")
 
 
 def save(

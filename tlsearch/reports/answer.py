@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tlsearch.models.intervals import Interval, over_seeds, wilson
 from tlsearch.records import HANDED_OUT, TrialRecord
 from tlsearch.reports.evidence import Evidence
 from tlsearch.reports.formatting import made_of
-from tlsearch.reports.intervals import Interval, of_test, over_seeds, wilson
+from tlsearch.reports.intervals import of_test
 from tlsearch.search.finalists import Finalist
 
 

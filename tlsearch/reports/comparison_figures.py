@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tlsearch.counts import plural
+from tlsearch.models.intervals import wilson
 from tlsearch.records import TrialRecord
 from tlsearch.reports.evidence import Evidence
 from tlsearch.reports.figures import Figure, Trace, colour, escape, shown, value_axis
 from tlsearch.reports.formatting import SHARES, shorten
-from tlsearch.reports.intervals import wilson
 
 
 def branches(evidence: Evidence) -> Figure | None:
@@ -90,7 +90,7 @@ def heat_map(evidence: Evidence) -> Figure | None:
     return Figure(
         "heat",
         "Strategy by backbone",
-        f"{finding} Each cell has the best of its trials; an empty one has none that finished.",
+        f"{finding} Each cell shows the best of its trials; in empty cells none has finished.",
         [
             {
                 "type": "heatmap",
@@ -123,13 +123,15 @@ def lead(evidence: Evidence, best: Sequence[tuple[str, TrialRecord]]) -> str:
     values = [shown(evidence, trial.value) for _, trial in best]
     first = [name for (name, _), value in zip(best, values, strict=True) if value == values[0]]
     if len(first) == len(best) > 1:
-        return f"All tie at {values[0]}: these validation items don't tell them apart."
+        return f"All tie at {values[0]}: these validation items can't tell them apart."
     if len(first) > 1:
         return f"{', '.join(first[:-1])} and {first[-1]} tie at {values[0]}."
     if len(best) == 1:
-        return f"{first[0]} alone has finished trials: {values[0]} at best."
-    told = f"{first[0]} leads with {values[0]}, before {best[1][0]} ({values[1]})."
-    return told + (" That may be luck." if _within_noise(evidence, best[0][1], best[1][1]) else "")
+        return f"Only {first[0]} has finished trials; its best is {values[0]}."
+    told = f"{first[0]} leads with {values[0]}, ahead of {best[1][0]} ({values[1]})."
+    return told + (
+        " The difference may be chance." if _within_noise(evidence, best[0][1], best[1][1]) else ""
+    )
 
 
 def _within_noise(evidence: Evidence, one: TrialRecord, other: TrialRecord) -> bool:

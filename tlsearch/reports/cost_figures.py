@@ -28,7 +28,7 @@ def against_size(evidence: Evidence) -> Figure | None:
         trials,
         {t.number: float(t.costs.total_parameters) for t in trials},
         name="size",
-        title="Against size",
+        title="Score against size",
         axis="parameters",
         unit="parameters",
     )
@@ -42,7 +42,7 @@ def against_latency(evidence: Evidence, backbones: Mapping[str, float]) -> Figur
         trials,
         {t.number: backbones[t.backbone] for t in trials},
         name="latency",
-        title="Against latency",
+        title="Score against latency",
         axis="ms per item, on one core here",
         unit="ms",
     )
@@ -70,12 +70,12 @@ def _pareto(
     if cost[first.number] > 0.9 * cost[last.number]:
         told += "; no cheaper model is nearly as good"
     else:
-        told += f"; {shown(evidence, first.value)} is to be had for {_cost(cost[first.number], unit)}"
+        told += f"; {shown(evidence, first.value)} costs only {_cost(cost[first.number], unit)}"
     lowest, highest = min(cost.values()), max(cost.values())
     line: Trace = {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": "nothing cheaper is better",
+        "name": "best at its cost",
         "x": [cost[t.number] for t in front],
         "y": [t.value for t in front],
         "line": {"shape": "hv", "color": "--ink", "width": 1.5},

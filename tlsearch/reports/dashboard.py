@@ -48,12 +48,12 @@ def application(url: str) -> Application:
             return _refuse(
                 start,
                 "405 Method Not Allowed",
-                "This is a view: only a study's own search changes it. "
-                "`tlsearch db export-optuna STUDY --to URL` makes a copy that is yours.",
+                "This dashboard is read-only: only a study's own search changes it. "
+                "`tlsearch db export-optuna STUDY --to URL` makes a copy that you can change.",
             )
         # A page from elsewhere may have its own name point to this machine, and read along.
         if environ.get("HTTP_HOST", "").rpartition(":")[0] not in (HOST, "localhost"):
-            return _refuse(start, "403 Forbidden", f"Ask for {HOST} or localhost.")
+            return _refuse(start, "403 Forbidden", f"Open the page at {HOST} or localhost.")
         return _without_dead_buttons(inner, environ, start)
 
     return guarded

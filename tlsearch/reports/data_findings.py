@@ -78,24 +78,30 @@ def findings(dataset: DatasetRecord, audit: Mapping[str, Any]) -> DataFindings:
         ClassCounts(name, tuple(int(counts[split].get(name, 0)) for split in splits))
         for name in (names if known == list(splits) else ())
     )
-    alike = audit.get("near_duplicates") or {}
-    found = [
-        _finding("Broken, set aside", {"count": len(dataset.broken), "examples": dataset.broken}),
-        _finding("Nearly the same picture in two splits", alike),
-        _finding("One content under different labels", audit.get("clashes")),
-        _finding("One content in more than one split", audit.get("overlaps")),
-        _finding("In the source data too", audit.get("source_copies")),
-        _finding("Of one plain colour", alike.get("plain")),
-        _finding("Classes of few items", audit.get("tiny_classes")),
-    ]
+    broken = {"count": len(dataset.broken), "examples": dataset.broken}
     return DataFindings(
         splits=splits,
         kind=kind,
         kinds=str(audit.get("kinds", "classes")),
         by_class=by_class,
         warnings=tuple(_warnings(audit)),
-        findings=tuple(finding for finding in found if finding.count),
+        findings=tuple(finding for finding in listed({**audit, "broken": broken}) if finding.count),
     )
+
+
+def listed(audit: Mapping[str, Any]) -> list[Finding]:
+    """What an audit found of each kind, under its title."""
+    alike = audit.get("near_duplicates") or {}
+    kinds = (
+        ("Nearly the same picture in two splits", alike),
+        ("Broken, set aside", audit.get("broken")),
+        ("Identical items with different labels", audit.get("clashes")),
+        ("Identical items in more than one split", audit.get("overlaps")),
+        ("Also in the source data", audit.get("source_copies")),
+        ("Pictures of a single colour", alike.get("plain")),
+        ("Classes with few items", audit.get("tiny_classes")),
+    )
+    return [_finding(title, found) for title, found in kinds]
 
 
 def _finding(title: str, found: Any) -> Finding:
@@ -108,7 +114,8 @@ def _line(example: Any) -> str:
     if isinstance(example, Mapping):
         one = f"{example.get('item')} ({example.get('split')}, {example.get('label')})"
         other = f"{example.get('other')} ({example.get('other_split')}, {example.get('other_label')})"
-        return f"{one} and {other}"
+        apart = f", distance {example['distance']:.3f}" if "distance" in example else ""
+        return f"{one} and {other}{apart}"
     if isinstance(example, list | tuple):
         return ": ".join(map(str, example)) if len(example) == 2 else " = ".join(map(str, example))
     return str(example)

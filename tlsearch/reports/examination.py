@@ -5,7 +5,6 @@ The test set stays closed: its scores are those that were recorded when the sear
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +13,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tlsearch import registry
 from tlsearch.contracts import Figure, InputSpec, LinearRecipe, MapTask, PlaceTask
 from tlsearch.contracts.images import ImageInput
 from tlsearch.contracts.verdict import ABSTENTION
-from tlsearch.errors import BundleError, DataError, TlsearchError
+from tlsearch.errors import BundleError, DataError
 from tlsearch.models import bundle, explanation
 from tlsearch.models.abstaining import risk_coverage
+from tlsearch.models.model import Model
 from tlsearch.models.rebuild import of_trial
 from tlsearch.records import ModelRecord, StudyItems, StudyRecord, TrialRecord
+from tlsearch.reports.latency import milliseconds
 from tlsearch.reports.pictures import THUMBNAIL, data_url, fitted
 from tlsearch.reports.preprocessed import Overview, overview
 from tlsearch.reports.telling import surest, telling
@@ -44,8 +44,6 @@ BINS = 10
 """Of the reliability diagram."""
 TEXT = 300
 """Characters shown of an item that is no picture."""
-RUNS, SECONDS = 30, 3.0
-"""A latency is the fastest of so many runs, or of as many as this time allows: others may be at work here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +176,7 @@ def examine(
     loaded = bundle.load(model.uri)
     if loaded.manifest.sha256 != model.sha256:
         raise BundleError(f"{model.uri} holds another model than the one recorded.")
-    latency, silent = _milliseconds(loaded.network, loaded.inputs), loaded.silent
+    latency, silent = milliseconds(loaded.network, loaded.inputs), loaded.silent
     if "val" in loaded.manifest.trained_on:
         loaded = _unrefitted(loaded, winner, spec)
     listed = sources.listing(spec.data, task=spec.task)
@@ -236,9 +234,7 @@ def _seen(listed: sources.Listed, kept: Sequence[int], inputs: InputSpec) -> Ove
     return overview(inputs, [(listed.samples.names[index], listed.samples.items[index]) for index in some])
 
 
-def _look(
-    model: bundle.Model, listed: sources.Listed, chosen: Sequence[int], *, aside: int, latency: float
-) -> Look:
+def _look(model: Model, listed: sources.Listed, chosen: Sequence[int], *, aside: int, latency: float) -> Look:
     """Items at ``chosen`` as the model answers them: outputs a few at a time, answers of all."""
     task, spec = model.task, model.target_spec
     recipe = LinearRecipe(learning_rate=0.0)
@@ -279,7 +275,7 @@ def _look(
 
 
 def _shown(
-    model: bundle.Model, listed: sources.Listed, index: int, answer: NDArray[Any], target: NDArray[Any]
+    model: Model, listed: sources.Listed, index: int, answer: NDArray[Any], target: NDArray[Any]
 ) -> Outlier:
     """An item with what the model says of it; places are shown on its picture, beside the true ones."""
     task, spec = model.task, model.target_spec
@@ -303,7 +299,7 @@ def _shown(
     )
 
 
-def _unrefitted(model: bundle.Model, winner: TrialRecord | None, spec: StudySpec) -> bundle.Model:
+def _unrefitted(model: Model, winner: TrialRecord | None, spec: StudySpec) -> Model:
     """The winner as it was when it was chosen, in the place of the model that was refitted from it."""
     try:
         if winner is None:
@@ -317,41 +313,9 @@ def _unrefitted(model: bundle.Model, winner: TrialRecord | None, spec: StudySpec
         )
     except OSError as error:
         raise DataError(
-            f"the model has learned from the validation split, and of the trial that won on it {error}"
+            f"the model was trained on the validation split too, and of the trial that won on it {error}"
         ) from error
-    return bundle.Model(network, model.inputs, model.manifest, model.folder)
-
-
-def backbone_latency(name: str, *, image_size: int | None) -> float | None:
-    """Milliseconds for one item through a backbone, here; None where it can't be built.
-
-    Weights don't matter to it: they are random, so that nothing is fetched.
-    """
-    try:
-        pretrained = registry.backbone(name, weights="random", image_size=image_size)
-    except (TlsearchError, ImportError, RuntimeError, ValueError):
-        return None
-    return _milliseconds(pretrained.trunk, pretrained.info.inputs)
-
-
-def _milliseconds(network: Any, inputs: Any) -> float:
-    batch = inputs.to_model(inputs.example(1))
-    network.eval()
-    took: list[float] = []
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # several would wait for each other wherever other programs are at work
-    try:
-        with torch.inference_mode():
-            for _ in range(2):  # the first runs choose kernels and fill caches
-                network(batch)
-            until = time.perf_counter() + SECONDS
-            while len(took) < RUNS and (len(took) < 3 or time.perf_counter() < until):
-                began = time.perf_counter()
-                network(batch)
-                took.append(time.perf_counter() - began)
-    finally:
-        torch.set_num_threads(threads)
-    return 1000 * min(took)
+    return Model(network, model.inputs, model.manifest, model.folder)
 
 
 def _bins(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[Bin, ...]:
@@ -371,7 +335,7 @@ def _answer(
     listed: sources.Listed,
     index: int,
     shares: NDArray[np.float64],
-    model: bundle.Model,
+    model: Model,
     explainer: explanation.Explainer | None,
 ) -> Answer:
     item = listed.samples.items[index]

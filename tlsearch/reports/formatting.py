@@ -14,7 +14,7 @@ def score(metric: str, value: float | None) -> str:
     """A metric's value: percent for shares, else four digits."""
     if value is None:
         return "–"
-    return f"{100 * value:.2f} %" if metric in SHARES else f"{value:.4f}"
+    return f"{100 * value:.2f}%" if metric in SHARES else f"{value:.4f}"
 
 
 def number(value: float | int | None) -> str:
@@ -68,11 +68,11 @@ def made_of(told: Mapping[str, float]) -> str:
         recipes = int(told.get("recipes", 1))
         of = f" of {recipes} recipes" if recipes > 1 else ""
         networks = f"{members} networks{of} averaged" if members > 1 else "one network"
-        said = f"{networks}, trained anew on all items but the test split's"
+        said = f"{networks}, trained anew on all but the test items"
     else:
         said = "the trial's own weights"
     if told.get("flips"):
-        said += "; mirrored images too"
+        said += "; mirrored images averaged in"
     openings = int(told.get("test_openings", 0))
     times = "once" if openings == 1 else f"{openings} times"
     return f"{said}; test set opened {times}" if openings else said

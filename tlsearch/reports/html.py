@@ -66,7 +66,11 @@ def write(url: str, study: str, path: Path, *, run_model: bool = True, say: Say 
     """
     with Store.open(url) as store:
         evidence = gather(store, study)
-    looked = look(evidence, say=say) if run_model else Looked(None, "the report was made without it", {})
+    looked = (
+        look(evidence, say=say)
+        if run_model
+        else Looked(None, "the report was made without running the model", {})
+    )
     page = render(evidence, looked)
     write_page(path, page)
     return path
@@ -74,7 +78,7 @@ def write(url: str, study: str, path: Path, *, run_model: bool = True, say: Say 
 
 def look(evidence: Evidence, *, say: Say) -> Looked:
     """Run the model over the validation split, and one item through each backbone."""
-    from tlsearch.reports import examination
+    from tlsearch.reports import examination, latency
 
     found, why = None, ""
     if evidence.model is None:
@@ -95,9 +99,9 @@ def look(evidence: Evidence, *, say: Say) -> Looked:
     size = evidence.study.spec.get("data", {}).get("image_size")
     for name in names:
         say(f"measuring the latency of {name} ...")
-        latency = examination.backbone_latency(name, image_size=size)
-        if latency is not None:
-            backbones[name] = latency
+        took = latency.backbone_latency(name, image_size=size)
+        if took is not None:
+            backbones[name] = took
     return Looked(found, why, backbones)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tlsearch.contracts.images import ImageInput
+from tlsearch.counts import plural
 from tlsearch.errors import DataError, InputError
 from tlsearch.files import write_durably
 from tlsearch.reports.examination import thumbnail
@@ -28,7 +29,7 @@ def refuse_existing(page: Path) -> Path:
     for path in (page, table):
         if path.exists():
             raise InputError(
-                f"{path} is there already, perhaps with labels that somebody corrected.",
+                f"{path} already exists, and may hold labels that somebody corrected.",
                 hint="Name another page with --output.",
             )
     return table
@@ -76,18 +77,20 @@ def sentences(found: LabelAudit) -> Sequence[str]:
     curve = found.curve
     if curve is not None:
         measured = ", ".join(
-            f"{mean:.3f} of {size}" for size, mean in zip(curve.sizes, curve.means, strict=True)
+            f"{mean:.3f} with {size}" for size, mean in zip(curve.sizes, curve.means, strict=True)
         )
-        told.append(f"Heads that learned from so many items have a {_plain(curve.metric)} of {measured}.")
+        told.append(
+            f"{_plain(curve.metric).capitalize()} of heads by the number of training items: {measured}."
+        )
         for share in (0.25, 1.0):
             more = max(1, round(share * curve.items))
             gain, low, high = curve.gain(more)
             between = f"{100 * low:+.1f} to {100 * high:+.1f} in 90 of 100 cases"
             told.append(
-                f"{more} more labels: {100 * gain:+.1f} points ({between}), by a power law through these."
+                f"{plural(more, 'more label')}: {100 * gain:+.1f} points ({between}), by a power law."
             )
     worst, (recall, items) = min(found.recalls.items(), key=lambda pair: pair[1][0])
-    told.append(f'"{worst}" is recognized worst: {recall:.0%} of its {items} items.')
+    told.append(f'"{worst}" is recognized worst: {recall:.0%} of its {plural(items, "item")}.')
     return told
 
 

@@ -33,7 +33,7 @@ AUGMENTED = 4
 SPLITS = {"train": "Training", "stop": "Early stopping", "val": "Validation", "test": "Test"}
 POLICIES = {
     "flip": "mirrored at random",
-    "light": "another section, turned by up to 10 degrees, other brightness and contrast",
+    "light": "a random crop, rotated by up to 10 degrees, with changed brightness and contrast",
     "trivialaugment": "one operation of any strength (Mueller and Hutter 2021)",
     "randaugment": "two operations of medium strength (Cubuk et al. 2020)",
 }
@@ -87,7 +87,7 @@ def write(spec: StudySpec, path: Path, *, each: int, observe: Observer) -> Looke
     looked = setup.look(settled(spec), observe=observe)
     data, samples = looked.data, looked.listed["data"].samples
     if not isinstance(data.inputs, ImageInput):
-        raise InputError(f"`look` doesn't know how {spec.backbones[0].name} takes pictures.")
+        raise InputError(f"`look` can't show the preprocessing of {spec.backbones[0].name}.")
     indices = np.sort(np.concatenate(list(data.indices.values())))
     some = indices[:: max(1, len(indices) // MEASURED)].tolist()
     found = overview(data.inputs, [(samples.names[index], samples.items[index]) for index in some])

@@ -4,78 +4,64 @@ from __future__ import annotations
 
 import numpy as np
 
+from tlsearch.contracts.figure import matrix
 from tlsearch.contracts.verdict import NONE, SURE, UNSURE
+from tlsearch.counts import plural
+from tlsearch.models.intervals import wilson
 from tlsearch.reports.examination import Examination
 from tlsearch.reports.figures import Figure, Trace, escape
 from tlsearch.reports.formatting import shorten
-from tlsearch.reports.intervals import wilson
 
 CLASSES = 40
 """Above so many a matrix can't be read; the classes most confused are shown."""
 SUREST = 0.9
 """Share of items whose mistakes are told."""
-NUMBERED = 15
-"""Up to so many classes the cells have numbers in them."""
 
 
 def confusion(found: Examination) -> Figure:
     """Which classes are confused with which."""
-    matrix, names = found.confusion, list(found.classes)
+    counts, names = found.confusion, list(found.classes)
     part = ""
     if len(names) > CLASSES:
-        wrong = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
+        wrong = counts.sum(axis=0) + counts.sum(axis=1) - 2 * counts.diagonal()
         chosen = np.sort(np.argsort(-wrong, kind="stable")[:CLASSES])
-        matrix, names = matrix[np.ix_(chosen, chosen)], [names[index] for index in chosen]
+        counts, names = counts[np.ix_(chosen, chosen)], [names[index] for index in chosen]
         part = f" The {CLASSES} classes with most mistakes are shown, of {len(found.classes)}."
-    shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
-    off = matrix.copy()
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    off = counts.copy()
     np.fill_diagonal(off, 0)
     row, column = np.unravel_index(int(off.argmax()), off.shape)
     finding = (
         f'Most often "{names[row]}" was taken for "{names[column]}" ({off[row, column]} of '
-        f"{matrix[row].sum()})."
+        f"{counts[row].sum()})."
         if off.max() > 0
         else "No item was taken for one of another class."
     )
-    labels = [escape(shorten(name, 22)) for name in names]
-    numbered = len(names) <= NUMBERED
-    side = max(300, min(760, 110 + len(names) * (44 if numbered else 16)))
+    trace, axes, height = matrix(
+        shares.round(4).tolist(),
+        [shorten(name, 22) for name in names],
+        [[str(cell) if cell else "" for cell in row] for row in counts.tolist()],
+        across="predicted",
+        down="true",
+        hovertemplate="%{y} taken for %{x}: %{text}<extra></extra>",
+    )
     return Figure(
         "confusion",
         "Confusion matrix",
         f"{finding} Rows are the true classes, columns the predictions; colour is the share of the row."
         + part,
-        [
-            {
-                "type": "heatmap",
-                "x": labels,
-                "y": labels,
-                "z": shares.round(4).tolist(),
-                "text": [[str(cell) if cell else "" for cell in row] for row in matrix.tolist()],
-                "texttemplate": "%{text}" if numbered else "",
-                "hovertemplate": "%{y} taken for %{x}: %{text}<extra></extra>",
-                "colorscale": "heat",
-                "zmin": 0,
-                "zmax": 1,
-                "showscale": False,
-                "xgap": 2 if numbered else 0,
-                "ygap": 2 if numbered else 0,
-            }
-        ],
-        {
-            "xaxis": {"type": "category", "side": "bottom", "title": {"text": "predicted"}},
-            "yaxis": {"type": "category", "autorange": "reversed", "title": {"text": "true"}},
-        },
-        height=side,
+        [trace],
+        axes,
+        height=height,
     )
 
 
 def reliability(found: Examination) -> Figure:
-    """Whether 90 % sure means right in nine of ten."""
+    """Whether 90% sure means right in nine of ten."""
     shares = [b.right / b.count for b in found.bins]
     bounds = [wilson(b.right, b.count) for b in found.bins]
     mean_gap = sum(b.count * b.confidence - b.right for b in found.bins) / found.count
-    way = "surer than it is right" if mean_gap > 0 else "less sure than it could be"
+    way = "overconfident" if mean_gap > 0 else "underconfident"
     diagonal: Trace = {
         "type": "scatter",
         "mode": "lines",
@@ -88,8 +74,8 @@ def reliability(found: Examination) -> Figure:
     return Figure(
         "reliability",
         "Can its confidence be trusted?",
-        f"On average the model is {abs(mean_gap):.1%} {way}; the mean gap is {found.calibration_error:.1%} "
-        "(expected calibration error). Larger dots hold more items; bars are 95 % intervals.",
+        f"On average the model is {way} by {abs(mean_gap):.1%}; its expected calibration error is "
+        f"{found.calibration_error:.1%}. Larger dots hold more items; bars are 95% intervals.",
         [
             diagonal,
             {
@@ -117,7 +103,7 @@ def reliability(found: Examination) -> Figure:
         ],
         {
             "xaxis": {"title": {"text": "confidence"}, "range": [0, 1.04], "tickformat": ".0%"},
-            "yaxis": {"title": {"text": "right"}, "range": [0, 1.06], "tickformat": ".0%"},
+            "yaxis": {"title": {"text": "share right"}, "range": [0, 1.06], "tickformat": ".0%"},
         },
         height=360,
     )
@@ -130,7 +116,7 @@ def risk_coverage(found: Examination) -> Figure:
     return Figure(
         "risk-coverage",
         "How many mistakes are left if it may abstain?",
-        f"Of all validation items {risk[-1]:.1%} are wrong, of the surest {SUREST:.0%} {risk[at]:.1%}. "
+        f"Of all answers {risk[-1]:.1%} are wrong; of the surest {SUREST:.0%} of them, {risk[at]:.1%}. "
         + _verdicts(found),
         [
             {
@@ -144,8 +130,8 @@ def risk_coverage(found: Examination) -> Figure:
             }
         ],
         {
-            "xaxis": {"title": {"text": "answered"}, "range": [0, 1.02], "tickformat": ".0%"},
-            "yaxis": {"title": {"text": "wrong of these"}, "rangemode": "tozero", "tickformat": ".1%"},
+            "xaxis": {"title": {"text": "share answered"}, "range": [0, 1.02], "tickformat": ".0%"},
+            "yaxis": {"title": {"text": "wrong among these"}, "rangemode": "tozero", "tickformat": ".1%"},
         },
         height=320,
     )
@@ -161,6 +147,6 @@ def _verdicts(found: Examination) -> str:
     right = known.get("right of sure")
     told = f", of which {right:.1%} are right" if right is not None else ""
     return (
-        f"Of {known['items']} test items the model that is handed out calls {known[SURE]:.1%} {SURE}{told}, "
+        f"Of {plural(known['items'], 'test item')} the study's model calls {known[SURE]:.1%} {SURE}{told}, "
         f"{known[UNSURE]:.1%} {UNSURE} and {known[NONE]:.1%} {NONE}."
     )

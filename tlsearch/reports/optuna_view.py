@@ -233,8 +233,8 @@ def export(url: str, study: str, to: str) -> int:
     source = to_optuna(url, study)
     if to == url:
         raise InputError(
-            f"{to} is the study database itself; Optuna's tables go elsewhere.",
-            hint="Say --to sqlite:///optuna.db",
+            f"{to} is the study database itself; Optuna's tables need another one.",
+            hint="Example: --to sqlite:///optuna.db",
         )
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -276,5 +276,5 @@ def _direction(record: StudyRecord) -> StudyDirection:
 def _refuse() -> NoReturn:
     raise InputError(
         "A study can't be changed through Optuna: only its own search writes to it.",
-        hint="`tlsearch db export-optuna STUDY --to URL` makes a copy that is yours.",
+        hint="`tlsearch db export-optuna STUDY --to URL` makes a copy that you can change.",
     )

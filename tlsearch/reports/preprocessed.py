@@ -176,14 +176,14 @@ def _sentences(size: int, sights: Sequence[Sight], lost: float) -> list[str]:
         return ["No picture could be read."]
     worst = max(one.lost for one in sights)
     if lost > LITTLE:
-        most = f", {100 * worst:.0f} % of the one that loses most" if worst - lost > LITTLE else ""
-        cut = f"On average {100 * lost:.0f} % of a picture is cut off{most}: what lies there is never seen."
+        most = f", {100 * worst:.0f}% of the one that loses most" if worst - lost > LITTLE else ""
+        cut = f"On average {100 * lost:.0f}% of a picture is cut off{most}: what lies there is never seen."
     else:
-        cut = "Nothing of the pictures is cut off."
+        cut = "Nothing is cut off."
     told = [f"The network sees squares of {size} x {size} pixels. {cut}"]
     filled = statistics.fmean([one.filled for one in sights])
     if filled > LITTLE:
-        told.append(f"On average {100 * filled:.0f} % of the square is filled up: pictures aren't square.")
+        told.append(f"On average {100 * filled:.0f}% of the square is filled up: pictures aren't square.")
     stretched = sum(not 0.95 < one.stretch < 1.05 for one in sights)
     if stretched:
         told.append(f"{plural(stretched, 'picture')} of {len(sights)} lose their proportions.")

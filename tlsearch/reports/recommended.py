@@ -46,16 +46,20 @@ class Recommended:
 
 
 RECOMMENDED = (
-    Recommended("efficientnet_lite/lite0", 3_371_008, 0.77e9, "to begin with: quick on any machine"),
+    Recommended("efficientnet_lite/lite0", 3_371_008, 0.77e9, "a good start: quick on any machine"),
     Recommended("efficientnet_lite/lite1", 4_135_680, 1.20e9, "a step up from lite0"),
     Recommended("efficientnet_lite/lite2", 4_811_072, 1.72e9, "the best without a download"),
     Recommended("timm/mobilenetv3_large_100.ra_in1k", 4_202_032, 0.43e9, "the quickest; for phones"),
-    Recommended("timm/tiny_vit_5m_224.dist_in22k_ft_in1k", 5_071_764, 2.51e9, "small, pretrained on much"),
-    Recommended("timm/resnet18.a1_in1k", 11_176_512, 3.63e9, "what others compare with"),
+    Recommended(
+        "timm/tiny_vit_5m_224.dist_in22k_ft_in1k", 5_071_764, 2.51e9, "small, pretrained on 14 million images"
+    ),
+    Recommended("timm/resnet18.a1_in1k", 11_176_512, 3.63e9, "a common baseline"),
     Recommended("timm/convnextv2_nano.fcmae_ft_in22k_in1k", 14_982_800, 4.89e9, "good all round"),
-    Recommended("timm/resnet50.a1_in1k", 23_508_032, 8.17e9, "what others compare with"),
+    Recommended("timm/resnet50.a1_in1k", 23_508_032, 8.17e9, "a common baseline"),
     Recommended("timm/convnext_tiny.fb_in22k_ft_in1k", 27_820_128, 8.91e9, "accurate; a GPU helps"),
-    Recommended("timm/vit_base_patch16_clip_224.openai", 85_799_424, 33.7e9, "unusual pictures; a GPU"),
-    Recommended("timm/vit_small_patch14_dinov2.lvd142m", 22_056_192, 58.8e9, "fine detail; a GPU"),
+    Recommended(
+        "timm/vit_base_patch16_clip_224.openai", 85_799_424, 33.7e9, "for unusual pictures; needs a GPU"
+    ),
+    Recommended("timm/vit_small_patch14_dinov2.lvd142m", 22_056_192, 58.8e9, "for fine detail; needs a GPU"),
 )
 """By family and size. Parameters and operations are measured: `tlsearch backbones NAME` shows them."""

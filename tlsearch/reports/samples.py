@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tlsearch.database.store import Store
 from tlsearch.errors import InputError, StudyConflictError
 from tlsearch.models import bundle
-from tlsearch.models.bundle import Model
+from tlsearch.models.model import Model
 
 if TYPE_CHECKING:
     from tlsearch.models.export.inference_graph import Material
@@ -39,7 +39,7 @@ def held_out(
     if given:
         return _some([item for word in given for _, item in model.inputs.find(str(word))]), "given images"
     if os.path.isfile(Path(study) / bundle.MANIFEST):  # False too for names that no file can have
-        told("A bundle has no data: the export is tried on generated noise (--images names pictures).")
+        told("A bundle comes without data: the export is checked on random noise (or give --images).")
         return [], ""
     from tlsearch.spec import parse
     from tlsearch.training import sources
@@ -51,13 +51,13 @@ def held_out(
         spec = parse(record.spec)
         listed = sources.listing(spec.data, task=spec.task)
     except InputError as error:
-        told(f"The study's images can't be read ({error.message}); the export is tried on generated noise.")
+        told(f"The study's images can't be read ({error.message}); the export is checked on random noise.")
         return [], ""
     raw = listed.samples.items
     try:
         indices = located(items or as_split(listed, record), listed, "val")
     except StudyConflictError:
-        return _some(raw), "images where the study's data was, which has changed"
+        return _some(raw), "images from the study's data folder, which has changed"
     return _some([raw[index] for index in indices]), "validation images"
 
 
@@ -108,7 +108,9 @@ def all_items(study: str, url: str) -> tuple[list[str], list[object], list[Any]]
     from tlsearch.training import sources
 
     if os.path.isfile(Path(study) / bundle.MANIFEST):
-        raise InputError("A bundle has no data to look among.", hint="Name images or folders with --among.")
+        raise InputError(
+            "A bundle comes without data to search.", hint="Name images or folders with --among."
+        )
     with Store.open(url) as store:
         spec = parse(store.study(study).spec)
     listed = sources.listing(spec.data, task=spec.task)

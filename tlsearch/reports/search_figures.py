@@ -197,7 +197,7 @@ def importance(evidence: Evidence, found: Mapping[str, Mapping[str, float]]) -> 
     return Figure(
         "importance",
         "Which hyperparameters matter",
-        f"Most of the differences go back to {', '.join(told)} (fANOVA on the finished trials of a strategy; "
+        f"Most of the differences are due to {', '.join(told)} (fANOVA on the finished trials of a strategy; "
         "with few trials, a hint).",
         [
             {

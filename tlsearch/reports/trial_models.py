@@ -8,8 +8,8 @@ from tlsearch.contracts import Backbone
 from tlsearch.database.store import Store
 from tlsearch.errors import InputError
 from tlsearch.models import bundle
-from tlsearch.models.bundle import Model
 from tlsearch.models.export import as_timm
+from tlsearch.models.model import Model
 from tlsearch.models.rebuild import of_trial
 from tlsearch.records import TrialRecord, TrialRole, TrialState
 from tlsearch.spec import parse
@@ -91,6 +91,6 @@ def _network(url: str, study: str, trial: TrialRecord, winner: Model) -> Backbon
         )
     except OSError as error:
         raise InputError(
-            f"Trial {trial.number} can't be had as a model: {error}.",
-            hint=f"The best few keep their weights (search.keep): `tlsearch trials {study} --sort value`.",
+            f"Trial {trial.number} can't be loaded as a model: {error}.",
+            hint=f"Only the best keep their weights (search.keep): `tlsearch trials {study} --sort value`.",
         ) from None

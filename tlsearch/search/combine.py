@@ -103,7 +103,7 @@ class Combining:
         workspace = Workspace(self._assignment())
         groups = self._kin(finalists, workspace)
         if not groups:
-            self._tell("no fine-tuned trial with its weights is there: nothing to combine")
+            self._tell("no fine-tuned trial has kept its weights: there is nothing to combine")
         for group in groups:
             self._on_time()
             try:

@@ -231,7 +231,7 @@ class Driver:
     def close(self) -> None:
         """End whatever is still open when no worker is left."""
         if self._open:
-            late = "the time budget ran out" if time.time() >= self.deadline else "the search was broken off"
+            late = "the time budget ran out" if time.time() >= self.deadline else "the search was interrupted"
             reason = self.stopping() or late
             self._close(list(self._open.values()), TrialState.CANCELLED, reason)
 

@@ -101,7 +101,7 @@ class Ending:
             if many < 2:
                 self._say(CONFIRM, ["no time is left to repeat the best trials with other seeds"])
                 return []
-            told = f"time allows {plural(seeds, 'other seed')} for {many} of the best trials"
+            told = f"there is time for {plural(seeds, 'other seed')} of {many} of the best trials"
             self._say(CONFIRM, [told])
         return confirmations(
             finalists[:many],
@@ -209,10 +209,11 @@ class Ending:
         )
         if members == 0:
             self._say(
-                REFIT, [f"no time is left to refit {_trials(slow)}, handed out as the search trained it"]
+                REFIT,
+                [f"no time is left to refit {_trials(slow)}: the model is the one trained in the search"],
             )
         elif members < wanted:
-            self._say(REFIT, [f"time allows {members} of {wanted} members"])
+            self._say(REFIT, [f"there is time for {members} of {wanted} networks"])
         points: list[Point] = []
         for trial in winner.recipes:
             place = slow.index(trial) if trial in slow else None

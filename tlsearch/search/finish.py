@@ -103,7 +103,7 @@ def choose(candidates: Sequence[Finalist], end: Finishing) -> tuple[Winner | Non
             except VerificationError as error:
                 if end.stopping():
                     return None, refused
-                which = f"trial {trial.number}" + (" beside others" if len(trials) > 1 else "")
+                which = f"trial {trial.number}" + (" averaged with others" if len(trials) > 1 else "")
                 refused.append(f"{which} was refused: {error.message}")
     raise SearchError("No model reproduces its recorded score.\n" + "\n".join(refused))
 

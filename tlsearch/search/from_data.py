@@ -125,17 +125,17 @@ def known_file(
         return None
     known = spec.load(path)
     other = f"{path.stem}-{preset or 2}"
-    hint = f"`--name {other}` makes another study; `tlsearch run {path}` goes on with this one."
+    hint = f"`--name {other}` makes another study; `tlsearch run {path}` continues this one."
     if not _same(known.data.options.get("path"), data):
         searched = known.data.options.get("path", known.data.source)
-        raise InputError(f"{path} is there already, and it searches {searched}.", hint=hint)
+        raise InputError(f"{path} already exists, for the data {searched}.", hint=hint)
     for option, column in (columns or {}).items():
         if (own := known.data.options.get(option)) != column:
             told = "none" if own is None else own if isinstance(own, str) else ", ".join(own)
             raise InputError(f"{path} is there already, and its {option} is {told}.", hint=hint)
     if wanted is not None and (differing := wanted.differences(known)):
         raise InputError(
-            f"{path} is there already without the values of preset {preset}: it has {'; '.join(differing)}.",
+            f"{path} already exists and differs from preset {preset}: it has {'; '.join(differing)}.",
             hint=hint,
         )
     return path
@@ -177,7 +177,7 @@ def write(path: Path, text: str, *, over: bool = False) -> None:
             file.write(text)
     except FileExistsError:
         raise InputError(
-            f"{path} is there already.", hint="Name another with --output, or say --force."
+            f"{path} already exists.", hint="Name another with --output, or overwrite it with --force."
         ) from None
     except OSError as error:
         raise InputError(f"Can't write {path}: {error.strerror}.") from None

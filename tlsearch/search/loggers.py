@@ -88,7 +88,9 @@ class TrialLoggers:
         self._waiting.put(None)
         self._thread.join(CLOSE_SECONDS)
         if self._thread.is_alive():
-            self._notes.append(f"{', '.join(self._loggers)} didn't take all in {CLOSE_SECONDS:.0f} s")
+            self._notes.append(
+                f"{', '.join(self._loggers)} didn't accept all results within {CLOSE_SECONDS:.0f} s"
+            )
         while note := self.note():
             self._observe(Snapshot(phase="end", note=note))
 
@@ -100,7 +102,7 @@ class TrialLoggers:
                 except Exception as error:  # noqa: BLE001 - servers and disks fail in ways of their own
                     del self._loggers[name]
                     first = (str(error).splitlines() or [type(error).__name__])[0]
-                    self._notes.append(f"nothing more goes to {name}: {first}")
+                    self._notes.append(f"logging to {name} stopped: {first}")
 
 
 def open_journal(spec: StudySpec, observe: Observer = silent) -> TrialLoggers:
@@ -123,7 +125,7 @@ def open_journal(spec: StudySpec, observe: Observer = silent) -> TrialLoggers:
         except ImportError as error:
             raise InputError(
                 f"loggers.{name}: the package {error.name} isn't installed.",
-                hint=f"Say: pip install {PACKAGES[name]}",
+                hint=f"pip install {PACKAGES[name]}",
             ) from None
         except Exception as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]

@@ -131,7 +131,7 @@ def written(
     except OSError as error:
         raise SearchError(
             f"The model of trial {members[0].number} can't be written: {error}",
-            hint="Make room or make it writable; the same command goes on from there.",
+            hint="Free some space or make it writable, then run the same command again to continue.",
         ) from error
 
 

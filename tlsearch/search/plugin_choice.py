@@ -34,7 +34,7 @@ def _named(spec: StudySpec) -> dict[str, Strategy]:
     found = {name: registry.strategy(name) for name in spec.strategies or () if not _combines(name)}
     if not found:
         raise SpecError(
-            "strategies: combinations alone train nothing.",
+            "strategies: combinations only combine trials, and nothing is named that trains any.",
             hint="Name a strategy too, such as fine_tune, or leave the list out.",
         )
     task = name_of(spec)
@@ -47,13 +47,13 @@ def _named(spec: StudySpec) -> dict[str, Strategy]:
             )
         if strategy.tasks and task not in strategy.tasks:
             raise SpecError(
-                f'strategies: "{name}" learns {" and ".join(strategy.tasks)} alone, not {task}.',
+                f'strategies: "{name}" works for {" and ".join(strategy.tasks)} only, not for {task}.',
                 hint="Leave the strategy out.",
             )
         if maps and not strategy.maps:
             raise SpecError(
                 f'strategies: "{name}" learns from pooled features, and {task} needs feature maps.',
-                hint="Leave the strategy out, or take fine_tune.",
+                hint="Leave the strategy out, or use fine_tune.",
             )
     return {name: strategy.for_task(task) for name, strategy in found.items()}
 

@@ -215,7 +215,7 @@ class _Lost(BaseException):
 def _lost(name: str) -> WorkError:
     return WorkError(
         f"Ray's own process {name} died, and the search with it: was it killed, or is the memory full?",
-        hint="What was recorded stays. The same command goes on from there.",
+        hint="Recorded results are kept. Run the same command again to continue.",
     )
 
 

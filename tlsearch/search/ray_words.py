@@ -11,7 +11,7 @@ import ray._private.worker as ray_worker
 _MEMORY = ("due to memory pressure", "low on memory")
 """In what Ray says when its memory monitor ends workers; other paragraphs only guess at memory."""
 TOLD = (
-    "Ray ended a worker because the memory is nearly full; what it was at is tried again. "
+    "Ray ended a worker because the memory is nearly full; its trials are tried again. "
     "Lower resources.concurrent, or the largest batch_size, if it happens often."
 )
 

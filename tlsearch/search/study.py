@@ -135,7 +135,7 @@ def _run_prepared(
         model = StudyRun(prepared, held, record, settings).to_the_end()
     if interruption.reason and not interruption.signal and interruption.request is None:
         raise SearchError(
-            f"The search was stopped: {interruption.reason}", hint="The same command goes on with it."
+            f"The search was stopped: {interruption.reason}", hint="Run the same command again."
         )
     return _result(store, spec.study, model, interruption)
 

@@ -138,7 +138,7 @@ class StudyRun:
     def _model_that_stands(self) -> ModelRecord | None:
         model = self.store.model(self.spec.study)
         if model is not None and not model_files.intact(model):
-            note = f"{model.uri} isn't what was written: it is made anew"
+            note = f"{model.uri} isn't what was written: it is written anew"
             self.observe(Snapshot(phase="check", note=note))
             return None
         return model
@@ -180,11 +180,11 @@ class StudyRun:
         driver.observe = partial(self._keep_time, driver)
         yield driver
         if source.exhausted:
-            self._say("the space is exhausted: every point was tried")
+            self._say("the search ended: every point was tried")
         if source.settled:
             self._say(
                 f"the search ended: {source.perfect} trials have a perfect {self.prepared.metric.name} "
-                "on the validation items, and more could only tie; other data would tell them apart"
+                "on the validation items: more trials could only tie; more items could tell them apart"
             )
         if source.too_long is not None:
             self._say(

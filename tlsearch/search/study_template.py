@@ -181,7 +181,7 @@ def _text(
     else:
         missing = " and ".join(name for name in ("val", "test") if name not in splits)
         cut = f"; {missing} is cut from train" if missing else ""
-        data.append(f"  # It brings its own splits{cut}.")
+        data.append(f"  # The data brings its own splits{cut}.")
     return "\n".join(
         [
             f"# {printable(about)}",

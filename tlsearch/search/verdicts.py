@@ -16,7 +16,7 @@ import torch
 from tlsearch.contracts.verdict import ABSTENTION, VERDICTS
 from tlsearch.errors import StudyConflictError
 from tlsearch.models import abstention, embedding
-from tlsearch.models.bundle import Model
+from tlsearch.models.model import Model
 from tlsearch.records import StudyItems
 from tlsearch.search.scored import Scored
 from tlsearch.spec import AbstainSpec
@@ -51,7 +51,9 @@ def fitted(
         try:
             references = _references(model, listed, items)
         except StudyConflictError as error:
-            return {ABSTENTION: known | {"why": f"training items weren't there any more: {error.message}"}}
+            return {
+                ABSTENTION: known | {"why": f"its training items can't be read any more: {error.message}"}
+            }
         if references is None:
             return {ABSTENTION: known | {"why": "it was trained on fewer than two items that can be read"}}
         if scored.features is not None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tlsearch.contracts import Metric, Scores, Task
-    from tlsearch.models.bundle import Model
+    from tlsearch.models.model import Model
     from tlsearch.spec import AbstainSpec
     from tlsearch.training.sources import Listed
 
@@ -163,7 +163,7 @@ def _measured(
     if least is not None and metric.signed(measured["val"][metric.name]) < metric.signed(least):
         return {
             "error": f"{metric.name} is {measured['val'][metric.name]:.6g} on validation items that it has"
-            f" learned from, and {least:.6g} is the least to be expected"
+            f" learned from, below the {least:.6g} to be expected"
         }
     if mirrors:
         flipped, plain = (task.rank(one, metric.name) for one in (scored.mirrored, scored.plain))

@@ -54,7 +54,7 @@ def figures(evaluator: BoxEvaluator, threshold: float) -> Sequence[Figure]:
     first = Figure(
         "class_precision",
         "Average precision by class",
-        f'Least for "{worst}": {by_class[worst][1]:.3f} at an overlap of 0.5.',
+        f'Lowest for "{worst}": {by_class[worst][1]:.3f} at an overlap of 0.5.',
         bars,
         {"yaxis": {"range": [0, 1], "title": {"text": "average precision"}}, "barmode": "group"},
     )
@@ -66,11 +66,11 @@ def figures(evaluator: BoxEvaluator, threshold: float) -> Sequence[Figure]:
     precision, recall = true / np.arange(1, len(scores) + 1), true / max(1, count)
     told = int((scores >= threshold).sum())
     said = (
-        "None is told at the model's threshold."
+        "No object reaches the model's threshold."
         if not told
         else (
-            f"From {threshold:.2f} on, where objects are told: precision {precision[told - 1]:.2f}, recall "
-            f"{recall[told - 1]:.2f} at an overlap of 0.5."
+            f"At the model's threshold of {threshold:.2f}: precision {precision[told - 1]:.2f}, recall "
+            f"{recall[told - 1]:.2f}, at an overlap of 0.5."
         )
     )
     lines = [
@@ -90,7 +90,7 @@ def figures(evaluator: BoxEvaluator, threshold: float) -> Sequence[Figure]:
         said,
         lines,
         {
-            "xaxis": {"range": [0, 1], "title": {"text": "least score"}},
+            "xaxis": {"range": [0, 1], "title": {"text": "score threshold"}},
             "yaxis": {"range": [0, 1], "title": {"text": "share"}},
         },
     )

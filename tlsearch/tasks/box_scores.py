@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from tlsearch.contracts import Evaluator, Scores
+from tlsearch.contracts import Evaluator, Scores, TargetSpec
 from tlsearch.tasks import box_head, box_targets
 
 MAP, MAP_50, LOSS = "map_50_95", "map_50", "loss"
@@ -101,6 +101,10 @@ class BoxEvaluator(Evaluator):
             if (own > -1).any():
                 told[name] = (float(own[own > -1].mean()), float(own[0][own[0] > -1].mean()))
         return told
+
+    def by_name(self, spec: TargetSpec) -> dict[str, float]:
+        """Average precision of each class that occurs, at an overlap of 0.5."""
+        return {name: half for name, (_, half) in self.by_class().items()}
 
     def _precision(self) -> NDArray[np.float64]:
         from faster_coco_eval import COCO, COCOeval_faster

@@ -24,16 +24,11 @@ from tlsearch.contracts import (
 )
 from tlsearch.contracts.verdict import NONE, UNSURE
 from tlsearch.errors import DataError
-from tlsearch.tasks import candidates, imbalance, temperature
+from tlsearch.tasks import candidates, class_sizes, imbalance, temperature
 from tlsearch.tasks.class_scores import ACCURACY, BALANCED, LOG_LOSS, MACRO_F1, ClassEvaluator
 
-IMBALANCED = imbalance.UNEQUAL
-TINY = 10
-"""Items below which what is measured on a class says little."""
 NAMED = 4
 """Candidates above which they aren't named in a line."""
-EXAMPLES = 100
-"""Classes of a kind that are named in an audit; all are counted."""
 
 
 class Classification(Task):
@@ -73,14 +68,7 @@ class Classification(Task):
 
     def advised(self, counts: Mapping[str, int]) -> tuple[str, str]:
         """Accuracy, but where classes are unequal."""
-        ordered = sorted(counts.items(), key=lambda pair: -pair[1])
-        largest, smallest = ordered[0], ordered[-1]
-        if largest[1] < IMBALANCED * smallest[1]:
-            return ACCURACY, "classes are about equal; else balanced_accuracy or macro_f1"
-        return BALANCED, (
-            f"classes are unequal: {largest[1]} of {largest[0]}, {smallest[1]} of {smallest[0]}; weights and"
-            " balanced batches are searched (balance)"
-        )
+        return class_sizes.advised(counts)
 
     def describe(self, targets: Sequence[Any] | NDArray[Any], columns: Sequence[str] = ()) -> TargetSpec:
         """The class names that occur, sorted.
@@ -128,53 +116,15 @@ class Classification(Task):
 
     def findings(self, counts: Mapping[str, Mapping[str, int]], metric: str) -> Mapping[str, Any]:
         """How unequal the classes are, and which have few items."""
-        totals: dict[str, int] = {}
-        for split in counts.values():
-            for name, count in split.items():
-                totals[name] = totals.get(name, 0) + count
-        largest = max(totals, key=lambda name: totals[name])
-        smallest = min(totals, key=lambda name: totals[name])
-        ratio = totals[largest] / max(1, totals[smallest])
-        tiny = [[name, count] for name, count in totals.items() if count < TINY]
-        uneven = ratio >= IMBALANCED and metric not in (BALANCED, MACRO_F1)
-        return {
-            "classes": len(totals),
-            "imbalance": {
-                "ratio": round(ratio, 2),
-                "largest": largest,
-                "smallest": smallest,
-                "majority": round(totals[largest] / max(1, sum(totals.values())), 4),
-                "metric": metric,
-                "proposed_metric": BALANCED if uneven else None,
-            },
-            "tiny_classes": {"count": len(tiny), "examples": tiny[:EXAMPLES]},
-        }
+        return class_sizes.findings(counts, metric)
 
     def remarks(self, findings: Mapping[str, Any]) -> list[str]:
         """What unequal and tiny classes mean for scores."""
-        lines = []
-        uneven = findings["imbalance"]
-        if uneven["proposed_metric"]:
-            lines.append(
-                f'"{uneven["largest"]}" has {uneven["ratio"]:g} times the items of "{uneven["smallest"]}",'
-                f" and always saying it scores an accuracy of {uneven['majority']:.2f}: objective:"
-                f" {{metric: {uneven['proposed_metric']}}} counts every class alike"
-            )
-        tiny = findings["tiny_classes"]
-        if tiny["count"]:
-            name, count = tiny["examples"][0]
-            which = "1 class has" if tiny["count"] == 1 else f"{tiny['count']} classes have"
-            lines.append(
-                f'{which} fewer than {TINY} items, such as "{name}" ({count}): scores on them say little'
-            )
-        return lines
+        return class_sizes.remarks(findings)
 
     def counted(self, targets: NDArray[Any], spec: TargetSpec) -> Classification:
         """With the classes' counts where the largest has three times the items of the smallest, or more."""
-        counts = np.bincount(targets, minlength=len(spec.names))
-        present = counts[counts > 0]
-        uneven = len(present) > 1 and present.max() >= IMBALANCED * present.min()
-        return type(self)(counts.tolist() if uneven else ())
+        return type(self)(class_sizes.unequal_counts(targets, len(spec.names)))
 
     def balances(self, metric: str) -> tuple[str, ...]:
         """Ways to make up for unequal classes, searched where the metric counts every class alike."""
@@ -186,8 +136,7 @@ class Classification(Task):
         """Every class equally often."""
         if balance != imbalance.SAMPLING or not self._counts:
             return None
-        often: NDArray[Any] = 1.0 / np.bincount(targets)[targets]
-        return often
+        return class_sizes.equally_often(targets)
 
     def head(self, width: int, spec: TargetSpec, *, dropout: float = 0.0) -> nn.Module:
         """One linear layer: features (B, width) to logits (B, classes)."""
@@ -229,11 +178,8 @@ class Classification(Task):
 
     def _weights(self, outputs: Tensor, targets: Tensor, recipes: Sequence[LinearRecipe]) -> Tensor | None:
         """Weights (B, H) of items for heads; None where all are 1."""
-        found = [imbalance.weights(self._counts, recipe.balance) for recipe in recipes]
-        if not any(found):
-            return None
-        plain = [1.0] * len(self._counts)
-        return outputs.new_tensor([weights or plain for weights in found]).T[targets]
+        by_class = class_sizes.weights_of_heads(self._counts, [recipe.balance for recipe in recipes])
+        return None if by_class is None else outputs.new_tensor(by_class).T[targets]
 
     def columns(self, targets: Tensor, spec: TargetSpec) -> Tensor:
         """One-hot rows (N, classes)."""
@@ -363,12 +309,12 @@ class Classification(Task):
 
     outputs = ("logits", "probabilities")
     meaning = "logits are already divided by the temperature"
-    limits = "It knows no other classes: anything gets one of the above as its label."
+    limits = "It knows no other classes: any image gets one of the above as its label."
     pipeline = "image-classification"
 
     def does(self, spec: TargetSpec) -> str:
         """It classifies."""
-        return f"Puts an image into one of {len(spec.names)} classes."
+        return f"Classifies an image as one of {len(spec.names)} classes."
 
     def disagreement(
         self, expected: NDArray[Any], found: NDArray[Any], spec: TargetSpec, *, allowed: float

@@ -22,7 +22,6 @@ from tlsearch.contracts import (
     Metric,
     PlaceTask,
     Recipe,
-    Scores,
     Strata,
     TargetSpec,
     boxes,
@@ -138,18 +137,6 @@ class Detection(PlaceTask):
         return box_scores.BoxEvaluator(spec.names)
 
     per_name = "average precision at overlap 0.5"
-
-    def evaluate_batches(
-        self,
-        batches: Iterable[tuple[Tensor, Tensor]],
-        spec: TargetSpec,
-        calibration: Mapping[str, Any],
-    ) -> tuple[Scores, Scores]:
-        """A batch at a time."""
-        evaluator = self.evaluator(spec)
-        for outputs, targets in batches:
-            evaluator.update(outputs, targets)
-        return evaluator.compute(), {name: pair[1] for name, pair in evaluator.by_class().items()}
 
     # How it is used
 

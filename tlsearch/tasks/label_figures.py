@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import precision_recall_fscore_support
 
 from tlsearch.contracts import Figure, TargetSpec
-from tlsearch.contracts.figure import Trace, escape
+from tlsearch.contracts.figure import Trace, escape, matrix
 from tlsearch.tasks.label_scores import average_precisions
 
 LABELS = 40
 """Drawn at most: of more, those of most items."""
-NUMBERED = 15
-"""Labels up to which the cells of a matrix have numbers in them."""
 
 Flags = NDArray[np.bool_]
 
@@ -47,7 +45,7 @@ def _each(names: list[str], shares: NDArray[np.float64], true: Flags, said: Flag
     if precisions:
         worst = min(precisions, key=lambda at: precisions[at])
         finding = (
-            f"The mean average precision is {np.mean(list(precisions.values())):.3f}; least for "
+            f"The mean average precision is {np.mean(list(precisions.values())):.3f}; lowest for "
             f'"{names[worst]}" ({precisions[worst]:.3f}, {counts[worst]} items; by chance it would be '
             f"{share[worst]:.3f})."
         )
@@ -94,39 +92,23 @@ def _together(names: list[str], true: Flags, said: Flags, more: str) -> Figure:
     actual, predicted = _shares(true), _shares(said)
     gap = np.abs(actual - predicted)
     row, column = np.unravel_index(int(np.nanargmax(np.where(np.isnan(gap), -1, gap))), gap.shape)
-    finding = "Predicted sets put labels together as often as true ones."
+    finding = "Labels are predicted together as often as they occur together."
     if gap[row, column] > 0:
         finding = (
-            f'Of the items with "{names[row]}", {100 * actual[row, column]:.0f} % have "{names[column]}" '
-            f"too; of those predicted to have it, {100 * predicted[row, column]:.0f} %. No other pair is "
+            f'Of the items with "{names[row]}", {100 * actual[row, column]:.0f}% have "{names[column]}" '
+            f"too; of those predicted to have it, {100 * predicted[row, column]:.0f}%. No other pair is "
             "further off."
         )
-    labels = [escape(name) for name in names]
-    numbered = len(names) <= NUMBERED
-    text = [[_percent(cell) for cell in line] for line in actual]
-    of_said = [[_percent(cell) for cell in line] for line in predicted]
-    trace: Trace = {
-        "type": "heatmap",
-        "x": labels,
-        "y": labels,
-        "z": [[None if np.isnan(cell) else round(float(cell), 4) for cell in line] for line in actual],
-        "text": text,
-        "customdata": of_said,
-        "texttemplate": "%{text}" if numbered else "",
-        "hovertemplate": "of items with %{y}, %{text} have %{x}; as predicted %{customdata}<extra></extra>",
-        "colorscale": "heat",
-        "zmin": 0,
-        "zmax": 1,
-        "showscale": False,
-        "xgap": 2 if numbered else 0,
-        "ygap": 2 if numbered else 0,
-    }
-    axes = {
-        "xaxis": {"type": "category", "side": "bottom", "title": {"text": "have this label too"}},
-        "yaxis": {"type": "category", "autorange": "reversed", "title": {"text": "of items with"}},
-    }
-    side = max(300, min(760, 110 + len(names) * (44 if numbered else 16)))
-    return Figure("together", "Labels that stand together", finding + more, [trace], axes, height=side)
+    trace, axes, height = matrix(
+        [[None if np.isnan(cell) else round(float(cell), 4) for cell in line] for line in actual],
+        names,
+        [[_percent(cell) for cell in line] for line in actual],
+        across="have this label too",
+        down="of items with",
+        customdata=[[_percent(cell) for cell in line] for line in predicted],
+        hovertemplate="of items with %{y}, %{text} have %{x}; as predicted %{customdata}<extra></extra>",
+    )
+    return Figure("together", "Labels that occur together", finding + more, [trace], axes, height=height)
 
 
 def _shares(flags: Flags) -> NDArray[np.float64]:
@@ -138,4 +120,4 @@ def _shares(flags: Flags) -> NDArray[np.float64]:
 
 
 def _percent(cell: float) -> str:
-    return "" if np.isnan(cell) else f"{100 * cell:.0f} %"
+    return "" if np.isnan(cell) else f"{100 * cell:.0f}%"

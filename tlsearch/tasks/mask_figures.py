@@ -91,7 +91,7 @@ def figures(predicted: NDArray[np.uint8], actual: NDArray[np.uint8], spec: Targe
         Figure(
             "class_overlap",
             "Intersection over union by class",
-            f'Least for "{worst[1]}": {worst[0]:.3f}.',
+            f'Lowest for "{worst[1]}": {worst[0]:.3f}.',
             [
                 {
                     "type": "bar",
@@ -105,7 +105,7 @@ def figures(predicted: NDArray[np.uint8], actual: NDArray[np.uint8], spec: Targe
         Figure(
             "picture_overlap",
             "Mean intersection over union by picture",
-            f"The median of {len(each)} pictures is {np.median(each):.3f}, the least {each.min():.3f}.",
+            f"The median of {len(each)} pictures is {np.median(each):.3f}, the lowest {each.min():.3f}.",
             [
                 {
                     "type": "histogram",

@@ -23,7 +23,7 @@ from tlsearch.contracts import (
     Task,
 )
 from tlsearch.errors import DataError
-from tlsearch.tasks import label_figures, label_sets
+from tlsearch.tasks import class_sizes, label_figures, label_sets
 from tlsearch.tasks.label_scores import (
     LOG_LOSS,
     MACRO_F1,
@@ -39,8 +39,6 @@ from tlsearch.tasks.label_scores import (
 BCE, WEIGHTED = "bce", "weighted_bce"
 HEAVIEST = 20.0
 """The most that the loss of an item with a rare label is multiplied by, or divided for a frequent one."""
-TINY = 10
-"""Items below which what is measured on a label says little."""
 EMPTY = "(no label)"
 
 
@@ -129,21 +127,14 @@ class Multilabel(Task):
 
     def findings(self, counts: Mapping[str, Mapping[str, int]], metric: str) -> Mapping[str, Any]:
         """Labels of few items."""
-        totals: dict[str, int] = {}
-        for split in counts.values():
-            for name, count in split.items():
-                totals[name] = totals.get(name, 0) + count
-        tiny = [[name, count] for name, count in totals.items() if count < TINY and name != EMPTY]
+        totals = class_sizes.totals_of(counts)
+        tiny = [[name, count] for name, count in totals.items() if count < class_sizes.TINY and name != EMPTY]
         return {"labels": len(totals) - (EMPTY in totals), "tiny_labels": tiny}
 
     def remarks(self, findings: Mapping[str, Any]) -> list[str]:
         """What labels of few items mean for scores."""
         tiny = findings["tiny_labels"]
-        if not tiny:
-            return []
-        name, count = tiny[0]
-        which = "1 label has" if len(tiny) == 1 else f"{len(tiny)} labels have"
-        return [f'{which} fewer than {TINY} items, such as "{name}" ({count}): scores on them say little']
+        return [class_sizes.few_items(len(tiny), tiny[0], "label", "labels")] if tiny else []
 
     # How they are learned
 
@@ -234,19 +225,21 @@ class Multilabel(Task):
     outputs = ("logits", "probabilities")
     meaning = "an image has a label where its probability is at least the label's threshold"
     pipeline = "image-classification"
-    limits = "It knows no other labels, and tells of any image which of them it has, whatever it shows."
+    limits = "It knows no other labels, and decides on its own for any image, whatever the image shows."
 
     def does(self, spec: TargetSpec) -> str:
         """It tells labels."""
-        return f"Tells which of {len(spec.names)} labels an image has."
+        return f"Predicts which of {len(spec.names)} labels an image has."
 
     def trust(self, calibration: Mapping[str, Any]) -> str:
         """Where the thresholds come from."""
         if "thresholds" not in calibration:
-            return f"A label is told from a probability of {USUAL:g} on; probabilities are not calibrated."
+            return (
+                f"A label is predicted from a probability of {USUAL:g} on; probabilities are not calibrated."
+            )
         return (
-            f"A label is told from the probability on that gave the best F1 on {calibration['items']} "
-            "validation images, by the search's winner; probabilities are not calibrated."
+            f"Thresholds are those of best F1 of the search's winner on {calibration['items']} validation "
+            "images; probabilities are not calibrated."
         )
 
     def beside(self, spec: TargetSpec, calibration: Mapping[str, Any]) -> Mapping[str, Any]:

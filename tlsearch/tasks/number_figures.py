@@ -36,21 +36,19 @@ def _predicted(
     called: str, name: str, said: Array, true: Array, margin: float | None, calibration: Mapping[str, Any]
 ) -> Figure:
     error, spread = float(np.abs(said - true).mean()), float(np.abs(true - np.median(true)).mean())
-    finding = (
-        f"A prediction is off by {error:.4g} on average; the median for all would be off by {spread:.4g}."
-    )
+    finding = f"Predictions are off by {error:.4g} on average; always saying the median, by {spread:.4g}."
     low, high = float(min(said.min(), true.min())), float(max(said.max(), true.max()))
-    traces: list[Trace] = [_line("as it should be", [low, high], [low, high])]
+    traces: list[Trace] = [_line("perfect prediction", [low, high], [low, high])]
     if margin is not None:
         inside = float((np.abs(said - true) <= margin * (1 + 1e-6)).mean())
         share = 100 * calibration["coverage"]
         finding += (
-            f" Intervals of ±{margin:.4g} are made to hold {share:.0f} % of new items' numbers; of these"
-            f" they hold {100 * inside:.0f} %."
+            f" Intervals of ±{margin:.4g} are made to contain {share:.0f}% of new items' numbers; here they"
+            f" contain {100 * inside:.0f}%."
         )
         for sign in (-1, 1):
             traces.append(
-                _line(f"{share:.0f} % interval", [low, high], [low + sign * margin, high + sign * margin])
+                _line(f"{share:.0f}% interval", [low, high], [low + sign * margin, high + sign * margin])
             )
     traces.append(_points(true, said, f"{escape(name)} %{{x:.4g}}, predicted %{{y:.4g}}"))
     axes = {
@@ -68,7 +66,7 @@ def _residuals(called: str, name: str, said: Array, true: Array) -> Figure:
     finding = (
         f"On average predictions are {abs(mean):.3g} {way}"
         + (", which may be chance" if abs(mean) <= sure else ", more than chance explains")
-        + ". A slope or a funnel would say where the model is worse."
+        + ". A slope or a funnel shape shows where the model is worse."
     )
     ends = [float(said.min()), float(said.max())]
     traces = [

@@ -223,10 +223,11 @@ class Regression(Task):
             return "There are no intervals: nothing was held out to make them from."
         held = calibration.get("test_coverage")
         return (
-            f"Intervals are made to hold {100 * calibration['coverage']:.0f} % of the numbers of new images "
+            f"Intervals are made to contain {100 * calibration['coverage']:.0f}% of the numbers of new "
+            "images "
             f"like the {calibration['items']} validation images (split conformal prediction, by the errors "
             "of the search's winner)"
-            + (f"; of the test images' they hold {100 * held:.0f} %." if held is not None else ".")
+            + (f"; of the test images' they contain {100 * held:.0f}%." if held is not None else ".")
         )
 
     def beside(self, spec: TargetSpec, calibration: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -275,7 +276,7 @@ class Regression(Task):
             low, high = prediction["intervals"].get(name, (None, None))
             share = 100 * (prediction["coverage"] or 0)
             told.append(
-                f"{name} {value:.5g}" + ("" if low is None else f" ({low:.5g} to {high:.5g}, {share:.0f} %)")
+                f"{name} {value:.5g}" + ("" if low is None else f" ({low:.5g} to {high:.5g}, {share:.0f}%)")
             )
         return ", ".join(told)
 

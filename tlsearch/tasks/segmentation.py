@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,10 @@ class MaskEvaluator(Evaluator):
             LOG_LOSS: self.entropy / max(1.0, float(actual.sum())),
         }
 
-    def overlaps(self, names: Sequence[str]) -> dict[str, float]:
+    def by_name(self, spec: TargetSpec) -> dict[str, float]:
         """Intersection over union of each class that occurs or is predicted."""
         right, actual, called = self._counts()
-        rows = zip(names, right.tolist(), (actual + called).tolist(), strict=True)
+        rows = zip(spec.names, right.tolist(), (actual + called).tolist(), strict=True)
         return {name: same / (both - same) for name, same, both in rows if both}
 
     def _counts(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -194,18 +194,6 @@ class Segmentation(MapTask):
 
     per_name = "intersection over union"
 
-    def evaluate_batches(
-        self,
-        batches: Iterable[tuple[Tensor, Tensor]],
-        spec: TargetSpec,
-        calibration: Mapping[str, Any],
-    ) -> tuple[Scores, Scores]:
-        """A batch at a time."""
-        evaluator = self.evaluator(spec)
-        for outputs, targets in batches:
-            evaluator.update(outputs, targets)
-        return evaluator.compute(), evaluator.overlaps(spec.names)
-
     # How it is used
 
     unreadable = {"shares": {}, "mask": None}
@@ -261,7 +249,7 @@ class Segmentation(MapTask):
 
     def does(self, spec: TargetSpec) -> str:
         """What it marks."""
-        return f"Tells for each pixel of an image which of these it is: {', '.join(spec.names)}."
+        return f"Predicts for each pixel of an image which of these it is: {', '.join(spec.names)}."
 
     def beside(self, spec: TargetSpec, calibration: Mapping[str, Any]) -> Mapping[str, Any]:
         """The masks' own ``values`` by class index, and the side of the square that masks are of."""
@@ -270,7 +258,7 @@ class Segmentation(MapTask):
     def say(self, prediction: Mapping[str, Any], *, top: int) -> str:
         """The shares of the classes, the largest first."""
         shares = sorted(prediction["shares"].items(), key=lambda pair: -pair[1])
-        return ", ".join(f"{name} {100 * share:.1f} %" for name, share in shares[: max(top, 3)] if share)
+        return ", ".join(f"{name} {100 * share:.1f}%" for name, share in shares[: max(top, 3)] if share)
 
     def cells(self, prediction: Mapping[str, Any], spec: TargetSpec) -> list[tuple[str, Any]]:
         """The share of each class."""

@@ -19,6 +19,7 @@ from tlsearch.errors import PluginError, UnknownNameError, WeightsError
 from tlsearch.testing import fixtures
 from tlsearch.testing.attempts import watched
 from tlsearch.testing.contract import CheckResult, Contract, demand, in_fresh_process, results, skip
+from tlsearch.testing.demands import difference
 from tlsearch.training.split_point import find_split_point
 
 CLASSES = 5
@@ -136,7 +137,7 @@ class BackboneContract(Contract):
         wanted = (3, info.width)
         demand(tuple(features.shape) == wanted, f"features are {tuple(features.shape)}, not {wanted}")
         demand(bool(features.isfinite().all()), "features aren't finite")
-        far = _far(features, alone)
+        far = difference(features, alone)
         demand(far < 1e-3, f"an item's features depend on its batch: they differ by {far:.1e}")
 
     def test_source_head(self) -> None:
@@ -175,7 +176,7 @@ class BackboneContract(Contract):
             return
         batch = self._batch(3)
         with torch.inference_mode():
-            far = _far(model(batch), split_point.eval_forward(split_point.prefix(batch)))
+            far = difference(model(batch), split_point.eval_forward(split_point.prefix(batch)))
         demand(far < 1e-3, f"prefix and suffix aren't the whole model: outputs differ by {far:.1e}")
 
     def test_learns(self) -> None:
@@ -211,7 +212,7 @@ class BackboneContract(Contract):
         demand(found["weights_sha256"] == own, f'"{self.weights}" weights are others in a fresh process')
         with torch.inference_mode():
             features = self._loaded.trunk.eval()(self._batch(2))
-        far = _far(features, torch.tensor(found["features"]))
+        far = difference(features, torch.tensor(found["features"]))
         demand(far < 1e-3, f"features differ by {far:.1e} in a fresh process")
 
     @property
@@ -261,7 +262,3 @@ def check_backbone(
 @functools.lru_cache(maxsize=1)
 def _load(backbone: str, weights: str, image_size: int | None) -> Pretrained:
     return registry.backbone(backbone, weights=weights, image_size=image_size)
-
-
-def _far(expected: Tensor, actual: Tensor) -> float:
-    return float((expected - actual).abs().max() / max(1.0, float(expected.abs().max())))

@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from safetensors.torch import load_file
@@ -15,14 +15,13 @@ from torch import Tensor
 from tlsearch import registry
 from tlsearch.contracts import Backbone, Combination, CombinationTask, Combined, Member, Score, State
 from tlsearch.contracts.combination import MEMBERS, STRUCTURE, combined_params, members_of
-from tlsearch.errors import PluginError, UnknownNameError
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Params
 from tlsearch.testing import fixtures
-from tlsearch.testing.contract import CheckResult, Contract, demand, results
+from tlsearch.testing.contract import CheckResult, Contract, checked, demand
+from tlsearch.testing.demands import BACKBONES, short_name
 from tlsearch.testing.trial_harness import Laboratory
 
-BACKBONES = (fixtures.CNN, fixtures.VIT)
 UNDER_TEST = "combination_under_test"
 TRAINED_BY = "fine_tune"
 RATES = (3e-3, 1e-2, 1e-3)
@@ -61,7 +60,7 @@ class CombinationContract(Contract):
         for backbone in BACKBONES:
             combined = self._combined(backbone)
             if combined is None:
-                self.note(f"nothing better ({_short(backbone)})")
+                self.note(f"nothing better ({short_name(backbone)})")
                 continue
             wanted = _form(self._task(backbone).members[0].state())
             form = _form(combined.state)
@@ -72,7 +71,7 @@ class CombinationContract(Contract):
             demand(not infinite, f"{infinite[:3]} isn't finite")
             value = self._task(backbone).score(combined.state)[0]
             best = self._task(backbone).members[0].score[0]
-            self.note(f"accuracy {value:.2f} after {best:.2f} ({_short(backbone)})")
+            self.note(f"accuracy {value:.2f} after {best:.2f} ({short_name(backbone)})")
 
     def test_record(self) -> None:
         """It names members that it was given, and what it chose as plain values under names of its own."""
@@ -89,7 +88,7 @@ class CombinationContract(Contract):
                 demand(isinstance(key, str) and key.isidentifier(), f"{key!r} can't name a parameter")
                 demand(plain, f"params[{key!r}] is a {type(value).__name__}")
                 demand(key not in (MEMBERS, STRUCTURE), f'params has "{key}", which is reserved')
-            self.note(f"members {list(combined.members)} {dict(combined.params)} ({_short(backbone)})")
+            self.note(f"members {list(combined.members)} {dict(combined.params)} ({short_name(backbone)})")
 
     def test_leaves_members_as_they_are(self) -> None:
         """States and source are not written to."""
@@ -214,13 +213,7 @@ def check_combination(combination: str | Combination) -> list[CheckResult]:
     Raises:
         UnknownNameError: nothing installed goes by that name.
     """
-    contract: Any = type("Checked", (CombinationContract,), {"combination": combination})
-    try:
-        return results(contract)
-    except UnknownNameError:
-        raise
-    except PluginError as error:
-        return [CheckResult("loads", False, error.message, 0.0)]
+    return checked(CombinationContract, combination=combination)
 
 
 def _scored(backbone: str, params: Params, state: State, classes: int = fixtures.CLASSES) -> Score:
@@ -249,7 +242,3 @@ def _rank(logits: Tensor, labels: Tensor) -> Score:
 
 def _form(state: State) -> Mapping[str, tuple[object, ...]]:
     return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in state.items()}
-
-
-def _short(backbone: str) -> str:
-    return {fixtures.CNN: "CNN", fixtures.VIT: "ViT"}[backbone]

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from tlsearch.errors import PluginError, UnknownNameError
 from tlsearch.testing import fixtures
 
 FRESH_SECONDS = 300.0
@@ -100,6 +101,21 @@ def results(contract: type[Contract]) -> list[CheckResult]:
         finally:
             contract.teardown_class()
     return done
+
+
+def checked(contract: type[Contract], **attributes: Any) -> list[CheckResult]:
+    """`results` of a contract with these attributes; a plugin that can't be loaded fails one check.
+
+    Raises:
+        UnknownNameError: nothing installed goes by that name.
+    """
+    subject: Any = type("Checked", (contract,), attributes)
+    try:
+        return results(subject)
+    except UnknownNameError:
+        raise
+    except PluginError as error:
+        return [CheckResult("loads", False, error.message, 0.0)]
 
 
 def demand(condition: object, message: str) -> None:

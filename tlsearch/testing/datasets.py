@@ -12,9 +12,9 @@ from tlsearch import registry, spec
 from tlsearch.contracts import DatasetOptions, DatasetSource, Samples
 from tlsearch.contracts.dataset import SPLITS
 from tlsearch.contracts.task import EARLIEST
-from tlsearch.errors import DataError, PluginError, SpecError, TlsearchError, UnknownNameError
+from tlsearch.errors import DataError, SpecError, TlsearchError
 from tlsearch.testing import fixtures
-from tlsearch.testing.contract import CheckResult, Contract, demand, in_fresh_process, results, skip
+from tlsearch.testing.contract import CheckResult, Contract, checked, demand, in_fresh_process, skip
 from tlsearch.training import sources
 from tlsearch.training.sources import Listed
 from tlsearch.training.splits import split
@@ -179,10 +179,4 @@ def check_dataset(dataset: str, options: Mapping[str, Any] | None = None) -> lis
     Raises:
         UnknownNameError: nothing installed goes by that name.
     """
-    contract: Any = type("Checked", (DatasetContract,), {"dataset": dataset, "options": dict(options or {})})
-    try:
-        return results(contract)
-    except UnknownNameError:
-        raise
-    except PluginError as error:
-        return [CheckResult("loads", False, error.message, 0.0)]
+    return checked(DatasetContract, dataset=dataset, options=dict(options or {}))

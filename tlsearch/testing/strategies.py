@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from safetensors.torch import load_file
@@ -18,16 +18,16 @@ from torch import Tensor
 from tlsearch import registry
 from tlsearch.contracts import Backbone, HeadStrategy, Recipe, Space, Strategy
 from tlsearch.contracts.fine_tuning import rate_factor
-from tlsearch.errors import PluginError, UnknownNameError
+from tlsearch.errors import PluginError
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Params, Point, Scalar
 from tlsearch.search.space import Branch, draw
 from tlsearch.search.space_validation import declared, inside
 from tlsearch.testing import fixtures
-from tlsearch.testing.contract import CheckResult, Contract, demand, in_fresh_process, results, skip
+from tlsearch.testing.contract import CheckResult, Contract, checked, demand, in_fresh_process, skip
+from tlsearch.testing.demands import BACKBONES, check_groups, check_logits, compare, marks, short_name
 from tlsearch.testing.trial_harness import Laboratory, Run, calm, probe
 
-BACKBONES = (fixtures.CNN, fixtures.VIT)
 UNDER_TEST = "strategy_under_test"
 OPTIMIZERS = ("adamw", "sgd")
 DRAWS = 8
@@ -72,7 +72,7 @@ class StrategyContract(Contract):
         for backbone in BACKBONES:
             branch = self._branch(backbone)
             self.note(
-                f"{len(branch.hyperparameters)} ranges, {len(branch.starts)} starts ({_short(backbone)})"
+                f"{len(branch.hyperparameters)} ranges, {len(branch.starts)} starts ({short_name(backbone)})"
             )
 
     def test_recipes(self) -> None:
@@ -100,11 +100,11 @@ class StrategyContract(Contract):
         """It depends on its arguments alone, leaves them as they are, and marks something to train."""
         strategy = self._laboratory.strategy
         for backbone, params in self._points():
-            where = f"prepare() with {params} on {_short(backbone)}"
+            where = f"prepare() with {params} on {short_name(backbone)}"
             first = self._prepared(strategy, backbone, params)
             self._prepared(strategy, _other(backbone), self._branch(_other(backbone)).starts[0])
             second = self._prepared(type(strategy)(), backbone, params)
-            demand(_marks(first) == _marks(second), f"{where} marks other parameters the second time")
+            demand(marks(first) == marks(second), f"{where} marks other parameters the second time")
             states = first.state_dict(), second.state_dict()
             demand(list(states[0]) == list(states[1]), f"{where} makes another structure the second time")
             odd = [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
@@ -112,12 +112,12 @@ class StrategyContract(Contract):
             if isinstance(strategy, HeadStrategy):
                 continue
             strategy.on_epoch(first, 1, self.epochs, params)
-            demand(any(_marks(first).values()), f"{where} marks nothing to train, nor does on_epoch(1)")
-            _check_groups(first, strategy.param_groups(first, params), where)
+            demand(any(marks(first).values()), f"{where} marks nothing to train, nor does on_epoch(1)")
+            check_groups(first, strategy.param_groups(first, params), where)
             with torch.no_grad():
                 output = first.eval()(probe()[:2])
             logits = output[0] if isinstance(output, tuple) else output
-            _check_logits(logits, 2, f"the model after {where}")
+            check_logits(logits, 2, f"the model after {where}")
 
     def test_trains(self) -> None:
         """A trial completes and is better than chance, on a CNN and on a ViT."""
@@ -126,15 +126,15 @@ class StrategyContract(Contract):
             value = run.outcome.value or 0.0
             demand(
                 value >= self.above,
-                f"accuracy {value:.2f} on {_short(backbone)} after {len(run.results)} epochs; "
+                f"accuracy {value:.2f} on {short_name(backbone)} after {len(run.results)} epochs; "
                 f"{self.above:g} is wanted, chance is 0.1",
             )
-            self.note(f"accuracy {value:.2f} ({_short(backbone)})")
+            self.note(f"accuracy {value:.2f} ({short_name(backbone)})")
 
     def test_finish(self) -> None:
         """The finished model returns plain logits: a finite tensor (B, classes)."""
         for backbone in BACKBONES:
-            _check_logits(self._run(backbone).output, len(probe()), f"the finished {_short(backbone)}")
+            check_logits(self._run(backbone).output, len(probe()), f"the finished {short_name(backbone)}")
 
     def test_recorded_score(self) -> None:
         """The recorded scores are those of the finished model, saved and reloaded."""
@@ -145,7 +145,7 @@ class StrategyContract(Contract):
             for name, recorded in run.outcome.metrics.items():
                 demand(
                     abs(again[name] - recorded) <= SCORE_TOLERANCE * max(1.0, abs(recorded)),
-                    f"{name} of {_short(backbone)} is recorded as {recorded:.4f}, and the model that is "
+                    f"{name} of {short_name(backbone)} is recorded as {recorded:.4f}, and the model that is "
                     f"handed out has {again[name]:.4f}",
                 )
 
@@ -158,13 +158,13 @@ class StrategyContract(Contract):
             for run in self._laboratory.train(points, epochs=2, digits=digits):
                 self._ended_well(run, of)
                 where = f"the model {of} with {dict(run.point.params)}"
-                _check_logits(run.output, len(probe()), where, classes)
+                check_logits(run.output, len(probe()), where, classes)
                 value = run.outcome.value or 0.0
                 demand(
                     value > WORSE_THAN_CHANCE / classes,
                     f"{where} has a balanced accuracy of {value:.2f}: worse than chance",
                 )
-                _compare(run.output, self._reloaded(run, classes)(probe()), f"{where}, reloaded", 1e-4)
+                compare(run.output, self._reloaded(run, classes)(probe()), f"{where}, reloaded", 1e-4)
         self.note(f"{len(points)} points each")
 
     def test_reloads(self) -> None:
@@ -172,7 +172,7 @@ class StrategyContract(Contract):
         for backbone in BACKBONES:
             run = self._run(backbone)
             again = self._reloaded(run, fixtures.CLASSES)(probe())
-            _compare(run.output, again, f"{_short(backbone)}, saved and reloaded", 1e-4)
+            compare(run.output, again, f"{short_name(backbone)}, saved and reloaded", 1e-4)
 
     def test_reloads_in_another_process(self) -> None:
         """A fresh process finds it by name, sees the same space, and predicts the same with saved models."""
@@ -188,8 +188,8 @@ class StrategyContract(Contract):
         for run, space, logits in zip(runs, found["spaces"], found["logits"], strict=True):
             backbone = run.point.backbone
             own = repr(sorted(strategy.space(self._laboratory.info(backbone)).items()))
-            demand(space == own, f"the space for {_short(backbone)} is another one in a fresh process")
-            _compare(run.output, torch.tensor(logits), f"{_short(backbone)} in a fresh process", 1e-4)
+            demand(space == own, f"the space for {short_name(backbone)} is another one in a fresh process")
+            compare(run.output, torch.tensor(logits), f"{short_name(backbone)} in a fresh process", 1e-4)
 
     def test_cache_is_exact(self) -> None:
         """Trained on stored outputs of the frozen layers, it is the model that it is without the store."""
@@ -197,16 +197,16 @@ class StrategyContract(Contract):
             params = calm(self._params(backbone), self._hyperparameters(backbone))
             cached = self._ended_well(self._laboratory.run(backbone, params, epochs=FEW_EPOCHS))
             if not cached.outcome.cache.startswith("prefix"):
-                self.note(f"no cache: {cached.outcome.cache.removeprefix('none: ')} ({_short(backbone)})")
+                self.note(f"no cache: {cached.outcome.cache.removeprefix('none: ')} ({short_name(backbone)})")
             plain = self._ended_well(self._laboratory.run(backbone, params, cached=False, epochs=FEW_EPOCHS))
-            _compare(cached.output, plain.output, f"{_short(backbone)}, with and without the cache", 1e-4)
+            compare(cached.output, plain.output, f"{short_name(backbone)}, with and without the cache", 1e-4)
 
     def test_same_seed_same_model(self) -> None:
         """The same seed gives the same model again."""
         for backbone in BACKBONES:
             params = self._params(backbone)
             again = self._ended_well(self._laboratory.run(backbone, params, copy="again"))
-            _compare(self._run(backbone).output, again.output, f"{_short(backbone)}, trained twice", 1e-5)
+            compare(self._run(backbone).output, again.output, f"{short_name(backbone)}, trained twice", 1e-5)
 
     def test_source_data(self) -> None:
         """Where it requires source data, every batch brings some; else none does."""
@@ -244,7 +244,7 @@ class StrategyContract(Contract):
                     f"{dict(point.params)} is {states[1]} alone and {states[0]} with others",
                 )
                 if run.complete:
-                    _compare(alone.output, run.output, f"{dict(point.params)}, alone and with others", 1e-2)
+                    compare(alone.output, run.output, f"{dict(point.params)}, alone and with others", 1e-2)
 
     def _branch(self, backbone: str) -> Branch:
         """The space for a tiny backbone, known to be right."""
@@ -332,7 +332,7 @@ class StrategyContract(Contract):
         return self._ended_well(self._laboratory.run(backbone, self._params(backbone)))
 
     def _ended_well(self, run: Run, of: str = "") -> Run:
-        where = f"{_short(run.point.backbone)}{of and ' ' + of + f' with {dict(run.point.params)}'}"
+        where = f"{short_name(run.point.backbone)}{of and ' ' + of + f' with {dict(run.point.params)}'}"
         demand(run.complete, f"the trial on {where} failed: {run.outcome.reason}")
         return run
 
@@ -349,56 +349,11 @@ def check_strategy(
     Raises:
         UnknownNameError: nothing installed goes by that name.
     """
-    contract: Any = type("Checked", (StrategyContract,), {"strategy": strategy, "params": dict(params or {})})
-    try:
-        return results(contract)
-    except UnknownNameError:
-        raise
-    except PluginError as error:
-        return [CheckResult("loads", False, error.message, 0.0)]
-
-
-def _short(backbone: str) -> str:
-    return {fixtures.CNN: "CNN", fixtures.VIT: "ViT"}[backbone]
+    return checked(StrategyContract, strategy=strategy, params=dict(params or {}))
 
 
 def _other(backbone: str) -> str:
     return BACKBONES[1 - BACKBONES.index(backbone)]
-
-
-def _marks(model: Backbone) -> dict[str, bool]:
-    return {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-
-
-def _check_groups(model: Backbone, groups: list[dict[str, Any]], where: str) -> None:
-    """Every trainable parameter stands in one optimizer group, which says its rate and decay."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    listed = [names.get(id(parameter), "a foreign one") for group in groups for parameter in group["params"]]
-    trained = [name for name, trains in _marks(model).items() if trains]
-    if doubled := sorted(name for name in set(listed) if listed.count(name) > 1):
-        raise AssertionError(f"param_groups() after {where} lists {doubled[0]} twice")
-    if odd := sorted(set(trained).symmetric_difference(listed)):
-        what = "leaves out" if odd[0] in trained else "lists, though it doesn't train,"
-        raise AssertionError(f"param_groups() after {where} {what} {odd[0]}")
-    for group in groups:
-        for key in ("lr", "weight_decay"):
-            demand(group.get(key, -1.0) >= 0, f"param_groups() after {where}: a group without {key}")
-
-
-def _check_logits(logits: object, rows: int, what: str, classes: int = fixtures.CLASSES) -> None:
-    if not isinstance(logits, Tensor):
-        raise AssertionError(f"{what} returns a {type(logits).__name__}, not a tensor of logits")
-    shape = (rows, classes)
-    demand(tuple(logits.shape) == shape, f"{what} returns {tuple(logits.shape)}, not logits {shape}")
-    demand(logits.is_floating_point(), f"{what} returns {logits.dtype}, not floating point logits")
-    demand(bool(logits.isfinite().all()), f"{what} returns logits that aren't finite")
-
-
-def _compare(expected: Tensor, actual: Tensor, what: str, tolerance: float) -> None:
-    """Logits agree within a tolerance, relative where they are larger than 1."""
-    demand(expected.shape == actual.shape, f"{what}: {tuple(expected.shape)} became {tuple(actual.shape)}")
-    far = float((expected - actual).abs().max() / max(1.0, float(expected.abs().max())))
-    demand(far <= tolerance, f"{what}: logits differ by {far:.1e}; {tolerance:g} is allowed")
 
 
 def _saved(run: Run) -> Path:

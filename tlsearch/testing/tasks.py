@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tlsearch import registry
 from tlsearch.contracts import Level, LinearRecipe, PlaceTask, Recipe, TargetSpec, Task
-from tlsearch.errors import PluginError, UnknownNameError
-from tlsearch.testing.contract import CheckResult, Contract, demand, results
+from tlsearch.errors import PluginError
+from tlsearch.testing.contract import CheckResult, Contract, checked, demand
 
 WIDTH = 8
 """Features of the items that a head is made for."""
@@ -133,10 +133,4 @@ def check_task(task: str) -> list[CheckResult]:
     words: dict[str, Any] = {"task": task}
     with contextlib.suppress(PluginError):  # which the contract's first test tells
         words |= {"targets": examples} if (examples := registry.task(task).examples) else {}
-    contract: Any = type("Checked", (TaskContract,), words)
-    try:
-        return results(contract)
-    except UnknownNameError:
-        raise
-    except PluginError as error:
-        return [CheckResult("loads", False, error.message, 0.0)]
+    return checked(TaskContract, **words)

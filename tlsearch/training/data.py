@@ -17,7 +17,8 @@ from torch import Tensor
 
 from tlsearch.contracts.dataset import Samples, encoded
 from tlsearch.contracts.inputs import InputSpec
-from tlsearch.contracts.task import Strata, TargetSpec, Task
+from tlsearch.contracts.target import Strata, TargetSpec
+from tlsearch.contracts.task import Task
 from tlsearch.errors import DataError
 from tlsearch.items import content_hash
 from tlsearch.training.arrays import ArraySpec, ArrayStore
@@ -153,7 +154,7 @@ def prepare(
     wanted = {"train": 1.0, "stop": stop, "val": val, "test": test}
     for name, indices in kept.items():
         if len(indices) == 0 and (wanted[name] > 0 or len(parts[name]) > 0):
-            raise DataError(f"no usable item is left in {name}", hint=_first(broken) or None)
+            raise DataError(f"{name} has no usable item left", hint=_first(broken) or None)
     _check_overlap(samples, hashes, kept, limit=max_overlap)
     trained = {stratum for index in kept["train"].tolist() for stratum in strata.of[index]}
     if missing := sorted(strata.needed - trained):

@@ -15,7 +15,7 @@ PROBE = 32
 """Items whose outputs tell whether `finish` changed what the model says."""
 ROUNDING = 1e-3
 """Outputs of merged layers differ by less, relative where they are larger than 1."""
-SCORED_AGAIN = "; scored again after finish, which changed the outputs"
+SCORED_AGAIN = "; scored again, since the strategy's finish() changed the outputs"
 
 
 def finish(

@@ -107,7 +107,7 @@ class Length:
         """What the trial's record should tell of it."""
         if self.total >= self.planned:
             return ""
-        return f", shortened to {self.total} of {self.planned} updates for the time that was left"
+        return f", shortened to {self.total} of {self.planned} updates to fit the time left"
 
     def facts(self) -> dict[str, Any]:
         """Where the plan was changed."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlsearch.contracts.dataset import SPLITS, Samples
-from tlsearch.contracts.task import Strata
+from tlsearch.contracts.target import Strata
 from tlsearch.counts import plural
 from tlsearch.errors import DataError
 from tlsearch.names import alike

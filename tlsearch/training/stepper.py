@@ -16,7 +16,7 @@ from tlsearch.training.failures import out_of_memory
 from tlsearch.training.split_point import SplitPoint
 
 CLIP_NORM = 1.0
-NOTHING_TRAINS = "nothing trains: the strategy marked no parameter"
+NOTHING_TRAINS = "nothing to train: the strategy marked no parameter as trainable"
 
 
 def new_optimizer(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -16,6 +16,7 @@ from tiny_bench import BACKBONE, bench, outcomes, point, results, study
 from tlsearch import registry
 from tlsearch.contracts import Backbone
 from tlsearch.models import bundle
+from tlsearch.models.model import Model
 from tlsearch.models.rebuild import rebuild
 from tlsearch.testing import classes, fixtures
 
@@ -45,13 +46,13 @@ def described(strategy: str, params: Any, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bundle.Model]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Model]:
     """The model of a kind, trained once."""
     folder = tmp_path_factory.mktemp("made")
     source = {"source": "tiny_colours", "classes": 4}
-    kept: dict[str, bundle.Model] = {}
+    kept: dict[str, Model] = {}
 
-    def get(kind: str) -> bundle.Model:
+    def get(kind: str) -> Model:
         if kind not in kept:
             item = POINTS[kind]
             worker = bench(folder / kind, study(source_data=source, budget={"epochs": 1}))
@@ -77,7 +78,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bundle.Mod
 
 
 @pytest.fixture(scope="session")
-def lite0(tmp_path_factory: pytest.TempPathFactory) -> bundle.Model:
+def lite0(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """ImageNet weights at 64 pixels under a head that tells pictures apart."""
     pretrained = registry.backbone("efficientnet_lite/lite0", weights="pretrained", image_size=64)
     network = Backbone(pretrained, *classes(3))

@@ -15,6 +15,7 @@ from tiny_bench import BACKBONE
 from tlsearch import registry
 from tlsearch.contracts import Backbone, TargetSpec
 from tlsearch.models import bundle
+from tlsearch.models.model import Model
 from tlsearch.models.serving.limits import Limits, own_hosts
 from tlsearch.models.serving.server import configured, create_app
 from tlsearch.testing import classes
@@ -29,7 +30,7 @@ TASKS = {
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> bundle.Model:
+def model(tmp_path_factory) -> Model:
     pretrained = registry.backbone(BACKBONE, weights="pretrained", image_size=None)
     network = Backbone(pretrained, *classes(3))
     plugin = registry.strategy("feature_copy")
@@ -53,7 +54,7 @@ def model(tmp_path_factory) -> bundle.Model:
 
 
 @pytest.fixture(scope="module", params=TASKS)
-def served(request, tmp_path_factory) -> bundle.Model:
+def served(request, tmp_path_factory) -> Model:
     """A model of numbers, then one of sets of labels."""
     names, facts, calibration = TASKS[request.param]
     pretrained = registry.backbone(BACKBONE, weights="pretrained", image_size=None)

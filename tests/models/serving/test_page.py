@@ -40,7 +40,7 @@ def opened(browser, start):
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_broken_picture_refuses_itself_alone(opened, width):
     page = opened(width=width)
-    page.get_by_text("Puts an image into one of 3 classes. ant, bee, cat").wait_for()
+    page.get_by_text("Classifies an image as one of 3 classes. ant, bee, cat").wait_for()
     assert page.locator("#token").is_hidden()
     files = [
         {"name": "first.png", "mimeType": "image/png", "buffer": picture()},
@@ -56,7 +56,9 @@ def test_a_broken_picture_refuses_itself_alone(opened, width):
     for place in (0, 2):
         card = cards.nth(place)
         assert card.locator(".label").inner_text() in ("ant", "bee", "cat")
-        shares = [float(text.split()[0]) for text in card.locator(".bar span:nth-child(2)").all_inner_texts()]
+        shares = [
+            float(text.rstrip("%")) for text in card.locator(".bar span:nth-child(2)").all_inner_texts()
+        ]
         assert len(shares) == 3
         assert sum(shares) == pytest.approx(100, abs=0.3)
         assert card.locator("img").evaluate("one => one.naturalWidth") == 60
@@ -68,7 +70,7 @@ def test_a_token_is_asked_for_where_the_server_takes_one(opened):
     page.locator("#token").wait_for()
     page.locator("#token").fill("another")
     page.locator("#token").press("Enter")
-    page.get_by_text("That is not the token.").wait_for()
+    page.get_by_text("The token is wrong.").wait_for()
     page.locator("#token").fill(TOKEN)
     page.locator("#token").press("Enter")
     page.get_by_text("one of 3 classes").wait_for()

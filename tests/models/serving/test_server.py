@@ -125,7 +125,7 @@ def test_with_a_token_only_its_holders_are_answered(start):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "example.org"])
 def test_other_machines_take_a_token(host):
-    with pytest.raises(InputError, match="takes a token"):
+    with pytest.raises(InputError, match="a token is needed"):
         check_host(host, None)
     with pytest.raises(InputError, match="empty"):
         check_host(host, " ")
@@ -175,9 +175,9 @@ def test_the_command_serves_and_ctrl_c_ends_it(model, tmp_path):
             [*command, "--port", found[1]], capture_output=True, text=True, env=env, cwd=tmp_path, check=False
         )
         assert taken.returncode == 2
-        assert "Nothing can listen" in taken.stderr
+        assert "Can't listen" in taken.stderr
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait(60) == 130, rest
-    assert "Stopped after 1 images in 1 batches" in rest
+    assert "Stopped after 1 image in 1 batch" in rest
     assert "Traceback" not in rest

@@ -47,7 +47,7 @@ def test_the_death_of_rays_own_process_is_one_error_and_the_same_command_goes_on
         out, err = process.communicate(timeout=240)
     assert process.returncode == 1, err
     assert f"Error: Ray's own process {victim} died" in err
-    assert "The same command goes on" in err
+    assert "Run the same command again" in err
     assert out == "", "nothing of Ray's on stdout"
     for words in ("(raylet)", "state-dump", "Traceback", "OOM"):
         assert words not in err

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from tlsearch.errors import InputError
 from tlsearch.models import bundle
-from tlsearch.models.bundle import Model
 from tlsearch.models.export import as_timm
 from tlsearch.models.export.card import card
 from tlsearch.models.export.inference_graph import Options
 from tlsearch.models.export.preprocessing_config import carry, described
+from tlsearch.models.model import Model
 
 
 def write(model: Model, folder: Path, options: Options) -> str:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from tlsearch.errors import ExportError, InputError
-from tlsearch.models.bundle import Model
 from tlsearch.models.export.inference_graph import Options, traced
 from tlsearch.models.export.preprocessing_config import carry, described
+from tlsearch.models.model import Model
 
 MOST_IN_ONE_FILE = 1_900_000_000
 """Bytes; a protobuf message ends at 2 GiB. Weights of larger models go into a file beside the graph."""
@@ -55,7 +55,7 @@ def write(model: Model, folder: Path, options: Options) -> str:
             raise ExportError(
                 f"{model.manifest.backbone} with {model.manifest.strategy} can't be written as ONNX: "
                 f"{_cause(error)}",
-                hint="Another format may do: --format torch.",
+                hint="Try another format: --format torch.",
             ) from error
         _name_batch(written.model.graph)
         written.model.metadata_props.update(_metadata(model, how))
@@ -68,9 +68,7 @@ def _name_batch(graph: Any) -> None:
     (given,) = graph.inputs
     own = given.shape[0].value
     if not isinstance(own, str):
-        raise ExportError(
-            "The graph takes one batch size only.", hint="Another format may do: --format torch."
-        )
+        raise ExportError("The graph takes one batch size only.", hint="Try another format: --format torch.")
     values = [*graph.inputs, *graph.outputs, *(value for node in graph.all_nodes() for value in node.outputs)]
     for value in values:
         if value.shape is not None:

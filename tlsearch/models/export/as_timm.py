@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from tlsearch.contracts import Backbone
 from tlsearch.errors import InputError
-from tlsearch.models.bundle import Model
 from tlsearch.models.ensemble import Ensemble
 from tlsearch.models.export.inference_graph import Options, picture_input
 from tlsearch.models.export.preprocessing_config import carry, described
+from tlsearch.models.model import Model
 
 CROP_MODES = {"crop": "center", "pad": "border", "squash": "squash"}
 """What timm calls the ways in which a picture becomes a square; it fills borders with the mean, too."""
@@ -47,7 +47,9 @@ def merged(model: Model) -> nn.Module:
     """
     network, name = model.network, model.manifest.backbone
     if not model.task.probabilities:
-        raise InputError(f"A timm model classifies, and this one learned {model.manifest.task}.", hint=HINT)
+        raise InputError(
+            f"timm models are classifiers, and this model learned {model.manifest.task}.", hint=HINT
+        )
     if isinstance(network, Ensemble):
         averaged = f"{len(network.members)} networks" if len(network.members) > 1 else "mirrored images"
         raise InputError(f"This model averages {averaged}, and a timm model is one network.", hint=HINT)
@@ -77,7 +79,7 @@ def fits(network: Backbone, *, strategy: str) -> tuple[Tensor, Tensor]:
     """
     found: Any = network.trunk
     if not hasattr(found, "reset_classifier") or not getattr(found, "pretrained_cfg", None):
-        raise InputError(f"{network.info.name} is no timm model, so timm can't load it.", hint=HINT)
+        raise InputError(f"{network.info.name} isn't a timm model, so timm can't load it.", hint=HINT)
     return linear_part(network, strategy=strategy)
 
 
@@ -100,7 +102,7 @@ def linear_part(network: Backbone, *, strategy: str) -> tuple[Tensor, Tensor]:
     expected = features @ weight.T + bias
     if not torch.allclose(head(features), expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max())):
         raise InputError(
-            f"The head that {strategy} fitted is no linear layer, so a timm model can't hold it.", hint=HINT
+            f"The head that {strategy} fitted isn't a linear layer, so timm can't load it.", hint=HINT
         )
     return weight, bias
 

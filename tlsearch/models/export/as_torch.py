@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from tlsearch.models.bundle import Model
 from tlsearch.models.export.inference_graph import Options, traced
 from tlsearch.models.export.preprocessing_config import carry, described
+from tlsearch.models.model import Model
 
 
 def write(model: Model, folder: Path, options: Options) -> str:

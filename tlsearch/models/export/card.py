@@ -13,7 +13,9 @@ from typing import Any
 
 from tlsearch.contracts.verdict import ABSTENTION, NONE, UNSURE
 from tlsearch.counts import plural
-from tlsearch.models.bundle import Manifest, Model
+from tlsearch.models.intervals import wilson
+from tlsearch.models.manifest import Manifest
+from tlsearch.models.model import Model
 from tlsearch.safe_text import for_code, for_markdown
 
 SPLITS = {"val": "validation", "test": "test"}
@@ -54,8 +56,8 @@ def card(model: Model, *, library: str) -> str:
         f"# {for_markdown(str(title))}",
         f"{model.task.does(model.target_spec)} Made by tlsearch from "
         f"{for_code(manifest.backbone)} with the strategy {for_code(manifest.strategy)}.",
-        f"## Use\n\n```python\n{USES[library]}```\n\nOr `python predict.py image.png`, which also takes "
-        "rotated, transparent and 16-bit files as they were taken in training.",
+        f"## Use\n\n```python\n{USES[library]}```\n\nOr `python predict.py image.png`, which reads "
+        "rotated, transparent and 16-bit files as training did.",
         "## Data\n\n" + _listed(_data(model)),
         "## Strategy\n\n" + _listed(_strategy(model)),
         "## Metrics\n\n" + _metrics(model),
@@ -63,14 +65,6 @@ def card(model: Model, *, library: str) -> str:
         "## Provenance\n\n" + _listed(_provenance(model)),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share of ``count`` items (Wilson 1927)."""
-    z = 1.959964
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _header(model: Model, library: str) -> str:
@@ -154,7 +148,7 @@ def _made_of(manifest: Manifest) -> str:
     )
     if manifest.members > 1:
         told += f" Probabilities are the mean of {_networks(manifest)}."
-    return told + (" Each looks at the mirrored image, too." if manifest.flips else "")
+    return told + (" Each prediction is averaged with that of the mirrored image." if manifest.flips else "")
 
 
 def _networks(manifest: Manifest) -> str:
@@ -167,25 +161,29 @@ def _networks(manifest: Manifest) -> str:
 def _metrics(model: Model) -> str:
     calibration = model.manifest.calibration
     counts = {"val": calibration.get("items"), "test": calibration.get("test_items")}
-    lines = ["| split | metric | value | 95 % interval |", "|---|---|---|---|"]
+    lines = ["| split | metric | value | 95% interval |", "|---|---|---|---|"]
     for split, scores in model.manifest.metrics.items():
         for name in _named(model, probabilities=True):
             if name not in scores:
                 continue
-            between = "-"
-            # The best of many trials is too good for an interval; its repeated runs have one.
-            if name == "accuracy" and counts.get(split) and f"{name}_expected" not in scores:
-                low, high = wilson(scores[name], int(counts[split] or 1))
-                between = f"{low:.4f} to {high:.4f} (Wilson, {counts[split]} images)"
-            lines.append(
-                f"| {SPLITS.get(split, for_markdown(split))} | {name} | {scores[name]:.4f} | {between} |"
-            )
             expected = scores.get(f"{name}_expected")
-            if name == "accuracy" and expected is not None and counts.get(split):
-                low, high = wilson(expected, int(counts[split] or 1))
-                between = f"{low:.4f} to {high:.4f} (Wilson, {counts[split]} images)"
-                lines.append(f"| {SPLITS[split]}, repeated runs | {name} | {expected:.4f} | {between} |")
+            count = int(counts.get(split) or 0) if name == "accuracy" else 0
+            # The best of many trials is too good for an interval; its repeated runs have one.
+            own = _interval(scores[name], count) if expected is None else "-"
+            which = SPLITS.get(split, for_markdown(split))
+            lines.append(f"| {which} | {name} | {scores[name]:.4f} | {own} |")
+            if expected is not None and count:
+                again = _interval(expected, count)
+                lines.append(f"| {which}, repeated runs | {name} | {expected:.4f} | {again} |")
     return "\n".join([*lines, "", *_over_seeds(model.manifest.metrics), _calibrated(model)]).rstrip()
+
+
+def _interval(share: float, count: int) -> str:
+    """Of a share of so many images, as a cell; none of no images."""
+    if not count:
+        return "-"
+    found = wilson(share * count, count)
+    return f"{found.low:.4f} to {found.high:.4f} (Wilson, {plural(count, 'image')})"
 
 
 def _over_seeds(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -199,7 +197,7 @@ def _over_seeds(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
     return [
         f"Trained with {int(scores['seeds'])} seeds: {plain} on validation "
         f"{scores[name]:.4f} ± {error:.4f} (mean and standard error). The value that won the search "
-        "is the best of many, and too good on average.",
+        "is the best of many, so it is optimistic.",
         "",
     ]
 
@@ -217,7 +215,7 @@ def _alike(calibration: Mapping[str, Any]) -> str:
         return ""
     return (
         f"So that every class counts alike, {calibration['adjustment_share']:.0%} of the log of each class's "
-        "share is then taken from its logit: probabilities are as if all classes were equally frequent. The "
+        "share is then taken from its logit: probabilities are those of equally frequent classes. The "
         f"mean recall of validation images that this wasn't fitted on rose from "
         f"{calibration['recall_before_adjustment']:.4f} to {calibration['recall_after_adjustment']:.4f}."
     )
@@ -228,7 +226,11 @@ def _temperature(model: Model) -> str:
     if not known:
         return "Probabilities are not calibrated."
     chance = known.get("error_by_chance")
-    noise = f" (exact probabilities would show {chance:.4f} on so many)" if chance is not None else ""
+    noise = (
+        f" (perfectly calibrated probabilities would show {chance:.4f} on as many)"
+        if chance is not None
+        else ""
+    )
     if not known.get("used", True):
         return (
             f"Probabilities are not calibrated: {for_markdown(str(known.get('why')))}. Expected calibration "
@@ -245,16 +247,15 @@ def _temperature(model: Model) -> str:
 
 
 def _limits(model: Model) -> list[str]:
-    sure = "its probabilities may be too sure" if model.task.probabilities else "nothing says so"
+    sure = "it may be overconfident" if model.task.probabilities else "it doesn't say so"
     return [
         model.task.limits,
         *_verdicts(model),
         "It was measured on images of the same origin as its training images. On others it may be worse, and "
         f"{sure}.",
-        "The validation score was used to choose among trials and is flattered by that; the test score "
-        "isn't.",
+        "The validation score was used to choose among trials, so it is optimistic; the test score isn't.",
         "Nothing was measured about groups of people or conditions of capture inside the classes.",
-        "The licence of the pretrained weights and of the data goes with it.",
+        "The licences of the pretrained weights and of the data apply to it.",
     ]
 
 
@@ -264,8 +265,9 @@ def _verdicts(model: Model) -> list[str]:
     if not known:
         return []
     return [
-        f"With tlsearch, ONNX and torch it says so where it is unsure or an image is none of these: of "
-        f"{known['items']} test images it called {known[UNSURE]:.1%} {UNSURE} and {known[NONE]:.1%} {NONE}."
+        f"With tlsearch, ONNX and torch it says where it is unsure or an image is none of its classes: of "
+        f"{plural(known['items'], 'test image')} it called {known[UNSURE]:.1%} {UNSURE} and "
+        f"{known[NONE]:.1%} {NONE}."
     ]
 
 

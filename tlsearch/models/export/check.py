@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tlsearch.contracts.images import ImageInput
+from tlsearch.counts import plural
 from tlsearch.errors import DataError, ExportError
 from tlsearch.files import scratch
 from tlsearch.models import abstention
-from tlsearch.models.bundle import Model
+from tlsearch.models.model import Model
 
 PICTURES = 16
 """Files that an export is tried on."""
@@ -133,7 +134,7 @@ def _compare(
         raise ExportError(f"The export gives outputs of shape {found.shape} instead of {expected.shape}.")
     difference, wrong = model.task.disagreement(expected, found, model.target_spec, allowed=allowed)
     if wrong:
-        raise ExportError(f"The export predicts otherwise than the model: {wrong}.")
+        raise ExportError(f"The export and the model disagree: {wrong}.")
     return difference
 
 
@@ -150,7 +151,7 @@ def _compare_verdicts(
     close = np.zeros(len(found), bool) if distances is None else abs(distances - 1) < CLOSE
     wrong = int(((found != expected) & ~close).sum())
     if wrong:
-        raise ExportError(f"The export gives another verdict than the model: {wrong} of {len(found)}.")
+        raise ExportError(f"The export and the model disagree on {wrong} of {plural(len(found), 'verdict')}.")
 
 
 def _predict(folder: Path, pictures: Sequence[Path], *, alone: bool) -> dict[str, NDArray[np.float64]]:
@@ -162,12 +163,14 @@ def _predict(folder: Path, pictures: Sequence[Path], *, alone: bool) -> dict[str
             command, capture_output=True, text=True, timeout=SECONDS, cwd=folder, check=False
         )
     except subprocess.TimeoutExpired:
-        raise ExportError(f"The export was not done with {len(pictures)} pictures in {SECONDS} s.") from None
+        raise ExportError(
+            f"The export took over {SECONDS} s for {plural(len(pictures), 'picture')}."
+        ) from None
     if done.returncode:
         told = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         # The last line that names an exception: hints may follow it.
         wrong = next((line for line in reversed(told) if _EXCEPTION.match(line)), told[-1])
-        raise ExportError(f"The export doesn't run: {wrong}")
+        raise ExportError(f"The export can't be run: {wrong}")
     ways = json.loads(done.stdout.splitlines()[-1])
     return {name: np.asarray(rows, dtype=np.float64) for name, rows in ways.items()}
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import ExportError, InputError
 from tlsearch.models import abstention
-from tlsearch.models.bundle import Model
+from tlsearch.models.model import Model
 
 VERDICT, DISTANCE = "verdict", "distance"
 MOST = 65_536
@@ -62,7 +62,7 @@ def parse_preprocess(word: str) -> bool:
         InputError: it is neither ``inside`` nor ``beside``.
     """
     if word not in ("inside", "beside"):
-        raise InputError(f'Preprocessing goes inside or beside the graph, not "{word}".')
+        raise InputError(f'--preprocess takes inside or beside, not "{word}".')
     return word == "inside"
 
 
@@ -148,5 +148,5 @@ def traced(model: Model, options: Options) -> torch.export.ExportedProgram:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ExportError(
             f"{model.manifest.backbone} with {model.manifest.strategy} can't be traced: {reason}",
-            hint="Another format may do: --format timm or huggingface.",
+            hint="Try another format: --format timm or huggingface.",
         ) from error

@@ -11,8 +11,8 @@ from tlsearch import names
 from tlsearch.contracts.images import ImageInput
 from tlsearch.contracts.verdict import VERDICTS
 from tlsearch.images import decoding
-from tlsearch.models.bundle import Model
 from tlsearch.models.export.inference_graph import outputs_of, picture_input
+from tlsearch.models.model import Model
 
 SIDECAR = "preprocessing.json"
 SCRIPTS = Path(__file__).parent / "carried"

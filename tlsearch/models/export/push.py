@@ -26,9 +26,9 @@ def check(repository: str) -> None:
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise InputError(f"--push {repository}: {error}", hint="Say --push NAME or OWNER/NAME.") from None
+        raise InputError(f"--push {repository}: {error}", hint="Give --push NAME or OWNER/NAME.") from None
     if get_token() is None:
-        raise InputError("--push needs somebody who is logged in to the hub.", hint=LOG_IN)
+        raise InputError("--push needs a login to the Hugging Face hub.", hint=LOG_IN)
     with _told(repository):
         HfApi().whoami()
 

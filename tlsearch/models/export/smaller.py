@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from tlsearch.errors import ExportError, InputError
 from tlsearch.files import scratch
-from tlsearch.models.bundle import Model
 from tlsearch.models.export.inference_graph import Material, Options
 from tlsearch.models.export.preprocessing_config import SIDECAR, described
+from tlsearch.models.model import Model
 
 FLOAT32, FLOAT16, INT8 = "float32", "float16", "int8"
 PRECISIONS = (FLOAT32, FLOAT16, INT8)
@@ -35,8 +35,8 @@ QUANTIZED = ("Conv", "MatMul", "Gemm")
 """Operations whose weights are most of a network."""
 DROP = 0.01
 """By how much the study's metric may get worse on validation items, where nothing else is asked for."""
-NO_ITEMS = "int8 takes training images of the study to set its ranges by, and there are none."
-HINT = "Name the study, where its data is, instead of a bundle; --precision float16 takes none."
+NO_ITEMS = "int8 needs training images of the study to set its value ranges, and there are none."
+HINT = "Name the study instead of a bundle, where its data is; --precision float16 needs none."
 AT_ONCE = 32
 RUNS, SECONDS = 30, 3.0
 """A latency is the fastest of so many runs, or of as many as this time allows: others may be at work here."""
@@ -113,7 +113,7 @@ def make_smaller(model: Model, folder: Path, options: Options) -> Smaller:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ExportError(
                 f"{model.manifest.backbone} can't be written in {precision}: {reason}",
-                hint="--precision float32 can.",
+                hint="Use --precision float32.",
             ) from error
         _refuse_worse(model, found, options.most)
         _put(draft, graph, found)
@@ -141,9 +141,9 @@ def _refuse_worse(model: Model, found: Smaller, most: float) -> None:
     drop = sign * (known[FLOAT32] - known[found.precision])
     if drop > most:
         raise ExportError(
-            f"In {found.precision} {found.metric} on {known['items']:.0f} validation images falls from "
-            f"{known[FLOAT32]:.4f} to {known[found.precision]:.4f}, and by {most:g} it may.",
-            hint="--precision float16 or float32 keep more; --max-drop allows more.",
+            f"In {found.precision}, {found.metric} on {known['items']:.0f} validation images goes from "
+            f"{known[FLOAT32]:.4f} to {known[found.precision]:.4f}: worse by more than {most:g}.",
+            hint="Use --precision float16 or float32, or allow more with --max-drop.",
         )
 
 

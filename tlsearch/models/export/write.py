@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlsearch.counts import plural
 from tlsearch.errors import ExportError, InputError, UnknownNameError, did_you_mean
-from tlsearch.models.bundle import Model
 from tlsearch.models.export import as_huggingface, as_onnx, as_timm, as_torch
 from tlsearch.models.export.check import Trial, check_runs, files, try_out
 from tlsearch.models.export.inference_graph import Options, picture_input
 from tlsearch.models.export.preprocessing_config import SIDECAR
 from tlsearch.models.export.smaller import FLOAT32, Smaller, make_smaller
+from tlsearch.models.model import Model
 
 Writer = Callable[[Model, Path, Options], str]
 WRITERS: Mapping[str, Writer] = {
@@ -110,10 +111,12 @@ def _make_sure_free(folder: Path, *, overwrite: bool) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / SIDECAR).is_file():
-        raise InputError(f"{folder} is there already and is no earlier export.", hint="Choose another place.")
+        raise InputError(
+            f"{folder} already exists and isn't an earlier export.", hint="Choose another place."
+        )
     if not overwrite:
         raise InputError(
-            f"{folder} holds an export already.", hint="Choose another place, or add --overwrite."
+            f"{folder} already holds an export.", hint="Choose another place, or add --overwrite."
         )
 
 
@@ -130,12 +133,12 @@ def _export(
     try:
         draft.mkdir(parents=True)
         script = WRITERS[name](model, draft, options)
-        told(f"{name}: predicting {len(pictures)} files in a fresh process")
+        told(f"{name}: predicting {plural(len(pictures), 'file')} in a fresh process")
         checked = try_out(draft, script, model, pictures, source)
         smaller = None
         if name == "onnx" and options.precision != FLOAT32:
             # The graph is right, as was just seen; now it is made smaller, and its losses are counted.
-            told(f"{name}: to {options.precision}, and scored beside 32-bit floats")
+            told(f"{name}: converting to {options.precision} and comparing scores with float32")
             smaller = make_smaller(model, draft, options)
             check_runs(draft, model, pictures)
         shutil.rmtree(draft / "__pycache__", ignore_errors=True)

@@ -52,7 +52,7 @@ class HostGuard:
         if name in self.hosts:
             await self.app(scope, receive, send)
             return
-        sentence = f"This server isn't called {called!r}. Whoever runs it can allow names: --allow-host."
+        sentence = f"This server isn't called {called!r}. Its operator can allow that name with --allow-host."
         await JSONResponse({"detail": sentence}, 400)(scope, receive, send)
 
 

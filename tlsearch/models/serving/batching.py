@@ -15,7 +15,7 @@ from PIL import Image
 
 from tlsearch.errors import DataError
 from tlsearch.images.decoding import FORMATS
-from tlsearch.models.bundle import Model
+from tlsearch.models.model import Model
 from tlsearch.models.serving.limits import Limits
 
 Told = Mapping[str, Any]

@@ -54,7 +54,7 @@ def check_host(host: str, token: str | None) -> None:
         )
     if token is None and not _is_loopback(host):
         raise InputError(
-            f"On {host} other machines can ask, which takes a token.",
+            f"Other machines can reach {host}, so a token is needed.",
             hint="Set TLSEARCH_TOKEN (or --token), or leave --host at 127.0.0.1.",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import socket
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,8 +18,9 @@ from fastapi_offline import FastAPIOffline
 from pydantic import BaseModel, create_model
 from uvicorn.config import LOGGING_CONFIG
 
+from tlsearch.counts import plural
 from tlsearch.errors import DataError, InputError
-from tlsearch.models.bundle import Model
+from tlsearch.models.model import Model
 from tlsearch.models.serving.access import BodyLimit, HostGuard, only_with
 from tlsearch.models.serving.batching import Batcher, Busy, TooMuch, Unreadable
 from tlsearch.models.serving.connections import bounded
@@ -66,7 +67,7 @@ class Card(BaseModel):
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {
         "model": ErrorResponse,
-        "description": "The request can't be read, or calls the server by another's name.",
+        "description": "The request can't be read, or names another host.",
     },
     401: {"model": ErrorResponse, "description": "The token is missing or wrong."},
     408: {"model": ErrorResponse, "description": "The request wasn't complete in time."},
@@ -74,11 +75,11 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     415: {"model": ErrorResponse, "description": "Neither a form with files nor an image."},
     422: {
         "model": ErrorResponse,
-        "description": "Not an image, too many pixels, or a parameter that can't be.",
+        "description": "Not an image, too many pixels, or an invalid parameter.",
     },
     503: {
         "model": ErrorResponse,
-        "description": "As much is being answered as may be at once: ask again later.",
+        "description": "The server is busy: try again later.",
     },
 }
 
@@ -112,12 +113,8 @@ def create_app(
     app.state.batcher = batcher
     app.add_middleware(BodyLimit, most=limits.bytes)
     app.add_middleware(HostGuard, hosts=hosts)
+    app.exception_handler(RequestValidationError)(_invalid)
     guarded = [Depends(only_with(token))] if token else []
-
-    @app.exception_handler(RequestValidationError)
-    async def told(_: Request, error: RequestValidationError) -> JSONResponse:
-        wrong = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
-        return JSONResponse({"detail": "; ".join(wrong)}, 422)
 
     @app.post(
         "/predict",
@@ -131,22 +128,7 @@ def create_app(
     ) -> dict[str, list[dict[str, Any]]]:
         """What the model tells of images: a form with files, or the bytes of one image as the body."""
         named = await read_images(request, limits)
-        try:
-            found = await batcher.predict([content for _, content in named])
-        except Unreadable as error:
-            if not isinstance(error.cause, DataError):
-                raise error.cause from None
-            raise HTTPException(422, f"{named[error.number][0]} {error.cause.message}.") from None
-        except TooMuch as error:
-            raise HTTPException(
-                413,
-                f"The images have {error.pixels} pixels together; at most {limits.all_pixels} are taken in "
-                "one request. Send fewer or smaller ones.",
-            ) from None
-        except Busy:
-            raise HTTPException(
-                503, "The server is busy with other requests: ask again later.", headers={"Retry-After": "1"}
-            ) from None
+        found = await _predictions(batcher, named, limits)
         # Away from the loop that answers: where places are told, the pictures are decoded once more.
         placed = await asyncio.to_thread(
             lambda: [model.placed(one, content) for (_, content), one in zip(named, found, strict=True)]
@@ -169,6 +151,38 @@ def create_app(
         return HTMLResponse(PAGE.read_text(encoding="utf-8"))
 
     return app
+
+
+async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    """Which parameters of a request can't be, as a sentence."""
+    wrong = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
+    return JSONResponse({"detail": "; ".join(wrong)}, 422)
+
+
+async def _predictions(
+    batcher: Batcher, named: Sequence[tuple[str, bytes]], limits: Limits
+) -> Sequence[Mapping[str, Any]]:
+    """Predictions of images by name.
+
+    Raises:
+        HTTPException: one can't be read, they are too many pixels together, or the server is busy.
+    """
+    try:
+        return await batcher.predict([content for _, content in named])
+    except Unreadable as error:
+        if not isinstance(error.cause, DataError):
+            raise error.cause from None
+        raise HTTPException(422, f"{named[error.number][0]} {error.cause.message}.") from None
+    except TooMuch as error:
+        raise HTTPException(
+            413,
+            f"The images have {error.pixels} pixels together; at most {limits.all_pixels} are taken in "
+            "one request. Send fewer or smaller ones.",
+        ) from None
+    except Busy:
+        raise HTTPException(
+            503, "The server is busy: try again later.", headers={"Retry-After": "1"}
+        ) from None
 
 
 def run(
@@ -203,7 +217,7 @@ def run(
         listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
         raise InputError(
-            f"Nothing can listen on {host}, port {port}: {getattr(error, 'strerror', None) or error}.",
+            f"Can't listen on {host}, port {port}: {getattr(error, 'strerror', None) or error}.",
             hint="Is another server running? --port 0 takes a free port.",
         ) from None
     shown = f"[{host}]" if ":" in host else host
@@ -213,7 +227,8 @@ def run(
             uvicorn.Server(configured(app, limits)).run(sockets=[listening])
     finally:
         batcher: Batcher = app.state.batcher
-        told(f"Stopped after {batcher.images} images in {batcher.batches} batches.")
+        batches = plural(batcher.batches, "batch", "batches")
+        told(f"Stopped after {plural(batcher.images, 'image')} in {batches}.")
 
 
 def configured(app: FastAPI, limits: Limits, *, port: int = 8000) -> uvicorn.Config:

@@ -169,7 +169,7 @@ def _told(row: NDArray[Any], how: dict[str, Any]) -> str:
     if row.ndim > 1:  # a mask of class indices
         shares = [float((row == index).mean()) for index in range(len(how["classes"]))]
         named = sorted(zip(shares, how["classes"], strict=True), reverse=True)
-        return ", ".join(f"{name} {100 * share:.1f} %" for share, name in named if share)
+        return ", ".join(f"{name} {100 * share:.1f}%" for share, name in named if share)
     if how["probabilities"]:
         return f"{how['classes'][int(row.argmax())]} {row.max():.4f}"
     if "thresholds" in how:
@@ -181,7 +181,7 @@ def _told(row: NDArray[Any], how: dict[str, Any]) -> str:
         between = ""
         if "margin" in how:
             margin = how["margin"][at]
-            between = f" ({value - margin:.5g} to {value + margin:.5g}, {100 * how['coverage']:.0f} %)"
+            between = f" ({value - margin:.5g} to {value + margin:.5g}, {100 * how['coverage']:.0f}%)"
         told.append(f"{name} {value:.5g}{between}")
     return ", ".join(told)
 
