@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tlsearch.models.model import Model
 
 RESAMPLES = 400
 """Sets that are drawn; an interval's ends move by a few percent of its width with twice as many."""
@@ -57,6 +62,34 @@ def bounds(
             low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
             told |= {f"{name}_low": float(low), f"{name}_high": float(high)}
     return told
+
+
+def of_scores(
+    model: Model,
+    outputs: Tensor,
+    targets: Tensor,
+    calibration: Mapping[str, Any],
+    groups: Sequence[str] | None,
+) -> dict[str, float]:
+    """`bounds` of a model's metrics on items; the proportion of single items that are right has a formula.
+
+    Args:
+        model: it tells the task, and what targets are.
+        outputs: (N, ...) of the items.
+        targets: theirs.
+        calibration: that the metrics are computed with.
+        groups: of the items, see `bounds`.
+    """
+    import torch
+
+    names = [metric.name for metric in model.task.metrics if not metric.proportion or groups is not None]
+
+    def score(positions: NDArray[np.int64]) -> dict[str, float]:
+        drawn = torch.from_numpy(positions)
+        scores = model.task.score_calibrated(outputs[drawn], targets[drawn], model.target_spec, calibration)
+        return {name: scores[name] for name in names}
+
+    return bounds(score, len(targets), groups)
 
 
 def _units(count: int, groups: Sequence[str] | None) -> list[NDArray[Any]]:

@@ -30,8 +30,6 @@ from tlsearch.search import mixing, resampling
 from tlsearch.search.scored import Scored
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
     from tlsearch.contracts import Metric, Scores, Task
@@ -182,7 +180,8 @@ def _measured(
         if scored.kept:
             # At what was chosen on validation items, where anything was: not at what is best on the test's.
             measured["test"] = dict(task.score_calibrated(*scored.kept, model.target_spec, known))
-            measured["test"] |= _bounds(scored.kept, model, known, _groups(listed, items, "test"))
+            groups = _groups(listed, items, "test")
+            measured["test"] |= resampling.of_scores(model, *scored.kept, known, groups)
             measured["calibration"] |= task.check_calibration(*scored.kept, known)
             if task.abstains:
                 measured["calibration"] |= verdicts.checked(model, scored, known)
@@ -195,23 +194,6 @@ def _groups(listed: Listed, items: StudyItems, split: str) -> list[str] | None:
 
     groups = listed.samples.groups
     return None if groups is None else [str(groups[index] or "") for index in located(items, listed, split)]
-
-
-def _bounds(
-    kept: tuple[Tensor, Tensor], model: Model, calibration: Mapping[str, Any], groups: Sequence[str] | None
-) -> dict[str, float]:
-    """Intervals of the scores of outputs (N, ...) and targets; a proportion of single items has a formula."""
-    import torch
-
-    outputs, targets = kept
-    names = [one.name for one in model.task.metrics if not one.proportion or groups is not None]
-
-    def score(positions: NDArray[np.int64]) -> Scores:
-        drawn = torch.from_numpy(positions)
-        scores = model.task.score_calibrated(outputs[drawn], targets[drawn], model.target_spec, calibration)
-        return {name: scores[name] for name in names}
-
-    return resampling.bounds(score, len(targets), groups)
 
 
 def _differs(metric: Metric, scores: Scores, value: float, *, items: int, which: str) -> str:
