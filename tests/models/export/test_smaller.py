@@ -56,7 +56,9 @@ def test_a_smaller_graph_predicts_nearly_the_same(lite0, tmp_path, precision, sh
 
 def test_what_gets_worse_by_more_is_refused_and_nothing_is_left(lite0, tmp_path, monkeypatch):
     worse = Smaller("int8", "accuracy", {"val": {"float32": 0.9, "int8": 0.87, "items": 100}}, (2, 1), (2, 1))
-    with pytest.raises(ExportError, match=r"goes from 0\.9000 to 0\.8700: worse by more than 0\.01") as caught:
+    with pytest.raises(
+        ExportError, match=r"goes from 0\.9000 to 0\.8700: worse by more than 0\.01"
+    ) as caught:
         smaller._refuse_worse(lite0, worse, 0.01)
     assert "--max-drop" in str(caught.value.hint)
     smaller._refuse_worse(lite0, worse, 0.05)

@@ -56,7 +56,9 @@ def test_a_broken_picture_refuses_itself_alone(opened, width):
     for place in (0, 2):
         card = cards.nth(place)
         assert card.locator(".label").inner_text() in ("ant", "bee", "cat")
-        shares = [float(text.rstrip("%")) for text in card.locator(".bar span:nth-child(2)").all_inner_texts()]
+        shares = [
+            float(text.rstrip("%")) for text in card.locator(".bar span:nth-child(2)").all_inner_texts()
+        ]
         assert len(shares) == 3
         assert sum(shares) == pytest.approx(100, abs=0.3)
         assert card.locator("img").evaluate("one => one.naturalWidth") == 60
