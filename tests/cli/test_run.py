@@ -288,7 +288,7 @@ def test_predict_saves_labelled_pictures_and_tells_what_is_no_picture(finished, 
     assert f"Wrote 4 pictures to {out}" in done.stderr
     assert {path.suffix for path in out.iterdir()} == {".jpg"}
     assert len(list(out.iterdir())) == 4
-    assert "not empty" in finished.refused("predict", "tiny", *good, "--save", out)
+    assert "isn't empty" in finished.refused("predict", "tiny", *good, "--save", out)
 
 
 def test_running_again_changes_nothing_even_if_the_data_has_moved(finished, tmp_path):

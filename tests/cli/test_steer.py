@@ -43,7 +43,7 @@ def test_a_study_is_paused_resumed_forked_and_cancelled_from_elsewhere(place):
     follow = Follower(place)
     driver = place.start("run", place.study(**STUDY), TLSEARCH_USER="ann")
     place.wait_for(lambda counts: counts["COMPLETE"] >= 1 and counts["RUNNING"] >= 1, driver, 300)
-    assert "goes on" in follow("tlsearch study pause flowers", TLSEARCH_USER="bob").stderr
+    assert "continues it" in follow("tlsearch study pause flowers", TLSEARCH_USER="bob").stderr
     _, errors = driver.communicate(timeout=200)
     assert (driver.returncode, "Traceback" in errors) == (130, False), errors
     assert "Stopped: paused by bob@" in errors
@@ -64,7 +64,7 @@ def test_a_study_is_paused_resumed_forked_and_cancelled_from_elsewhere(place):
     done = place.ask("trials", "tiny")
     assert len(done) == len(paused) + 1
     deeper = "tlsearch study fork flowers flowers-deep --set budget.trials=40 --set budget.epochs=30"
-    assert "begins with what" in follow(deeper).stderr
+    assert "begins with the results" in follow(deeper).stderr
     follow("tlsearch study resume flowers-deep")
     forked = place.ask("trials", "tiny-deep")
     assert [trial["number"] for trial in forked] == [0, 1]

@@ -36,5 +36,5 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path):
     annotated.check_folder(tmp_path / "mine")
     annotated.check_folder(tmp_path / "new")
     (tmp_path / "mine" / "letter.txt").touch()
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match="isn't empty"):
         annotated.check_folder(tmp_path / "mine")

@@ -124,7 +124,7 @@ def test_what_cannot_be_written_to_is_told_before_the_search(tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(InputError, match=r"loggers.wandb: the package wandb isn't installed") as caught:
         open_journal(tiny_bench.study(loggers={"wandb": "project"}))
-    assert caught.value.hint == "Say: pip install wandb"
+    assert caught.value.hint == "pip install wandb"
 
 
 def test_without_loggers_nothing_is_started_or_told():

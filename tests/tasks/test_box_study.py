@@ -94,7 +94,7 @@ def test_the_report_shows_boxes(searched):
     page = html.write(f"sqlite:///{folder}/s.db", "digits-found", folder / "page.html").read_text()
     for name in ("class_precision", "threshold"):
         assert f'id="figure-{name}"' in page
-    assert "Met best" in page
+    assert "Smallest errors" in page
     assert page.count("data:image/jpeg") >= 12
 
 

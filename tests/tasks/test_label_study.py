@@ -145,7 +145,7 @@ def test_exports_agree_with_the_model(searched, tmp_path, format):
         ([f"{n}.png,maybe {n},1" for n in range(20)], {"label_column": ["red", "green"]}, "can't be read"),
         ([f"{n}.png,{n % 2},1" for n in range(20)], {"label_column": ["red", "green"]}, '"green": there is'),
         ([f"{n}.png,{n % 2},0" for n in range(20)], {"label_column": ["red", "green"]}, '"green": there is'),
-        ([f"{n}.png,a;b,{n % 2}" for n in range(20)], {"label_column": "red"}, "classes; at least 2"),
+        ([f"{n}.png,a;b,{n % 2}" for n in range(20)], {"label_column": "red"}, "class; at least 2"),
         (
             [f"{n}.png,{'a;b' if n % 2 else 'a'},0" for n in range(20)],
             {"label_column": "red"},

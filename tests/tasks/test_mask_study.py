@@ -98,7 +98,7 @@ def test_the_report_lays_masks_over_pictures(searched):
     page = html.write(f"sqlite:///{folder}/s.db", "digits-in-photographs", folder / "page.html").read_text()
     for name in ("class_overlap", "picture_overlap"):
         assert f'id="figure-{name}"' in page
-    assert "Met best" in page
+    assert "Smallest errors" in page
     assert page.count("data:image/jpeg") >= 12
 
 

@@ -287,7 +287,7 @@ def test_audit():
     text = "\n".join(audit.warnings)
     assert "1 item appears under different labels, such as name 44 and name 45" in text
     assert "name 0 and name 46" in text
-    assert 'test has no item of 1 classes, such as "few"' in text
+    assert 'test lacks 1 class, such as "few"' in text
     even, hashes = listed([0, 1] * 20)
     assert audited(even, hashes).warnings == ()
 

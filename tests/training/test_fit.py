@@ -295,7 +295,7 @@ class NoGroups(Nothing):
 @pytest.mark.parametrize("kind", [Nothing, NoGroups])
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_strategy_that_trains_nothing_is_told(worker, kind, epoch):
-    with pytest.raises(TrialError, match="nothing trains"):
+    with pytest.raises(TrialError, match="nothing to train"):
         Run(worker, kind(epoch), point())
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, Samples
+from tlsearch.counts import plural
 from tlsearch.errors import DataError
 
 _LAYOUT = (
@@ -66,7 +67,9 @@ class Arrays(DatasetSource[ArraysOptions]):
             return Samples(list(images), labels.tolist(), names=names, splits=splits, columns=columns)
         named, indices = np.unique(labels, return_inverse=True)
         if len(named) < 2:
-            raise DataError(f"{options.path} has {len(named)} classes; at least 2 are needed")
+            raise DataError(
+                f"{options.path} has {plural(len(named), 'class', 'classes')}; at least 2 are needed"
+            )
         return Samples(
             items=list(images),
             labels=[int(index) for index in indices],

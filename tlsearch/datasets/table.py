@@ -262,7 +262,9 @@ def samples_of(
     if len(classes) < (1 if rows.separator else 2):
         first = f" (the first of {len(broken)} that can't be used: {broken[0]})" if broken else ""
         raise DataError(
-            f"{table} has usable rows of {len(classes)} classes{first}; at least 2 are needed", hint=hint
+            f"{table} has usable rows of {plural(len(classes), 'class', 'classes')}{first}; "
+            "at least 2 are needed",
+            hint=hint,
         )
     if splits and "train" not in {splits[row] for row in kept}:
         raise DataError(f'{table} has no usable row with split "train"')

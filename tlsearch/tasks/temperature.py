@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tlsearch.counts import plural
 from tlsearch.tasks.shuffled_folds import FOLDS, shuffled_folds
 
 BINS = 15
@@ -77,9 +78,9 @@ def fit(logits: Tensor, labels: Tensor) -> Calibration:
     error = float(gain.std() / math.sqrt(len(labels))) if len(labels) > 1 else math.inf
     why = ""
     if len(labels) < LEAST_ITEMS:
-        why = f"{len(labels)} items are fewer than the {LEAST_ITEMS} that it takes to tell whether one helps"
+        why = f"{plural(len(labels), 'item')} can't show whether one helps: {LEAST_ITEMS} are needed"
     elif float(gain.mean()) <= ENOUGH * error:
-        why = "none was found that helps items that it wasn't fitted on"
+        why = "no temperature helped items that it wasn't fitted on"
     scaled = logits if why else left_out
     return Calibration(
         temperature=1.0 if why else best_temperature(logits, labels),

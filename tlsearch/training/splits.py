@@ -308,5 +308,7 @@ def audit(
     for name in ("val", "test"):
         lacking = [label for label, count in counts.get(name, {}).items() if count == 0]
         if lacking and len(splits[name]):
-            warnings.append(f'{name} has no item of {len(lacking)} {strata.many}, such as "{lacking[0]}"')
+            warnings.append(
+                f'{name} lacks {plural(len(lacking), strata.one, strata.many)}, such as "{lacking[0]}"'
+            )
     return Audit(counts, imbalance, named(clashes), named(overlaps), tuple(warnings))

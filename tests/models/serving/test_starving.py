@@ -135,7 +135,7 @@ def test_more_than_may_be_answered_at_once_is_refused_while_health_answers(start
         refused = next(as_completed(asked)).result()
         assert refused.status_code == 503
         assert refused.headers["Retry-After"] == "1"
-        assert "ask again" in refused.json()["detail"]
+        assert "try again later" in refused.json()["detail"]
         assert requests.get(f"{url}/health", timeout=60).json()["status"] == "ok"
         held.go.set()
         assert sorted(one.result().status_code for one in asked) == [200] * Limits.at_once + [503]
