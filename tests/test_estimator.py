@@ -134,6 +134,14 @@ def test_unfitted_and_clones():
         ({"a", "b"}, [0, 1], "order says nothing"),
         (np.zeros((40, 8, 8)), ["a", " a"] * 20, 'several labels that are written "a"'),
         (np.zeros((40, 8, 8)), ["a", None] * 20, "20 labels of y are missing, such as that of item 1"),
+        (np.zeros((40, 8, 8)), pd.array(["a", pd.NA] * 20, "string"), "20 labels of y are missing"),
+        (np.zeros((40, 8, 8)), None, "requires y"),
+        (np.zeros((40, 8, 8)), "ab" * 20, "y is a str"),
+        (np.zeros((40, 8, 8)), {n: n % 2 for n in range(40)}, "y is a dict"),
+        (np.zeros((40, 8, 8)), 3, "y is a int"),
+        (np.zeros((40, 8, 8)), np.eye(2)[[0, 1] * 20], r"several values.*TransferSearchMultilabel"),
+        (np.zeros((40, 8, 8)), [["a"], ["a", "b"]] * 20, r"several values.*y.argmax"),
+        (["https://example.org/a.png"] * 8, [0, 1] * 4, r"Item 0 \(https://example.org/a.png\) is a URL"),
         (np.zeros((4, 8, 8)), [0, 1, 0], "4 items and y has 3"),
         (np.zeros((40, 8, 8)), [0] * 40, "1 class"),
         (np.zeros((4, 8, 8)), [0, 1, 0, 1], "too few"),
@@ -178,6 +186,13 @@ def test_odd_folders_types_and_labels_make_a_model_that_knows_its_classes(digits
         search.predict(images[0])
     with pytest.raises(DataError, match="rows of numbers or one grey image"):
         search.model_.predict(images[0])
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for directory, why in ((tmp_path / "file", "File exists"), ("", "it is empty")):
+        with pytest.raises(ValueError, match=f"directory=.* can't be used: {why}"):
+            TransferSearchClassifier(directory=directory).fit(np.zeros((40, 8, 8)), [0, 1] * 20)
 
 
 def test_a_wrong_setting_is_named(tmp_path):

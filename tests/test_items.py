@@ -15,7 +15,7 @@ from PIL import Image
 
 from tlsearch.contracts.images import decode
 from tlsearch.errors import DataError
-from tlsearch.items import items_of, missing
+from tlsearch.items import items_of, labels_of, missing
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (5, 9, 10, 3), dtype=np.uint8)
 
@@ -152,3 +152,10 @@ def test_a_pil_image_is_turned_as_its_file_is(tmp_path):
         (value,) = items_of(picture).values
     assert value.shape == (10, 9, 3)
     assert (value == np.asarray(decode(tmp_path / "a.png"))).all()
+
+
+def test_labels_are_taken_by_position_and_in_one_column():
+    shuffled = pd.Series(["a", "b", "c"]).sample(frac=1, random_state=1)
+    for given in (shuffled, list(shuffled), (label for label in shuffled), pd.DataFrame({"y": shuffled})):
+        assert labels_of(given).tolist() == shuffled.tolist()
+    assert labels_of([[1], [0]]).tolist() == [1, 0]

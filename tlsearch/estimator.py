@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from tlsearch import api
 from tlsearch.errors import DataError
 from tlsearch.files import scratch
 from tlsearch.item_files import as_file
-from tlsearch.items import Items, items_of, missing
+from tlsearch.items import Items, items_of, labels_of, missing
 from tlsearch.names import class_name
 from tlsearch.spec.presets import DEFAULT, preset
 
@@ -112,7 +113,13 @@ class ImageSearch(BaseEstimator):
     def _folder(self) -> Path:
         if self.directory is not None:
             folder = Path(self.directory).expanduser().absolute()
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                if not os.fspath(self.directory):  # it would be the working directory
+                    raise ValueError("it is empty")
+                folder.mkdir(parents=True, exist_ok=True)
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or error
+                raise ValueError(f"directory={str(self.directory)!r} can't be used: {why}.") from None
             return folder
         self._temporary = scratch("fit")
         return Path(self._temporary.name)
@@ -228,9 +235,7 @@ class TransferSearchClassifier(ClassifierMixin, ImageSearch):
             tlsearch.errors.TlsearchError: the search has no result.
         """
         images = images_of(X).values
-        labels = np.asarray(list(y) if not hasattr(y, "__array__") else y).ravel()
-        if lacking := [n for n, label in enumerate(labels) if label is None or label != label]:
-            raise ValueError(f"{len(lacking)} labels of y are missing, such as that of item {lacking[0]}.")
+        labels = labels_of(y)
         check_classification_targets(labels)
         if len(images) != len(labels):
             raise ValueError(f"X has {len(images)} items and y has {len(labels)}.")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tlsearch.errors import DataError
 from tlsearch.images.decoding import Unreadable, as_rgb, is_deep, open_regular, upright
+from tlsearch.urls import public
 
 _CHANNELS = (1, 3, 4)
 NARROWEST = 8
@@ -86,6 +87,35 @@ def items_of(given: Any, *, modality: str = "image") -> Items:
     return Items(found, names)
 
 
+def labels_of(y: Any) -> NDArray[Any]:
+    """Labels (N,), by position.
+
+    Raises:
+        ValueError: they are missing, of no order, or several for an item.
+    """
+    import pandas
+
+    if y is None:
+        raise ValueError("requires y to be passed, but the target y is None: a label for each item.")
+    if isinstance(y, str | bytes | Mapping | Set) or not isinstance(y, Iterable):
+        raise ValueError(f"y is a {type(y).__name__}; right is a list or an array of a label for each item.")
+    rows = y if hasattr(y, "__array__") else list(y)
+    try:
+        labels = np.asarray(rows)
+        inner = labels.shape[1:]
+    except ValueError:  # lists of different lengths
+        inner = (-1,)
+    if inner not in ((), (1,)):
+        raise ValueError(
+            "y has several values for an item; right is one label (N,). TransferSearchMultilabel takes"
+            " several; columns of 0 and 1 with a single 1 each become labels by y.argmax(axis=1)."
+        )
+    labels = labels.ravel()
+    if len(lacking := np.flatnonzero(pandas.isna(labels))):
+        raise ValueError(f"{len(lacking)} labels of y are missing, such as that of item {lacking[0]}.")
+    return labels
+
+
 def missing(items: Items) -> list[str]:
     """Sentences on the paths that no file is at."""
     return [
@@ -131,6 +161,11 @@ def _item(value: Any, position: int, modality: str) -> Any:
         value = value.as_py()
     if modality != "image":
         return str(value) if isinstance(value, str) else value
+    if isinstance(value, str) and "://" in value and not os.path.lexists(value):
+        raise DataError(
+            f"Item {position} ({public(value)}) is a URL; images are read from files of this machine.",
+            hint="Download it first, and pass its path or its bytes.",
+        )
     if isinstance(value, str | os.PathLike):
         return Path(os.fsdecode(value)).expanduser()
     if callable(getattr(value, "read", None)):  # an open file

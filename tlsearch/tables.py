@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 import re
 import warnings
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from tlsearch.counts import plural
 from tlsearch.errors import DataError
 from tlsearch.files import refuse_special
 from tlsearch.names import printable
@@ -19,6 +21,8 @@ from tlsearch.names import printable
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 MAX_BYTES = 500_000_000
 """Of a table: some ten million rows of paths. Text takes several times its size in memory."""
+SHOWN = 60
+"""Characters that are shown of what a table holds."""
 LOOKED_AT = 50
 """Records that a separator is judged by."""
 MEANT = {
@@ -26,6 +30,18 @@ MEANT = {
     "label": ("label", "class", "target", "category", "classname", "labelname", "value", "score", "rating"),
 }
 """Names of columns, without case, blanks and hyphens, that say what is in them."""
+PICTURES = frozenset((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif"))
+"""Endings that tell a path of a picture from other text."""
+_FLAGS = frozenset(("0", "1", "0.0", "1.0", "true", "false", "yes", "no"))
+_WHOLE, _FRACTION = r"\d{1,3}(?:[,.' ]\d{3})+|\d+", r"(?:\d{1,3}(?:[,' ]\d{3})+|\d+)[.,]\d+"
+_UNIT = r"°?[^\W\d_]{1,4}[²³]?"
+_AMOUNT = re.compile(
+    rf"[-+]?(?:[$€£¥] ?(?:{_FRACTION}|{_WHOLE})|(?:{_FRACTION}|{_WHOLE}) ?[%$€£¥]|(?:{_WHOLE}) {_UNIT}"
+    rf"|(?:{_FRACTION}) ?(?:{_UNIT})?|\d{{1,3}}(?:[,.' ]\d{{3}})+)"
+)
+"""A number with a unit, a currency, a decimal comma, or marks between thousands; 10mm may be a name."""
+_LIST = re.compile(r"[\[({]\s*(['\"].*['\"]\s*)?[\])}]")
+"""A list of texts as Python and JSON print it."""
 _SAID = re.compile(r'"?sep=(?P<separator>[,;|\t])"?[,;|\t]*(\r\n|\n|\r)', re.IGNORECASE)
 """The first line by which spreadsheets are told what stands between cells."""
 _INSTEAD = {
@@ -33,6 +49,7 @@ _INSTEAD = {
         (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"), "Unpack it, and name what was in it."
     ),
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "Save it as CSV."),
+    **dict.fromkeys((".yaml", ".yml", ".json"), "Name the folder of the data that it describes."),
 }
 """What to do with files that people take for tables."""
 
@@ -86,6 +103,7 @@ def read_table(path: Path) -> TableFile:
     own = "\t" if suffix == ".tsv" else ","
     said = _SAID.match(text)
     text = text[said.end() :] if said else text
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # the csv module takes no bare \r
     delimiter = said["separator"] if said else _separator(text, own)
     notes = []
     if delimiter != own:
@@ -93,7 +111,12 @@ def read_table(path: Path) -> TableFile:
     if encoding != "utf-8":
         doubt = "" if encoding.startswith("utf") else "; if letters look wrong, save it as UTF-8"
         notes.append(f"understood: {path.name} is in {encoding}, not UTF-8{doubt}")
-    return TableFile(_frame(text, delimiter, path), delimiter, encoding, tuple(notes))
+    frame = _frame(text, delimiter, path)
+    empty = (frame == "").all(axis=1)
+    if count := int(empty.sum()):  # spreadsheets write the rows below the last one
+        notes.append(f"left out: {plural(count, 'empty row')} of {path.name}")
+        frame = frame[~empty].reset_index(drop=True)
+    return TableFile(frame, delimiter, encoding, tuple(notes))
 
 
 def _parquet(path: Path) -> Any:
@@ -142,6 +165,10 @@ def _separator(text: str, own: str) -> str:
 def _frame(text: str, delimiter: str, path: Path) -> Any:
     import pandas
 
+    if not text.strip():
+        raise DataError(
+            f"table {path} is empty", hint="The first row names the columns, such as image,label."
+        )
     try:
         with warnings.catch_warnings():
             # Cells beyond the header's would only be warned of and dropped, the label among them.
@@ -151,9 +178,10 @@ def _frame(text: str, delimiter: str, path: Path) -> Any:
                 StringIO(text), sep=delimiter, dtype=str, na_filter=False, index_col=False
             )
     except pandas.errors.ParserWarning as error:
+        header = shortened(text.strip().partition("\n")[0])
         raise DataError(
-            f"table {path} has rows of more cells than its header",
-            hint="Quote values that hold the separator.",
+            f"table {path} has rows of more cells than its header, {header}",
+            hint="Quote values that hold the separator, and begin with the row that names the columns.",
         ) from error
     except Exception as error:  # pandas raises almost anything on damaged files
         raise DataError(f"table {path} can't be parsed: {error or type(error).__name__}") from error
@@ -163,7 +191,10 @@ def _frame(text: str, delimiter: str, path: Path) -> Any:
 
 def _headings(text: str, delimiter: str, names: list[str]) -> list[str]:
     """Columns by what is written above them: pandas numbers those of one name, ``label`` and ``label.1``."""
-    header = next((record for record in csv.reader(StringIO(text), delimiter=delimiter) if record), [])
+    try:
+        header = next((record for record in csv.reader(StringIO(text), delimiter=delimiter) if record), [])
+    except csv.Error:  # a cell of more than 131,072 characters
+        return names
     if len(header) != len(names):
         return names
     return [written.strip() or name for written, name in zip(header, names, strict=True)]
@@ -197,12 +228,53 @@ def names_apart(cells: Sequence[str]) -> str | None:
 
 
 def flag_columns(table: TableFile) -> list[str]:
-    """Columns that hold 0 and 1, and nothing else."""
-    return [
-        str(name)
-        for name in table.frame.columns
-        if {str(cell).strip() for cell in table.frame[name]} == {"0", "1"}
-    ]
+    """Columns that hold 0 and 1, or true and false, and nothing else."""
+    found = []
+    for name in table.columns:
+        if table.columns.count(name) == 1:
+            cells = {str(cell).strip().lower() for cell in table.frame[name]}
+            found += [name] if len(cells) == 2 and cells <= _FLAGS else []
+    return found
+
+
+def refuse_headless(columns: Sequence[str], images: str, table: Path) -> None:
+    """Refuse a table whose first row holds a picture where the column of images should be named.
+
+    Raises:
+        DataError: it does; its first picture would be lost.
+    """
+    named = [name for name in columns if os.path.splitext(name)[1].lower() in PICTURES]
+    if images in named or (named and images not in columns):
+        raise DataError(
+            f"{table} has no row that names its columns: it begins with {shortened(', '.join(columns))}",
+            hint="Put a first row above it, such as image,label.",
+        )
+
+
+def unlike_names(cells: Sequence[str]) -> str | None:
+    """What cells of labels seem to be, where they are neither names nor plain numbers; else None."""
+    filled = [cell for cell in cells if cell]
+    lists = [cell for cell in filled if _LIST.fullmatch(cell)]
+    if filled and len(lists) == len(filled):
+        return f"lists, such as {shortened(lists[0])}: write cat;dog, and set label_separator"
+    amounts = [cell for cell in filled if not _is_number(cell) and _AMOUNT.fullmatch(cell)]
+    if len(amounts) > len(filled) / 2 and len(set(amounts)) > len(filled) / 2:
+        return f"amounts, such as {shortened(amounts[0])}: write plain numbers, such as 1234.5"
+    return None
+
+
+def shortened(text: str) -> str:
+    """A text in quotes, fit to be shown."""
+    text = printable(text)
+    return f'"{text}"' if len(text) <= SHOWN else f'"{text[:SHOWN]}..."'
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def meant(kind: str, columns: Sequence[str], table: Path) -> str | None:

@@ -191,7 +191,7 @@ def refusal(path: Path, root: Path) -> str | None:
     """
     try:
         real = path.resolve(strict=True)
-        mode = real.stat().st_mode
+        mode = path.stat().st_mode  # of the path as it is written: a.png/../b.png is no file
     except FileNotFoundError:
         return "a link to nothing" if path.is_symlink() else "no such file"
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop, up to Python 3.12

@@ -85,13 +85,25 @@ def test_a_mistake_in_the_study_file(place, changes, says):
 def test_a_setting_that_is_none(place):
     study = place.study()
     refuse(place, "run", study, "--set", "budget.trials", says=("--set", "KEY=VALUE"))
-    refuse(place, "run", study, "--set", "budget.trials=-3", says=("budget.trials", "-3"))
+    refuse(place, "run", study, "--set", "budget.trials=-3", says=("budget.trials", "-3", "set in place of"))
     refuse(place, "run", study, "--minutes", "nan", says=("--minutes",))
 
 
 def test_a_study_file_that_is_not_there(place):
     place.study()
     refuse(place, "run", "tinny.yaml", says=("tinny.yaml", "tiny.yaml"))
+
+
+@pytest.mark.parametrize("command", ["init", "audit", "look", "run"])
+def test_data_is_a_place_on_this_machine(place, command):
+    refuse(place, command, "", says=("DATA is empty",))
+    said = refuse(place, command, "https://me:secret@example.org/d.zip", says=("is a URL", "Download it"))
+    assert "secret" not in said
+    refuse(place, command, "s3://bucket/photos", says=("s3://bucket/photos is a URL", "data.path"))
+
+
+def test_a_study_file_goes_into_a_folder_that_is_there(place, images):
+    refuse(place, "init", images, "-o", "nowhere/x.yaml", says=("no folder nowhere",))
 
 
 def test_data_that_cannot_be_searched_on(place, images, tmp_path):

@@ -3,6 +3,8 @@ import json
 import os
 import socket
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -267,6 +269,7 @@ def test_reasons_are_short_and_say_what(tmp_path):
         b"<!DOCTYPE html><html>404</html>": "HTML",
         b"\xef\xbb\xbf\n <html>": "HTML",
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n": "no known picture format",
+        b"\0\0\0\x18ftypheic" + bytes(40): "HEIC.* save it as JPEG",
         os.urandom(64): "no known picture format",
     }.items():
         path = tmp_path / "x.jpg"
@@ -292,6 +295,29 @@ def test_decompression_bombs_are_refused_before_pixels_are_allocated(monkeypatch
         warnings.simplefilter(action)
         with pytest.raises(DataError, match="pixels"):
             decode(bomb(side, side))
+
+
+def test_pillow_warns_nobody_who_has_not_asked_for_it(tmp_path, photo):
+    palette = photo.convert("P")
+    palette.save(tmp_path / "palette.png", transparency=bytes(range(200)))
+    for number, exif in enumerate((b"II*\0\x08\0\0\0\xff\0", b"II*\0\x08\0\0\0\2\0\x12\1\3\0\1\0\0\0\6\0")):
+        photo.save(tmp_path / f"{number}.jpg", exif=b"Exif\0\0" + exif)
+    (tmp_path / "bomb.png").write_bytes(bomb(10_000, 10_000))
+    code = """
+import sys
+from pathlib import Path
+from tlsearch.images.decoding import Unreadable, decode
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        decode(path)
+    except Unreadable as error:
+        print(path.name, error)
+"""
+    for options, warned in ((), False), (("-W", "default"), True):
+        command = [sys.executable, *options, "-c", code, str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith("bomb.png has 10000 x 10000 pixels")
+        assert ("Warning" in done.stderr) is warned
 
 
 def test_what_is_no_file(tmp_path):

@@ -216,3 +216,127 @@ def test_which_paths_suit(voc, tmp_path):
     assert masks.suits(pairs)
     assert not boxes.suits(pairs)
     assert not boxes.suits(voc / "annotations")
+
+
+def edit(path, change):
+    document = json.loads(path.read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    return document
+
+
+@pytest.mark.parametrize(
+    ("image", "annotation"), [(int, str), (float, int), ("img_{}".format, "img_{}".format)]
+)
+def test_ids_of_json_are_the_same_however_they_are_written(coco, image, annotation):
+    before = load(coco)
+    (path,) = coco.glob("**/*.json")
+
+    def change(document):
+        for one in document["images"]:
+            one["id"] = image(one["id"])
+        for one in document["annotations"]:
+            one["image_id"] = annotation(one["image_id"])
+        for one in document["categories"]:
+            one["id"] = str(one["id"])
+
+    edit(path, change)
+    found = load(coco)
+    assert found.broken == ()
+    assert np.array_equal(found.targets, before.targets)
+
+
+@pytest.mark.parametrize(
+    "written", ["C:\\photos\\{}", "https://example.org/{}?rf=3", "train2017/{}", "./images/{}"]
+)
+def test_pictures_of_json_are_found_by_their_names(coco, written):
+    (path,) = coco.glob("**/*.json")
+
+    def change(document):
+        for one in document["images"]:
+            one["file_name"] = written.format(one["file_name"].rpartition("/")[2])
+
+    edit(path, change)
+    found = load(coco)
+    assert (len(found.items), found.broken) == (9, ())
+
+
+def test_json_that_names_things_twice(coco):
+    (path,) = coco.glob("**/*.json")
+    text = path.read_text()
+
+    def same_file(document):
+        document["images"][1]["file_name"] = document["images"][0]["file_name"]
+
+    edit(path, same_file)
+    assert any("as several images" in why for why in load(coco).broken)
+    path.write_text(text)
+    edit(path, lambda document: document["categories"][1].update(name=document["categories"][0]["name"]))
+    assert any("2 classes are called" in note for note in load(coco).notes)
+    path.write_text(text)
+    edit(path, lambda document: document["categories"][1].update(id=document["categories"][0]["id"]))
+    with pytest.raises(DataError, match="several categories of id"):
+        load(coco)
+    path.write_text(text)
+    path.with_name("keypoints.json").write_text(text)
+    with pytest.raises(DataError, match=r"several of the files .*keypoints\.json") as caught:
+        load(coco)
+    assert "annotations: " in caught.value.hint
+    assert len(load(coco, annotations=path.relative_to(coco).as_posix()).items) == 9
+
+
+def test_the_reason_is_told_where_no_box_is_left(coco):
+    (path,) = coco.glob("**/*.json")
+    text = path.read_text()
+    edit(path, lambda document: [one.update(image_id=None) for one in document["annotations"]])
+    with pytest.raises(DataError, match=r"no picture has a box.*problems: .* is of image none"):
+        load(coco)
+    path.write_text(text)
+    edit(path, lambda document: [one.update(iscrowd=1) for one in document["annotations"]])
+    with pytest.raises(DataError, match=r"no picture has a box.*of crowds"):
+        load(coco)
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("0 .1 .1 .2 .1 .2 .2\n", "line 1 is an outline, no box"),
+        ("0 .5 .5 .2 .2 .9\n", "line 1 is no box: it has 6 numbers"),
+        ("0.0 .5 .5 .2 .2\n", 'line 1 begins with "0.0"'),
+        ("a cat on a mat\n", 'line 1 begins with "a"'),
+        ("", "no picture has a box"),
+        ("0 48 36 20 20\n", "is in pixels; right are shares of the sides"),
+    ],
+)
+def test_files_of_text_that_all_hold_no_boxes_are_told_of(yolo, lines, reason):
+    for path in (yolo / "labels").glob("0*.txt"):
+        path.write_text(lines)
+    assert registry.dataset("boxes").suits(yolo)
+    with pytest.raises(DataError, match=re.escape(reason)):
+        load(yolo)
+
+
+def test_files_that_name_the_classes_wrongly_are_not_passed_over(yolo):
+    for path in (*yolo.glob("*.yaml"), *yolo.glob("**/classes.txt")):
+        path.unlink()
+    data = yolo / "data.yaml"
+    for content, reason in (
+        (b"names: cat dog\n", "names is 'cat dog'"),
+        ("names: [café, dog]\n".encode("latin-1"), "no text in UTF-8"),
+        (b"names: [a\n", "can't be read for the names"),
+    ):
+        data.write_bytes(content)
+        with pytest.raises(DataError, match=reason):
+            load(yolo)
+    data.rename(yolo / "hyperparameters.yaml")
+    assert load(yolo).spec.names == ("class 0", "class 1")
+    data.write_text("names: [cat, cat]\n")
+    assert '2 classes are called "cat" and are one' in load(yolo).notes
+
+
+def test_classes_of_a_study_file_may_be_a_list_and_numbers(yolo):
+    assert load(yolo, classes=["cat", "dog"]).spec.names == ("cat", "dog")
+    assert load(yolo, classes={0: 7, "1": "yes"}).spec.names == ("7", "yes")
+    for wrong in ("cat", {0: None}, {"cat": 0}):
+        with pytest.raises(ValueError, match="classes"):
+            load(yolo, classes=wrong)

@@ -261,3 +261,45 @@ def test_the_root_itself_may_be_a_link(tmp_path):
     put(tmp_path / "data", "a/1.png", "b/1.png")
     (tmp_path / "link").symlink_to(tmp_path / "data")
     assert load(tmp_path / "link").names == ["a/1.png", "b/1.png"]
+
+
+def test_folds_of_a_cross_validation_are_no_classes(tmp_path):
+    for fold in ("fold1", "Fold_2", "fold-10"):
+        put(tmp_path, f"{fold}/cat/{fold}.png", f"{fold}/dog/{fold}.png")
+    with pytest.raises(
+        DataError, match=r"3 folders .*fold1.*2 folders \(.cat., .dog.\) each.*cross-validation"
+    ) as error:
+        load(tmp_path)
+    assert "group_column" in error.value.hint
+
+
+def test_classes_that_are_called_like_folds_are_told(tmp_path):
+    put(tmp_path, "part1/1.png", "part2/1.png")
+    samples = load(tmp_path)
+    assert samples.classes == ("part1", "part2")
+    assert samples.notes == (
+        '2 folders ("part1", "part2") are taken as classes, and are called like parts of a data set',
+    )
+
+
+def test_the_same_folders_in_all_classes_are_told(tmp_path):
+    put(tmp_path, "ann/benign/1.png", "ann/malignant/1.png", "bob/benign/1.png", "bob/malignant/1.png")
+    assert "if these are the classes, put them above" in load(tmp_path).notes[0]
+    put(tmp_path, "cyd/benign/1.png")
+    assert load(tmp_path).notes == ()
+
+
+def test_a_hidden_folder_beside_the_classes_is_counted(tmp_path):
+    put(tmp_path, "dog/1.png", "bird/1.png", ".cat/1.png", ".cat/2.png")
+    assert load(tmp_path).notes == (
+        "left out: 2 files in folders that are hidden or kept by the system, such as .cat/",
+    )
+
+
+def test_a_class_folder_without_an_image_tells_what_it_holds(tmp_path):
+    put(tmp_path, "images/1.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/1.txt").write_text("a cat on a mat")
+    with pytest.raises(DataError, match=r"labels holds no image, but files ending in \.txt") as error:
+        load(tmp_path)
+    assert "Annotations" in error.value.hint

@@ -105,7 +105,7 @@ def test_root(folder, tmp_path_factory):
         ("image,label,split\na.png,x,val\nb.png,y,test\n", {}, 'no usable row with split "train"'),
         ("image,label\na.png,x\nb.png,x\n", {}, "1 class"),
         ("image,label\n", {}, "0 classes"),
-        ("", {}, "can't be parsed"),
+        ("", {}, "is empty"),
         ('image,label\n"a.png,x\n', {}, "can't be parsed"),
     ],
 )
@@ -260,7 +260,7 @@ def test_a_file_without_an_end_is_read_up_to_the_limit(folder, monkeypatch):
 
 
 def test_a_table_without_a_header_and_what_is_no_table_get_the_next_step(folder):
-    with pytest.raises(DataError, match="The first row must name the columns"):
+    with pytest.raises(DataError, match="no row that names its columns"):
         load(folder, "a.png,x\nb.png,y\n")
     for name, hint in (("t.csv.gz", "Unpack it"), ("t.zip", "Unpack it"), ("t.xlsx", "Save it as CSV")):
         (folder / name).write_bytes(b"PK")
@@ -279,3 +279,81 @@ def test_paths_as_urls_write_them_are_found(folder):
 def test_one_column_is_not_image_and_label(folder):
     with pytest.raises(DataError, match='the column "image" is to be image and label'):
         load(folder, "image,label\na.png,x\nb.png,y\n", label_column="image")
+
+
+def test_lines_that_end_in_a_bare_carriage_return(folder):
+    (folder / "mac.csv").write_bytes(b'image,label,note\ra.png,x,"two\rlines"\rb.png,y,\r')
+    samples = Table().load(TableOptions(path=folder / "mac.csv"))
+    assert samples.names == ["a.png", "b.png"]
+    assert samples.classes == ("x", "y")
+
+
+@pytest.mark.parametrize("options", [{}, {"image_column": "a.png", "label_column": "x"}])
+@pytest.mark.parametrize("text", ["a.png,x\nb.png,y\nd.png,x\n", "x,a.png\ny,b.png\n"])
+def test_the_first_row_of_a_table_without_a_header_is_not_lost(folder, text, options):
+    with pytest.raises(DataError, match=r"no row that names its columns.*a\.png") as caught:
+        load(folder, text, **options)
+    assert "image,label" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("cells", "example"),
+    [
+        (["1,234", "2,500", "17"], "1,234"),
+        (["12 kg", "13.5 kg", "7 kg"], "12 kg"),
+        (["3,5", "4,25", "1"], "3,5"),
+        (["$1.50", "$2", "$3"], "$1.50"),
+        (["10%", "20%", "25%"], "10%"),
+        (["1'000.5", "2'000.0", "3.0"], "1'000.5"),
+        (["36.6 °C", "37 °C", "38 °C"], "36.6 °C"),
+        (["['cat', 'dog']", "[]", '["dog"]'], "['cat', 'dog']"),
+    ],
+)
+def test_amounts_and_lists_are_not_taken_for_names(folder, cells, example):
+    rows = [
+        f'{image};"{cell.replace(chr(34), chr(34) * 2)}"' for image, cell in zip("abd", cells, strict=True)
+    ]
+    text = "image;label\n" + "\n".join(row.replace(";", ".png;", 1) for row in rows) + "\n"
+    with pytest.raises(DataError) as caught:
+        load(folder, text)
+    assert f'such as "{example}"' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "cells", [["10mm", "10mm", "12mm"], ["1st", "2nd", "1st"], ["1e5", "007", "1e5"], ["p1", "p2", "p3"]]
+)
+def test_names_with_digits_stay_names(folder, cells):
+    text = "image,label\n" + "".join(
+        f"{image}.png,{cell}\n" for image, cell in zip("abd", cells, strict=True)
+    )
+    assert load(folder, text).classes == tuple(sorted(set(cells)))
+
+
+def test_empty_rows_below_a_table_are_left_out_and_said(folder):
+    samples = load(folder, "image,label\na.png,x\nb.png,y\n,\n,\n,\n")
+    assert (len(samples.items), samples.broken) == (2, ())
+    assert "left out: 3 empty rows of table.csv" in samples.notes
+
+
+def test_paths_without_their_endings_are_found_where_one_picture_is_called_so(folder):
+    samples = load(folder, "image,label\na,x\nsub/c,y\nb.png,y\n")
+    assert samples.items == [folder / "a.png", folder / "sub/c.png", folder / "b.png"]
+    assert "2 paths in table.csv: endings such as .jpg are left out" in samples.notes
+    Image.new("RGB", (4, 4)).save(folder / "a.jpg")
+    samples = load(folder, "image,label\na,x\nsub/c,y\nb.png,x\n")
+    assert samples.broken == ("row 1 (a): no such file",)
+
+
+def test_a_cell_of_any_length_is_read(folder):
+    text = f"image,label,{'n' * 200_000}\na.png,x,{'y' * 200_000}\nb.png,y,\n"
+    assert load(folder, text).classes == ("x", "y")
+
+
+def test_a_table_without_anything_says_so(folder):
+    with pytest.raises(DataError, match="is empty"):
+        load(folder, "\ufeff \n\n")
+
+
+def test_flags_may_be_words(folder):
+    (folder / "f.csv").write_text("image,cat,dog,age\na.png,True,0.0,1\nb.png,False,1.0,2\n")
+    assert tables.flag_columns(tables.read_table(folder / "f.csv")) == ["cat", "dog"]

@@ -70,6 +70,13 @@ def test_the_ways_out_are_closed(root, leaving):
         assert "leads out of" in samples.broken[0]
 
 
+def test_a_path_through_a_file_is_no_file(root):
+    (root.parent / "t.csv").write_text("image,label\na.png,x\nsub/b.png,y\na.png/../a.png,x\n")
+    samples = Table().load(TableOptions(path=root.parent / "t.csv", root=root))
+    assert samples.items == [root / "a.png", root / "sub/b.png"]
+    assert samples.broken == ("row 3 (a.png/../a.png): can't be read (Not a directory)",)
+
+
 VALID = b'image,label,split,group\na.png,x,train,1\nsub/b.png,y,test,2\n"a.png",z,val,\n'
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import draw_folder
 from tlsearch import spec
-from tlsearch.errors import InputError
+from tlsearch.errors import DataError, InputError
 from tlsearch.search.from_data import is_data, known_file, study_file, study_of
 from tlsearch.search.study_template import study_name
 
@@ -128,3 +128,10 @@ def test_classes_that_are_written_nearly_alike_are_told_before_anything_runs(tmp
     proposal = study_file(tmp_path / "in", folder=tmp_path).proposal
     assert proposal is not None
     assert proposal.notes == ('the classes "Frame" and "frame" are written nearly alike',)
+
+
+def test_names_that_all_differ_are_no_classes(photos, tmp_path):
+    rows = [f"{path.relative_to(tmp_path)},p{number}" for number, path in enumerate(photos.glob("*/*"))]
+    (tmp_path / "list.csv").write_text("\n".join(["image,label", *rows]))
+    with pytest.raises(DataError, match=r"no class has 3 items.*\n.*task: regression"):
+        study_file(tmp_path / "list.csv")

@@ -219,20 +219,20 @@ def test_a_data_section_needs_a_source(tmp_path):
         ("budget: {trials: 0}", "greater than or equal to 1, got 0"),
         ("budget: {trials: -1}", "greater than or equal to 1, got -1"),
         ("budget: {trials: 1000000000}", "less than or equal to 1000000, got 1000000000"),
-        ("budget: {trials: 1e9}", "integer"),
-        ("budget: {trials: '10'}", "integer, got '10'"),
-        ("budget: {trials: true}", "integer, got True"),
+        ("budget: {trials: 1e9}", "whole number"),
+        ("budget: {trials: '10'}", "whole number, got '10'"),
+        ("budget: {trials: true}", "whole number, got True"),
         ("budget: {minutes: 0}", "greater than 0"),
         ("budget: {minutes: .nan}", "finite|greater|less"),
         ("budget: {minutes: .inf}", "finite|less"),
         ("budget: {epochs: 0}", "greater than or equal to 1"),
         ("budget: [60]", "must be a section"),
         ("strategies: []", "at least one item"),
-        ("strategies: [3]", "string"),
+        ("strategies: [3]", "must be text"),
         ("strategies: [fine_tune, linear_probe, fine_tune]", "fine_tune is listed twice"),
         ("seed: -1", "greater than or equal to 0"),
-        ("seed: 1.5", "integer"),
-        ("objective: {metric: 1}", "string"),
+        ("seed: 1.5", "whole number"),
+        ("objective: {metric: 1}", "must be text"),
         ("objective: {metric: accuracy, direction: down}", "maximize"),
         ("resources: {cpus_per_trial: 0}", "greater than or equal to 1"),
         ("resources: {gpus_per_trial: -0.5}", "greater than or equal to 0"),
@@ -260,7 +260,7 @@ def test_a_wrong_value_is_named_with_its_line(tmp_path, lines, said):
         ("{source: digits, split: {val: .nan}}", "finite|greater|less"),
         ("{source: digits, image_size: 1}", "greater than or equal to 8"),
         ("{source: digits, image_size: 100000}", "less than or equal to 4096"),
-        ("{source: 3}", "string"),
+        ("{source: 3}", "must be text"),
         ("digits", "must be a section"),
     ],
 )
@@ -451,7 +451,7 @@ def test_overrides_leave_the_callers_data_alone():
     ("key", "value", "said"),
     [
         ("budget.trails", 3, 'budget.trails: unknown key. Did you mean "trials"'),
-        ("budget.trials", float("nan"), "integer"),
+        ("budget.trials", float("nan"), "whole number"),
         ("seed.x", 3, "Can't set seed.x"),
         ("study.x.y", 3, "Can't set study.x.y"),
         ("backbones.0", 3, "Can't set backbones.0"),
@@ -602,3 +602,29 @@ def test_values_of_python_callers():
     assert parsed.strategies == ("linear_probe",)
     assert [backbone.name for backbone in parsed.backbones] == ["timm/resnet18"]
     assert (parsed.budget.trials, parsed.budget.minutes, parsed.seed) == (2, 0.5, 3)
+
+
+def test_a_value_that_was_set_is_not_blamed_on_the_file(tmp_path):
+    path = write(tmp_path, "study: a\ndata: {source: digits}\nbackbones: [timm/a]\nbudget: {trials: 3}\n")
+    for overrides in (
+        {"data.split.val": 2},
+        {"data.split": {"val": 2}},
+        {"data": {"source": "x", "split": 3}},
+    ):
+        with pytest.raises(SpecError, match=r"^set in place of what .* says: data\.split"):
+            load(path, overrides=overrides)
+    path.write_text(path.read_text().replace("trials: 3", "trials: 0"))
+    with pytest.raises(SpecError, match=r"study\.yaml:4: budget"):
+        load(path, overrides={"seed": 3})
+
+
+def test_another_programs_file_is_called_so(tmp_path):
+    path = write(tmp_path, "train: images/train\nval: images/val\nnc: 1\nnames: [a]\n")
+    with pytest.raises(SpecError, match=r"is no study file: it has train, val, nc, names.*\n.*folder"):
+        load(path)
+
+
+def test_an_empty_path_is_not_the_current_folder(tmp_path):
+    path = write(tmp_path, "study: a\ndata: {source: folder, path: ''}\nbackbones: [timm/a]\n")
+    with pytest.raises(SpecError, match=r"data\.path: is empty"):
+        load(path)

@@ -145,9 +145,10 @@ def test_few_items_can_state_less_coverage():
 
 
 def test_what_is_no_number_is_named():
-    values = ["1", "nan", "big", "1,5", "-inf", "2", "3", "4", "5", "6", "", *"789"]
+    values = ["1", "nan", "big", "1,5", "-inf", "2", "3", "4", "5", "6", "", *"789", "-1e300", "1e29"]
     wrong = TASK.unusable(values)
-    assert set(wrong) == {1, 2, 3, 4, 10}
+    assert set(wrong) == {1, 2, 3, 4, 10, 14}
+    assert "-1e300 is too large" in wrong[14]
     assert '"big" is no number' in wrong[2]
     assert "behind a point" in wrong[3]
     assert "infinite" in wrong[4]

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of class folders, or a table.")],
+    data: options.Labelled,
     out: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="File to write; NAME.yaml by default."),
@@ -58,6 +58,8 @@ def init(
     if not data.exists():
         raise InputError(f"There is nothing at {data}.", hint="Name a folder of class folders, or a table.")
     beside = out.parent if out is not None else Path()
+    if not beside.is_dir():
+        raise InputError(f"There is no folder {beside} for the study file.", hint="Make it first.")
     effort = presets.preset(preset or presets.DEFAULT)
     columns = options.columns(
         image_column, label_column, label_separator=label_separator, split_column=split_column

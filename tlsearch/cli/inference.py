@@ -181,7 +181,7 @@ def _with_progress(predictions: Iterable[Prediction], total: int) -> Iterable[Pr
 
 def evaluate(
     study: StudyOrBundle,
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder of class folders, or a table.")],
+    data: options.Labelled,
     split: Annotated[str | None, typer.Option(help="Only train, val or test, where data has them.")] = None,
     setting: Annotated[
         list[str] | None,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tlsearch.errors import InputError
+from tlsearch.urls import public
 
 DEFAULT_DATABASE = "sqlite:///tlsearch.db"
 
@@ -52,9 +56,32 @@ LabelColumn = Annotated[
         show_default=False,
     ),
 ]
+
+
+def data_path(text: str) -> Path:
+    """What is given as DATA, as a path.
+
+    Raises:
+        InputError: it is empty, which would be the current folder, or a URL.
+    """
+    if not text:
+        raise InputError("DATA is empty.", hint="Name a folder or a file; . is the folder that you are in.")
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
+        raise InputError(
+            f"{public(text)} is a URL, and DATA is a folder or a file of this machine.",
+            hint="Download it first; or name an object store in a study file (data.path: s3://BUCKET/PREFIX).",
+        )
+    return Path(text)
+
+
 Target = Annotated[
     Path,
-    typer.Argument(metavar="DATA", help="Folder of class folders, a table, or a study file."),
+    typer.Argument(
+        metavar="DATA", parser=data_path, help="Folder of class folders, a table, or a study file."
+    ),
+]
+Labelled = Annotated[
+    Path, typer.Argument(metavar="DATA", parser=data_path, help="Folder of class folders, or a table.")
 ]
 
 

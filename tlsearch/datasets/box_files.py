@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from tlsearch.contracts.images import open_regular
-from tlsearch.errors import DataError
+from tlsearch.errors import DataError, SpecError
 from tlsearch.names import class_name, printable
 from tlsearch.yaml_text import read_yaml
 
@@ -53,10 +53,11 @@ class Annotation:
 
 @dataclass(slots=True)
 class Coco:
-    """A COCO file: annotations of its pictures, and what of it can't be used."""
+    """A COCO file: annotations of its pictures, what of it can't be used, and names of classes by id."""
 
     pictures: list[Annotation]
     broken: list[str]
+    names: Mapping[str, str]
 
 
 def content(path: Path) -> bytes:
@@ -153,23 +154,18 @@ def coco(path: Path) -> Coco:
     parts = ("images", "annotations", "categories")
     if not isinstance(document, dict) or not all(isinstance(document.get(part), list) for part in parts):
         raise DataError("is no COCO file: it needs lists of images, annotations and categories")
-    try:
-        names = {one["id"]: class_name(str(one["name"])) for one in document["categories"]}
-        pictures = {
-            one["id"]: Annotation(str(one["file_name"]), _size(one.get("width"), one.get("height")))
-            for one in document["images"]
-        }
-    except (KeyError, TypeError) as error:
-        raise DataError(f"is no COCO file: an image or category lacks {error}") from error
-    if len(pictures) < len(document["images"]):
-        raise DataError("has several images of one id")
+    names = {key: class_name(str(one["name"])) for key, one in _by_id(document, "categories", "name")}
+    pictures = {
+        key: Annotation(str(one["file_name"]), _size(one.get("width"), one.get("height")))
+        for key, one in _by_id(document, "images", "file_name")
+    }
     broken: list[str] = []
-    spoiled: dict[Any, str] = {}
+    spoiled: dict[str, str] = {}
     for number, one in enumerate(document["annotations"], 1):
         called = f"annotation {one.get('id', number)}" if isinstance(one, dict) else f"annotation {number}"
-        picture = pictures.get(_key(one, "image_id"))
+        picture = pictures.get(key := _key(one, "image_id"))
         if picture is None:
-            broken.append(f"{called} is of image {_key(one, 'image_id')}, which the file doesn't list")
+            broken.append(f"{called} is of image {key or 'none'}, which the file doesn't list")
             continue
         try:
             if one.get("iscrowd"):
@@ -177,15 +173,28 @@ def coco(path: Path) -> Coco:
             else:
                 picture.objects.append(_coco_object(one, names))
         except DataError as error:
-            spoiled.setdefault(one["image_id"], f"{called} {error.message}")
+            spoiled.setdefault(key, f"{called} {error.message}")
     broken += [f"{pictures[key].picture}: {why}" for key, why in spoiled.items()]
-    return Coco([one for key, one in pictures.items() if key not in spoiled], broken)
+    return Coco([one for key, one in pictures.items() if key not in spoiled], broken, names)
 
 
-def _coco_object(one: Mapping[str, Any], names: Mapping[Any, str]) -> Marked:
+def _by_id(document: Mapping[str, Any], part: str, wanted: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """The images or categories of a COCO file with their ids."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for number, one in enumerate(document[part], 1):
+        key = _key(one, "id")
+        if not key or wanted not in one:
+            raise DataError(f"is no COCO file: of its {part} the one at place {number} lacks id or {wanted}")
+        if key in found:
+            raise DataError(f"has several {part} of id {key}")
+        found[key] = one
+    return list(found.items())
+
+
+def _coco_object(one: Mapping[str, Any], names: Mapping[str, str]) -> Marked:
     kind = _key(one, "category_id")
     if kind not in names:
-        raise DataError(f"is of category {kind}, which the file doesn't list")
+        raise DataError(f"is of category {kind or 'none'}, which the file doesn't list")
     box = one.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
         raise DataError(f"({names[kind]}) has no bbox of left, top, width and height")
@@ -193,9 +202,12 @@ def _coco_object(one: Mapping[str, Any], names: Mapping[Any, str]) -> Marked:
     return Marked(names[kind], (left, top, left + wide, top + high))
 
 
-def _key(one: object, name: str) -> Any:
+def _key(one: object, name: str) -> str:
+    """An id as text: programs write the same one as 7, 7.0 and "7"; empty where there is none."""
     value = one.get(name) if isinstance(one, dict) else None
-    return value if isinstance(value, int | str) else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int | str) else ""
 
 
 def _size(wide: object, high: object) -> tuple[int, int] | None:
@@ -222,7 +234,7 @@ def yolo(path: Path, names: Mapping[int, str]) -> Annotation:
         if not words:
             continue
         if len(words) != 5:
-            kind = "an outline, no box" if len(words) > 5 else "no box"
+            kind = "an outline, no box" if len(words) > 6 and len(words) % 2 else "no box"
             raise DataError(
                 f"line {number} is {kind}: it has {len(words)} numbers, right are 5: class, centre x, "
                 "centre y, width, height"
@@ -248,17 +260,24 @@ def yolo_names(folder: Path) -> tuple[dict[int, str], str]:
     """
     for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         try:
-            plain, _ = read_yaml(content(path).decode(), path.name)
-        except (DataError, ValueError):
+            plain, _ = read_yaml(content(path).decode("utf-8-sig"), path.name)
+        except (SpecError, DataError, ValueError) as error:
+            if path.stem not in ("data", "dataset"):  # it may be of anything else
+                continue
+            why = getattr(error, "message", "it is no text in UTF-8")
+            raise DataError(f"{path} can't be read for the names of classes: {why}") from error
+        if "names" not in plain:
             continue
-        own = plain.get("names")
+        own = plain["names"]
         if isinstance(own, list):
             own = dict(enumerate(own))
-        if isinstance(own, dict) and own:
-            try:
-                return {int(index): class_name(str(name)) for index, name in own.items()}, path.name
-            except (TypeError, ValueError) as error:
-                raise DataError(f"{path}: names has an index that is no number") from error
+        try:
+            return {int(index): class_name(str(name)) for index, name in own.items()}, path.name
+        except (AttributeError, TypeError, ValueError) as error:
+            raise DataError(
+                f"{path}: names is {printable(repr(own))[:60]}",
+                hint="Right is a list of names, or names by class index.",
+            ) from error
     for name in ("classes.txt", "obj.names", "labels.txt"):
         if (folder / name).is_file():
             lines = content(folder / name).decode("utf-8-sig", "replace").splitlines()
@@ -294,6 +313,8 @@ def placed(one: Marked, size: tuple[int, int]) -> tuple[tuple[float, float, floa
         raise DataError(f"the box of {told} has no area")
     allowed = [max(ROUNDING, 2 / side) for side in (*size, *size)]
     if any(share < -most or share > 1 + most for share, most in zip(shares, allowed, strict=True)):
+        if one.shares and max(one.box) > 2:
+            raise DataError(f"the box of {told} is in pixels; right are shares of the sides, from 0 to 1")
         raise DataError(f"the box of {told} reaches out of the picture of {size[0]} x {size[1]} pixels")
     left, top, right, bottom = (min(1.0, max(0.0, share)) for share in shares)
     if right - left < 1e-6 or bottom - top < 1e-6:

@@ -108,7 +108,16 @@ def _formatted(annotations: Path, images: Path, root: Path, split: str, given: s
             first = next((path for path in files_of(annotations, kind) if looks_so(path)), None)
             if first is not None:
                 return [Place(split, images, annotations, kind)]
+    # Lines of another kind, such as outlines, are told of by whoever reads them.
+    if given in (None, "yolo") and annotations not in (images, images.parent):
+        texts = {path.relative_to(annotations).with_suffix("") for path in files_of(annotations, "yolo")}
+        if any(path.relative_to(images).with_suffix("") in texts for path, _ in _files(images, root)):
+            return [Place(split, images, annotations, "yolo")]
     return []
+
+
+def _files(images: Path, root: Path) -> Iterator[tuple[Path, str]]:
+    return walk.files(images, root, walk.Left())
 
 
 def _split_in(path: Path) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tlsearch import walk
 from tlsearch.contracts import boxes
@@ -27,6 +28,17 @@ LISTS = ("ImageSets/Main", "ImageSets", "splits")
 _Int = Annotated[int, Field(strict=False)]
 
 
+def _class_names(given: Any) -> Any:
+    """Names by index; a list counts from 0, and numbers may be names."""
+    named = dict(enumerate(given)) if isinstance(given, list | tuple) else given
+    if not isinstance(named, dict):
+        raise ValueError("must be a list of names, or names by class index")
+    return {
+        index: str(name) if isinstance(name, int | float) and not isinstance(name, bool) else name
+        for index, name in named.items()
+    }
+
+
 class BoxOptions(DatasetOptions):
     """Where pictures and boxes are.
 
@@ -35,7 +47,8 @@ class BoxOptions(DatasetOptions):
         images: what the folder of pictures is called; found out where it is left out.
         annotations: what the folder or JSON file of annotations is called; found out where it is left out.
         format: ``voc``, ``coco`` or ``yolo``; found out where it is left out.
-        classes: names by class index, for YOLO's text; from ``data.yaml`` or ``classes.txt`` where left out.
+        classes: names by class index, or a list, for YOLO's text; from ``data.yaml`` or ``classes.txt`` where
+            left out.
         unannotated: ``broken``: a picture without an annotation is an error; ``empty``: it shows no object.
     """
 
@@ -43,7 +56,7 @@ class BoxOptions(DatasetOptions):
     images: str | None = None
     annotations: str | None = None
     format: Literal["voc", "coco", "yolo"] | None = None
-    classes: dict[_Int, str] = {}
+    classes: Annotated[dict[_Int, str], BeforeValidator(_class_names)] = {}
     unannotated: Literal["broken", "empty"] = "broken"
 
 
@@ -81,6 +94,7 @@ class Boxes(DatasetSource[BoxOptions]):
         if not found.pairs:
             first = f" The first problem of {len(found.broken)}: {found.broken[0]}" if found.broken else ""
             raise DataError(f"{root} holds no picture with an annotation.{first}", hint=LAYOUT)
+        _refuse_repeated(root, places, found)
         found.pairs.sort(key=lambda pair: os.fsencode(pair.name))
         _put_into_splits(root, found)
         return _samples(root, found)
@@ -100,7 +114,23 @@ class _Found:
     broken: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
-    unlisted: int = 0
+
+    def note(self, *sentences: str) -> None:
+        """Tell each once."""
+        self.notes += [sentence for sentence in sentences if sentence not in self.notes]
+
+
+def _refuse_repeated(root: Path, places: Sequence[Place], found: _Found) -> None:
+    """Refuse several files of annotations for the same pictures, of boxes and of keypoints for instance."""
+    seen: set[tuple[Path, str]] = set()
+    for pair in found.pairs:
+        if (pair.image, pair.split) in seen:
+            files = ", ".join(_named(place.annotations, root) for place in places)
+            raise DataError(
+                f"{root}: several of the files {files} list the picture {pair.name}",
+                hint="Name one in the data section, such as annotations: annotations/instances.json",
+            )
+        seen.add((pair.image, pair.split))
 
 
 def _root(path: Path) -> Path:
@@ -132,7 +162,15 @@ def _samples(root: Path, found: _Found) -> Samples:
     try:
         spec = boxes.described(names, rows)
     except DataError as error:
-        raise DataError(f"{root}: {error.message}", hint=error.hint) from None
+        crowds = sum(pair.annotation.crowds for pair in kept)
+        why = [f"{plural(crowds, 'box', 'boxes')} of crowds (iscrowd) are left out"] if crowds else []
+        why += (
+            [f"the first of {plural(len(found.broken), 'problem')}: {found.broken[0]}"]
+            if found.broken
+            else []
+        )
+        told = f" ({'; '.join(why)})" if why else ""
+        raise DataError(f"{root}: {error.message}{told}", hint=error.hint) from None
     objects = sum(map(len, rows))
     empty = sum(not len(own) for own in rows)
     crowds = sum(pair.annotation.crowds for pair in kept)
@@ -211,19 +249,25 @@ def _read_coco(root: Path, place: Place, pictures: Mapping[str, Path], found: _F
     except DataError as error:
         raise DataError(f"{called} {error.message}", hint=LAYOUT) from error
     found.broken += [f"{called}: {why}" for why in document.broken]
+    found.note(*_doubled(document.names))
     names: dict[str, list[Path]] = {}
     for path in pictures.values():
         names.setdefault(path.name, []).append(path)
+    taken: set[Path] = set()
     for one in document.pictures:
         image = pictures.get(one.picture.removeprefix("./"))
-        same = names.get(Path(one.picture).name, [])
-        if image is None and len(same) == 1:  # file_name may have folders that are elsewhere by now
+        # file_name may have folders that are elsewhere by now, of Windows too, or be a URL.
+        same = names.get(re.split(r"[\\/]", one.picture.partition("?")[0])[-1], [])
+        if image is None and len(same) == 1:
             (image,) = same
         if image is None:
             found.broken.append(
                 f"{called}: there is no picture {printable(one.picture)} in {place.images.name}/"
             )
+        elif image in taken:
+            found.broken.append(f"{called}: lists {printable(one.picture)} as several images")
         else:
+            taken.add(image)
             found.pairs.append(_Pair(image, one, _named(image, root), place.split))
 
 
@@ -272,18 +316,23 @@ def _names(
 ) -> Mapping[int, str]:
     """Names of YOLO's classes: as they were given, as a file has them, or numbers."""
     if options.classes:
-        return {index: class_name(name) for index, name in options.classes.items()}
+        given = {index: class_name(name) for index, name in options.classes.items()}
+        found.note(*_doubled(given))
+        return given
     for folder in (root, place.annotations, place.annotations.parent):
         names, file = box_files.yolo_names(folder)
         if names:
-            told = f"understood: classes are named by {file}"
-            found.notes += [told] if told not in found.notes else []
+            found.note(f"understood: classes are named by {file}", *_doubled(names))
             return names
-    told = (
+    found.note(
         "understood: no data.yaml or classes.txt names the classes: they are called by number (data.classes)"
     )
-    found.notes += [told] if told not in found.notes else []
     return {index: f"class {index}" for index in range(box_files.highest(files) + 1)}
+
+
+def _doubled(names: Mapping[Any, str]) -> list[str]:
+    counts = Counter(names.values())
+    return [f'{count} classes are called "{name}" and are one' for name, count in counts.items() if count > 1]
 
 
 def _put_into_splits(root: Path, found: _Found) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,10 @@ from tlsearch.errors import DataError
 from tlsearch.names import class_name, printable, split_of
 
 _LAYOUT = "Right is one folder per class with its images inside, or train/, val/ and test/ of such folders."
+NOT_CLASSES = frozenset(("annotations", "annotation", "labels", "label", "masks", "boxes", "bboxes", "xml"))
+"""What folders beside images/ are called, not classes."""
+_FOLD = re.compile(r"(k?fold|cv|split|part|chunk|batch)[\s_-]*\d+", re.IGNORECASE)
+"""A part of a data set, of a cross-validation for instance."""
 _SAY = "`splits: false` in the data section takes every folder as a class."
 
 
@@ -77,6 +82,7 @@ class _Found:
                 f"{place} holds {_counted(list(folders))}; at least 2 are needed",
                 hint=_inner(folders, self.root) or _LAYOUT,
             )
+        self.notes += _doubts(folders, self.root)
         for label, spellings in names.items():
             if len(spellings) > 1:
                 self.notes.append(f'{len(spellings)} folders are spelt alike and are one class: "{label}"')
@@ -84,11 +90,13 @@ class _Found:
         self.count_strays(place)
 
     def count_strays(self, place: Path) -> None:
-        """Files right in a place where folders are expected."""
+        """Files right in a place where folders are expected, and those in folders that systems keep."""
         for entry in walk.entries(place):
+            name = Path(entry.path).relative_to(self.root).as_posix()
             if not os.path.isdir(entry.path):
-                name = Path(entry.path).relative_to(self.root).as_posix()
                 self.left.add(walk.beside(entry.name) or "beside the class folders", name)
+            elif walk.kept_by_systems(entry.name):
+                self.left.add("in folders that are hidden or kept by the system", f"{name}/", _inside(entry))
 
     def _add(self, label: str, folders: list[Path], split: str) -> None:
         rows, broken = len(self.rows), len(self.broken)
@@ -110,9 +118,14 @@ class _Found:
                 if links
                 else "Put images in it, or remove the folder.",
             )
-        raise DataError(
-            f"class folder {where} holds no image", hint="Put images in it, or remove the folder."
+        others = sorted(
+            {Path(name).suffix.lower() for folder in folders for name in _names_in(folder)} - {""}
         )
+        told = f", but files ending in {', '.join(others[:3])}" if others else ""
+        hint = "Put images in it, or remove the folder."
+        if folders[0].name.lower() in NOT_CLASSES:
+            hint = f"Annotations of boxes or masks? None was found there that can be read. {hint}"
+        raise DataError(f"class folder {where} holds no image{told}", hint=hint)
 
     def classes(self, split: str) -> set[str]:
         return {label for _, label, where in self.rows if where == split}
@@ -214,6 +227,40 @@ def _no_splits_inside(root: Path, folders: Mapping[str, Path]) -> None:
             f"{root}: its class folders hold splits of their own, which would be mixed",
             hint=f"Put the splits above the classes: train/CLASS/, test/CLASS/. {_SAY}",
         )
+
+
+def _doubts(folders: Mapping[str, Path], root: Path) -> list[str]:
+    """Sentences on class folders that may be none.
+
+    Raises:
+        DataError: they are called like parts of the data, and the classes stand in each of them.
+    """
+    inside = [set(walk.folders(folder, root, peek=True)) for folder in folders.values()]
+    alike = len(inside) > 1 and len(inside[0]) > 1 and all(names == inside[0] for names in inside)
+    parts = bool(folders) and all(map(_FOLD.fullmatch, folders))
+    if parts and alike:
+        raise DataError(
+            f"{root} has {_counted(list(folders))}, which hold {_counted(list(inside[0]))} each: folds of a"
+            " cross-validation are no classes",
+            hint="Put all images of a class into one folder, or write a table with image, label and a"
+            " group_column that names the fold.",
+        )
+    if parts:
+        return [f"{_counted(list(folders))} are taken as classes, and are called like parts of a data set"]
+    if alike:
+        return [
+            f"{_counted(list(folders))} are taken as classes, and each holds {_counted(list(inside[0]))}:"
+            " if these are the classes, put them above"
+        ]
+    return []
+
+
+def _names_in(folder: Path) -> list[str]:
+    return [name for _, _, names in os.walk(folder) for name in names]
+
+
+def _inside(entry: os.DirEntry[str]) -> int:
+    return 0 if entry.is_symlink() else walk.count_files(Path(entry.path))
 
 
 def _inner(folders: Mapping[str, Path], root: Path) -> str | None:

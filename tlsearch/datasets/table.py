@@ -17,14 +17,13 @@ from tlsearch.contracts.dataset import SPLITS, DatasetOptions, DatasetSource, Sa
 from tlsearch.counts import plural
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.names import printable, split_of
-from tlsearch.tables import meant, read_table, refuse_doubled
+from tlsearch.tables import PICTURES, meant, read_table, refuse_doubled, refuse_headless, unlike_names
 from tlsearch.walk import refusal
 
 DataPath = Annotated[Path, Field(strict=False)]
 
 
 _LABEL = "label:"
-_PICTURES = frozenset((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif"))
 _DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])|\\\\[^\\/]+(?=[\\/])")
 """What a path of Windows begins with: a drive, or another machine."""
 _NO_SPLIT = "Set split_column: null if the column means something else."
@@ -113,6 +112,7 @@ class Found:
         self.root = root
         self.counts: dict[str, int] = {}
         self._names: dict[Path, dict[str, str]] = {}
+        self._stems: dict[Path, dict[str, list[str]]] = {}
 
     def path(self, written: str) -> Path:
         """The path of a file; the one as it is written where there is none."""
@@ -132,13 +132,28 @@ class Found:
             if part == "..":
                 return straight
             place /= self._listed(place).get(unicodedata.normalize("NFC", part), part)
-        if not os.path.lexists(place):
+        if os.path.lexists(place):
+            self._count("accents are written in another Unicode form than on disk")
+            return place
+        same = self._called(place.parent).get(place.name, [])
+        if len(same) != 1:
             return straight
-        self._count("accents are written in another Unicode form than on disk")
-        return place
+        self._count("endings such as .jpg are left out")
+        return place.with_name(same[0])
 
     def _count(self, how: str) -> None:
         self.counts[how] = self.counts.get(how, 0) + 1
+
+    def _called(self, folder: Path) -> dict[str, list[str]]:
+        """The pictures of a folder by their names without ending."""
+        if folder not in self._stems:
+            found: dict[str, list[str]] = {}
+            for name in self._listed(folder).values():
+                stem, ending = os.path.splitext(name)
+                if ending.lower() in PICTURES:
+                    found.setdefault(stem, []).append(name)
+            self._stems[folder] = found
+        return self._stems[folder]
 
     def _listed(self, folder: Path) -> dict[str, str]:
         if folder not in self._names:
@@ -190,6 +205,7 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
         return own
 
     column = chosen(kind, column)
+    refuse_headless(known, column, options.path)
     given = chosen("label", options.label_column)
     if options.label_separator is not None and not isinstance(given, str):
         raise DataError(
@@ -205,9 +221,8 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
         columns["group"] = options.group_column
     for option, name in columns.items():
         if name not in known:
-            hint = f"Set {option.partition(':')[0]}_column. {did_you_mean(name, known)}".strip()
-            if any(os.path.splitext(column)[1].lower() in _PICTURES for column in known):
-                hint = "The first row must name the columns, such as image,label."
+            option = option.partition(":")[0]
+            hint = f"Set {option}_column (`init` has --{option}-column). {did_you_mean(name, known)}".strip()
             raise DataError(
                 f'{options.path} has no column "{name}"; it has: {printable(", ".join(known))}', hint=hint
             )
@@ -218,6 +233,10 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
             hint=f"Set {kind}_column or label_column.",
         )
     cells = {key: texts(table.frame[name]) for key, name in columns.items()}
+    for key, name in columns.items():
+        alone = key.startswith(_LABEL) and options.label_separator is None
+        if alone and (seems := unlike_names(cells[key])):
+            raise DataError(f'{options.path}: the cells of "{printable(name)}" look like {seems}')
     return Rows(cells, tuple(notes), options.label_separator)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import stat
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -53,8 +54,16 @@ _UPRIGHT = {
 _LAYOUTS = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, other integers or floats"
 
 
-NO_PICTURE = ("is HTML or XML, not a picture", "is no known picture format")
+HTML = "is HTML or XML, not a picture"
+HEIC = "is HEIC, which isn't read: save it as JPEG or PNG"
+NO_PICTURE = (HTML, HEIC, "is no known picture format")
 """Reasons why a file isn't even a broken picture."""
+_HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1"))
+"""What files of phones begin with, behind four bytes of length."""
+
+# Whatever Pillow warns of (odd EXIF, many pixels, transparent palettes) is decided on here. Filters that
+# somebody sets come first; one for a call alone would not be safe with several threads.
+warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
 
 
 class Unreadable(ValueError):
@@ -241,7 +250,8 @@ def _read(file: BinaryIO, *, only_deep: bool) -> Image.Image | None:
         raise Unreadable(f"has more than the {MAX_PIXELS} pixels that are decoded") from error
     except UnidentifiedImageError as error:
         markup = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
-        raise Unreadable(NO_PICTURE[0] if markup else NO_PICTURE[1]) from error
+        heic = head[4:].startswith(_HEIC)
+        raise Unreadable(HTML if markup else HEIC if heic else NO_PICTURE[-1]) from error
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise Unreadable(f"can't be decoded ({error or type(error).__name__})") from error
 

@@ -3,7 +3,7 @@
 Nothing here looks at data, plugins or the database; names are resolved later by those who know them.
 """
 
-from tlsearch.spec.reading import load, parse, unknown_option
+from tlsearch.spec.reading import complaint, load, parse, unknown_option
 from tlsearch.spec.schema import json_schema
 from tlsearch.spec.sections import (
     AbstainSpec,
@@ -31,6 +31,7 @@ __all__ = [
     "SearchSpec",
     "SplitSpec",
     "StudySpec",
+    "complaint",
     "json_schema",
     "load",
     "parse",

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from tlsearch.errors import SpecError, did_you_mean
 from tlsearch.files import refuse_special
+from tlsearch.names import printable
 from tlsearch.spec.sections import DataSpec, StudySpec
 from tlsearch.urls import may_hold_password, public
 from tlsearch.yaml_text import read_yaml
@@ -81,6 +82,12 @@ def parse(
         plain = json.loads(json.dumps(data, default=_plain))
         if not isinstance(plain, dict):
             raise SpecError(f"{name}: a study is a mapping with keys such as study, data, backbones.")
+        if plain and not set(plain) & set(StudySpec.model_fields):
+            known = printable(", ".join(map(str, plain))[:80])
+            raise SpecError(
+                f"{name} is no study file: it has {known}, and no key such as study, data, backbones.",
+                hint="Of a data set name the folder.",
+            )
         for key, value in json.loads(json.dumps(dict(overrides or {}), default=_plain)).items():
             _put(plain, key, value)
         _refuse_passwords(plain, name)
@@ -90,7 +97,7 @@ def parse(
         raise SpecError(f"{name}: not what a study file holds: {error}.") from None
     except ValidationError as error:
         mistakes = _own(error)
-        problems = [_sentence(problem, name, lines or {}) for problem in mistakes[:TOLD]]
+        problems = [_sentence(problem, name, lines or {}, overrides or {}) for problem in mistakes[:TOLD]]
         if len(mistakes) > 1:
             problems.insert(0, f"{len(mistakes):,} mistakes in {name}:")
         if len(mistakes) > TOLD:
@@ -147,7 +154,9 @@ def _anchor(data: dict[str, Any], folder: Path, name: str) -> None:
         places.append(("loggers.tensorboard", data["loggers"], "tensorboard"))
     for path, holder, key in places:
         value = holder.get(key)
-        if isinstance(value, str) and value and "://" not in value:  # a URL is whole as it is
+        if value == "":  # it would be the current folder
+            raise SpecError(f"{name}: {path}: is empty.")
+        if isinstance(value, str) and "://" not in value:  # a URL is whole as it is
             try:
                 holder[key] = str(folder / Path(value).expanduser())
             except RuntimeError as error:  # ~somebody, who has no home here
@@ -180,32 +189,39 @@ def _tuples(value: Any) -> Any:
 def _own(error: ValidationError) -> list[Any]:
     """Problems, less those of lists that are too short because their items are wrong."""
     problems: list[Any] = error.errors()
-    inside = {problem["loc"][:-1] for problem in problems}
+    inside = {problem["loc"][:end] for problem in problems for end in range(len(problem["loc"]))}
     return [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in inside]
 
 
 _IN_YAML = {
+    **dict.fromkeys(("dict_type", "model_type", "mapping_type"), "must be a section with keys of its own"),
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "must be a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "must be true or false"),
+    "string_type": "must be text, in quotes where it is a number",
+    "path_type": "must be a path",
     "tuple_type": "must be a list",
     "too_short": "must hold at least one item",
-    "dict_type": "must be a section with keys of its own",
-    "model_type": "must be a section with keys of its own",
-    "mapping_type": "must be a section with keys of its own",
 }
 """What pydantic says in Python's words."""
 
 
-def _sentence(problem: Any, name: str, lines: Mapping[str, int]) -> str:
+def complaint(problem: Any) -> str:
+    """What is wrong with a value, of which pydantic tells, and the value."""
+    message = _IN_YAML.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+    given = problem.get("input")
+    shown = public(given) if isinstance(given, str) and "://" in given else given
+    told = "" if isinstance(given, dict | tuple | list) else f", got {_shorten(repr(shown))}"
+    return f"{message[0].lower()}{message[1:]}{told}."
+
+
+def _sentence(problem: Any, name: str, lines: Mapping[str, int], overrides: Mapping[str, Any]) -> str:
     location = [str(part) for part in problem["loc"]]
     path = ".".join(location)
-    place = next(
-        (
-            f"{name}:{lines[path_]}"
-            for path_ in (".".join(location[:end]) for end in range(len(location), 0, -1))
-            if path_ in lines
-        ),
-        name,
-    )
-    given = problem.get("input")
+    above = [".".join(location[:end]) for end in range(len(location), 0, -1)]
+    place = next((f"{name}:{lines[path_]}" for path_ in above if path_ in lines), name)
+    if any(key in above or key.startswith(f"{path}.") for key in overrides):
+        place = f"set in place of what {name} says"
     if problem["type"] == "extra_forbidden":
         text = f"unknown key. {did_you_mean(location[-1], _keys_at(location[:-1]))}".strip()
         if not text.endswith("?"):
@@ -214,11 +230,7 @@ def _sentence(problem: Any, name: str, lines: Mapping[str, int]) -> str:
     elif problem["type"] == "missing":
         text = "is missing."
     else:
-        message = _IN_YAML.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-        message = message[0].lower() + message[1:]
-        shown = public(given) if isinstance(given, str) and "://" in given else given
-        shown = "" if isinstance(given, dict | tuple | list) else f", got {_shorten(repr(shown))}"
-        text = f"{message}{shown}."
+        text = complaint(problem)
     return f"{place}: {path}: {text}" if path else f"{place}: {text}"
 
 

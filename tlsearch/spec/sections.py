@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import typing
 from collections import Counter
 from collections.abc import Mapping
@@ -93,10 +94,23 @@ class DataSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
+BACKBONE_SHAPE = r"^[^/\s]+/\S+$"
+
+
+def _backbone_name(given: str) -> str:
+    if not re.fullmatch(BACKBONE_SHAPE, given):
+        raise ValueError("must be family/variant, such as efficientnet_lite/lite0 (see `tlsearch backbones`)")
+    return given
+
+
 class BackboneSpec(_Section):
     """A backbone and where its weights come from: ``pretrained``, ``random``, or a file."""
 
-    name: Annotated[str, Field(pattern=r"^[^/\s]+/\S+$", max_length=200)]
+    name: Annotated[
+        str,
+        AfterValidator(_backbone_name),
+        Field(max_length=200, json_schema_extra={"pattern": BACKBONE_SHAPE}),
+    ]
     """family/variant; `tlsearch backbones` lists them."""
     weights: str = "pretrained"
     """pretrained, random, or a file."""

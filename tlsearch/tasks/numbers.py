@@ -23,6 +23,8 @@ LEVELS = 20
 """Distinct values up to which each is a range of its own: ratings, counts, grades."""
 FEWEST = 20
 """Items that a range of values should hold."""
+LARGEST = 1e30
+"""What a target must stay below: larger ones stand for no value, and their squares overflow."""
 DIGITS = 6
 """Digits behind a deviation's first that are told: float32 has no more."""
 
@@ -78,7 +80,9 @@ def _problem(cell: Any) -> str:
     if math.isnan(value):
         comma = ", decimals stand behind a point" if "," in text else ""
         return f'target "{text[:40]}" is no number{comma}'
-    return f"target {text} is infinite" if math.isinf(value) else ""
+    if math.isinf(value):
+        return f"target {text} is infinite"
+    return "" if abs(value) < LARGEST else f"target {text} is too large: right is below {LARGEST:g}"
 
 
 def standardized(values: Array, spec: TargetSpec) -> Array:

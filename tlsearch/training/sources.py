@@ -14,7 +14,7 @@ from tlsearch import artifacts, registry
 from tlsearch.contracts import InputSpec, Samples, Strata, TargetSpec, Task
 from tlsearch.contracts.dataset import encoded, raw_for, usable
 from tlsearch.errors import DataError, SpecError
-from tlsearch.spec import DataSpec, unknown_option
+from tlsearch.spec import DataSpec, complaint, unknown_option
 from tlsearch.training import fetching, item_groups
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.corrections import corrected
@@ -137,7 +137,7 @@ def _samples(described: DataSpec, section: str) -> Samples:
             elif problem["type"] == "missing":
                 text = f'is missing; the source "{described.source}" needs it.'
             else:
-                text = f"{problem['msg'].removeprefix('Value error, ')}, got {problem['input']!r}."
+                text = complaint(problem)
             problems.append(f"{section}.{name}: {text}")
         raise SpecError("\n".join(problems)) from None
     return source.load(options)
