@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import gc
 import math
 import re
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from tlsearch import registry
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Costs, Outcome, Point, TrialState
 from tlsearch.testing import fixtures
+from tlsearch.training.batch_source import BatchSource
 from tlsearch.training.tracing import Unfit
 from tlsearch.training.trial import TrialRunner
 
@@ -479,5 +482,26 @@ def test_a_trial_lets_go_of_its_files_at_once(tmp_path, strategy):
     try:
         results(worker, point(strategy, seed=1))
         assert [one for one in gc.get_objects() if type(one) is BatchSource] == []
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("item", [point("fine_tune", freeze_depth=0.67), point("linear_probe")], ids=tell)
+def test_what_feeds_a_trial_is_let_go_at_its_end(tmp_path, item):
+    """Without the collector, which workers run rarely: a circle would keep mapped files open."""
+    feeds: list[weakref.ref[BatchSource]] = []
+
+    class Watching(TrialRunner):
+        def feed(self, *given, **more):
+            feed = super().feed(*given, **more)
+            feeds.append(weakref.ref(feed))
+            return feed
+
+    worker = Watching(bench(tmp_path).assignment)
+    gc.disable()
+    try:
+        outcome = outcomes(results(worker, item))[0]
+        assert outcome.state is COMPLETE, outcome.reason
+        assert [feed() for feed in feeds] == [None]
     finally:
         gc.enable()

@@ -46,7 +46,7 @@ def train(
 class _GradientTrial:
     """A point with its model, and what it has used so far.
 
-    No part of it may refer to it: a circle would keep the model and mapped files alive after its end.
+    What feeds it may not refer to it: a circle would keep mapped files open after its end.
     """
 
     feed: BatchSource  # of the target data, as planned last
