@@ -137,7 +137,7 @@ def test_outsiders_are_measured_from_the_command_line(searched):
     told = CliRunner().invoke(app, [*words, "--db", f"sqlite:///{searched}/s.db"])
     assert told.exit_code == 0, told.output
     assert "AUROC" in told.output
-    assert "told as none of these" in told.output
+    assert "called none of these" in told.output
 
 
 def test_a_bundle_of_before_predicts_and_says_why_it_gives_no_verdict(searched):

@@ -43,7 +43,7 @@ class Predictions(abc.ABC):
     def scale(self, outputs: Tensor, targets: Tensor) -> float:
         """What outputs (N, ...) are multiplied by before those of another recipe are averaged with them.
 
-        One that is surer than it is right would have its way in a mean; held-out items tell.
+        An overconfident recipe would dominate a mean; held-out items show it.
         """
         return 1.0
 

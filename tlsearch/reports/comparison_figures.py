@@ -135,7 +135,7 @@ def lead(evidence: Evidence, best: Sequence[tuple[str, TrialRecord]]) -> str:
 
 
 def _within_noise(evidence: Evidence, one: TrialRecord, other: TrialRecord) -> bool:
-    """Whether a value lies in the 95 % interval of another, as shares of the validation items."""
+    """Whether a value lies in the 95% interval of another, as shares of the validation items."""
     items = evidence.dataset.counts.get("val", 0)
     if evidence.study.metric not in SHARES or not items or one.value is None or other.value is None:
         return False
