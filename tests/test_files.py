@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tlsearch.files import disk_is_full, sha256_of, write_durably
+from tlsearch.errors import InputError
+from tlsearch.files import disk_is_full, refuse_unwritable, sha256_of, write_durably
 
 
 def names(folder: Path) -> list[str]:
@@ -75,3 +76,13 @@ def test_a_full_disk_is_an_error_of_the_system_whoever_tells_it(tmp_path: Path) 
     assert disk_is_full(caught.value)
     assert not disk_is_full(OSError("something else"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_for_a_page_is_looked_at_before_there_is_one(tmp_path):
+    refuse_unwritable(tmp_path / "new" / "deep" / "page.html")
+    (tmp_path / "page.html").write_text("before")
+    refuse_unwritable(tmp_path / "page.html")
+    for path, why in ((tmp_path, "Is a directory"), (tmp_path / "page.html" / "x", "Not a directory")):
+        with pytest.raises(InputError, match=why):
+            refuse_unwritable(path)
+    assert names(tmp_path) == ["page.html"]

@@ -116,6 +116,20 @@ def write_durably(path: Path, write: Callable[[Path], object], *, mark: bool = F
     return artifact
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a place for a page before work is spent on what it would hold.
+
+    Raises:
+        InputError: it is a folder, or nothing can be written where it would be.
+    """
+    folder = next((one for one in path.absolute().parents if os.path.lexists(one)), Path("/"))
+    code = errno.EISDIR if path.is_dir() else 0 if folder.is_dir() else errno.ENOTDIR
+    if not code and not os.access(folder, os.W_OK | os.X_OK):
+        code = errno.EROFS if os.statvfs(folder).f_flag & os.ST_RDONLY else errno.EACCES
+    if code:
+        raise InputError(f"Can't write {path}: {os.strerror(code)}", hint="Name another with --output.")
+
+
 def write_page(path: Path, text: str) -> None:
     """Write what a user asked for; a folder that isn't there is made.
 

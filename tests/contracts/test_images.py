@@ -520,6 +520,8 @@ def test_words_of_the_command_line_are_files_and_folders_of_them(tmp_path):
         inputs.find(str(tmp_path / "empty"))
     with pytest.raises(DataError, match=r"There is no file .*none\.png"):
         inputs.find(str(tmp_path / "none.png"))
+    with pytest.raises(DataError, match=r"An item is a URL \(https://\.\.\.\)"):
+        inputs.find("https://me:secret@example.org/a.png")
     for odd in ("x" * 5000, "nul\0"):
         with pytest.raises(DataError, match="There is no file"):
             inputs.find(odd)

@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def upgrade(db: options.Database = None) -> None:
-    """Bring the database to this version's schema, or make it."""
+    """Bring a study database to this version's schema."""
     from tlsearch.database import store
 
     url = options.database(db)

@@ -101,6 +101,12 @@ class InputSpec(abc.ABC):
                 raise DataError(f"There is no picture in {path}.", hint="\n".join(left.told()) or None)
             return [(str(inner), inner) for inner in sorted(inside)]
         if not os.path.exists(path):
+            scheme, url, _ = named.partition("://")
+            if url and self.modality == "image":
+                raise DataError(
+                    f"An item is a URL ({scheme}://...); items are files of this machine.",
+                    hint="Download it first.",
+                )
             raise DataError(f"There is no file {path}.")
         return [(named, path)]
 

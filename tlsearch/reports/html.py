@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tlsearch.database.store import Store
 from tlsearch.errors import TlsearchError
-from tlsearch.files import write_page
+from tlsearch.files import refuse_unwritable, write_page
 from tlsearch.reports import (
     comparison_figures,
     cost_figures,
@@ -64,6 +64,7 @@ def write(url: str, study: str, path: Path, *, run_model: bool = True, say: Say 
         UnknownNameError: there is no such study.
         InputError: the page can't be written there.
     """
+    refuse_unwritable(path)
     with Store.open(url) as store:
         evidence = gather(store, study)
     looked = (

@@ -8,7 +8,7 @@ from pathlib import Path
 from tlsearch.contracts.images import ImageInput
 from tlsearch.counts import plural
 from tlsearch.errors import DataError, InputError
-from tlsearch.files import write_durably
+from tlsearch.files import refuse_unwritable, write_durably
 from tlsearch.reports.examination import thumbnail
 from tlsearch.search.label_audit import LabelAudit
 from tlsearch.training.corrections import as_csv
@@ -23,8 +23,9 @@ def refuse_existing(page: Path) -> Path:
     """The table beside a page; neither may be there, as somebody may have corrected labels in it.
 
     Raises:
-        InputError: one is there.
+        InputError: one is there, or they can't be written.
     """
+    refuse_unwritable(page)
     table = page.with_suffix(".csv")
     for path in (page, table):
         if path.exists():

@@ -99,6 +99,28 @@ def test_who_does_not_end_a_request_is_told_so_and_closed(start, capfd, sent, an
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"", b""),
+        (HALF, b"HTTP/1.1 400 "),
+        (HALF + b"Content-Length: 99\r\n\r\nabc", b"HTTP/1.1 400 "),
+        (HALF + b"Transfer-Encoding: chunked\r\n\r\n40\r\nabc", b"HTTP/1.1 400 "),
+        (HALF + f"Content-Length: {len(png())}\r\n\r\n".encode() + png(), b"HTTP/1.1 200 "),
+    ],
+    ids=["nothing", "half a head", "half a body", "half a chunk", "a whole request"],
+)
+def test_who_sends_no_more_is_answered(start, capfd, sent, answer):
+    url = start()
+    connection = connect(url, sent)
+    connection.shutdown(socket.SHUT_WR)
+    said = rest(connection)
+    assert said.startswith(answer)
+    assert (b"ended before it was complete" in said) == (answer == b"HTTP/1.1 400 ")
+    assert requests.get(f"{url}/health", timeout=60).status_code == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_who_does_not_read_answers_is_closed(start):
     url = start(body_seconds=0.2)
     page = requests.get(f"{url}/docs", timeout=60).text

@@ -36,6 +36,7 @@ class Connection(H11Protocol):
         self._wait: Wait | None = None
         self._since = 0.0
         self._begun = False
+        self._ended = False
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -63,6 +64,8 @@ class Connection(H11Protocol):
         self._begun = False
         super().on_response_complete()
         self._look()
+        if self._ended and self.conn.their_state is h11.IDLE:
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """The client doesn't read its answer."""
@@ -74,16 +77,30 @@ class Connection(H11Protocol):
         super().resume_writing()
         self._look()
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's closes in any case
+        """The client sends no more, and may still read: a complete request is answered, another refused."""
+        if self._waits_for() in (Wait.HEAD, Wait.BODY):
+            self._refuse("400 Bad Request", "The request ended before it was complete.")
+            return False
+        self._ended = True
+        return self.cycle is not None and not self.cycle.response_complete
+
     def give_up(self) -> None:
         """Close, with a sentence where a request was begun and not yet answered."""
         self._stop()
-        answered = self._wait is not Wait.HEAD and self.cycle is not None and self.cycle.response_started
-        if self._begun and not answered and not self.transport.is_closing():
-            self.transport.write(_too_slow())
+        self._refuse("408 Request Timeout", "The request wasn't complete in time.")
         if self._wait is Wait.ANSWER:
             self.transport.abort()  # closing would wait until the answer is read
         else:
             self.transport.close()
+
+    def _refuse(self, status: str, sentence: str) -> None:
+        """Answer a request that was begun and never will be complete; nothing where its answer has begun."""
+        answered = self._wait is not Wait.HEAD and self.cycle is not None and self.cycle.response_started
+        if self._begun and not answered and not self.transport.is_closing():
+            body = json.dumps({"detail": sentence}).encode()
+            head = f"content-type: application/json\r\nconnection: close\r\ncontent-length: {len(body)}"
+            self.transport.write(f"HTTP/1.1 {status}\r\n{head}\r\n\r\n".encode() + body)
 
     def _look(self) -> None:
         """Begin to count the seconds of what is waited for now, where that is something else than before."""
@@ -120,9 +137,3 @@ def _close_longest(connections: Iterable[Connection]) -> None:
     waiting = [one for one in connections if one._wait is not None]
     if waiting:
         min(waiting, key=lambda one: (one._wait, one._since)).give_up()
-
-
-def _too_slow() -> bytes:
-    body = json.dumps({"detail": "The request wasn't complete in time."}).encode()
-    head = f"content-type: application/json\r\nconnection: close\r\ncontent-length: {len(body)}"
-    return f"HTTP/1.1 408 Request Timeout\r\n{head}\r\n\r\n".encode() + body
