@@ -49,6 +49,8 @@ _INSTEAD = {
         (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"), "Unpack it, and name what was in it."
     ),
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "Save it as CSV."),
+    **dict.fromkeys((".jsonl", ".ndjson", ".txt"), "Save it as CSV."),
+    ".npz": "Arrays are read by a study file: data: {source: arrays, path: FILE.npz}.",
     **dict.fromkeys((".yaml", ".yml", ".json"), "Name the folder of the data that it describes."),
 }
 """What to do with files that people take for tables."""

@@ -193,7 +193,7 @@ def refusal(path: Path, root: Path) -> str | None:
         real = path.resolve(strict=True)
         mode = path.stat().st_mode  # of the path as it is written: a.png/../b.png is no file
     except FileNotFoundError:
-        return "a link to nothing" if path.is_symlink() else "no such file"
+        return "a link to nothing" if os.path.islink(path) else "no such file"
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a loop, up to Python 3.12
         loop = isinstance(error, RuntimeError) or getattr(error, "errno", None) == errno.ELOOP
         return "a loop of links" if loop else f"can't be read ({getattr(error, 'strerror', None) or error})"

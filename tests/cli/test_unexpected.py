@@ -124,3 +124,16 @@ def test_a_full_place_for_output_is_named(environment):
     assert done.returncode == 1
     assert done.stderr.startswith("Error: The output: No space left on device.\n")
     assert "Traceback" not in done.stderr
+
+
+def test_an_interrupted_command_says_so():
+    code = (
+        "from tlsearch.cli import main\n"
+        "from tlsearch.cli.app import app\n"
+        "@app.command()\n"
+        "def wait():\n"
+        "    raise KeyboardInterrupt\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "wait"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")

@@ -270,6 +270,7 @@ def test_reasons_are_short_and_say_what(tmp_path):
         b"\xef\xbb\xbf\n <html>": "HTML",
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n": "no known picture format",
         b"\0\0\0\x18ftypheic" + bytes(40): "HEIC.* save it as JPEG",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n": "pointer of Git LFS",
         os.urandom(64): "no known picture format",
     }.items():
         path = tmp_path / "x.jpg"

@@ -303,3 +303,13 @@ def test_a_class_folder_without_an_image_tells_what_it_holds(tmp_path):
     with pytest.raises(DataError, match=r"labels holds no image, but files ending in \.txt") as error:
         load(tmp_path)
     assert "Annotations" in error.value.hint
+
+
+def test_classes_that_are_deeper_are_pointed_at(tmp_path):
+    put(tmp_path, "data/images/train/cat/1.png", "data/images/train/dog/1.png")
+    with pytest.raises(DataError, match=r"Did you mean .*data/images/train\?"):
+        load(tmp_path)
+    (tmp_path / "loop" / "a").mkdir(parents=True)
+    (tmp_path / "loop" / "a" / "a").symlink_to(tmp_path / "loop" / "a")
+    with pytest.raises(DataError, match="at least 2"):
+        load(tmp_path / "loop")

@@ -357,3 +357,19 @@ def test_a_table_without_anything_says_so(folder):
 def test_flags_may_be_words(folder):
     (folder / "f.csv").write_text("image,cat,dog,age\na.png,True,0.0,1\nb.png,False,1.0,2\n")
     assert tables.flag_columns(tables.read_table(folder / "f.csv")) == ["cat", "dog"]
+
+
+def test_paths_in_another_case_and_cells_that_are_no_paths(folder):
+    samples = load(folder, f"image,label\na.PNG,x\nb.png,y\n{'z' * 5000},x\n")
+    assert samples.items == [folder / "a.png", folder / "b.png"]
+    assert "1 path in table.csv: endings are written in another case than on disk" in samples.notes
+    assert len(samples.broken) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("t.jsonl", "CSV"), ("a.npz", "source: arrays"), ("data.yaml", "folder")]
+)
+def test_other_files_get_the_next_step(folder, name, hint):
+    with pytest.raises(DataError, match="must end in") as caught:
+        load(folder, "x", name=name)
+    assert hint in caught.value.hint

@@ -57,6 +57,14 @@ class Commands(TyperGroup):
             args = [*MOVED[args[0]].split(), *args[1:]]
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; typer would end an interrupted one without a word."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            output.say("Interrupted.")
+            raise typer.Exit(130) from None
+
 
 app = typer.Typer(
     name="tlsearch",

@@ -204,16 +204,20 @@ def search(
             from tlsearch.cluster import preflight
 
             preflight.check(parsed, address=address, database=url, place=place, observe=observe)
-        result = studies.run(
-            parsed,
-            database=url,
-            artifacts=place,
-            observe=observe,
-            address=address,
-            local=local or None,
-            again=again,
-            began=began,
-        )
+        try:
+            result = studies.run(
+                parsed,
+                database=url,
+                artifacts=place,
+                observe=observe,
+                address=address,
+                local=local or None,
+                again=again,
+                began=began,
+            )
+        except KeyboardInterrupt:  # the second one, or one before the search began
+            output.say(f"Stopped at once. {resume}")
+            raise typer.Exit(130) from None
     if result.interrupted:
         if result.study.state.value == "CANCELLED":
             resume = f"`tlsearch study fork {parsed.study} NEW` begins a new study with its results."

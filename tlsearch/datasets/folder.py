@@ -263,12 +263,14 @@ def _inside(entry: os.DirEntry[str]) -> int:
     return 0 if entry.is_symlink() else walk.count_files(Path(entry.path))
 
 
-def _inner(folders: Mapping[str, Path], root: Path) -> str | None:
-    """Where to point at instead, where the classes are one folder deeper."""
-    if len(folders) != 1:
+def _inner(folders: Mapping[str, Path], root: Path, *, depth: int = 3) -> str | None:
+    """Where to point at instead, where the classes are up to ``depth`` folders deeper."""
+    if len(folders) != 1 or not depth:
         return None
     (only,) = folders.values()
     inside = walk.folders(only, root, peek=True)
+    if len(inside) == 1:
+        return _inner(inside, root, depth=depth - 1)
     return f"Did you mean {only}? It holds {_counted(list(inside))}." if len(inside) > 1 else None
 
 

@@ -135,11 +135,13 @@ class Found:
         if os.path.lexists(place):
             self._count("accents are written in another Unicode form than on disk")
             return place
-        same = self._called(place.parent).get(place.name, [])
-        if len(same) != 1:
-            return straight
-        self._count("endings such as .jpg are left out")
-        return place.with_name(same[0])
+        called = self._called(place.parent)
+        for name, how in ((place.name, "endings such as .jpg are left out"), (place.stem, "")):
+            same = called.get(name, [])
+            if len(same) == 1 and (how or same[0].casefold() == place.name.casefold()):
+                self._count(how or "endings are written in another case than on disk")
+                return place.with_name(same[0])
+        return straight
 
     def _count(self, how: str) -> None:
         self.counts[how] = self.counts.get(how, 0) + 1

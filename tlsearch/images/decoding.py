@@ -56,7 +56,8 @@ _LAYOUTS = "(H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, uint16, other in
 
 HTML = "is HTML or XML, not a picture"
 HEIC = "is HEIC, which isn't read: save it as JPEG or PNG"
-NO_PICTURE = (HTML, HEIC, "is no known picture format")
+LFS = "is a pointer of Git LFS, not the picture: fetch it by `git lfs pull`"
+NO_PICTURE = (HTML, HEIC, LFS, "is no known picture format")
 """Reasons why a file isn't even a broken picture."""
 _HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1"))
 """What files of phones begin with, behind four bytes of length."""
@@ -250,8 +251,9 @@ def _read(file: BinaryIO, *, only_deep: bool) -> Image.Image | None:
         raise Unreadable(f"has more than the {MAX_PIXELS} pixels that are decoded") from error
     except UnidentifiedImageError as error:
         markup = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
-        heic = head[4:].startswith(_HEIC)
-        raise Unreadable(HTML if markup else HEIC if heic else NO_PICTURE[-1]) from error
+        heic, pointer = head[4:].startswith(_HEIC), head.startswith(b"version https://git-lfs")
+        why = HTML if markup else HEIC if heic else LFS if pointer else NO_PICTURE[-1]
+        raise Unreadable(why) from error
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise Unreadable(f"can't be decoded ({error or type(error).__name__})") from error
 

@@ -91,9 +91,9 @@ def propose(
     listed = sources.listing(spec.data, task=task, threads=threads)
     samples, strata = listed.samples, listed.strata
     counts = Counter(strata.names[kind] for kinds in strata.of for kind in kinds)
-    if strata.required and samples.splits is None and max(counts.values(), default=0) < 3:
+    if strata.required and samples.splits is None and max(counts.values(), default=0) < 2:
         raise DataError(
-            f"{data}: no {strata.one} has 3 items to be split, such as {printable(next(iter(counts)))!r}",
+            f"{data}: each {strata.one} has one item, such as {printable(next(iter(counts)))!r}",
             hint="Names must occur several times; `task: regression` learns amounts, as plain numbers.",
         )
     shapes = picture_shapes.look(samples.items)

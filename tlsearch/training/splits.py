@@ -208,9 +208,11 @@ def _assign(
 
     for label, holding in sorted(holders.items(), key=lambda pair: (len(pair[1]), pair[0])):
         if strata.required and not smallest and len(holding) <= len(shares):
+            items = sum(units[number].counts[label] for number in holding)
             raise DataError(
-                f'{strata.one} "{strata.names[label]}" has {len(holding)} distinct items or groups to be'
-                f" split, and {len(shares) + 1} are needed: one each for {', '.join(('train', *shares))}",
+                f'{strata.one} "{strata.names[label]}" has {len(holding)} distinct items or groups (of'
+                f" {items}) to be split, and {len(shares) + 1} are needed: one each for"
+                f" {', '.join(('train', *shares))}",
                 hint=f"Add items, remove the {strata.one}, or bring splits of your own.",
             )
         pool = [number for number in holding if not places[number]]
