@@ -65,9 +65,7 @@ def init(
     from_data.refuse_no_file(data)
     if not data.exists():
         raise InputError(f"There is nothing at {data}.", hint="Name a folder of class folders, or a table.")
-    beside = out.parent if out is not None else Path()
-    if not beside.is_dir():
-        raise InputError(f"There is no folder {beside} for the study file.", hint="Make it first.")
+    beside = _beside(out)
     effort = presets.preset(preset or presets.DEFAULT)
     labels = label_column[0] if label_column and len(label_column) == 1 else label_column
     named = {
@@ -85,6 +83,14 @@ def init(
         return
     say_proposal(path, proposal)
     output.say(f"Look at it, then `tlsearch run {shlex.quote(str(path))}`.")
+
+
+def _beside(out: Path | None) -> Path:
+    """The folder of a new study file, which is there."""
+    beside = out.parent if out is not None else Path()
+    if not beside.is_dir():
+        raise InputError(f"There is no folder {beside} for the study file.", hint="Make it first.")
+    return beside
 
 
 def say_proposal(path: Path, proposal: Proposal) -> None:
