@@ -57,9 +57,7 @@ def init(
     from_data.refuse_no_file(data)
     if not data.exists():
         raise InputError(f"There is nothing at {data}.", hint="Name a folder of class folders, or a table.")
-    beside = out.parent if out is not None else Path()
-    if not beside.is_dir():
-        raise InputError(f"There is no folder {beside} for the study file.", hint="Make it first.")
+    beside = _beside(out)
     effort = presets.preset(preset or presets.DEFAULT)
     columns = options.columns(
         image_column, label_column, label_separator=label_separator, split_column=split_column
@@ -72,6 +70,14 @@ def init(
         return
     say_proposal(path, proposal)
     output.say(f"Check the file, then run `tlsearch run {shlex.quote(str(path))}`.")
+
+
+def _beside(out: Path | None) -> Path:
+    """The folder of a new study file, which is there."""
+    beside = out.parent if out is not None else Path()
+    if not beside.is_dir():
+        raise InputError(f"There is no folder {beside} for the study file.", hint="Make it first.")
+    return beside
 
 
 def say_proposal(path: Path, proposal: Proposal) -> None:

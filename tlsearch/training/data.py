@@ -154,10 +154,8 @@ def prepare(
     wanted = {"train": 1.0, "stop": stop, "val": val, "test": test}
     for name, indices in kept.items():
         if len(indices) == 0 and (wanted[name] > 0 or len(parts[name]) > 0):
-            raise DataError(
-                f"no usable item is left in {name}",
-                hint=_first(broken) or f"Add items, or change the share that goes there: data.split.{name}.",
-            )
+            hint = _first(broken) or f"Add items, or change the share that goes there: data.split.{name}."
+            raise DataError(f"no usable item is left in {name}", hint=hint)
     _check_overlap(samples, hashes, kept, limit=max_overlap)
     trained = {stratum for index in kept["train"].tolist() for stratum in strata.of[index]}
     if missing := sorted(strata.needed - trained):
