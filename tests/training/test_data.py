@@ -423,7 +423,7 @@ def test_a_class_that_vanishes_or_a_split_that_empties(photos, tmp_path):
         prepared(samples, ArrayStore(tmp_path / "store"), max_broken=0.9)
     assert "... and 25 more" in caught.value.hint
     given = replace(samples, splits=["val"] * 30 + ["train"] * 30)
-    with pytest.raises(DataError, match="val has no usable item left"):
+    with pytest.raises(DataError, match="no usable item is left in val"):
         prepared(given, ArrayStore(tmp_path / "store"), max_broken=0.9)
 
 
