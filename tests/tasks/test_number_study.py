@@ -86,6 +86,10 @@ def test_best_and_the_report_say_how_sure_the_error_is(searched):
     assert re.search(r"test mae +[\d.]+ \(95% interval [\d.]+ to [\d.]+: 17 items\)", told), told
     page = html.write(database, "levels", folder / "sure.html").read_text()
     assert re.search(r'data-key="metric-interval">[\d.]+ to [\d.]+<', page)
+    sentence = (
+        r'class="headline">Mean absolute error of <strong>[\d.]+</strong> on 17 items .* expect [\d.]+ to'
+    )
+    assert re.search(sentence, page)
 
 
 def test_predictions_are_in_the_users_unit_with_intervals(searched):

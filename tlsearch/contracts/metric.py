@@ -13,6 +13,7 @@ class Metric:
 
     Attributes:
         name: as in a study file.
+        title: what people call it, such as ``mean absolute error``; the name's own words where it is empty.
         minimize: whether smaller is better.
         unit: of its values, such as ``nats``; empty for a share.
         needs_probabilities: whether it is computed from probabilities rather than from what is predicted.
@@ -32,6 +33,12 @@ class Metric:
     relative: float = 0.0
     slack: float = 0.0
     proportion: bool = False
+    title: str = ""
+
+    @property
+    def words(self) -> str:
+        """What people call it."""
+        return self.title or self.name.replace("_", " ")
 
     @property
     def share(self) -> bool:

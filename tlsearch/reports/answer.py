@@ -99,7 +99,7 @@ def answer(evidence: Evidence) -> Answer:
     costs = [trial.costs for trial in evidence.trials]
     return Answer(
         winner=evidence.winner,
-        metric=metric.replace("_", " "),
+        metric=evidence.metric_words,
         test=test,
         test_value=test.get(metric),
         test_count=count,

@@ -34,6 +34,7 @@ class Evidence:
     model: ModelRecord | None
     finalists: Sequence[Finalist]
     items: StudyItems | None
+    metric_words: str
 
     @property
     def minimize(self) -> bool:
@@ -119,4 +120,5 @@ def gather(store: Store, study: str, *, finalists: int = 5) -> Evidence:
         model=model,
         finalists=order,
         items=store.items(study),
+        metric_words=task.metric(record.metric).words,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -64,6 +64,7 @@ class StudyRun:
         before: trials that there were when this driver began.
         model: that the study has.
         winner: that was chosen.
+        searched: what the search told last.
     """
 
     prepared: Prepared
@@ -74,6 +75,7 @@ class StudyRun:
     before: list[TrialRecord] = field(init=False)
     model: ModelRecord | None = None
     winner: finish.Winner | None = None
+    searched: Snapshot | None = None
 
     def __post_init__(self) -> None:
         self.spec = self.held.spec
@@ -200,7 +202,14 @@ class StudyRun:
         if left is None or left > 0:
             source = Fixed(points, heads=self.held.heads, at_once=self._heads_at_once())
             deadline = self.budget.deadline - min(keep, 0.5 * left) if left is not None else math.inf
-            yield self._driver(Phase(phase, source, total=len(points), deadline=deadline))
+            driver = self._driver(Phase(phase, source, total=len(points), deadline=deadline))
+            driver.observe = self._tell_of_runs
+            yield driver
+
+    def _tell_of_runs(self, told: Snapshot) -> None:
+        """The best stays the search's: runs that repeat it, or learn from validation items, are no better."""
+        best = self.searched or Snapshot(phase=told.phase)
+        self.observe(replace(told, best=best.best, leading=best.leading, by_strategy=best.by_strategy))
 
     def _keep_time(self, driver: Driver, told: Snapshot) -> None:
         """Leave as much time for confirming and refitting as what leads now would take."""
@@ -211,6 +220,7 @@ class StudyRun:
         if seconds is not None and known and self.budget.worth_keeping:
             self.budget.after_search = self._ending.after_search(seconds, slots=self._slots)
             driver.deadline = self.budget.search_deadline
+        self.searched = told
         self.observe(told)
 
     @property

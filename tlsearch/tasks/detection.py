@@ -39,7 +39,8 @@ class Detection(PlaceTask):
     """Boxes of objects with their classes; one stage, without anchors, on the backbone's feature maps."""
 
     metrics = (
-        *(Metric(name, tolerance=lambda items: EXACT) for name in (box_scores.MAP, box_scores.MAP_50)),
+        Metric(box_scores.MAP, tolerance=lambda items: EXACT, title="mean average precision (50 to 95)"),
+        Metric(box_scores.MAP_50, tolerance=lambda items: EXACT, title="mean average precision (50)"),
         Metric(box_scores.LOSS, minimize=True, unit="nats", tolerance=lambda items: EXACT, slack=0.1),
     )
     tie_breaker = box_scores.LOSS  # before the first object is found, it alone tells epochs apart

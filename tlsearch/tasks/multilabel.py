@@ -51,7 +51,7 @@ class Multilabel(Task):
     """
 
     metrics = (
-        Metric(MAP, tolerance=lambda items: 5 / max(1, items)),
+        Metric(MAP, tolerance=lambda items: 5 / max(1, items), title="mean average precision"),
         Metric(MACRO_F1, tolerance=lambda items: 5 / max(1, items)),
         Metric(MICRO_F1, tolerance=lambda items: 5 / max(1, items)),
         Metric(SUBSET, proportion=True, tolerance=lambda items: 5 / max(1, items)),

@@ -41,8 +41,22 @@ class Regression(Task):
     """One or several numbers; least squares where errors are small, least absolute errors where large."""
 
     metrics = (
-        Metric(MAE, minimize=True, unit="of the targets", tolerance=lambda items: 0.0, relative=5e-3),
-        Metric(RMSE, minimize=True, unit="of the targets", tolerance=lambda items: 0.0, relative=5e-3),
+        Metric(
+            MAE,
+            minimize=True,
+            unit="of the targets",
+            tolerance=lambda items: 0.0,
+            relative=5e-3,
+            title="mean absolute error",
+        ),
+        Metric(
+            RMSE,
+            minimize=True,
+            unit="of the targets",
+            tolerance=lambda items: 0.0,
+            relative=5e-3,
+            title="root mean squared error",
+        ),
         Metric(R2, unit="of the variance", tolerance=lambda items: 2e-3),
         Metric(SPEARMAN, unit="correlation", tolerance=lambda items: 2e-3 + 1 / max(1, items)),
         Metric(KAPPA, unit="agreement", tolerance=lambda items: 5 / max(1, items)),

@@ -88,7 +88,8 @@ class Segmentation(MapTask):
     """A mask for each picture; cross-entropy with Dice's loss, a decoder on the backbone's feature maps."""
 
     metrics = (
-        *(Metric(name, tolerance=lambda items: EXACT) for name in (MEAN_IOU, DICE, PIXEL_ACCURACY)),
+        Metric(MEAN_IOU, tolerance=lambda items: EXACT, title="mean IoU"),
+        *(Metric(name, tolerance=lambda items: EXACT) for name in (DICE, PIXEL_ACCURACY)),
         Metric(LOG_LOSS, minimize=True, unit="nats", tolerance=lambda items: EXACT, slack=0.05),
     )
     tie_breaker = LOG_LOSS  # before the first rare pixel is found, it alone tells epochs apart
