@@ -293,7 +293,7 @@ class ModelRecord:
     """A verified model: the bundle's place, its checksum, and its scores.
 
     ``metrics`` maps splits to metric names and values: ``val`` are those of the search's winner, ``test``,
-    once it was opened, those of this very model, with the ends of their 95 % intervals as ``NAME_low`` and
+    once it was opened, those of this very model, with the ends of their 95% intervals as ``NAME_low`` and
     ``NAME_high`` where items could be resampled. `HANDED_OUT` stands beside them: ``members`` that are
     averaged, ``refitted`` on all items but the test split's (1) or not (0), ``flips`` (1, 0), and
     ``test_openings``, how often the study has opened its test set. ``trial`` is the search trial whose

@@ -24,6 +24,8 @@ DataPath = Annotated[Path, Field(strict=False)]
 
 
 _LABEL = "label:"
+_OF_INIT = ("image", "label", "split")
+"""Columns that `tlsearch init` has options for."""
 _DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])|\\\\[^\\/]+(?=[\\/])")
 """What a path of Windows begins with: a drive, or another machine."""
 _NO_SPLIT = "Set split_column: null if the column means something else."
@@ -224,7 +226,8 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
     for option, name in columns.items():
         if name not in known:
             option = option.partition(":")[0]
-            hint = f"Set {option}_column (`init` has --{option}-column). {did_you_mean(name, known)}".strip()
+            asked = f" (`init` has --{option}-column)" if option in _OF_INIT else ""
+            hint = f"Set {option}_column{asked}. {did_you_mean(name, known)}".strip()
             raise DataError(
                 f'{options.path} has no column "{name}"; it has: {printable(", ".join(known))}', hint=hint
             )

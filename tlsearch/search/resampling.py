@@ -31,7 +31,7 @@ def bounds(
     *,
     resamples: int | None = None,
 ) -> dict[str, float]:
-    """The ends of each score's 95 % interval, as ``NAME_low`` and ``NAME_high``, by percentiles (Efron 1979).
+    """The ends of each score's 95% interval, as ``NAME_low`` and ``NAME_high``, by percentiles (Efron 1979).
 
     Items of one group (a patient, a scene) are right and wrong together, so whole groups are drawn: an
     interval over single items would be too narrow (Field and Welsh 2007).
