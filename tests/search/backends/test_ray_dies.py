@@ -16,12 +16,19 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).parents[3]
 
 
+def title(process: psutil.Process) -> str:
+    """The command line of a process; empty of one that has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def started(process: psutil.Process) -> list[psutil.Process]:
     """What a search has started, once a worker of it trains."""
     while True:
         family = process.children(recursive=True)
-        titles = [" ".join(one.cmdline()) for one in family if one.is_running()]
-        if any(title.startswith("ray::") and "Train" in title for title in titles):
+        if any(told.startswith("ray::") and "Train" in told for told in map(title, family)):
             return family
         assert process.status() != psutil.STATUS_ZOMBIE, "it ended before a worker trained"
         time.sleep(0.1)
