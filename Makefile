@@ -8,12 +8,13 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-com
 IMPORTED := torch torchvision timm ray scipy sklearn numpy pandas sqlalchemy optuna pydantic
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 
-.PHONY: help demo test test-long test-all check-gpu lint docs bench bench-strategies bench-quality chaos clean
+.PHONY: help demo test test-slow test-long test-all check-gpu lint docs bench bench-strategies bench-quality chaos clean
 
 help:
 	@echo "make demo   search for the best way to carry ImageNet weights over to handwritten digits"
 	@echo "make test   all checks, and the tests of a quarter of an hour"
-	@echo "make test-all  the long tests besides: repetitions of faults, clusters"
+	@echo "make test-slow  whole searches, faults, clusters, the commands of the documentation: another half"
+	@echo "make test-all  both, and repetitions of faults"
 	@echo "make check-gpu  on a machine with a GPU: all that a CPU can't prove"
 	@echo "make docs   the documentation, into build/docs"
 	@echo "make bench  benchmarks against the plain scripts"
@@ -50,12 +51,15 @@ PYTEST := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 
 	--no-loadscope-reorder
 
 test: lint
-	$(PYTEST) -m "not long"
+	$(PYTEST) -m "not long and not slow and not chaos"
+
+test-slow: $(STAMP)
+	$(PYTEST) -m "not long and (slow or chaos)"
 
 test-long: $(STAMP)
 	$(PYTEST) -m long
 
-test-all: test test-long
+test-all: test test-slow test-long
 
 # Exit code 2: there is no GPU here, and nothing was checked.
 check-gpu: $(STAMP)

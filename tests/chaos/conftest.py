@@ -22,7 +22,7 @@ from tests.database.conftest import run_postgresql
 SHARE = float(os.environ.get("TLSEARCH_CHAOS", "0.1"))
 """Share of the repetitions that run, at least one of each: a tenth unless told; 1 under ``make chaos``.
 
-All but the first of each are long: ``make test`` leaves them to ``make test-all``.
+All but the first of each are long: ``make test-slow`` leaves them to ``make test-all``.
 """
 SEED = int(os.environ.get("TLSEARCH_CHAOS_SEED", "0"))
 
