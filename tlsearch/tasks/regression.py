@@ -37,26 +37,24 @@ DELTA = 1.0
 """Deviations from which on an error counts by its size alone, no longer by its square (Huber 1964)."""
 
 
+def _error(name: str, title: str) -> Metric:
+    """How far predictions are off, in the unit of the targets: exact but for rounding, whatever the items."""
+    return Metric(
+        name,
+        minimize=True,
+        unit="of the targets",
+        tolerance=lambda items: 0.0,
+        relative=5e-3,
+        title=title,
+    )
+
+
 class Regression(Task):
     """One or several numbers; least squares where errors are small, least absolute errors where large."""
 
     metrics = (
-        Metric(
-            MAE,
-            minimize=True,
-            unit="of the targets",
-            tolerance=lambda items: 0.0,
-            relative=5e-3,
-            title="mean absolute error",
-        ),
-        Metric(
-            RMSE,
-            minimize=True,
-            unit="of the targets",
-            tolerance=lambda items: 0.0,
-            relative=5e-3,
-            title="root mean squared error",
-        ),
+        _error(MAE, "mean absolute error"),
+        _error(RMSE, "root mean squared error"),
         Metric(R2, unit="of the variance", tolerance=lambda items: 2e-3),
         Metric(SPEARMAN, unit="correlation", tolerance=lambda items: 2e-3 + 1 / max(1, items)),
         Metric(KAPPA, unit="agreement", tolerance=lambda items: 5 / max(1, items)),
