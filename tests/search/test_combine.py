@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ from tlsearch.models import bundle
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import TrialRecord, TrialRole, TrialState
 from tlsearch.search import finalists, finish, plugin_choice, setup
+from tlsearch.search.budget import Budget
 from tlsearch.search.combine import Combining
+from tlsearch.search.ending import Ending
 from tlsearch.search.model_files import Finishing
 from tlsearch.search.progress import Snapshot, silent
+from tlsearch.spec import BudgetSpec
 from tlsearch.testing import fixtures, installed
 from tlsearch.training.batch_source import BatchSource
 
@@ -388,3 +392,28 @@ def test_one_lucky_value_does_not_beat_repeated_runs(evaluator):
     assert [finalist.trial.number for finalist in found] == [1, 0], "time ended before it was repeated"
     found = finalists.ranked([lucky, steady], [], minimize=False, tie=LOG_LOSS)
     assert [finalist.trial.number for finalist in found] == [0, 1]
+
+
+def test_a_combined_winners_refit_takes_as_long_as_one_of_its_members(evaluator):
+    (made,) = evaluator.run(mean=Mean())
+    made = replace(made, costs=replace(made.costs, seconds=1e6))  # of all members, and of measuring
+    budget = Budget(BudgetSpec(trials=8, minutes=10.0), started=8, spent=0.0)
+    end = Ending(
+        prepared=evaluator.prepared,
+        store=evaluator.store,
+        lease=evaluator.lease,
+        folder=str(evaluator.folder / "artifacts"),
+        cache=evaluator.folder / "cache",
+        budget=budget,
+        observe=evaluator.told.append,
+        stopping=str,
+        created=datetime.now(UTC),
+    )
+    winner = finish.Winner(finalists.Finalist(made, (made.value,)), {}, {}, flips=False)
+    refits = end.refits(winner, slots=1)
+    first = evaluator.store.trial("s", members_of(made.params)[0])
+    assert len(refits) == evaluator.prepared.spec.search.members, evaluator.notes()
+    assert {(refit.strategy, dict(refit.params) == dict(first.params)) for refit in refits} == {
+        (first.strategy, True)
+    }
+    assert {refit.epochs for refit in refits} == {2}, "as long as the member was trained"

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import signal
+import subprocess
+import termios
 import time
 from datetime import datetime
 from pathlib import Path
@@ -119,6 +123,40 @@ def test_a_signal_stops_cleanly_and_the_stop_can_be_resumed(place, number, code)
     assert told["state"] == "INTERRUPTED"
     place.here("run", study, "--trials", len(trials) + 1)
     assert_whole(place, trials=len(trials) + 1)
+
+
+def test_a_closed_terminal_stops_a_search_cleanly(place):
+    """The kernel sends SIGHUP to whoever leads the terminal's session, and refuses all further output."""
+    study = place.study(**{**LONG, "budget": {"trials": 300, "epochs": 10}, "strategies": ["fine_tune"]})
+    terminal, end = os.openpty()
+    driver = subprocess.Popen(
+        [place.python, "-m", "tlsearch", "run", str(study)],
+        cwd=place.folder,
+        env=place.env,
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    place.begun.append(driver)
+    os.close(end)
+    os.set_blocking(terminal, False)
+
+    def seen(counts: dict[str, int]) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            while os.read(terminal, 65536):
+                pass
+        return counts["RUNNING"] >= 1
+
+    place.wait_for(seen, driver)
+    os.close(terminal)
+    assert driver.wait(60) == 128 + signal.SIGHUP
+    assert_nothing_runs(place)
+    trials = place.ask("trials", "tiny")
+    assert {trial["state"] for trial in trials} <= {"COMPLETE", "CANCELLED"}
+    (told,) = place.ask("studies")
+    assert told["state"] == "INTERRUPTED"
 
 
 def test_minutes_bound_a_search_and_what_is_in_flight(place):

@@ -202,7 +202,7 @@ class Ending:
         slow = [trial for trial in winner.recipes if trains(trial)] or list(winner.recipes)
         wanted = len(slow) * search.members
         members = refit.affordable(
-            max(trial.costs.seconds for trial in slow) * self._growth,
+            max(self._trained(trial).costs.seconds for trial in slow) * self._growth,
             left=self.budget.seconds_to_train,
             members=wanted,
             slots=slots,
@@ -218,15 +218,24 @@ class Ending:
         for trial in winner.recipes:
             place = slow.index(trial) if trial in slow else None
             many = search.members if place is None else (members + len(slow) - 1 - place) // len(slow)
-            epochs = self.store.epochs(self.study, trial.number)
+            trained = self._trained(trial)
+            epochs = self.store.epochs(self.study, trained.number)
             points += refit.points(
                 trial,
                 self.store.trials(self.study, role=TrialRole.REFIT),
                 members=many,
-                epochs=refit.length(trial, epochs, task=self.prepared.task, metric=metric),
+                epochs=refit.length(trained, epochs, task=self.prepared.task, metric=metric),
                 first_number=self.store.next_number(self.study) + len(points),
             )
         return points
+
+    def _trained(self, trial: TrialRecord) -> TrialRecord:
+        """The trial whose recipe a refit follows: of a combined one its first member.
+
+        A combined trial has the seconds of all its members, and one epoch.
+        """
+        members = members_of(trial.params)
+        return self.store.trial(self.study, members[0]) if members else trial
 
     def hand_out(self, winner: finish.Winner) -> ModelRecord | None:
         """Make the refitted winner, or where there is none the winner itself, the study's model.

@@ -7,6 +7,7 @@ import getpass
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
@@ -21,6 +22,9 @@ from tlsearch.records import StudyRequest
 LEASE_SECONDS = 30.0
 RENEW_SECONDS = 2.0
 """Also what a killed driver may have spent of its budget at most without anybody knowing."""
+
+ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+"""Signals by which a search is asked to stop: Ctrl-C, a service manager, a terminal that was closed."""
 
 _DONE = {StudyRequest.PAUSE: "paused", StudyRequest.CANCEL: "cancelled"}
 
@@ -142,7 +146,10 @@ def heartbeat(store: Store, lease: Lease, interruption: Interruption) -> Iterato
 
 @contextlib.contextmanager
 def signals(interruption: Interruption) -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into a clean stop; the second ends at once."""
+    """Turn the first signal of `ENDING` into a clean stop; the second ends at once.
+
+    One that is ignored stays so: `nohup` wants a search to outlast its terminal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -154,6 +161,8 @@ def signals(interruption: Interruption) -> Iterator[None]:
             raise KeyboardInterrupt
         interruption.signal = number
         interruption.reason = f"interrupted by {signal.Signals(number).name}"
+        if number == signal.SIGHUP:
+            _drop_terminal()
 
     def dropped(what: sys.UnraisableHookArgs) -> None:
         # Where it met an object's finalizer, Python goes on as if nothing had been: interrupt once more.
@@ -164,7 +173,8 @@ def signals(interruption: Interruption) -> Iterator[None]:
             tell(what)
 
     tell, sys.unraisablehook = sys.unraisablehook, dropped
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield
     finally:
@@ -173,3 +183,10 @@ def signals(interruption: Interruption) -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         sys.unraisablehook = tell
+
+
+def _drop_terminal() -> None:
+    """What is still said goes nowhere: writing to a terminal that was closed fails. Files go on."""
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
