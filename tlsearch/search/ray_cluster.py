@@ -148,10 +148,9 @@ def _belongs_to_ray(process: psutil.Process) -> bool:
 def _own_signals() -> Iterator[None]:
     """Keep SIGTERM and SIGHUP the driver's own business while Ray starts.
 
-    Ray's processes inherit that they are blocked, as Ray itself sees to for SIGINT: a signal to all of a group
-    (systemd, Slurm, a closed terminal) would otherwise end them under the driver, which then waits a minute for
-    their return.
-    Ray also puts a handler of its own into the driver, which exits at once.
+    Ray's processes inherit that they are blocked, as Ray itself sees to for SIGINT: a signal to all of a
+    group (systemd, Slurm, a closed terminal) would otherwise end them under the driver, which then waits a
+    minute for their return. Ray also puts a handler of its own into the driver, which exits at once.
     """
     handler = signal.getsignal(signal.SIGTERM)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGHUP})
