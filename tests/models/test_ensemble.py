@@ -166,10 +166,61 @@ def test_a_layer_whose_output_is_written_into_is_read_as_it_was() -> None:
     made = nn.ModuleList([Writer(seed) for seed in range(3)]).eval()
     inputs = torch.randn(2, 4)
     alone = [member(inputs) for member in made]
-    assert share_frozen(made, torch.randn(2, 4)) == 1
+    assert share_frozen(made, torch.randn(2, 4)) == 2, "the first layer, in two further members"
     from tlsearch.models.ensemble import _run
 
     assert all(map(torch.equal, alone, _run(made, inputs)))
+
+
+class Looker(nn.Module):
+    """A head on what an inner layer and the last one put out, as `head2toe` has it."""
+
+    def __init__(self, seed: int, *, tuned: bool = False, looks: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.trunk = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(3)))
+        torch.manual_seed(seed)
+        if tuned:
+            self.trunk[2] = nn.Linear(4, 4)
+        self.head = nn.Linear(8, 3)
+        self.seen = torch.zeros(1, 4)
+        if looks:
+            self.trunk[1].register_forward_hook(self.note)
+
+    def note(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
+        self.seen = output
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        output = self.trunk(inputs)
+        return self.head(torch.cat([output, self.seen.expand_as(output)], dim=1))
+
+
+@pytest.mark.parametrize(
+    ("made", "runs"),
+    [
+        ([Looker(1), Looker(2), Looker(3)], 3),
+        ([Looker(1, looks=False), Looker(2, looks=False), Looker(3, looks=False)], 3),
+        # The heads' last layer is the second one's own: the fine-tuned first one has another.
+        ([Looker(1, tuned=True), Looker(2), Looker(3), Looker(4, tuned=True)], 5),
+        ([Looker(1, tuned=True, looks=False), Looker(2, looks=False), Looker(3, looks=False)], 4),
+    ],
+)
+def test_a_layer_runs_once_whoever_looks_at_it_and_whatever_others_trained(
+    made: list[nn.Module], runs: int
+) -> None:
+    """Counted: how often a layer of a trunk runs, for one batch and all members."""
+    from tlsearch.models.ensemble import _run
+
+    networks = nn.ModuleList(made).eval()
+    inputs = torch.randn(2, 4)
+    alone = [network(inputs) for network in networks]
+    counted: list[str] = []
+    share_frozen(networks, torch.randn(2, 4))
+    for name, layer in networks.named_modules():
+        if isinstance(layer, nn.Linear) and layer.out_features == 4:
+            layer.register_forward_hook(lambda *_, name=name: counted.append(name))
+    assert all(map(torch.equal, alone, _run(networks, inputs)))
+    assert len(counted) == runs, counted
 
 
 @pytest.mark.parametrize("flips", [False, True])

@@ -2,16 +2,16 @@
 
 Averages of networks that were trained from several seeds are right more often than each of them
 (Lakshminarayanan et al. 2017, arXiv:1612.01474), and those of different recipes err on different items
-(Caruana et al. 2004). What all members compute alike, because they froze the same layers, is computed once.
+(Caruana et al. 2004). What members compute alike, because they froze the same layers, is computed once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from tlsearch.contracts import Backbone, BackboneInfo, Task
 
-_outputs: ContextVar[dict[int, Tensor]] = ContextVar("_outputs")
-"""What the first member's frozen layers put out in this pass; each thread has its own."""
+_outputs: ContextVar[dict[str, Tensor]] = ContextVar("_outputs")
+"""What layers that others read from put out in this pass; each thread has its own."""
 SHARED, MEMBER = "shared.", "members."
 """What names of tensors begin with in a bundle of several members."""
 
@@ -45,10 +45,10 @@ class Ensemble(nn.Module):
         info: of the members' backbone.
         outputs: how many.
         task: what is learned.
-        members: the networks; frozen layers that all have alike stand in the first one only.
+        members: the networks; layers that several have alike stand in the first of them only.
         parts: which of them are of one recipe; empty where all are.
         flips: whether each member also looks at the mirrored image, with the same weight.
-        reused: how many layers of each further member are the first one's.
+        reused: how many layers of all further members are an earlier one's.
     """
 
     def __init__(
@@ -139,32 +139,32 @@ def separated(state: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]
 
 
 class _Kept(nn.Module):
-    """A frozen layer of the first member, whose output the others read."""
+    """A frozen layer of one member, whose output others read."""
 
-    def __init__(self, layer: nn.Module, number: int, *, copies: bool) -> None:
+    def __init__(self, layer: nn.Module, key: str, *, copies: bool) -> None:
         super().__init__()
         self.layer = layer
-        self.number = number
+        self.key = key
         self.copies = copies
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The layer's output."""
         output: Tensor = self.layer(inputs)
-        _outputs.get()[self.number] = output.clone() if self.copies else output
+        _outputs.get()[self.key] = output.clone() if self.copies else output
         return output
 
 
 class _Read(nn.Module):
     """In the place of the same layer in another member."""
 
-    def __init__(self, number: int, *, copies: bool) -> None:
+    def __init__(self, key: str, *, copies: bool) -> None:
         super().__init__()
-        self.number = number
+        self.key = key
         self.copies = copies
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """What the first member's layer put out."""
-        output = _outputs.get()[self.number]
+        """What the other member's layer put out."""
+        output = _outputs.get()[self.key]
         return output.clone() if self.copies else output
 
 
@@ -177,6 +177,7 @@ class _Call:
     output: Tensor
     value: Tensor
     version: int
+    layers: int
 
     @property
     def written(self) -> bool:
@@ -184,42 +185,78 @@ class _Call:
         return self.output._version != self.version
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shared:
+    """What a member need not compute.
+
+    Attributes:
+        source: position of an earlier member that puts out the same.
+        calls: its outermost layers that do, in the order of their calls.
+        passed: names of those whose output goes straight into the next one, so that nobody reads it.
+    """
+
+    source: int
+    calls: Sequence[_Call]
+    passed: Collection[str]
+
+
 @torch.inference_mode(mode=False)
 @torch.no_grad()
 def share_frozen(members: nn.ModuleList, example: Tensor) -> int:
-    """Let members read what the first one's layers put out, where it is the same; returns how many layers.
+    """Let each member read what an earlier one's layers put out, where it is the same.
 
-    Which layers these are is found by looking: a layer counts where it puts out the very same in each
-    member. If the members then don't compute what they computed before, everything stays as it was.
+    Which layers these are is found by looking: a layer counts where it puts out the very same in both. Heads
+    share the whole backbone, and networks that were fine-tuned the layers that stayed as they were. If the
+    members then don't compute what they computed before, everything stays as it was.
 
     Args:
         members: on one backbone, in eval mode.
         example: a batch of inputs.
+
+    Returns:
+        How many layers read, in all members.
     """
     if len(members) < 2:
         return 0
     example = example.to(next(members.parameters()).device)
     expected = _run(members, example)
-    common = _common(members, example)
-    # A layer whose output goes straight into the next common one needn't be kept.
-    chain = {one.name for one, two in itertools.pairwise(common) if two.inputs is one.output}
-    for passed in (chain, set[str]()):
-        before = _swap(members, common, passed)
+    shared = _shared(members, example)
+    for plan in (shared, {at: replace(one, passed=()) for at, one in shared.items()}):
+        before: list[tuple[nn.Module, str, nn.Module]] = []
         with contextlib.suppress(Exception):  # a network may do anything with a layer's output
+            _swap(members, plan, before)
             if all(map(torch.equal, _run(members, example), expected)):
-                return len(common)
-        for owner, leaf, layer in before:
+                return sum(len(one.calls) for one in plan.values())
+        for owner, leaf, layer in reversed(before):
             setattr(owner, leaf, layer)
     return 0
 
 
-def _common(members: nn.ModuleList, example: Tensor) -> list[_Call]:
-    """The first member's outermost layers that put out the same in all, in the order of their calls."""
-    first, *others = [_calls(member, example) for member in members]
+def _shared(members: nn.ModuleList, example: Tensor) -> dict[int, _Shared]:
+    """What each member has in common with the earlier one that it has most in common with, by position."""
+    told = [_calls(member, example) for member in members]
+    # What looks at them, as a head that takes features from all layers does, must find them called.
+    looked = {
+        name for member in members for name, layer in member.named_modules() if layer._forward_hooks and name
+    }
+    found = {}
+    for position in range(1, len(members)):
+        common = [_common(told[source], told[position], looked) for source in range(position)]
+        source = max(range(position), key=lambda at: (sum(one.layers for one in common[at]), -at))
+        if calls := common[source]:
+            straight = {one.name for one, two in itertools.pairwise(calls) if two.inputs is one.output}
+            found[position] = _Shared(source, calls, straight - looked)
+    return found
+
+
+def _common(first: Mapping[str, _Call], other: Mapping[str, _Call], looked: Collection[str]) -> list[_Call]:
+    """The first member's outermost layers that put out the same in another, in the order of their calls."""
     same = [
         name
         for name, call in first.items()
-        if all(name in other and torch.equal(call.value, other[name].value) for other in others)
+        if name in other
+        and torch.equal(call.value, other[name].value)
+        and not any(inner.startswith(f"{name}.") for inner in looked)
     ]
     return [first[name] for name in same if not any(name.startswith(f"{outer}.") for outer in same)]
 
@@ -233,7 +270,8 @@ def _calls(member: nn.Module, example: Tensor) -> dict[str, _Call]:
         if name in found or len(inputs) != 1 or not isinstance(inputs[0], Tensor):
             odd.add(name)
         elif isinstance(output, Tensor):
-            found[name] = _Call(name, inputs[0], output, output.clone(), output._version)
+            layers = sum(1 for _ in module.modules())
+            found[name] = _Call(name, inputs[0], output, output.clone(), output._version, layers)
 
     handles = [
         module.register_forward_hook(partial(note, name)) for name, module in member.named_modules() if name
@@ -247,26 +285,31 @@ def _calls(member: nn.Module, example: Tensor) -> dict[str, _Call]:
 
 
 def _swap(
-    members: nn.ModuleList, common: Sequence[_Call], passed: Collection[str]
-) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Put readers into the places of common layers; returns what stood there, with its owner and name."""
-    before = []
-    for number, call in enumerate(common):
-        path, _, leaf = call.name.rpartition(".")
-        for position, member in enumerate(members):
-            owner = member.get_submodule(path)
-            layer = owner.get_submodule(leaf)
-            if position == 0 and call.name in passed:
-                continue
-            new: nn.Module
-            if position == 0:
-                new = _Kept(layer, number, copies=call.written)
-            elif call.name in passed:
-                new = nn.Identity()
-            else:
-                new = _Read(number, copies=call.written)
-            if position:
-                new._forward_hooks = layer._forward_hooks  # of a head that looks at all layers
-            setattr(owner, leaf, new.eval())
-            before.append((owner, leaf, layer))
-    return before
+    members: nn.ModuleList, plan: Mapping[int, _Shared], before: list[tuple[nn.Module, str, nn.Module]]
+) -> None:
+    """Put readers into the places of shared layers; ``before`` gets what stood there, with owner and name.
+
+    What is inside of a layer is changed before the layer itself, which is put into another one.
+    """
+
+    def put(position: int, name: str, new: Callable[[nn.Module], nn.Module]) -> None:
+        path, _, leaf = name.rpartition(".")
+        owner = members[position].get_submodule(path)
+        layer = owner.get_submodule(leaf)
+        before.append((owner, leaf, layer))
+        setattr(owner, leaf, new(layer).eval())
+
+    def reader(call: _Call, key: str | None, layer: nn.Module) -> nn.Module:
+        made = nn.Identity() if key is None else _Read(key, copies=call.written)
+        made._forward_hooks = layer._forward_hooks  # of a head that looks at all layers
+        return made
+
+    kept: dict[tuple[int, str], _Call] = {}
+    for position, shared in plan.items():
+        for call in shared.calls:
+            key = None if call.name in shared.passed else f"{shared.source}.{call.name}"
+            put(position, call.name, partial(reader, call, key))
+            if key is not None:
+                kept[shared.source, call.name] = call
+    for (source, name), call in sorted(kept.items(), key=lambda one: -one[0][1].count(".")):
+        put(source, name, partial(_Kept, key=f"{source}.{name}", copies=call.written))
