@@ -17,7 +17,7 @@ from tlsearch.database.store import Lease, Store
 from tlsearch.errors import SearchError
 from tlsearch.records import HANDED_OUT, ModelRecord, Point, TrialRecord, TrialRole, TrialState
 from tlsearch.search import finish, model_files, refit
-from tlsearch.search.budget import Budget
+from tlsearch.search.budget import Budget, looking
 from tlsearch.search.combine import Combining
 from tlsearch.search.finalists import confirmations, leaders, ranked, standing, trains
 from tlsearch.search.model_files import Finishing
@@ -145,7 +145,20 @@ class Ending:
             self._say(VERIFY, [f"predictions of {names} are averaged"])
         if winner is not None and model is not None and self._stands(model, winner):
             return None
+        if winner is not None:  # what had to be assumed before it was known; a deadline may only move away
+            self.budget.opening = min(self.budget.opening, self._opening(winner))
         return winner
+
+    def _opening(self, winner: finish.Winner) -> float:
+        """Seconds in which its refit is measured. Heads share one pass through the backbone."""
+        counts = self.prepared.dataset.counts
+        flops = next(info.flops for info in self.prepared.backbones if info.name == winner.trial.backbone)
+        slow = sum(map(trains, winner.recipes))
+        networks = slow * self.prepared.spec.search.members + (slow < len(winner.recipes))
+        val, test = counts.get("val", 0), counts.get("test", 0)
+        flips = winner.mix.flips if winner.mix is not None else winner.flips
+        items = networks * (2 * val + (1 + flips) * test) + self.prepared.references
+        return looking(flops, items=items)
 
     def _stands(self, model: ModelRecord, winner: finish.Winner) -> bool:
         """Whether the model is what would come of this winner: then its test set was opened already."""

@@ -25,6 +25,7 @@ from tlsearch.contracts import (
 )
 from tlsearch.counts import plural
 from tlsearch.files import cache_folder
+from tlsearch.models.abstention import REFERENCES
 from tlsearch.records import DatasetRecord, PluginVersion, StudyItems
 from tlsearch.search.plugin_choice import resolve_combinations, resolve_strategies, usable, versions_of
 from tlsearch.search.progress import Observer, Snapshot
@@ -84,6 +85,11 @@ class Prepared:
     def tie(self) -> Metric:
         """What tells apart trials of equal value."""
         return self.task.metric(self.task.tie_breaker)
+
+    @property
+    def references(self) -> int:
+        """Training items that a finished model looks at once, to know later what is none of them."""
+        return min(self.dataset.counts.get("train", 0), REFERENCES) if self.task.abstains else 0
 
 
 def prepare(

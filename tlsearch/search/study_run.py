@@ -11,7 +11,6 @@ from pathlib import Path
 
 from tlsearch.contracts.combination import members_of
 from tlsearch.errors import WorkError
-from tlsearch.models import abstention
 from tlsearch.records import ModelRecord, Point, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
 from tlsearch.search import finish, first_heads, model_files, ray_cluster
 from tlsearch.search.allocation import EXPLORATION
@@ -118,8 +117,7 @@ class StudyRun:
         members = search.members if search.refit else 1
         val, test = counts.get("val", 0), counts.get("test", 0)
         offered = search.finalists if search.refit and search.ensemble and members > 1 else 1
-        # Training items are looked at once, for what is none of them.
-        known = min(counts.get("train", 0), abstention.REFERENCES) if self.prepared.task.abstains else 0
+        known = self.prepared.references
         self.budget.verification = looking(operations, items=2 * offered * val + known)
         self.budget.opening = looking(operations, items=2 * members * (val + test) + known)
         # Workers keep the deadline that they were given: it may only move away.
