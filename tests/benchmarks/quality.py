@@ -143,7 +143,7 @@ def _search(case: Case, made: Path, *, seconds: float, seed: int) -> Cell:
                 name: sum(trial["strategy"] == name for trial in trials)
                 for name in sorted({trial["strategy"] for trial in trials})
             },
-            "notes": [line for line in ran.stderr.splitlines() if line.strip()][-70:],
+            "notes": [line for line in ran.stderr.splitlines() if line.strip()][-25:],
         }
 
 
