@@ -499,6 +499,25 @@ def test_every_operation_of_randaugment(batch):
         assert torch.equal(result, batch[:1]) == (name in unchanged), name
 
 
+def test_dihedral_moves_pictures_maps_and_points_alike():
+    """One bright pixel ends where its point does, in each of a square's eight symmetries."""
+    spec = ImageInput(5, HALF, HALF)
+    batch = torch.zeros(64, 3, 5, 5, dtype=torch.uint8)
+    batch[:, :, 0, 1] = 255
+    points = torch.tensor([[(1 + 0.5) / 5, (0 + 0.5) / 5]]).expand(64, 1, 2)
+    draws = spec.draw("dihedral", 64, seed=0, mirror=True)
+    moved = spec.augment(batch, "dihedral", draws)
+    assert torch.equal(spec.move(batch[:, 0], "dihedral", draws, unknown=9), moved[:, 0])
+    places = ((spec.place(points, "dihedral", draws)[:, 0] * 5) - 0.5).round().long()
+    for picture, (column, row) in zip(moved, places.tolist(), strict=True):
+        assert picture[0, row, column] == 255
+        assert int((picture > 0).sum()) == 3
+    assert len({tuple(place) for place in places.tolist()}) == 8
+    assert len({tuple(row) for row in draws.tolist()}) == 8
+    turned = spec.draw("dihedral", 64, seed=0, mirror=False)
+    assert len({tuple(row) for row in turned.tolist()}) == 4, "pictures that may not be mirrored are turned"
+
+
 def test_policies():
     spec = ImageInput(8, HALF, HALF)
     assert spec.draw("none", 3, seed=0, mirror=True) is None

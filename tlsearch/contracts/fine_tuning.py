@@ -74,18 +74,21 @@ class FineTuning(Strategy):
         }
 
     def starts(self, backbone: BackboneInfo) -> Sequence[Params]:
-        """The default; three quarters frozen, in a third of the time; all trained, boldly, then gently.
+        """The default; three quarters frozen, in a third of the time; all trained, boldly; turned; gently.
 
         The default is right where images are few and like the pretrained ones; where they are far from those
         (digits, X-rays), training everything at a high rate is better, and the search is to see that early.
+        What is seen from above or through a microscope may be turned, too; only scores tell whether.
         """
         default = self.default(backbone)
         rate = 1e-3 * rate_factor(backbone)
         varied = _first_of(("light",), backbone)
+        turned = [{**default, "augmentation": "dihedral"}] if "dihedral" in backbone.inputs.policies else []
         return [
             default,
             {**default, "freeze_depth": 0.75},
             {**default, "freeze_depth": 0.0, "learning_rate": 2 * rate, "augmentation": varied},
+            *turned,
             {**default, "freeze_depth": 0.5, "lr_ratio": 0.3, "augmentation": varied, "length": 2.0},
             {**default, "freeze_depth": 0.0, "learning_rate": 0.3 * rate, "lr_ratio": 0.1},
         ]

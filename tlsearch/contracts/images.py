@@ -69,8 +69,8 @@ class ImageInput(InputSpec):
     resize: str = "crop"
 
     modality: ClassVar[str] = "image"
-    policies: ClassVar[tuple[str, ...]] = ("none", "flip", "light", "trivialaugment", "randaugment")
-    movable: ClassVar[tuple[str, ...]] = ("none", "flip", "light")
+    movable: ClassVar[tuple[str, ...]] = ("none", "flip", "dihedral", "light")
+    policies: ClassVar[tuple[str, ...]] = (*movable, "trivialaugment", "randaugment")
     blendable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -174,6 +174,8 @@ class ImageInput(InputSpec):
         generator = torch.Generator().manual_seed(seed)
         if policy == "flip":
             return ((torch.rand(count, 1, generator=generator) < 0.5) & mirror).float()
+        if policy == "dihedral":
+            return augmentation.draw_dihedral(count, generator, mirror=mirror)
         if policy == "light":
             return augmentation.draw_light(count, generator, mirror=mirror)
         if policy == "trivialaugment":
@@ -191,6 +193,8 @@ class ImageInput(InputSpec):
             return torch.cat([augmentation.light(*pair) for pair in zip(*pieces, strict=True)])
         if policy == "flip":
             return torch.where(draws.to(batch.device).bool()[:, :, None, None], batch.flip(-1), batch)
+        if policy == "dihedral":
+            return augmentation.dihedral(batch, draws.to(batch.device))
         if policy in ("trivialaugment", "randaugment"):
             rows = zip(batch, draws.tolist(), strict=True)
             return torch.stack([augmentation.operate_all(image, row) for image, row in rows])
@@ -200,6 +204,8 @@ class ImageInput(InputSpec):
         """uint8 (B, S, S), each moved as its picture is; nearest neighbours, since indices have no mean."""
         if policy == "flip":
             return torch.where(draws.to(maps.device).bool()[:, :, None], maps.flip(-1), maps)
+        if policy == "dihedral":
+            return augmentation.dihedral(maps, draws.to(maps.device))
         if policy == "light":
             return augmentation.light_maps(maps, draws.to(maps.device), unknown=unknown)
         return super().move(maps, policy, draws, unknown=unknown)
@@ -210,6 +216,8 @@ class ImageInput(InputSpec):
         if policy == "flip":
             mirrored = torch.stack([1 - points[..., 0], points[..., 1]], dim=-1)
             return torch.where(draws.bool()[:, :, None], mirrored, points)
+        if policy == "dihedral":
+            return augmentation.dihedral_points(points, draws)
         if policy == "light":
             return augmentation.light_points(points, draws)
         return super().place(points, policy, draws)

@@ -95,6 +95,33 @@ def draw_randaugment(count: int, generator: torch.Generator, *, mirror: bool) ->
     return torch.stack([operations[:, 0], levels[:, 0], operations[:, 1], levels[:, 1], flips], dim=1)
 
 
+def draw_dihedral(count: int, generator: torch.Generator, *, mirror: bool) -> Tensor:
+    """Rows of (quarter turns, mirrored): a square's eight symmetries, without ``mirror`` its four turns."""
+    turns = torch.randint(4, (count, 1), generator=generator)
+    return torch.cat([turns, (torch.rand(count, 1, generator=generator) < 0.5) & mirror], dim=1).float()
+
+
+def dihedral(batch: Tensor, draws: Tensor) -> Tensor:
+    """Squares (B, ..., S, S), each mirrored and then turned to the left by its row of `draw_dihedral`."""
+    turns, mirrored = draws.view(-1, 2, *[1] * (batch.ndim - 1)).unbind(1)
+    upright = torch.where(mirrored.bool(), batch.flip(-1), batch)
+    turned = upright
+    for quarter in (1, 2, 3):
+        turned = torch.where(turns == quarter, torch.rot90(upright, quarter, (-2, -1)), turned)
+    return turned
+
+
+def dihedral_points(points: Tensor, draws: Tensor) -> Tensor:
+    """Points (B, N, 2), x and y as shares of the side, each moved by its row of `draw_dihedral`."""
+    turns, mirrored = draws.view(-1, 2, 1, 1).unbind(1)
+    x, y = points.unbind(-1)
+    moved = torch.where(mirrored.bool(), torch.stack([1 - x, y], dim=-1), points)
+    for quarter in (1, 2, 3):
+        x, y = moved.unbind(-1)
+        moved = torch.where(turns >= quarter, torch.stack([y, 1 - x], dim=-1), moved)
+    return moved
+
+
 def draw_trivialaugment(count: int, generator: torch.Generator, *, mirror: bool) -> Tensor:
     """Rows of (operation, level, flip): one operation, at any strength (Mueller and Hutter 2021).
 

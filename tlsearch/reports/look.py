@@ -33,6 +33,7 @@ AUGMENTED = 4
 SPLITS = {"train": "Training", "stop": "Early stopping", "val": "Validation", "test": "Test"}
 POLICIES = {
     "flip": "mirrored at random",
+    "dihedral": "turned by quarters and mirrored at random",
     "light": "a random crop, rotated by up to 10 degrees, with changed brightness and contrast",
     "trivialaugment": "one operation of any strength (Mueller and Hutter 2021)",
     "randaugment": "two operations of medium strength (Cubuk et al. 2020)",
