@@ -31,8 +31,8 @@ LABELLED, TEST = 150, 100
 """Labelled images of a search, of which a quarter are validation items; and its test items."""
 SETS = ("digits", "Fashion-MNIST", "solar cells")
 PIXELS = 32
-HEADS = ["linear_probe", "feature_copy", "ranpac"]
-"""Heads only: what is asked for here is the choosing, which is the same whatever was trained."""
+HEADS = ["linear_probe", "feature_copy"]
+"""The core's heads, which need no Ray: what is asked for here is the choosing, whatever was trained."""
 
 Cell = dict[str, float]
 
