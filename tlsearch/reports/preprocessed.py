@@ -96,7 +96,8 @@ def measure(inputs: ImageInput, width: int, height: int) -> Sight:
     probe[:, :, 0] = np.round(_LOW + _SPAN * (np.arange(wide) + 0.5) / wide)
     probe[:, :, 1] = np.round(_LOW + _SPAN * (np.arange(high) + 0.5) / high)[:, None]
     probe[:, :, 2] = _MARK
-    red, green, blue = inputs.encode(probe).astype(np.float64)
+    # Where things are is the same for any pixels.
+    red, green, blue = inputs.of_pixels(3, 8).encode(probe).astype(np.float64)
     inside = np.abs(blue - _MARK) <= 4
     columns, rows = int(inside.any(axis=0).sum()), int(inside.any(axis=1).sum())
     left, right = _ends(red[inside], columns)
@@ -121,14 +122,10 @@ def looker(inputs: ImageInput) -> Callable[[str, object, NDArray[Any]], Seen]:
     def show(name: str, item: object, encoded: NDArray[Any]) -> Seen:
         picture = inputs.picture(item)
         found = sight(picture.size)
-        return Seen(name, data_url(_darkened(picture, found)), data_url(shown(encoded)), found.lost)
+        square = fitted(inputs.shown(encoded))
+        return Seen(name, data_url(_darkened(picture, found)), data_url(square), found.lost)
 
     return show
-
-
-def shown(encoded: NDArray[Any]) -> Image.Image:
-    """An encoded picture (3, S, S) as large as it is shown."""
-    return fitted(Image.fromarray(np.ascontiguousarray(encoded.transpose(1, 2, 0))))
 
 
 def _darkened(picture: Image.Image, sight: Sight) -> Image.Image:
