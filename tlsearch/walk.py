@@ -172,10 +172,10 @@ def files(folder: Path, root: Path, left: Left, *, arrays: bool = False) -> Iter
     yield from _walk(folder, root, left, ancestors=(_identity(folder),), arrays=arrays)
 
 
-def overlooked(folder: Path) -> tuple[str, ...]:
-    """Sentences on what in a folder is no item, or can't be taken."""
+def overlooked(folder: Path, *, arrays: bool = False) -> tuple[str, ...]:
+    """Sentences on what in a folder is no item, or can't be taken; ``arrays`` as in `files`."""
     left = Left()
-    broken = [(path, why) for path, why in files(folder, folder.resolve(), left) if why]
+    broken = [(path, why) for path, why in files(folder, folder.resolve(), left, arrays=arrays) if why]
     named = tuple(f"set aside: {printable(str(path))}: {why}" for path, why in broken)
     return (*left.told(), *named)
 

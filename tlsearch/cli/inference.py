@@ -76,7 +76,8 @@ def predict(
     found = [named for item in items for named in model.inputs.find(item)]
     for item in items:
         if model.inputs.modality == "image" and os.path.isdir(item):
-            for sentence in walk.overlooked(Path(item)):
+            arrays = all(name.lower().endswith(walk.ARRAY) for name, _ in model.inputs.find(item))
+            for sentence in walk.overlooked(Path(item), arrays=arrays):
                 output.say(sentence)
     described = model.describe([item for _, item in found], [name for name, _ in found])
     predictions = list(_with_progress(described, len(found)))

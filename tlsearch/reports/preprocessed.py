@@ -163,9 +163,21 @@ def overview(inputs: ImageInput, items: Sequence[tuple[str, object]]) -> Overvie
         size=inputs.size,
         count=len(sights),
         lost=lost,
-        sentences=tuple(_sentences(inputs.size, sights, lost)),
+        sentences=(*_sentences(inputs.size, sights, lost), *_pixels(inputs)),
         worst=tuple(show(name, item, inputs.encode(item)) for _, name, item in most),
     )
+
+
+def _pixels(inputs: ImageInput) -> list[str]:
+    """What pictures are made of, and what is shown of them, where they aren't 8-bit RGB."""
+    if not inputs.unusual:
+        return []
+    if inputs.channels == 3:
+        return [f"It sees RGB of {inputs.bits} bits a channel; pictures here are shown with 8."]
+    shown = "the first three as red, green and blue" if inputs.channels > 3 else "their mean as grey"
+    if inputs.channels == 1:
+        return [f"It sees one channel, grey, of {inputs.bits} bits."]
+    return [f"It sees {inputs.channels} channels of {inputs.bits} bits; pictures here show {shown}."]
 
 
 def _sentences(size: int, sights: Sequence[Sight], lost: float) -> list[str]:
