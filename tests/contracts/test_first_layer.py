@@ -11,20 +11,17 @@ from tlsearch.contracts.first_layer import adapted_weight
 from tlsearch.errors import InputError
 from tlsearch.records import Pixels
 
-FAMILIES = [
-    "testing/cnn",
-    "testing/vit",
-    "timm/resnet18",
-    "timm/vit_tiny_patch16_224",
-    "torchvision/resnet18",
-]
+SIZES = {
+    "testing/cnn": 32,
+    "testing/vit": 32,
+    "timm/resnet18": 64,
+    "timm/vit_tiny_patch16_224": None,
+    "torchvision/resnet18": 64,
+}
 
 
 def loaded(name: str, pixels: Pixels):
-    size = 64 if "vit" not in name else None
-    return registry.backbone(
-        name, weights="random", image_size=32 if "testing" in name else size, pixels=pixels
-    )
+    return registry.backbone(name, weights="random", image_size=SIZES[name], pixels=pixels)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 5, 13])
@@ -33,7 +30,7 @@ def test_weights_are_those_of_timm(channels):
     assert torch.allclose(adapted_weight(weight, channels), adapt_input_conv(channels, weight))
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", SIZES)
 def test_a_backbone_of_any_family_takes_five_channels(name):
     plain, five = loaded(name, Pixels()), loaded(name, Pixels(5, 16))
     info = five.info
@@ -46,7 +43,7 @@ def test_a_backbone_of_any_family_takes_five_channels(name):
     assert five.trunk(batch).shape == (2, info.width)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", SIZES)
 def test_grey_as_one_channel_gives_the_features_of_grey_as_rgb(name):
     plain, one = loaded(name, Pixels()), loaded(name, Pixels(1))
     size = plain.info.inputs.size
