@@ -193,8 +193,7 @@ def test_what_is_wrong_is_said_before_anything_is_searched(images, labels, messa
 
 def test_odd_folders_types_and_labels_make_a_model_that_knows_its_classes(digits, tmp_path):
     """A Series, NumPy's numbers, a lone name, a folder that a URL would cut, numbers that sort otherwise."""
-    from tests import channels
-from tests.one_process import one_process, verify_here
+    from tests.one_process import one_process, verify_here
     from tlsearch import open as studies
 
     images, names, _, _ = digits
