@@ -25,6 +25,10 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NUMPY = b"\x93NUMPY"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _CMYK = 5
+_ALONE = {"_multifile": False}
+"""An OME-TIFF may name other files; none but the one that was asked for is opened."""
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+"""DICOM that is inflated as a whole, to whatever size, before a number of it can be read."""
 _DEEP_RGB = (2, 6)
 """Colour types of PNG of which Pillow keeps 8 of 16 bits: RGB, with alpha or without."""
 
@@ -90,7 +94,7 @@ def _numpy_header(file: BinaryIO) -> Header:
 def _tiff_header(file: BinaryIO) -> Header:
     import tifffile
 
-    with tifffile.TiffFile(file) as opened:
+    with tifffile.TiffFile(file, **_ALONE) as opened:
         page, series = opened.pages[0], opened.series[0]
         height, width = int(page.imagelength), int(page.imagewidth)
         count = int(page.samplesperpixel)
@@ -104,9 +108,7 @@ def _tiff_header(file: BinaryIO) -> Header:
 
 
 def _dicom_header(file: BinaryIO) -> Header:
-    import pydicom
-
-    opened = pydicom.dcmread(file, stop_before_pixels=True)
+    opened = _opened_dicom(file, stop_before_pixels=True)
     return Header(int(opened.Columns), int(opened.Rows), None, int(opened.BitsAllocated) > 8)
 
 
@@ -197,7 +199,7 @@ def _numpy_shape(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
 def _tiff(file: BinaryIO) -> tuple[NDArray[Any], bool]:
     import tifffile
 
-    with tifffile.TiffFile(file) as opened:
+    with tifffile.TiffFile(file, **_ALONE) as opened:
         series = opened.series[0]
         axes, shape = str(series.axes), tuple(series.shape)
         _bounded(shape)
@@ -222,10 +224,9 @@ def _dicom(file: BinaryIO) -> tuple[NDArray[Any], bool]:
 
     So that in one data set those with a window and those without have ranges of their own.
     """
-    import pydicom
     from pydicom.pixels import apply_modality_lut, convert_color_space
 
-    opened = pydicom.dcmread(io.BytesIO(file.read()))
+    opened = _opened_dicom(file)
     frames = int(opened.get("NumberOfFrames", 1) or 1)
     colours = int(opened.get("SamplesPerPixel", 1))
     _bounded((frames, opened.Rows, opened.Columns, colours))
@@ -248,6 +249,16 @@ def _dicom(file: BinaryIO) -> tuple[NDArray[Any], bool]:
         ends = np.array([least, least + 2 ** int(opened.BitsStored) - 1], stored.dtype)
         values = np.asarray(apply_modality_lut(ends, opened), np.float32).sum() - values
     return values, False
+
+
+def _opened_dicom(file: BinaryIO, **how: bool) -> Any:
+    import pydicom
+
+    head = file.read(1024)
+    if _DEFLATED in head:
+        raise Unreadable("is deflated DICOM, which isn't read: save it without")
+    file.seek(0)
+    return pydicom.dcmread(file, **how)
 
 
 def _window(opened: Any) -> tuple[float, float] | None:
