@@ -6,7 +6,6 @@ Exported models carry a copy of this file: it must import nothing of tlsearch.
 
 from __future__ import annotations
 
-import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
