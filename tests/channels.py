@@ -8,16 +8,14 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-CLASSES = ("across", "down")
+CLASSES = ("bright", "dark")
 
 
 def bands(number: int, kind: str, *, channels: int, informative: int, size: int = 24) -> NDArray[np.uint16]:
-    """Noise (size, size, channels) of 16 bits, and stripes of the class in one channel."""
+    """Noise (size, size, channels) of 16 bits, which is bright or dark in one channel."""
     rng = np.random.default_rng((number, CLASSES.index(kind)))
-    pixels = rng.normal(2000, 300, (size, size, channels))
-    y, x = np.mgrid[:size, :size]
-    phase = y if kind == "across" else x
-    pixels[:, :, informative] += 900 * np.sin(phase * 1.3 + rng.uniform(0, 6))
+    pixels = rng.normal(2000, 300, (size, size, channels)) + rng.normal(0, 30, channels)
+    pixels[:, :, informative] += 700 if kind == "bright" else -700
     return pixels.clip(0, 65535).astype(np.uint16)
 
 

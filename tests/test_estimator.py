@@ -136,9 +136,8 @@ def test_arrays_of_other_channels_are_searched_with_all_of_them(tmp_path, layout
     search = TransferSearchClassifier(
         trials=2,
         epochs=4,
-        backbones="testing/cnn",
-        strategies="linear_probe",
-        image_size=32,
+        backbones="tiny/net",
+        strategies="feature_copy",
         channels=4 if layout == "four" else None,
         directory=tmp_path,
     )

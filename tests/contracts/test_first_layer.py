@@ -12,8 +12,7 @@ from tlsearch.errors import InputError
 from tlsearch.records import Pixels
 
 SIZES = {
-    "testing/cnn": 32,
-    "testing/vit": 32,
+    "tiny/net": 16,
     "timm/resnet18": 64,
     "timm/vit_tiny_patch16_224": None,
     "torchvision/resnet18": 64,
@@ -60,7 +59,7 @@ def test_a_backbone_whose_first_layer_is_no_convolution_of_rgb_is_refused(name):
 
 
 def test_rgb_is_left_as_it_is():
-    plain, deep = loaded("testing/cnn", Pixels()), loaded("testing/cnn", Pixels(3, 16))
+    plain, deep = loaded("tiny/net", Pixels()), loaded("tiny/net", Pixels(3, 16))
     assert deep.info.weights_sha256 == plain.info.weights_sha256
     assert deep.info.inputs.dtype == "uint16"
     assert plain.info.inputs.dtype == "uint8"

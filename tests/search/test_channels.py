@@ -18,10 +18,10 @@ from tlsearch import spec
 
 STUDY = """
 study: bands
-data: {source: folder, path: bands, image_size: 32, channels: 5, bits: 16}
-backbones: [testing/cnn]
-strategies: [linear_probe, fine_tune]
-budget: {trials: 4, epochs: 6}
+data: {source: folder, path: bands, channels: 5, bits: 16}
+backbones: [tiny/net]
+strategies: [feature_copy, fine_tune]
+budget: {trials: 3, epochs: 4}
 search: {finalists: 1, confirm_seeds: 0}
 """
 
@@ -31,7 +31,8 @@ class Here:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.env = {**os.environ, "TLSEARCH_CACHE": str(folder / "cache")}
+        tiny = Path(__file__).parents[1] / "tiny"
+        self.env = {**os.environ, "TLSEARCH_CACHE": str(folder / "cache"), "PYTHONPATH": str(tiny)}
 
     def told(self, *words: object, code: int = 0) -> str:
         done = command(*words, folder=self.folder, env=self.env)
@@ -76,7 +77,7 @@ def fresh(here: Here) -> Path:
 
 
 def shares(told: str) -> np.ndarray:
-    return np.array([list(one["probabilities"].values()) for one in json.loads(told)])
+    return np.array([[one["probabilities"][kind] for kind in channels.CLASSES] for one in json.loads(told)])
 
 
 def test_the_class_is_told_by_a_channel_that_rgb_has_not(here, fresh):
@@ -84,14 +85,14 @@ def test_the_class_is_told_by_a_channel_that_rgb_has_not(here, fresh):
     told = json.loads(here.told("predict", "bands", *paths, "--json"))
     assert all(one["label"] == Path(one["item"]).name.partition("-")[0] for one in told)
     again = json.loads(here.told("evaluate", "bands", "bands", "--json"))
-    assert again["metrics"]["accuracy"] > 0.9
+    assert again["metrics"]["accuracy"] > 0.75
 
 
 @pytest.mark.parametrize("way", ["inside", "beside"])
 def test_onnx_predicts_the_same_without_tlsearch(here, fresh, way):
     here.told("export", "bands", "--format", "onnx", "--preprocess", way, "-o", "m", "--overwrite")
     how = json.loads((here.folder / "m" / "preprocessing.json").read_text())
-    shape, kind = (["batch", 32, 32, 5], "uint16") if way == "inside" else (["batch", 5, 32, 32], "float32")
+    shape, kind = (["batch", 16, 16, 5], "uint16") if way == "inside" else (["batch", 5, 16, 16], "float32")
     assert (how["input"]["shape"], how["input"]["dtype"]) == (shape, kind)
     paths = sorted(fresh.iterdir())
     found = json.loads(here.script("m/predict.py", *paths, "--json"))["probabilities"]
@@ -118,8 +119,8 @@ def test_near_duplicates_are_found_by_what_is_in_any_channel(here):
     folder = here.folder / "twice"
     channels.folder_of(folder, count=20)
     for number in range(6):  # saved again, a little brighter
-        pixels = tifffile.imread(folder / "down" / f"{number}.tif")
-        channels.write(folder / "down" / f"{number}-again.tif", (pixels * 1.02).astype(np.uint16))
+        pixels = tifffile.imread(folder / "dark" / f"{number}.tif")
+        channels.write(folder / "dark" / f"{number}-again.tif", (pixels * 1.02).astype(np.uint16))
     (here.folder / "twice.yaml").write_text(STUDY.replace("bands", "twice"))
     found = json.loads(here.told("audit", "twice.yaml", "--json"))["near_duplicates"]
     named = [{Path(one["item"]).stem, Path(one["other"]).stem} for one in found["examples"]]
@@ -139,10 +140,10 @@ def test_init_finds_channels_and_bits_in_the_files(tmp_path, ending):
 def test_init_names_a_file_of_other_channels(tmp_path):
     here = Here(tmp_path)
     folder = channels.folder_of(tmp_path / "bands", count=6)
-    channels.write(folder / "down" / "odd.tif", channels.bands(1, "down", channels=4, informative=3))
+    channels.write(folder / "dark" / "odd.tif", channels.bands(1, "dark", channels=4, informative=3))
     said = here.told("init", "bands", code=2)
     assert "different numbers of channels" in said
-    assert "down/odd.tif has 4" in said
+    assert "dark/odd.tif has 4" in said
     assert not (tmp_path / "bands.yaml").exists()
 
 
@@ -155,7 +156,7 @@ def test_a_study_file_without_channels_names_the_key(tmp_path):
 
 def test_a_model_of_five_channels_names_a_picture_of_three(here):
     picture = here.folder / "three.tif"
-    channels.write(picture, channels.bands(1, "down", channels=3, informative=0))
+    channels.write(picture, channels.bands(1, "dark", channels=3, informative=0))
     said = here.told("predict", "bands", picture, code=2)
     assert "has 3 channels, and the data has 5" in said
 

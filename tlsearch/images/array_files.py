@@ -127,7 +127,7 @@ def _named_errors(kind: str) -> Iterator[None]:
     except ImportError as error:
         extra = "dicom" if kind == "dicom" else "tiff"
         raise Unreadable(
-            f"needs a package that isn't installed: {error.name} (pip install 'tlsearch[{extra}]')"
+            f"needs a package that isn't installed: {(error.name or '').partition('.')[0]} (pip install 'tlsearch[{extra}]')"
         ) from error
     except Exception as error:  # decoders raise almost anything on damaged files
         raise Unreadable(f"can't be decoded ({error or type(error).__name__})") from error

@@ -40,7 +40,7 @@ def open_rgb(path: str | Path, how: dict[str, Any]) -> Image.Image:
     try:
         if _unusual(how):
             pixels = planes.planes(Path(path), channels=how["channels"], ranges=how["ranges"], top=255)
-            return planes.shown(pixels, 255)  # type: ignore[no-any-return]
+            return planes.shown(pixels, 255)
         image: Image.Image = decoding.decode(Path(path), how["ranges"])
     except decoding.Unreadable as error:
         raise decoding.Unreadable(f"{path} {error}") from error
