@@ -125,9 +125,9 @@ def _named_errors(kind: str) -> Iterator[None]:
     except Unreadable:
         raise
     except ImportError as error:
-        extra = "dicom" if kind == "dicom" else "tiff"
+        extra, package = "dicom" if kind == "dicom" else "tiff", (error.name or "").partition(".")[0]
         raise Unreadable(
-            f"needs a package that isn't installed: {(error.name or '').partition('.')[0]} (pip install 'tlsearch[{extra}]')"
+            f"needs a package that isn't installed: {package} (pip install 'tlsearch[{extra}]')"
         ) from error
     except Exception as error:  # decoders raise almost anything on damaged files
         raise Unreadable(f"can't be decoded ({error or type(error).__name__})") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,8 @@ def header_of(item: Any) -> Header | None:
     from tlsearch.images import array_files
     from tlsearch.images.decoding import Unreadable, open_regular
 
+    if not isinstance(item, Path):
+        return None
     try:
         with open_regular(item) as file:
             kind = array_files.kind_of(file.read(array_files.HEAD))
