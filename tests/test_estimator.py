@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from tests import channels
 from tests.one_process import one_process, verify_here
 from tlsearch import TransferSearchClassifier, TransferSearchRegressor
 from tlsearch.errors import DataError, InputError
@@ -112,12 +113,44 @@ def test_arrays_of_one_type_are_kept_as_they_are(tmp_path):
     section = TransferSearchClassifier()._data(tmp_path / "s", list(deep), np.array(list("abababab")))
     assert section["source"] == "arrays"
     assert (np.load(section["path"])["images"] == deep).all()
-    with pytest.raises(DataError, match="int16 pixels of 3 channels are taken where all images are of one"):
-        TransferSearchClassifier()._data(tmp_path / "s", [*deep, deep[0, 1:]], np.array(list("abababab")))
+    assert section["bits"] == 16
+    TransferSearchClassifier()._data(tmp_path / "s", [*deep, deep[0, 1:]], np.array(list("ababababa")))
+    assert (np.load(tmp_path / "s" / "000008.npy") == deep[0, 1:]).all()
     content = tmp_path / "a.png"
     content.write_bytes(b"some bytes")
     section = TransferSearchClassifier()._data(tmp_path / "b", [content.read_bytes(), content], np.arange(2))
     assert (tmp_path / "b" / "000000.png").read_bytes() == b"some bytes"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["five last", "five first", "four", "of several shapes"])
+def test_arrays_of_other_channels_are_searched_with_all_of_them(tmp_path, layout):
+    names = np.array(channels.CLASSES * 24)
+    count = 4 if layout == "four" else 5
+    pixels = np.stack(
+        [channels.bands(at, name, channels=count, informative=3) for at, name in enumerate(names)]
+    )
+    given = np.moveaxis(pixels, -1, 1) if layout == "five first" else pixels
+    if layout == "of several shapes":
+        given = [one[at % 2 :] for at, one in enumerate(pixels)]
+    search = TransferSearchClassifier(
+        trials=2,
+        epochs=4,
+        backbones="tiny/net",
+        strategies="feature_copy",
+        channels=4 if layout == "four" else None,
+        directory=tmp_path,
+    )
+    with one_process(verify=verify_here):
+        search.fit(given, names)
+    assert (search.model_.inputs.channels, search.model_.inputs.bits) == (count, 16)
+    assert search.score(given, names) > 0.8
+
+
+def test_arrays_of_different_channels_are_refused():
+    made = [np.zeros((20, 20, count), np.uint8) for count in (5, 6) * 4]
+    with pytest.raises(ValueError, match="images of 5, 6 channels"):
+        TransferSearchClassifier().fit(made, list("abababab"))
 
 
 def test_unfitted_and_clones():

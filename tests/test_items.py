@@ -104,7 +104,7 @@ def test_pixels_stay_as_deep_as_they_are():
         ([["a.png"]], "Item 0 is a list"),
         (PICTURES[0, :, :, 0], r"shape \(9, 10\) is rows of numbers or one grey image"),
         (torch.zeros(4, 9), r"shape \(4, 9\) is rows of numbers or one grey image"),
-        (PICTURES[..., :2], r"Pixels have shape \(5, 9, 10, 2\)"),
+        (np.zeros((5, 9, 9, 9)), r"Pixels have shape \(5, 9, 9, 9\)"),
         (PICTURES[0, :, :, :2], r"Pixels have shape \(9, 10, 2\)"),
         (np.zeros((64, 64, 7)), r"Pixels have shape \(64, 64, 7\)"),
         (np.ma.masked_greater(PICTURES, 200), "masked array"),
@@ -159,3 +159,9 @@ def test_labels_are_taken_by_position_and_in_one_column():
     for given in (shuffled, list(shuffled), (label for label in shuffled), pd.DataFrame({"y": shuffled})):
         assert labels_of(given).tolist() == shuffled.tolist()
     assert labels_of([[1], [0]]).tolist() == [1, 0]
+
+
+def test_other_channels_are_the_shorter_of_first_and_last_axis():
+    pixels = np.arange(3 * 20 * 30 * 5).reshape(3, 20, 30, 5)
+    for given in (pixels, np.moveaxis(pixels, -1, 1), list(pixels), list(np.moveaxis(pixels, -1, 1))):
+        assert all(np.array_equal(one, own) for one, own in zip(items_of(given).values, pixels, strict=True))

@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from tlsearch import api
 from tlsearch.errors import DataError
 from tlsearch.files import scratch
-from tlsearch.item_files import as_file
+from tlsearch.item_files import as_file, pixels_of
 from tlsearch.items import Items, items_of, labels_of, missing
 from tlsearch.names import class_name
 from tlsearch.spec.presets import DEFAULT, preset
@@ -45,6 +45,7 @@ class ImageSearch(BaseEstimator):
         strategies: str | Sequence[str] | None = None,
         metric: str = "",
         image_size: int | None = None,
+        channels: int | None = None,
         validation: float = 0.2,
         random_state: Any = 0,
         preset: str = DEFAULT,
@@ -57,6 +58,7 @@ class ImageSearch(BaseEstimator):
         self.strategies = strategies
         self.metric = metric
         self.image_size = image_size
+        self.channels = channels
         self.validation = validation
         self.random_state = random_state
         self.preset = preset
@@ -142,6 +144,7 @@ class ImageSearch(BaseEstimator):
 
     def _data(self, place: Path, images: Sequence[Any], targets: NDArray[Any]) -> dict[str, Any]:
         """The items as a data set, and the section of a study file that names it."""
+        pixels = pixels_of(images, self.channels)
         kinds = {
             (image.shape, image.dtype.str) if isinstance(image, np.ndarray) else None for image in images
         }
@@ -150,7 +153,11 @@ class ImageSearch(BaseEstimator):
             source: dict[str, Any] = {"source": "arrays"}
             np.savez(path, images=np.stack(images), labels=targets)
         else:
-            files = [as_file(image, place / f"{number:06d}.png") for number, image in enumerate(images)]
+            whole = "channels" in pixels
+            files = [
+                as_file(image, place / f"{number:06d}.png", whole=whole)
+                for number, image in enumerate(images)
+            ]
             path = place.with_suffix(".csv")
             source = {"source": "table", "root": files[0].anchor}
             with path.open("w", newline="", encoding="utf-8") as file:
@@ -161,7 +168,7 @@ class ImageSearch(BaseEstimator):
                 writer.writerows([one, *row] for one, row in zip(files, rows, strict=True))
             if targets.ndim > 1:
                 source["label_column"] = columns
-        section = {**source, "path": str(path), "split": {"val": self.validation, "test": 0.0}}
+        section = {**source, **pixels, "path": str(path), "split": {"val": self.validation, "test": 0.0}}
         return section if self.image_size is None else {**section, "image_size": self.image_size}
 
 
@@ -176,6 +183,8 @@ class TransferSearchClassifier(ClassifierMixin, ImageSearch):
         strategies: names; the preset's where it is None: all that are installed and apply, but for quick.
         metric: accuracy, balanced_accuracy, macro_f1 or log_loss, on items held out of ``X``.
         image_size: pixels of a side; the backbone's own where it is None.
+        channels: of an image, where they aren't RGB; where it is None, arrays of other than 1, 3 and 4
+            channels have all of theirs taken. Arrays of 4 are RGB and opacity, unless it says 4.
         validation: share of ``X`` that trials are compared on.
         random_state: the same number gives the same split and, with one worker, the same search; None draws
             one, as does a random state of NumPy's.
@@ -201,6 +210,7 @@ class TransferSearchClassifier(ClassifierMixin, ImageSearch):
         strategies: str | Sequence[str] | None = None,
         metric: str = "accuracy",
         image_size: int | None = None,
+        channels: int | None = None,
         validation: float = 0.2,
         random_state: Any = 0,
         preset: str = DEFAULT,
@@ -213,6 +223,7 @@ class TransferSearchClassifier(ClassifierMixin, ImageSearch):
         self.strategies = strategies
         self.metric = metric
         self.image_size = image_size
+        self.channels = channels
         self.validation = validation
         self.random_state = random_state
         self.preset = preset
@@ -223,8 +234,8 @@ class TransferSearchClassifier(ClassifierMixin, ImageSearch):
 
         Args:
             X: paths of images, PIL images or arrays, in a list, a Series by position, a DataFrame with one
-                column, or a generator; or pixels (N, H, W) or (N, H, W, 3). Pixels are uint8, or deeper,
-                which are scaled by one range for all of X.
+                column, or a generator; or pixels (N, H, W) or (N, H, W, C). Pixels are uint8, or deeper,
+                which are scaled by one range for all of X, and kept with 16 bits.
             y: labels (N,).
 
         Warns:
@@ -289,6 +300,7 @@ class TransferSearchRegressor(RegressorMixin, ImageSearch):
         strategies: str | Sequence[str] | None = None,
         metric: str = "mae",
         image_size: int | None = None,
+        channels: int | None = None,
         validation: float = 0.2,
         random_state: Any = 0,
         preset: str = DEFAULT,
@@ -301,6 +313,7 @@ class TransferSearchRegressor(RegressorMixin, ImageSearch):
         self.strategies = strategies
         self.metric = metric
         self.image_size = image_size
+        self.channels = channels
         self.validation = validation
         self.random_state = random_state
         self.preset = preset

@@ -24,6 +24,8 @@ _RIGHT = (
     "Right are paths, bytes, open files, PIL images or arrays of pixels, one or many: (H, W, C), (N, H, W),"
     " (N, H, W, C), or a list of (H, W) and (H, W, C)."
 )
+MOST_CHANNELS = 512
+"""Of an array whose channels aren't 1, 3 or 4: the shorter of its first and last axis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,9 @@ def items_of(given: Any, *, modality: str = "image") -> Items:
 
     Strings are paths where the modality is image. A pandas Series or Index is taken by position, a DataFrame
     if it has one column. An array of 3 dimensions with 1, 3 or 4 channels at its end is one image; one of 3
-    or 4 dimensions otherwise is many. An array of 2 dimensions is one grey image in a list only: by itself it
-    may be rows of numbers as well, and is refused. A torch tensor has its channels first.
+    or 4 dimensions otherwise is many. Other channels are the shorter of an image's first and last axis, in an
+    array of 4 dimensions or in a list. An array of 2 dimensions is one grey image in a list only: by itself
+    it may be rows of numbers as well, and is refused. A torch tensor has its channels first.
 
     Pixels stay as deep as they are: what becomes black and white is for `tlsearch.images.decoding` to say, by
     one range for all of a data set, as for files.
@@ -180,6 +183,8 @@ def _item(value: Any, position: int, modality: str) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         if value.ndim == 2 or (value.ndim == 3 and value.shape[2] in _CHANNELS):
             return _pixels(value)
+        if value.ndim == 3 and (several := _multichannel(value)) is not None:
+            return _pixels(several)
         raise DataError(f"Item {position} has shape {value.shape}.", hint=_RIGHT)
     raise DataError(f"Item {position} is {_shown(value)}.", hint=_RIGHT)
 
@@ -192,6 +197,10 @@ def _images_of(array: NDArray[Any]) -> list[Any]:
         return [_pixels(array)]
     if array.ndim == 4 and array.shape[3] not in _CHANNELS:
         array = _channels_last(array)
+    if array.ndim == 4 and array.shape[3] not in _CHANNELS:
+        several = _multichannel(array)
+        if several is not None:
+            return list(_pixels(several))
     if not (array.ndim == 4 and array.shape[3] in _CHANNELS) and not (
         array.ndim == 3 and array.shape[2] >= NARROWEST
     ):
@@ -217,6 +226,15 @@ def _channels_last(array: NDArray[Any]) -> NDArray[Any]:
     if array.ndim >= 3 and array.shape[-3] in _CHANNELS and array.shape[-1] not in _CHANNELS:
         return np.moveaxis(array, -3, -1)
     return array
+
+
+def _multichannel(array: NDArray[Any]) -> NDArray[Any] | None:
+    """Pixels (..., H, W, C) of an array whose channels are its shortest axis of three; None where none is."""
+    first, middle, last = array.shape[-3:]
+    count = min(first, last)
+    if first == last or not 0 < count <= MOST_CHANNELS or count >= middle:
+        return None
+    return array if last == count else np.moveaxis(array, -3, -1)
 
 
 def _pixels(array: NDArray[Any]) -> NDArray[Any]:

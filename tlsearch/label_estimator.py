@@ -38,6 +38,7 @@ class TransferSearchMultilabel(ClassifierMixin, ImageSearch):
         strategies: str | Sequence[str] | None = None,
         metric: str = "map",
         image_size: int | None = None,
+        channels: int | None = None,
         validation: float = 0.2,
         random_state: Any = 0,
         preset: str = DEFAULT,
@@ -50,6 +51,7 @@ class TransferSearchMultilabel(ClassifierMixin, ImageSearch):
         self.strategies = strategies
         self.metric = metric
         self.image_size = image_size
+        self.channels = channels
         self.validation = validation
         self.random_state = random_state
         self.preset = preset

@@ -17,6 +17,17 @@ HANDED_OUT = "handed_out"
 """Beside the splits in a model's metrics: numbers that say what the model is made of."""
 
 
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """What pictures are made of: how many channels, and how many bits are kept of each (8 or 16)."""
+
+    channels: int = 3
+    bits: int = 8
+
+
+RGB = Pixels()
+
+
 class TrialState(enum.StrEnum):
     """Where a trial stands. Every trial ends in one of the last four, with a reason."""
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tlsearch.errors import InputError, PluginError, UnknownNameError, did_you_mean
-from tlsearch.records import PluginVersion
+from tlsearch.records import RGB, Pixels, PluginVersion
 
 if TYPE_CHECKING:
     from tlsearch.contracts import BackboneFamily, Combination, DatasetSource, Pretrained, Strategy, Task
@@ -131,27 +131,40 @@ def backbone_family(name: str) -> BackboneFamily:
     return cast("BackboneFamily", _load(BACKBONES, name))
 
 
-def backbone(name: str, *, weights: str, image_size: int | None) -> Pretrained:
-    """Load a backbone by its whole name, ``family/variant``.
+def backbone(name: str, *, weights: str, image_size: int | None, pixels: Pixels = RGB) -> Pretrained:
+    """Load a backbone by its whole name, ``family/variant``, for pictures of such pixels.
 
     Raises:
         UnknownNameError: no such family or variant.
         WeightsError: its weights can't be had.
         PluginError: the plugin can't be used.
+        InputError: it can't take such pictures.
     """
     family, _, variant = name.partition("/")
-    return backbone_family(family).load(variant, weights=weights, image_size=image_size)
+    return _fit(backbone_family(family).load(variant, weights=weights, image_size=image_size), pixels)
 
 
-def structure(name: str, *, image_size: int | None, architecture: Mapping[str, Any]) -> Pretrained:
+def structure(
+    name: str, *, image_size: int | None, architecture: Mapping[str, Any], pixels: Pixels = RGB
+) -> Pretrained:
     """A backbone for a saved model's weights, by its whole name; asks no network and opens no named file.
 
     Raises:
         UnknownNameError: no such family or variant.
         PluginError: the plugin can't be used.
+        InputError: it can't take such pictures.
     """
     family, _, variant = name.partition("/")
-    return backbone_family(family).structure(variant, image_size=image_size, architecture=architecture)
+    found = backbone_family(family).structure(variant, image_size=image_size, architecture=architecture)
+    return _fit(found, pixels)
+
+
+def _fit(loaded: Pretrained, pixels: Pixels) -> Pretrained:
+    if pixels == RGB:
+        return loaded
+    from tlsearch.contracts.first_layer import adapted
+
+    return adapted(loaded, pixels)
 
 
 def problem(group: str, name: str) -> str | None:

@@ -64,6 +64,9 @@ SUFFIXES_BESIDE = frozenset(
 )
 """Endings of what lies beside images. All other files are taken: a wrong ending doesn't spoil an image."""
 
+ARRAY = ".npy"
+"""Ending of what lies beside pictures, and is one in a folder without any other."""
+
 NAMES_BESIDE = frozenset(
     ["readme", "license", "licence", "copying", "sha256sums", "md5sums", "makefile", "dockerfile"]
 )
@@ -91,6 +94,10 @@ class Left:
         if count:
             self.counts[reason] += count
             self.examples.setdefault(reason, name)
+
+    def forget(self, ending: str) -> None:
+        """Files of an ending that were taken after all."""
+        self.counts.pop(f"ending in {ending}", None)
 
     def told(self) -> tuple[str, ...]:
         """A sentence for each reason."""
@@ -149,25 +156,26 @@ def folders(place: Path, root: Path, *, peek: bool = False) -> dict[str, Path]:
     return found
 
 
-def files(folder: Path, root: Path, left: Left) -> Iterator[tuple[Path, str]]:
+def files(folder: Path, root: Path, left: Left, *, arrays: bool = False) -> Iterator[tuple[Path, str]]:
     """Every file at any depth that may be an item, with the reason why it can't be taken, or an empty one.
 
     Args:
         folder: where to look.
         root: what links must not leave, resolved.
         left: is told of all else that is there.
+        arrays: whether NumPy's files are items, which lie beside pictures otherwise.
 
     Raises:
         DataError: a folder can't be read.
     """
     # Found below the root as it is written; where links lead is compared with the root itself.
-    yield from _walk(folder, root, left, ancestors=(_identity(folder),))
+    yield from _walk(folder, root, left, ancestors=(_identity(folder),), arrays=arrays)
 
 
-def overlooked(folder: Path) -> tuple[str, ...]:
-    """Sentences on what in a folder is no item, or can't be taken."""
+def overlooked(folder: Path, *, arrays: bool = False) -> tuple[str, ...]:
+    """Sentences on what in a folder is no item, or can't be taken; ``arrays`` as in `files`."""
     left = Left()
-    broken = [(path, why) for path, why in files(folder, folder.resolve(), left) if why]
+    broken = [(path, why) for path, why in files(folder, folder.resolve(), left, arrays=arrays) if why]
     named = tuple(f"set aside: {printable(str(path))}: {why}" for path, why in broken)
     return (*left.told(), *named)
 
@@ -205,7 +213,7 @@ def refusal(path: Path, root: Path) -> str | None:
 
 
 def _walk(
-    folder: Path, root: Path, left: Left, *, ancestors: tuple[tuple[int, int], ...]
+    folder: Path, root: Path, left: Left, *, ancestors: tuple[tuple[int, int], ...], arrays: bool
 ) -> Iterator[tuple[Path, str]]:
     for entry in entries(folder):
         path = Path(entry.path)
@@ -214,7 +222,11 @@ def _walk(
         if directory and kept_by_systems(entry.name):
             count = 0 if entry.is_symlink() else count_files(path)
             left.add(f"in folders called {entry.name}", name, count)
-        elif not directory and (reason := beside(entry.name)) is not None:
+        elif (
+            not directory
+            and not (arrays and entry.name.lower().endswith(ARRAY))
+            and (reason := beside(entry.name))
+        ):
             left.add(reason, name)
         elif entry.is_symlink():
             why = refusal(path, root) or ""
@@ -223,9 +235,9 @@ def _walk(
             elif _identity(path) in ancestors:
                 yield path, "a loop of links"
             else:
-                yield from _walk(path, root, left, ancestors=(*ancestors, _identity(path)))
+                yield from _walk(path, root, left, ancestors=(*ancestors, _identity(path)), arrays=arrays)
         elif directory:
-            yield from _walk(path, root, left, ancestors=(*ancestors, _identity(path)))
+            yield from _walk(path, root, left, ancestors=(*ancestors, _identity(path)), arrays=arrays)
         else:
             yield path, "" if entry.is_file() else "a FIFO, socket or device, not a file"
 

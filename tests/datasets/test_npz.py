@@ -32,7 +32,7 @@ def test_lists_images_labels_and_splits(tmp_path, shape):
         ({"images": np.zeros((2, 4, 4), np.uint8)}, "no labels"),
         ({"images": np.zeros((2, 4, 4), np.complex64), "labels": [0, 1]}, "complex64"),
         ({"images": np.zeros((2, 4), np.uint8), "labels": [0, 1]}, "shape"),
-        ({"images": np.zeros((2, 4, 4, 2), np.uint8), "labels": [0, 1]}, "shape"),
+        ({"images": np.zeros((2, 4, 4, 2, 3), np.uint8), "labels": [0, 1]}, "shape"),
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0]}, "2 images and labels"),
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0, 0]}, "1 class"),
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0, 1], "splits": ["train", "dev"]}, "dev"),

@@ -76,7 +76,8 @@ def predict(
     found = [named for item in items for named in model.inputs.find(item)]
     for item in items:
         if model.inputs.modality == "image" and os.path.isdir(item):
-            for sentence in walk.overlooked(Path(item)):
+            arrays = all(name.lower().endswith(walk.ARRAY) for name, _ in model.inputs.find(item))
+            for sentence in walk.overlooked(Path(item), arrays=arrays):
                 output.say(sentence)
     described = model.describe([item for _, item in found], [name for name, _ in found])
     predictions = list(_with_progress(described, len(found)))
@@ -125,21 +126,22 @@ def _save(
 ) -> None:
     """Write pictures with what is said of them, or the masks of pictures."""
     from tlsearch.contracts import MapTask
-    from tlsearch.contracts.images import decode
+    from tlsearch.contracts.images import ImageInput, decode
     from tlsearch.reports import annotated, mask_pictures
 
     read = [(Path(str(item)), one) for item, one in zip(items, predictions, strict=True) if not one["error"]]
-    task = model.task
+    task, inputs = model.task, model.inputs
+    picture_of = inputs.picture if isinstance(inputs, ImageInput) else decode
     if isinstance(task, MapTask):
         drawn = [(path, str(one["mask"])) for path, one in read]
-        written = mask_pictures.save(folder, drawn, task, model.target_spec)
+        written = mask_pictures.save(folder, drawn, task, model.target_spec, picture_of)
         output.say(f"Wrote {plural(len(written), 'mask')} to {folder}, and pictures with them to its over/.")
         return
     labelled = [(path, task.say(one, top=1)) for path, one in read]
     if explainer is None:
 
         def draw(at: int, path: Path) -> Image:
-            return task.marked(decode(path), read[at][1], model.target_spec)
+            return task.marked(picture_of(path), read[at][1], model.target_spec)
 
     else:
         from tlsearch.models import explanation

@@ -94,7 +94,9 @@ def try_batch(spec: StudySpec, name: str, cuda: bool) -> tuple[int, int]:
     from tlsearch.training.objective import task_of
 
     weights = next(backbone.weights for backbone in spec.backbones if backbone.name == name)
-    pretrained = registry.backbone(name, weights=weights, image_size=spec.data.image_size)
+    pretrained = registry.backbone(
+        name, weights=weights, image_size=spec.data.image_size, pixels=spec.data.pixels
+    )
     device = torch.device("cuda" if cuda else "cpu")
     model = (
         Backbone(pretrained, task_of(spec), TargetSpec(("one", "other")))

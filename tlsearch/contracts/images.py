@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tlsearch.contracts.inputs import InputSpec
 from tlsearch.errors import DataError
-from tlsearch.images import augmentation, decoding
+from tlsearch.images import augmentation, decoding, planes
 
 
 def open_regular(path: Path) -> io.BufferedReader:
@@ -44,13 +44,18 @@ def decode(source: object, ranges: decoding.Ranges | None = None) -> Image.Image
         raise DataError(str(error)) from error
 
 
+MOST_CHANNELS = 512
+"""Of a picture; more are of hyperspectral cameras, and a convolution of as many is no pretrained one."""
+_AT_ONCE = 64
+
+
 @dataclass(frozen=True)
 class ImageInput(InputSpec):
-    """Square RGB input of a vision backbone.
+    """Square input of a vision backbone: RGB, unless ``channels`` says otherwise.
 
     Attributes:
         size: side of the square, in pixels.
-        mean: per channel, of pixels scaled to 0..1.
+        mean: per channel, of pixels scaled to 0..1; of other than 3 channels that of the training items.
         std: likewise.
         interpolation: ``bicubic``, ``bilinear`` or ``nearest``.
         crop: the shorter side is resized to ``size / crop``, then the centre is cut out.
@@ -58,19 +63,22 @@ class ImageInput(InputSpec):
             `tlsearch.images.decoding.ranges_of` finds them in a data set; what lies outside is clipped.
         resize: how a picture becomes a square: ``crop``, ``pad`` with the colour `fill`, or ``squash``; see
             `tlsearch.images.decoding.square`.
+        channels: of a picture; 3 are RGB.
+        bits: that are kept of each, 8 or 16.
     """
 
     size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     interpolation: str = "bicubic"
     crop: float = 1.0
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
     resize: str = "crop"
+    channels: int = 3
+    bits: int = 8
 
     modality: ClassVar[str] = "image"
     movable: ClassVar[tuple[str, ...]] = ("none", "flip", "dihedral", "light")
-    policies: ClassVar[tuple[str, ...]] = (*movable, "trivialaugment", "randaugment")
     blendable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -86,50 +94,121 @@ class ImageInput(InputSpec):
             )
         if self.resize not in decoding.RESIZES:
             raise ValueError(f'resize "{self.resize}" is none of {", ".join(decoding.RESIZES)}')
+        if not 1 <= self.channels <= MOST_CHANNELS or self.bits not in planes.TOPS:
+            raise ValueError(f"channels are 1 to {MOST_CHANNELS} and bits 8 or 16: {self}")
+        if not self.channels == len(self.mean) == len(self.std):
+            raise ValueError(f"mean and std have a value for each of {self.channels} channels: {self}")
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Operations on colours of 8 bits are for RGB alone."""
+        return self.movable if self.unusual else (*self.movable, "trivialaugment", "randaugment")
+
+    @property
+    def unusual(self) -> bool:
+        """Whether pictures are anything else than 8-bit RGB."""
+        return (self.channels, self.bits) != (3, 8)
+
+    @property
+    def top(self) -> int:
+        """The greatest value of an encoded pixel."""
+        return planes.TOPS[self.bits]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(3, size, size)."""
-        return (3, self.size, self.size)
+        """(channels, size, size)."""
+        return (self.channels, self.size, self.size)
 
     @property
     def dtype(self) -> str:
-        """Pixels 0..255."""
-        return "uint8"
+        """Pixels 0..255, or 0..65535."""
+        return f"uint{self.bits}"
 
     @property
     def fill(self) -> tuple[int, ...]:
-        """The colour of a padded picture's bars: the channels' mean, nearly 0 once normalized, as in timm."""
-        return tuple(round(255 * channel) for channel in self.mean)
+        """The colour of a padded picture's bars: RGB's mean, nearly 0 once normalized, as in timm; else 0."""
+        if self.channels != 3:  # their mean is known only when items are encoded
+            return (0,) * self.channels
+        return tuple(round(self.top * channel) for channel in self.mean)
+
+    def of_pixels(self, channels: int, bits: int) -> ImageInput:
+        """This input for other pictures; the mean of other channels than RGB is to be found by `fitted`."""
+        same = channels == self.channels
+        mean = self.mean if same else (sum(self.mean) / len(self.mean),) * channels
+        std = self.std if same else (sum(self.std) / len(self.std),) * channels
+        return replace(self, channels=channels, bits=bits, mean=mean, std=std)
+
+    def fitted(self, encoded: NDArray[Any], train: NDArray[np.int64]) -> ImageInput:
+        """With mean and deviation of each channel, of the training items, where they aren't RGB."""
+        if self.channels == 3:
+            return self
+        sums, squares, count = np.zeros(self.channels), np.zeros(self.channels), 0
+        for start in range(0, len(train), _AT_ONCE):
+            pixels = np.asarray(encoded[train[start : start + _AT_ONCE]], np.float64) / self.top
+            sums += pixels.sum(axis=(0, 2, 3))
+            squares += np.square(pixels).sum(axis=(0, 2, 3))
+            count += pixels[:, 0].size
+        mean = sums / count
+        std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+        # A channel that is the same everywhere has nothing to tell, and must not become infinite.
+        std = np.where(std > 1 / self.top, std, 1.0)
+        return replace(self, mean=tuple(map(float, mean)), std=tuple(map(float, std)))
+
+    def reading(self) -> Mapping[str, Any]:
+        """Channels and bits, where they aren't RGB's."""
+        return {"channels": self.channels, "bits": self.bits} if self.unusual else {}
+
+    def encoding(self) -> Mapping[str, Any]:
+        """All but the mean and deviation that `fitted` finds."""
+        learned = () if self.channels == 3 else ("mean", "std")
+        return {key: value for key, value in self.to_json().items() if key not in learned}
 
     def resized(self, resize: str) -> ImageInput:
         """This input with another way to make a picture a square."""
         return replace(self, resize=resize)
 
-    def encode(self, item: object) -> NDArray[np.uint8]:
-        """Decode and resize (antialiased) to a square, in the way of `resize`: uint8 (3, size, size)."""
-        pixels = decoding.square(
-            self.picture(item),
-            size=self.size,
-            crop=self.crop,
-            interpolation=self.interpolation,
-            resize=self.resize,
-            fill=self.fill,
-        )
+    def encode(self, item: object) -> NDArray[Any]:
+        """Decode and resize (antialiased) to a square, in the way of `resize`: `dtype` (*`shape`)."""
+        how: dict[str, Any] = {
+            "size": self.size,
+            "crop": self.crop,
+            "interpolation": self.interpolation,
+            "resize": self.resize,
+            "fill": self.fill,
+        }
+        if self.unusual:
+            pixels = planes.square(self._planes(item, self.top), top=self.top, **how)
+        else:
+            pixels = decoding.square(self.picture(item), **how)
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def picture(self, item: object) -> Image.Image:
-        """An item as the whole upright 8-bit RGB image that `encode` takes its square from.
+        """An item as a whole upright 8-bit RGB image, which `encode` takes the square of RGB from.
+
+        Of other channels it shows the first three as RGB; of one or two the mean, as grey.
 
         Raises:
             DataError: it is broken.
         """
+        if self.unusual:
+            return planes.shown(self._planes(item, 255), 255)
         return decode(item, self.ranges)
+
+    def shown(self, encoded: NDArray[Any]) -> Image.Image:
+        """An encoded item as 8-bit RGB, of other channels as `picture` shows them."""
+        return planes.shown(encoded.transpose(1, 2, 0), self.top)
+
+    def _planes(self, item: object, top: int) -> NDArray[np.float32]:
+        try:
+            return planes.planes(item, channels=self.channels, ranges=self.ranges, top=top)  # type: ignore[arg-type]
+        except decoding.Unreadable as error:
+            raise DataError(str(error)) from error
 
     def survey(self, item: object) -> Mapping[str, Any]:
         """The kind of its pixels with their least and greatest value, where they are deeper than 8 bits."""
         try:
-            found = decoding.extent(item)  # type: ignore[arg-type]  # extent refuses what it can't take
+            channels = self.channels if self.unusual else None
+            found = decoding.extent(item, channels=channels)  # type: ignore[arg-type]  # it refuses others
         except decoding.Unreadable:
             return {}
         return {kind: list(ends) for kind, ends in found.items()}
@@ -142,16 +221,16 @@ class ImageInput(InputSpec):
         return replace(self, ranges=found) if found else self
 
     def to_model(self, batch: Tensor) -> Tensor:
-        """uint8 (B, 3, size, size) as float32 ``(x / 255 - mean) / std`` on the same device.
+        """Encoded items (B, *`shape`) as float32 ``(x / top - mean) / std`` on the same device.
 
         On a CPU the result is channels-last, in which convolutions run 1.5 to 2.4 times faster.
         """
         channels_last = batch.device.type == "cpu" and batch.is_contiguous()
         layout = torch.channels_last if channels_last else torch.preserve_format
         pixels = batch.to(torch.float32, copy=True, memory_format=layout)
-        mean = torch.tensor(self.mean, device=batch.device).view(3, 1, 1)
-        std = torch.tensor(self.std, device=batch.device).view(3, 1, 1)
-        return pixels.div_(255).sub_(mean).div_(std)
+        mean = torch.tensor(self.mean, device=batch.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=batch.device).view(-1, 1, 1)
+        return pixels.div_(self.top).sub_(mean).div_(std)
 
     def to_json(self) -> Mapping[str, Any]:
         """The constructor's arguments.
@@ -161,7 +240,7 @@ class ImageInput(InputSpec):
         """
         ranges = {kind: list(ends) for kind, ends in self.ranges.items()}
         values = {**asdict(self), "mean": list(self.mean), "std": list(self.std), "ranges": ranges}
-        usual = {"ranges": {}, "resize": "crop"}
+        usual = {"ranges": {}, "resize": "crop", "channels": 3, "bits": 8}
         return {key: value for key, value in values.items() if key not in usual or value != usual[key]}
 
     @classmethod
@@ -185,12 +264,16 @@ class ImageInput(InputSpec):
         return super().draw(policy, count, seed=seed, mirror=mirror)
 
     def augment(self, batch: Tensor, policy: str, draws: Tensor) -> Tensor:
-        """uint8 (B, 3, size, size), item i changed by row i alone, whatever else is in the batch."""
+        """Encoded items, item i changed by row i alone, whatever else is in the batch.
+
+        Colours are changed of RGB alone.
+        """
         if policy == "light":
             # A few pictures at a time: what fits the processor's cache goes 3 times as fast.
             count = max(1, 200_000 // self.size**2) if batch.device.type == "cpu" else len(batch)
             pieces = torch.split(batch, count), torch.split(draws.to(batch.device), count)
-            return torch.cat([augmentation.light(*pair) for pair in zip(*pieces, strict=True)])
+            moved = [augmentation.light(*pair, top=self.top) for pair in zip(*pieces, strict=True)]
+            return torch.cat(moved)
         if policy == "flip":
             return torch.where(draws.to(batch.device).bool()[:, :, None, None], batch.flip(-1), batch)
         if policy == "dihedral":

@@ -27,14 +27,16 @@ class InputSpec(abc.ABC):
     modality: ClassVar[str]
     """``"image"``, ``"text"``, ...: a data set of another modality is refused with a sentence."""
 
-    policies: ClassVar[tuple[str, ...]] = ("none",)
-    """Augmentation policies that `augment` knows."""
-
     movable: ClassVar[tuple[str, ...]] = ("none",)
     """Policies that `move` knows."""
 
     blendable: ClassVar[bool] = False
     """Whether a weighted mean of two model inputs is a model input (mixup); false for token ids."""
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """Augmentation policies that `augment` knows."""
+        return ("none",)
 
     @property
     @abc.abstractmethod
@@ -64,6 +66,34 @@ class InputSpec(abc.ABC):
     def suited(self, surveys: Iterable[Mapping[str, Any]]) -> InputSpec:
         """This input as it encodes the items of one data set, from the `survey` of each."""
         return self
+
+    def fitted(self, encoded: NDArray[Any], train: NDArray[np.int64]) -> InputSpec:
+        """This input with what it must know of the encoded training items, such as their mean.
+
+        Args:
+            encoded: items (N, *shape).
+            train: indices of those that are trained on.
+        """
+        return self
+
+    def reading(self) -> Mapping[str, Any]:
+        """What else than the class decides on what `survey` finds, as JSON."""
+        return {}
+
+    def encoding(self) -> Mapping[str, Any]:
+        """What of `to_json` decides on encoded items: all, unless an input says otherwise."""
+        return self.to_json()
+
+    def of_pixels(self, channels: int, bits: int) -> InputSpec:
+        """This input for pictures of so many channels and bits, as a study file's data section has them.
+
+        Raises:
+            DataError: its items aren't pictures.
+        """
+        raise DataError(
+            f"data.channels and data.bits are for pictures, and the backbone takes {self.modality} items.",
+            hint="Leave them out.",
+        )
 
     def resized(self, resize: str) -> InputSpec:
         """This input as it brings items to its shape in the way of a study file's ``data.resize``.
@@ -97,6 +127,9 @@ class InputSpec(abc.ABC):
         if os.path.isdir(path):  # as below, false for names that no file can have
             left = walk.Left()
             inside = [inner for inner, reason in walk.files(path, path.resolve(), left) if not reason]
+            if not inside and self.modality == "image":
+                found = walk.files(path, path.resolve(), walk.Left(), arrays=True)
+                inside = [inner for inner, reason in found if not reason]
             if not inside:
                 raise DataError(f"There is no picture in {path}.", hint="\n".join(left.told()) or None)
             return [(str(inner), inner) for inner in sorted(inside)]
@@ -148,5 +181,6 @@ class InputSpec(abc.ABC):
     def example(self, count: int) -> Tensor:
         """``count`` encoded items of noise, for tracing and for counting operations."""
         generator = torch.Generator().manual_seed(0)
-        noise = torch.randint(0, 256, (count, *self.shape), generator=generator)
+        top = 65536 if self.dtype == "uint16" else 256
+        noise = torch.randint(0, top, (count, *self.shape), generator=generator)
         return noise.to(getattr(torch, np.dtype(self.dtype).name))

@@ -16,14 +16,13 @@ from tlsearch.errors import DataError
 _LAYOUT = (
     "Write one by numpy.savez(path, images=numbers of shape (N, H, W) or (N, H, W, 3), labels=of shape (N,))."
 )
-_CHANNELS = ((), (1,), (3,), (4,))
 
 
 class ArraysOptions(DatasetOptions):
     """Where the file is.
 
     Attributes:
-        path: an ``.npz`` file with ``images`` (N, H, W) or (N, H, W, 1, 3 or 4): uint8, or deeper ones, and
+        path: an ``.npz`` file with ``images`` (N, H, W) or (N, H, W, C): uint8, or deeper ones, and
             ``labels`` (N,), numbers or texts, or numbers (N, K) for `task: regression`; ``splits`` (N,) of
             ``train``, ``val`` and ``test`` where there is one.
     """
@@ -53,7 +52,7 @@ class Arrays(DatasetSource[ArraysOptions]):
         if missing:
             raise DataError(f"{options.path} has no {' and no '.join(sorted(missing))}", hint=_LAYOUT)
         images, labels = found["images"], found["labels"]
-        if images.dtype.kind not in "uif" or images.ndim not in (3, 4) or images.shape[3:] not in _CHANNELS:
+        if images.dtype.kind not in "uif" or images.ndim not in (3, 4):
             raise DataError(
                 f"{options.path}: images are {images.dtype} of shape {images.shape}", hint=_LAYOUT
             )

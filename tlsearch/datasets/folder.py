@@ -101,14 +101,15 @@ class _Found:
     def _add(self, label: str, folders: list[Path], split: str) -> None:
         rows, broken = len(self.rows), len(self.broken)
         for folder in folders:
-            for path, reason in walk.files(folder, self.root, self.left):
-                name = path.relative_to(self.root)
-                if reason:
-                    self.broken.append(f"{printable(name.as_posix())}: {reason}")
-                else:
-                    self.rows.append((os.fsencode(name.as_posix()), label, split))
+            self._take(folder, label, split, self.left)
         if len(self.rows) > rows:
             return
+        if len(self.broken) == broken:  # no picture: NumPy's files are items then
+            for folder in folders:
+                self._take(folder, label, split, walk.Left(), arrays=True)
+            if len(self.rows) > rows:
+                self.left.forget(walk.ARRAY)
+                return
         where = printable(str(folders[0]))
         if refused := self.broken[broken:]:
             links = any("leads out" in line for line in refused)
@@ -126,6 +127,14 @@ class _Found:
         if folders[0].name.lower() in NOT_CLASSES:
             hint = f"Annotations of boxes or masks? None was found there that can be read. {hint}"
         raise DataError(f"class folder {where} holds no image{told}", hint=hint)
+
+    def _take(self, folder: Path, label: str, split: str, left: walk.Left, *, arrays: bool = False) -> None:
+        for path, reason in walk.files(folder, self.root, left, arrays=arrays):
+            name = path.relative_to(self.root)
+            if reason:
+                self.broken.append(f"{printable(name.as_posix())}: {reason}")
+            else:
+                self.rows.append((os.fsencode(name.as_posix()), label, split))
 
     def classes(self, split: str) -> set[str]:
         return {label for _, label, where in self.rows if where == split}

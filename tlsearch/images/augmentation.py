@@ -32,8 +32,11 @@ def draw_light(count: int, generator: torch.Generator, *, mirror: bool) -> Tenso
     return torch.stack(columns, dim=1)
 
 
-def light(batch: Tensor, draws: Tensor) -> Tensor:
-    """uint8 (B, 3, S, S), each changed by its row of `draw_light`."""
+def light(batch: Tensor, draws: Tensor, *, top: int = 255) -> Tensor:
+    """Pixels (B, C, S, S) from 0 to ``top``, each changed by its row of `draw_light`.
+
+    Brightness and contrast are those of RGB: other channels are only moved.
+    """
     a, b, c, d, e, f, brightness, contrast = draws.view(-1, 8, 1, 1).unbind(1)
     size = batch.shape[-1]
     x = (torch.arange(size, device=batch.device) * 2 + 1) / size - 1
@@ -41,14 +44,15 @@ def light(batch: Tensor, draws: Tensor) -> Tensor:
     # Element by element, and the mean from integers: a matrix product or a float sum may round otherwise
     # in another batch.
     grid = torch.stack([a * x + b * y + c, d * x + e * y + f], dim=-1)
-    weights = torch.tensor(_GREY, device=batch.device) / size**2
-    sums = batch.sum(dim=(2, 3), dtype=torch.int64).float() * weights
-    grey = (sums[:, 0] + sums[:, 1] + sums[:, 2])[:, None, None, None] * brightness[:, None]
     pixels = functional.grid_sample(
         batch.float(), grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )
-    pixels.mul_((brightness * contrast)[:, None]).add_(grey * (1 - contrast[:, None]))
-    return pixels.round_().clamp_(0, 255).to(torch.uint8)
+    if batch.shape[1] == len(_GREY):
+        weights = torch.tensor(_GREY, device=batch.device) / size**2
+        sums = batch.sum(dim=(2, 3), dtype=torch.int64).float() * weights
+        grey = (sums[:, 0] + sums[:, 1] + sums[:, 2])[:, None, None, None] * brightness[:, None]
+        pixels.mul_((brightness * contrast)[:, None]).add_(grey * (1 - contrast[:, None]))
+    return pixels.round_().clamp_(0, top).to(batch.dtype)
 
 
 def light_maps(maps: Tensor, draws: Tensor, *, unknown: int) -> Tensor:

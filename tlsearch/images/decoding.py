@@ -1,7 +1,7 @@
 """Any picture file or array as the upright 8-bit RGB square that a model sees. Needs Pillow and NumPy alone.
 
 Exported models carry a copy of this file, so that what reads a picture is the same in tlsearch and beside an
-exported model: it must import nothing of tlsearch.
+exported model: it must import nothing of tlsearch but what is carried too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+
+from tlsearch.images import array_files
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
 """What is tried on a file's content. No EPS, WMF or PDF: those start other programs."""
@@ -67,8 +69,7 @@ _HEIC = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"hevc", b"heim", 
 warnings.filterwarnings("ignore", module=r"PIL\.", append=True)
 
 
-class Unreadable(ValueError):
-    """A picture that can't be decoded; the message is a short reason and doesn't repeat the path."""
+Unreadable = array_files.Unreadable
 
 
 def open_regular(path: Path) -> io.BufferedReader:
@@ -103,18 +104,24 @@ def decode(source: Path | bytes | NDArray[Any], ranges: Ranges | None = None) ->
     Raises:
         Unreadable: it is broken, or its pixels are of a kind that has no range.
     """
-    return _to_rgb(_loaded(source), ranges or {})
+    return _to_rgb(loaded_from(source), ranges or {})
 
 
-def extent(source: Path | bytes | NDArray[Any]) -> dict[str, tuple[float, float]]:
+def extent(
+    source: Path | bytes | NDArray[Any], *, channels: int | None = None
+) -> dict[str, tuple[float, float]]:
     """The kind of a picture's pixels with their least and greatest value; empty for 8 bits.
 
     Of a file with 8 bits only the header is read.
 
+    Args:
+        source: as `decode` takes it.
+        channels: as `loaded_from` takes it.
+
     Raises:
         Unreadable: as `decode`.
     """
-    loaded = _loaded(source, only_deep=True)
+    loaded = loaded_from(source, only_deep=True, channels=channels)
     if loaded is None:
         return {}
     values = loaded if isinstance(loaded, np.ndarray) else np.asarray(loaded)
@@ -149,11 +156,11 @@ def square(
     interpolation: str,
     resize: str = "crop",
     fill: Sequence[int] = (0, 0, 0),
-) -> NDArray[np.uint8]:
-    """An image as pixels (size, size, 3), resized antialiased.
+) -> NDArray[Any]:
+    """An image as pixels (size, size, 3), resized antialiased; one of floats as (size, size).
 
     Args:
-        image: RGB.
+        image: RGB, or floats.
         size: side of the square.
         crop: of ``crop`` alone, see there.
         interpolation: one of `INTERPOLATIONS`.
@@ -168,15 +175,14 @@ def square(
     if resize == "pad":
         longer = max(image.size)
         wide, high = (max(1, round(side * size / longer)) for side in image.size)
-        pixels = np.empty((size, size, 3), np.uint8)
-        pixels[:] = np.asarray(fill, np.uint8)
-        left, top = (size - wide) // 2, (size - high) // 2
-        pixels[top : top + high, left : left + wide] = np.asarray(image.resize((wide, high), method))
-        return pixels
+        colour = fill[0] if len(image.getbands()) == 1 else tuple(fill)
+        whole = Image.new(image.mode, (size, size), colour)
+        whole.paste(image.resize((wide, high), method), ((size - wide) // 2, (size - high) // 2))
+        return np.asarray(whole)
     return _centre(image, size=size, crop=crop, method=method)
 
 
-def _centre(image: Image.Image, *, size: int, crop: float, method: Image.Resampling) -> NDArray[np.uint8]:
+def _centre(image: Image.Image, *, size: int, crop: float, method: Image.Resampling) -> NDArray[Any]:
     """Resized and cut in one step: a box of the image is resized.
 
     That is equal to resizing the whole and cutting afterwards, but a strip of 1 x 100000 stays small.
@@ -218,44 +224,69 @@ def upright(image: Image.Image) -> Image.Image:
     return image if method is None else image.transpose(method)
 
 
-def _loaded(source: Any, *, only_deep: bool = False) -> Any:
-    """An array of pixels, or an upright image of Pillow; None for 8 bits where only deep pixels matter."""
+def loaded_from(source: Any, *, only_deep: bool = False, channels: int | None = None) -> Any:
+    """An array of pixels, or an upright image of Pillow.
+
+    Args:
+        source: as `decode` takes it.
+        only_deep: give None for 8 bits.
+        channels: with a number, all channels are read as deep as they are, also where Pillow reads less.
+    """
     if isinstance(source, np.ndarray):
-        return _checked(source)
+        return _checked(source) if channels is None else source
     if isinstance(source, bytes):
-        return _read(io.BytesIO(source), only_deep=only_deep)
+        return _read(io.BytesIO(source), only_deep=only_deep, channels=channels)
     if isinstance(source, Path):
         with open_regular(source) as file:
-            return _read(file, only_deep=only_deep)
+            return _read(file, only_deep=only_deep, channels=channels)
     raise Unreadable(f"is a {type(source).__name__}, not a path, bytes or an array")
 
 
-def _read(file: BinaryIO, *, only_deep: bool) -> Image.Image | None:
+def _read(file: BinaryIO, *, only_deep: bool, channels: int | None) -> Any:
     head = file.read(256)
     if not head:
         raise Unreadable("is empty (0 bytes)")
     file.seek(0)
+    kind = array_files.kind_of(head)
+    if kind in ("npy", "dicom") or (kind == "png16" and channels is not None):
+        return _array(file, kind, channels)
     try:
         with Image.open(file, formats=FORMATS) as image:
             width, height = image.size
             # Compared here as well: Pillow only warns up to twice the limit, and filters aren't thread-safe.
             if width * height > MAX_PIXELS:
                 raise Unreadable(f"has {width} x {height} pixels; at most {MAX_PIXELS} are decoded")
-            if only_deep and not is_deep(image):
-                return None
-            image.load()
-            return upright(image)
+            if not (kind == "tiff" and channels is not None and _reads_less(image, channels)):
+                if only_deep and not is_deep(image):
+                    return None
+                image.load()
+                return upright(image)
     except Unreadable:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Unreadable(f"has more than the {MAX_PIXELS} pixels that are decoded") from error
     except UnidentifiedImageError as error:
-        markup = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
-        heic, pointer = head[4:].startswith(_HEIC), head.startswith(b"version https://git-lfs")
-        why = HTML if markup else HEIC if heic else LFS if pointer else NO_PICTURE[-1]
-        raise Unreadable(why) from error
+        if kind != "tiff":
+            markup = head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+            heic, pointer = head[4:].startswith(_HEIC), head.startswith(b"version https://git-lfs")
+            why = HTML if markup else HEIC if heic else LFS if pointer else NO_PICTURE[-1]
+            raise Unreadable(why) from error
     except Exception as error:  # Pillow's decoders raise almost anything on damaged files
         raise Unreadable(f"can't be decoded ({error or type(error).__name__})") from error
+    return _array(file, kind, channels)
+
+
+def _array(file: BinaryIO, kind: str, channels: int | None) -> NDArray[Any]:
+    file.seek(0)
+    pixels = array_files.read(file, kind, channels)
+    return _checked(pixels) if channels is None else pixels
+
+
+def _reads_less(image: Any, channels: int) -> bool:
+    """Whether Pillow leaves out channels or bits of a TIFF that are asked for."""
+    bits = image.tag_v2.get(258, (1,))
+    several = len(bits) > 1 or image.tag_v2.get(277, 1) > 1
+    return channels not in (1, 3) or (several and max(bits) > 8)
 
 
 def _to_rgb(loaded: Any, ranges: Ranges) -> Image.Image:
@@ -271,6 +302,8 @@ def _checked(array: NDArray[Any]) -> NDArray[Any]:
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
+    if array.ndim == 3 and array.shape[2] not in (3, 4) and array.size and array.dtype.kind in "uif":
+        raise Unreadable(f"has {array.shape[2]} channels; `data.channels: {array.shape[2]}` takes such")
     if not fits or array.size == 0 or array.dtype.kind not in "uif":
         raise Unreadable(f"is an array {array.shape} of {array.dtype}; right are {_LAYOUTS}")
     return array
@@ -278,9 +311,18 @@ def _checked(array: NDArray[Any]) -> NDArray[Any]:
 
 def _to_8_bits(values: NDArray[Any], ranges: Ranges, *, sure: bool = True) -> NDArray[np.uint8]:
     """Pixels scaled by the range of their kind; floats outside one that isn't ``sure`` are refused."""
+    return scaled(values, ranges, top=255, sure=sure).round().astype(np.uint8)
+
+
+def scaled(values: NDArray[Any], ranges: Ranges, *, top: int, sure: bool = True) -> NDArray[Any]:
+    """Pixels from 0 to ``top``, by the range of their kind; those of 8 bits by their own.
+
+    Raises:
+        Unreadable: the kind has no range, or floats lie outside of one that isn't ``sure``.
+    """
     kind = _kind(values.dtype)
     if kind is None:
-        return values
+        return values if top == 255 else values * np.float64(top / 255)
     known = _valued(values)
     if not known.all() and not known.any():
         raise Unreadable("has no finite pixel")
@@ -293,7 +335,7 @@ def _to_8_bits(values: NDArray[Any], ranges: Ranges, *, sure: bool = True) -> ND
             f" none{_WITHOUT[kind] if outside or not sure else ''}"
         )
     pixels = np.where(known, values, low).astype(np.float64)
-    return ((pixels.clip(low, high) - low) * (255 / (high - low))).round().astype(np.uint8)
+    return np.asarray((pixels.clip(low, high) - low) * (top / (high - low)))
 
 
 _WITHOUT = {

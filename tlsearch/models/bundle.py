@@ -189,7 +189,10 @@ def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> N
         states = separated(state, manifest.members) if manifest.members > 1 else [state]
         for own, (strategy, params) in zip(states, _made_by(manifest), strict=True):
             pretrained = registry.structure(
-                manifest.backbone, image_size=manifest.image_size, architecture=manifest.architecture
+                manifest.backbone,
+                image_size=manifest.image_size,
+                architecture=manifest.architecture,
+                pixels=manifest.pixels,
             )
             members.append(
                 restored(

@@ -33,8 +33,8 @@ COLOURS = ("#30123b", "#e4460a", "#f9fb0e")
 """From nothing to the strongest place."""
 
 
-def check(model: Model) -> None:
-    """Refuse a model that can't be explained, before anything is predicted.
+def check(model: Model) -> ImageInput:
+    """Refuse a model that can't be explained, before anything is predicted; returns what it takes.
 
     Raises:
         InputError: it takes no pictures, tells no classes, or captum isn't installed.
@@ -48,6 +48,7 @@ def check(model: Model) -> None:
         raise InputError(
             "Explaining needs a package that isn't installed: captum.", hint="pip install 'tlsearch[explain]'"
         )
+    return model.inputs
 
 
 def installed() -> bool:
@@ -59,8 +60,8 @@ def explainer(model: Model) -> Explainer | None:
     """What explains a model's answers; None where they can't be explained here."""
     with contextlib.suppress(InputError):
         made = Explainer(model)
-        size = int(model.inputs.shape[-1])
-        made.heat(np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8), 0)
+        noise = model.inputs.example(1)[0].permute(1, 2, 0).numpy()
+        made.heat(np.ascontiguousarray(noise), 0)
         return made
     return None
 
@@ -73,7 +74,7 @@ class Explainer:
     """
 
     def __init__(self, model: Model) -> None:
-        check(model)
+        self.inputs = check(model)
         self.model = model
         network = model.network
         first: Any = network.members[0] if isinstance(network, Ensemble) else network
@@ -134,8 +135,7 @@ class Explainer:
 
 def drawn(explainer: Explainer, item: object, target: int) -> Image.Image:
     """The image as the network sees it, and beside it the same with the places that spoke for the class."""
-    pixels = explainer.model.encode(item)
-    picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    picture = explainer.inputs.shown(explainer.model.encode(item))
     return beside(picture, laid_over(picture, explainer.heat(item, target)))
 
 

@@ -14,7 +14,7 @@ from tlsearch.contracts.target import TargetSpec
 from tlsearch.contracts.task import EARLIEST
 from tlsearch.contracts.verdict import ABSTENTION
 from tlsearch.errors import BundleError
-from tlsearch.records import Params, Scalar
+from tlsearch.records import RGB, Params, Pixels, Scalar
 
 FORMAT = 4
 READ = (2, 3, 4)
@@ -24,6 +24,7 @@ MANIFEST = "bundle.json"
 DESCRIPTION = "tlsearch.description"
 """Where the header of the weights has the checksum of `MANIFEST`."""
 MOST_MEMBERS = 1000
+MOST_CHANNELS = 512
 LARGEST = 4096
 """Pixels of an image side, as a study file may have it."""
 
@@ -135,6 +136,11 @@ class Manifest:
     recipes: tuple[MemberRecipe, ...] = ()
 
     @property
+    def pixels(self) -> Pixels:
+        """What the pictures are made of that it takes."""
+        return Pixels(self.inputs.get("channels", RGB.channels), self.inputs.get("bits", RGB.bits))
+
+    @property
     def target_spec(self) -> TargetSpec:
         """What the model puts out: names, and the facts that go with them."""
         return TargetSpec(self.classes, self.facts)
@@ -177,6 +183,7 @@ def read_manifest(folder: Path) -> Manifest:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in known["inputs"].items()
         }
+        _check_pixels(known["inputs"])
         temperature_of(known["calibration"])
         _check_adjustment(known["calibration"], outputs=len(known["classes"]))
         _check_abstention(known["calibration"])
@@ -206,6 +213,13 @@ def temperature_of(calibration: Mapping[str, Any]) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ValueError(f"temperature can't be {value!r}")
     return float(value)
+
+
+def _check_pixels(inputs: Mapping[str, Any]) -> None:
+    """Refuse channels that no picture has, before a network is built for them."""
+    for key, allowed in (("channels", range(1, MOST_CHANNELS + 1)), ("bits", (8, 16))):
+        if key in inputs and (isinstance(inputs[key], bool) or inputs[key] not in allowed):
+            raise ValueError(f"inputs.{key} can't be {inputs[key]!r}")
 
 
 def _check_params(params: Mapping[str, Any]) -> None:

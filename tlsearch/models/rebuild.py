@@ -14,7 +14,7 @@ from tlsearch import artifacts, registry
 from tlsearch.contracts import Backbone, Pretrained, TargetSpec, Task
 from tlsearch.contracts.combination import structure_of
 from tlsearch.errors import BundleError
-from tlsearch.records import Params, TrialRecord
+from tlsearch.records import RGB, Params, Pixels, TrialRecord
 
 
 def rebuild(
@@ -28,6 +28,7 @@ def rebuild(
     spec: TargetSpec,
     state: Mapping[str, Tensor],
     complete: bool = False,
+    pixels: Pixels = RGB,
 ) -> Backbone:
     """The finished model of a trial, on the weights that the trial started from.
 
@@ -41,13 +42,14 @@ def rebuild(
         spec: what the targets are.
         state: tensors by name; those of the trunk may be missing where training left them as they were.
         complete: whether none may be missing.
+        pixels: as the study's data section had them.
 
     Raises:
         UnknownNameError: the plugin of the backbone or strategy isn't installed.
         WeightsError: the weights can't be had.
         BundleError: the tensors don't fit the structure.
     """
-    pretrained = registry.backbone(backbone, weights=weights, image_size=image_size)
+    pretrained = registry.backbone(backbone, weights=weights, image_size=image_size, pixels=pixels)
     return restored(
         pretrained, strategy=strategy, params=params, task=task, spec=spec, state=state, complete=complete
     )
@@ -89,7 +91,13 @@ def packages_of(provenance: Mapping[str, Any], names: Collection[str]) -> list[s
 
 
 def of_trial(
-    trial: TrialRecord, *, weights: str, image_size: int | None, task: Task, spec: TargetSpec
+    trial: TrialRecord,
+    *,
+    weights: str,
+    image_size: int | None,
+    task: Task,
+    spec: TargetSpec,
+    pixels: Pixels = RGB,
 ) -> Backbone:
     """The finished model of a trial whose weights are kept.
 
@@ -99,6 +107,7 @@ def of_trial(
         image_size: as the study's data section had it.
         task: the study's.
         spec: what the targets are.
+        pixels: as the study's data section had them.
 
     Raises:
         OSError: the weights are gone, or not what was written.
@@ -114,6 +123,7 @@ def of_trial(
         task=task,
         spec=spec,
         state=load_file(artifacts.get(trial.artifact.uri, sha256=trial.artifact.sha256)),
+        pixels=pixels,
     )
 
 

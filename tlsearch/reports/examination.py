@@ -308,6 +308,7 @@ def _unrefitted(model: Model, winner: TrialRecord | None, spec: StudySpec) -> Mo
             winner,
             weights=next(b.weights for b in spec.backbones if b.name == winner.backbone),
             image_size=spec.data.image_size,
+            pixels=spec.data.pixels,
             task=model.task,
             spec=model.target_spec,
         )

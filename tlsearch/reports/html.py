@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tlsearch.database.store import Store
 from tlsearch.errors import TlsearchError
 from tlsearch.files import refuse_unwritable, write_page
+from tlsearch.records import Pixels
 from tlsearch.reports import (
     comparison_figures,
     cost_figures,
@@ -97,10 +98,11 @@ def look(evidence: Evidence, *, say: Say) -> Looked:
     )
     names = list(dict.fromkeys(trial.backbone for trial in leaders))[:BACKBONES]
     backbones = {}
-    size = evidence.study.spec.get("data", {}).get("image_size")
+    data = evidence.study.spec.get("data", {})
+    size, pixels = data.get("image_size"), Pixels(data.get("channels") or 3, data.get("bits") or 8)
     for name in names:
         say(f"measuring the latency of {name} ...")
-        took = latency.backbone_latency(name, image_size=size)
+        took = latency.backbone_latency(name, image_size=size, pixels=pixels)
         if took is not None:
             backbones[name] = took
     return Looked(found, why, backbones)

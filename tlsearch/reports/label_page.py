@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tlsearch.contracts.images import ImageInput
+from tlsearch.contracts.inputs import InputSpec
 from tlsearch.counts import plural
 from tlsearch.errors import DataError, InputError
 from tlsearch.files import refuse_unwritable, write_durably
@@ -15,8 +16,6 @@ from tlsearch.training.corrections import as_csv
 
 MOST = 200
 """Pictures on a page."""
-PLAIN = ImageInput(1, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""Reads a picture; how large it becomes is no matter here."""
 
 
 def refuse_existing(page: Path) -> Path:
@@ -67,7 +66,7 @@ def rendered(found: LabelAudit, *, study: str, table: Path) -> str:
         found=found,
         csv=table.name,
         sentences=sentences(found),
-        pictures=[(one, _picture(one.item)) for one in found.doubtful[:MOST]],
+        pictures=[(one, _picture(one.item, found.inputs)) for one in found.doubtful[:MOST]],
         recalls=sorted(found.recalls.items(), key=lambda pair: pair[1][0]),
     )
 
@@ -99,8 +98,10 @@ def _plain(metric: str) -> str:
     return metric.replace("_", " ")
 
 
-def _picture(item: object) -> str:
+def _picture(item: object, inputs: InputSpec) -> str:
+    if not isinstance(inputs, ImageInput):
+        return ""
     try:
-        return thumbnail(item, PLAIN)
-    except DataError:  # no picture, or pixels of a range that only the whole data set tells
+        return thumbnail(item, inputs)
+    except DataError:  # broken
         return ""

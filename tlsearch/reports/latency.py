@@ -9,18 +9,19 @@ import torch
 
 from tlsearch import registry
 from tlsearch.errors import TlsearchError
+from tlsearch.records import Pixels
 
 RUNS, SECONDS = 30, 3.0
 """A latency is the fastest of so many runs, or of as many as this time allows: others may be at work here."""
 
 
-def backbone_latency(name: str, *, image_size: int | None) -> float | None:
+def backbone_latency(name: str, *, image_size: int | None, pixels: Pixels) -> float | None:
     """Milliseconds for one item through a backbone, here; None where it can't be built.
 
     Weights don't matter to it: they are random, so that nothing is fetched.
     """
     try:
-        pretrained = registry.backbone(name, weights="random", image_size=image_size)
+        pretrained = registry.backbone(name, weights="random", image_size=image_size, pixels=pixels)
     except (TlsearchError, ImportError, RuntimeError, ValueError):
         return None
     return milliseconds(pretrained.trunk, pretrained.info.inputs)

@@ -16,8 +16,8 @@ from tlsearch.contracts.images import ImageInput
 from tlsearch.errors import InputError
 from tlsearch.files import write_page
 from tlsearch.reports import templates
-from tlsearch.reports.pictures import data_url
-from tlsearch.reports.preprocessed import Overview, Seen, looker, overview, shown
+from tlsearch.reports.pictures import data_url, fitted
+from tlsearch.reports.preprocessed import Overview, Seen, looker, overview
 from tlsearch.search import setup
 from tlsearch.search.progress import Observer
 from tlsearch.spec import StudySpec
@@ -147,7 +147,10 @@ def _policies(data: Data, inputs: ImageInput) -> list[Policy]:
             draws = inputs.draw(name, len(batch), seed=seed, mirror=data.mirror)
             if draws is not None:
                 columns.append(inputs.augment(batch, name, draws))
-        rows = [[data_url(shown(column[row].numpy())) for column in columns] for row in range(len(batch))]
+        rows = [
+            [data_url(fitted(inputs.shown(column[row].numpy()))) for column in columns]
+            for row in range(len(batch))
+        ]
         policies.append(Policy(name, POLICIES.get(name, ""), rows))
     return policies
 

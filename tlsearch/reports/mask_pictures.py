@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image
 
 from tlsearch.contracts import MapTask, TargetSpec
-from tlsearch.contracts.images import decode
 from tlsearch.errors import DataError, InputError
 
 OVER = "over"
@@ -20,7 +19,11 @@ OVER = "over"
 
 
 def save(
-    folder: Path, predictions: Sequence[tuple[Path, str]], task: MapTask, spec: TargetSpec
+    folder: Path,
+    predictions: Sequence[tuple[Path, str]],
+    task: MapTask,
+    spec: TargetSpec,
+    picture_of: Callable[[Path], Image.Image],
 ) -> list[Path]:
     """Write the mask of each picture as PNG, and the picture with it laid over.
 
@@ -29,6 +32,7 @@ def save(
         predictions: pictures, each with its predicted mask as a PNG of class indices in base64.
         task: the model's.
         spec: what it learned.
+        picture_of: what shows a file.
 
     Raises:
         InputError: the folder can't be written.
@@ -39,7 +43,7 @@ def save(
         stems = [path.stem for path, _ in predictions]
         for number, (path, packed) in enumerate(predictions):
             try:
-                picture = decode(path)
+                picture = picture_of(path)
             except DataError:
                 continue  # its prediction has the error
             coded = indices(packed)

@@ -96,7 +96,8 @@ def measure(inputs: ImageInput, width: int, height: int) -> Sight:
     probe[:, :, 0] = np.round(_LOW + _SPAN * (np.arange(wide) + 0.5) / wide)
     probe[:, :, 1] = np.round(_LOW + _SPAN * (np.arange(high) + 0.5) / high)[:, None]
     probe[:, :, 2] = _MARK
-    red, green, blue = inputs.encode(probe).astype(np.float64)
+    # Where things are is the same for any pixels.
+    red, green, blue = inputs.of_pixels(3, 8).encode(probe).astype(np.float64)
     inside = np.abs(blue - _MARK) <= 4
     columns, rows = int(inside.any(axis=0).sum()), int(inside.any(axis=1).sum())
     left, right = _ends(red[inside], columns)
@@ -121,14 +122,10 @@ def looker(inputs: ImageInput) -> Callable[[str, object, NDArray[Any]], Seen]:
     def show(name: str, item: object, encoded: NDArray[Any]) -> Seen:
         picture = inputs.picture(item)
         found = sight(picture.size)
-        return Seen(name, data_url(_darkened(picture, found)), data_url(shown(encoded)), found.lost)
+        square = fitted(inputs.shown(encoded))
+        return Seen(name, data_url(_darkened(picture, found)), data_url(square), found.lost)
 
     return show
-
-
-def shown(encoded: NDArray[Any]) -> Image.Image:
-    """An encoded picture (3, S, S) as large as it is shown."""
-    return fitted(Image.fromarray(np.ascontiguousarray(encoded.transpose(1, 2, 0))))
 
 
 def _darkened(picture: Image.Image, sight: Sight) -> Image.Image:
@@ -166,9 +163,21 @@ def overview(inputs: ImageInput, items: Sequence[tuple[str, object]]) -> Overvie
         size=inputs.size,
         count=len(sights),
         lost=lost,
-        sentences=tuple(_sentences(inputs.size, sights, lost)),
+        sentences=(*_sentences(inputs.size, sights, lost), *_pixels(inputs)),
         worst=tuple(show(name, item, inputs.encode(item)) for _, name, item in most),
     )
+
+
+def _pixels(inputs: ImageInput) -> list[str]:
+    """What pictures are made of, and what is shown of them, where they aren't 8-bit RGB."""
+    if not inputs.unusual:
+        return []
+    if inputs.channels == 3:
+        return [f"It sees RGB of {inputs.bits} bits a channel; pictures here are shown with 8."]
+    shown = "the first three as red, green and blue" if inputs.channels > 3 else "their mean as grey"
+    if inputs.channels == 1:
+        return [f"It sees one channel, grey, of {inputs.bits} bits."]
+    return [f"It sees {inputs.channels} channels of {inputs.bits} bits; pictures here show {shown}."]
 
 
 def _sentences(size: int, sights: Sequence[Sight], lost: float) -> list[str]:

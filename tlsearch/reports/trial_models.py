@@ -35,7 +35,9 @@ def model_of_trial(url: str, study: str, number: int, *, winner: Model, folder: 
     inputs = dict(winner.manifest.inputs)
     if trial.backbone != winner.manifest.backbone:
         known = network.info.inputs.to_json()  # all else is the backbone's, and these the data's
-        inputs = {**known, **{key: inputs[key] for key in ("ranges", "resize") if key in inputs}}
+        # The mean of other channels than RGB is that of the training items, whatever the backbone.
+        own = ("ranges", "resize", *(("mean", "std") if winner.manifest.pixels.channels != 3 else ()))
+        inputs = {**known, **{key: inputs[key] for key in own if key in inputs}}
     manifest = winner.manifest
     described = {
         "task": manifest.task,
@@ -86,6 +88,7 @@ def _network(url: str, study: str, trial: TrialRecord, winner: Model) -> Backbon
             trial,
             weights=weights[0] if weights else "pretrained",
             image_size=spec.data.image_size,
+            pixels=spec.data.pixels,
             task=winner.task,
             spec=winner.target_spec,
         )

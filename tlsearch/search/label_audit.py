@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tlsearch.contracts import InputSpec
 from tlsearch.errors import InputError
 from tlsearch.files import cache_folder
 from tlsearch.search import setup
@@ -49,6 +50,7 @@ class LabelAudit:
         doubtful: the most suspected first.
         recalls: of each class by heads that hadn't learned from the items, with its items.
         curve: None where items are few.
+        inputs: how the backbone reads them.
     """
 
     items: int
@@ -56,6 +58,7 @@ class LabelAudit:
     doubtful: tuple[Doubtful, ...]
     recalls: dict[str, tuple[float, int]]
     curve: LearningCurve | None
+    inputs: InputSpec
 
     @property
     def confident(self) -> int:
@@ -111,6 +114,7 @@ def examine_labels(spec: StudySpec, *, observe: Observer) -> LabelAudit:
             for at, name in enumerate(target_spec.names)
             if (labels == at).any()
         },
+        inputs=data.inputs,
         curve=curve,
     )
 

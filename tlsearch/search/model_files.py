@@ -147,6 +147,7 @@ def _network(trial: TrialRecord, end: Finishing) -> Backbone:
             trial,
             weights=next(b.weights for b in spec.backbones if b.name == trial.backbone),
             image_size=spec.data.image_size,
+            pixels=spec.data.pixels,
             task=end.prepared.task,
             spec=end.prepared.target_spec,
         )

@@ -129,7 +129,9 @@ def prepare(
     observe(Snapshot(phase="load backbones", total=len(spec.backbones)))
     infos = []
     for done, backbone in enumerate(spec.backbones):
-        loaded = registry.backbone(backbone.name, weights=backbone.weights, image_size=spec.data.image_size)
+        loaded = registry.backbone(
+            backbone.name, weights=backbone.weights, image_size=spec.data.image_size, pixels=spec.data.pixels
+        )
         infos.append(loaded.info)
         observe(Snapshot(phase="load backbones", done=done + 1, total=len(spec.backbones)))
     if spec.strategies is None:
@@ -199,7 +201,9 @@ def look(spec: StudySpec, *, observe: Observer) -> FirstLook:
     registry.backbone_family(first.name.partition("/")[0])
     listed = _listed(spec, threads=threads)
     # Its weights are no matter here: the backbone only says what it takes.
-    info = registry.backbone(first.name, weights="random", image_size=spec.data.image_size).info
+    info = registry.backbone(
+        first.name, weights="random", image_size=spec.data.image_size, pixels=spec.data.pixels
+    ).info
     store = ArrayStore(cache_folder() / "items")
     data = _decoded(
         "data", listed["data"], info.inputs, store, seed=spec.seed, threads=threads, observe=observe

@@ -99,6 +99,7 @@ def propose(
     shapes = picture_shapes.look(samples.items)
     pixels = shapes.pixels
     resize = shapes.resize() if listed.task.resize is None else None
+    made_of = picture_shapes.pixels(samples.names, samples.items)
     groups = item_groups.suggested(samples, strata.of)
     size = _image_size(pixels, len(samples.items), preset.epoch_seconds)
     metric, reason = listed.task.advised(counts)
@@ -112,6 +113,7 @@ def propose(
         pixels=pixels,
         size=size,
         resize=resize,
+        made_of=made_of,
         groups=groups,
         metric=metric,
         splits=samples.splits,
@@ -165,6 +167,7 @@ def _text(
     pixels: int | None,
     size: int | None,
     resize: tuple[str, str] | None,
+    made_of: Mapping[str, tuple[int, str]],
     groups: tuple[str, str] | None,
     metric: str,
     splits: Sequence[str] | None,
@@ -176,6 +179,8 @@ def _text(
         data.append(f"  image_size: {size}                 # {why}; the backbone's own is larger")
     if resize is not None:
         data.append(f"  resize: {resize[0]}".ljust(34) + f"# {resize[1]}")
+    for key, (value, why) in made_of.items():
+        data.append(f"  {key}: {value}".ljust(34) + f"# {why}")
     if groups is not None:
         data.append(f"  {write_yaml({'groups': groups[0]}).rstrip()}".ljust(34) + f" # {groups[1]}")
     share = 0.2 if items < SMALL else 0.15

@@ -51,7 +51,7 @@ class SoupEvaluator:
         self.split_point: SplitPoint = find_split_point(self.model, example)
         self.feed = BatchSource(
             data=data,
-            inputs=inputs,
+            inputs=data.inputs,
             split_point=self.split_point,
             store=workspace.store,
             policy="none",

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from tlsearch.names import STUDY_BYTES, STUDY_LETTERS, composed, is_study_name
+from tlsearch.records import RGB, Pixels
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -76,6 +77,11 @@ class DataSpec(BaseModel):
     resize: Literal["crop", "pad", "squash"] | None = None
     """How a picture becomes a square: its centre is cut out (also where this is left out), bars are added, or
     it is squeezed; the last two cut nothing off."""
+    channels: Annotated[int, Field(ge=1, le=512)] | None = None
+    """Channels of a picture, where they aren't RGB (3): the backbone's first convolution is adapted to them.
+    1 is grey; of other numbers, such as 5 of a multi-spectral TIFF or NumPy file, all files must be."""
+    bits: Literal[8, 16] | None = None
+    """How many bits of a channel are kept, 8 where this is left out; 16 for pictures that have more."""
     corrected: Annotated[str, Field(min_length=1)] | None = None
     """A table whose column corrected replaces labels, as `tlsearch audit --labels` writes it."""
     groups: Annotated[str, Field(min_length=1)] | None = None
@@ -87,6 +93,11 @@ class DataSpec(BaseModel):
     """Share of items that may be unreadable; they are set aside and named."""
     max_overlap: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     """Share of validation and test items that may have copies in training, where the data brings splits."""
+
+    @property
+    def pixels(self) -> Pixels:
+        """What the backbone is given of a picture."""
+        return Pixels(self.channels or RGB.channels, self.bits or RGB.bits)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -301,6 +312,17 @@ class StudySpec(_Section):
     @classmethod
     def _strategy_names(cls, given: Any) -> Any:
         return (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list) else given
+
+    @model_validator(mode="after")
+    def _one_kind_of_pixels(self) -> StudySpec:
+        given = self.source_data
+        for key in ("channels", "bits"):
+            own, other = getattr(given, key, None), getattr(self.data.pixels, key)
+            if own is not None and own != other:
+                raise ValueError(
+                    f"source_data.{key}: is {other}, as in data, since one backbone takes both; leave it out"
+                )
+        return self
 
     @model_validator(mode="after")
     def _no_doubles(self) -> StudySpec:

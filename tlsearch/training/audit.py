@@ -97,7 +97,7 @@ def _near_duplicates(
     samples: Samples, data: Data, store: ArrayStore, *, threads: int
 ) -> dict[str, Any] | None:
     shape = data.array.shape
-    if data.array.dtype != np.uint8 or len(shape) != 4 or shape[1] != 3:
+    if data.array.dtype not in (np.uint8, np.uint16) or len(shape) != 4:
         return None  # no pictures
     identity = [_VERSION, data.key, {name: data.indices[name].tolist() for name in _ORDER}]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

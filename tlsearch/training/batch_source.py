@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import weakref
 from collections.abc import Callable, Iterator
@@ -338,13 +339,19 @@ class BatchSource:
         me = weakref.proxy(self)
         return Items(
             store=store,
-            data_key=f"{self.data.key}|{hashlib.sha256(index.tobytes()).hexdigest()}",
+            data_key=f"{self.data.key}|{hashlib.sha256(index.tobytes()).hexdigest()}{self._normal}",
             view_key=f"{self.policy}|{self.seed}|{view}|{self.data.mirror}" if view else "plain",
             count=len(index),
             read=lambda positions: me.read(index[positions], view),
             device=self.device,
             dtype=dtype,
         )
+
+    @property
+    def _normal(self) -> str:
+        """What tells model inputs apart that are made of the same encoded items; empty where the key does."""
+        told = self.inputs.to_json()
+        return "" if told == self.inputs.encoding() else f"|{json.dumps(told, sort_keys=True)}"
 
     def _mixed(
         self, batch: Tensor, targets: Tensor, generator: torch.Generator

@@ -171,7 +171,7 @@ def prepare(
         fingerprint=identity,
         key=stored.key,
         mirror=mirror,
-        inputs=inputs,
+        inputs=inputs.fitted(stored.array, kept["train"]),
         broken=broken,
         audit=audit(samples, hashes, parts, strata, lambda index: task.plain(targets[index], spec)),
         task=task.fitted(spec).counted(targets[kept["train"]], spec),
@@ -238,7 +238,7 @@ def suited(
     if type(inputs).survey is InputSpec.survey:
         return inputs
     kind = f"{type(inputs).__module__}.{type(inputs).__qualname__}"
-    identity = ["survey", _SURVEY, fingerprint, list(hashes), kind]
+    identity = ["survey", _SURVEY, fingerprint, list(hashes), kind, *filter(None, [dict(inputs.reading())])]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def survey_some(start: int, end: int) -> list[Mapping[str, Any]]:
@@ -271,7 +271,7 @@ def encode(
         OSError: the disk is full.
     """
     kind = f"{type(inputs).__module__}.{type(inputs).__qualname__}"
-    identity = [_ENCODING, fingerprint, list(hashes), kind, inputs.to_json()]
+    identity = [_ENCODING, fingerprint, list(hashes), kind, inputs.encoding()]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     count = len(samples.items)
 

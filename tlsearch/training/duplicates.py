@@ -70,7 +70,7 @@ def find(array: NDArray[Any], indices: Mapping[str, IntArray], *, threads: int =
     """Pictures of val that stand in train too, and pictures of test that stand in train or val.
 
     Args:
-        array: uint8 (N, 3, height, width).
+        array: uint8 or uint16 (N, channels, height, width).
         indices: of ``train``, ``stop``, ``val`` and ``test``.
         threads: for the fingerprints.
     """
@@ -130,11 +130,12 @@ def _fingerprints(array: NDArray[Any], rows: IntArray, *, threads: int) -> tuple
 
     prints = np.zeros((len(rows), FREQUENCIES**2 - 1), dtype=np.float32)
     contrast = np.zeros(len(rows), dtype=np.float32)
-    waves = _waves()
+    waves, channels = _waves(), array.shape[1]
+    weights = _GREY if channels == len(_GREY) else np.full(channels, 1 / channels, np.float32)
 
     def fill(start: int) -> None:
         place = slice(start, start + _CHUNK)
-        grey = np.tensordot(_small(array, rows[place]), _GREY, axes=([1], [0]))
+        grey = np.tensordot(_small(array, rows[place]), weights, axes=([1], [0]))
         spectrum = (waves @ grey @ waves.T).reshape(len(grey), -1)[:, 1:]
         length = np.linalg.norm(spectrum, axis=1)
         contrast[place] = grey.std(axis=(1, 2))
@@ -191,7 +192,7 @@ def _distances(array: NDArray[Any], rows: IntArray, others: IntArray) -> Array:
     parts = [np.zeros(0, dtype=np.float32)]
     for start in range(0, len(rows), _CHUNK):
         one, other = (
-            _normal(_small(array, some[start : start + _CHUNK]).reshape(-1, 3 * SIDE**2))
+            _normal(_small(array, some[start : start + _CHUNK]).reshape(-1, array.shape[1] * SIDE**2))
             for some in (rows, others)
         )
         parts.append(np.sqrt(((one - other) ** 2).sum(axis=1)).astype(np.float32))
@@ -204,11 +205,13 @@ def _normal(pixels: Array) -> Array:
 
 
 def _small(array: NDArray[Any], rows: IntArray) -> Array:
-    """Pictures as float32 (rows, 3, SIDE, SIDE), averaged over areas."""
+    """Pictures as float32 (rows, channels, SIDE, SIDE) from 0 to 255, averaged over areas."""
     height, width = array.shape[2:]
     # Of large pictures, every second or third pixel tells enough: they were smoothed when they were resized.
     down, right = max(1, height // (3 * SIDE)), max(1, width // (3 * SIDE))
     pixels = array[rows][:, :, ::down, ::right].astype(np.float32)
+    if array.dtype == np.uint16:
+        pixels /= 257
     return np.asarray(_areas(pixels.shape[2]) @ pixels @ _areas(pixels.shape[3]).T)
 
 

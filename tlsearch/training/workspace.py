@@ -105,7 +105,9 @@ class Workspace:
         if name not in self._backbones:
             spec = self.assignment.spec
             weights_ = next(b.weights for b in spec.backbones if b.name == name)
-            loaded = registry.backbone(name, weights=weights_, image_size=spec.data.image_size)
+            loaded = registry.backbone(
+                name, weights=weights_, image_size=spec.data.image_size, pixels=spec.data.pixels
+            )
             loaded.trunk.eval().requires_grad_(True)
             while len(self._backbones) >= WARM_BACKBONES:
                 self._backbones.pop(next(iter(self._backbones)))
@@ -161,7 +163,7 @@ class Workspace:
         """
         return BatchSource(
             data=data,
-            inputs=pretrained.info.inputs,
+            inputs=data.inputs,
             split_point=split_point,
             store=self.store,
             policy=policy,

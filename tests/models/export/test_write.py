@@ -152,9 +152,10 @@ def test_the_carried_preprocessing_is_that_of_training_to_the_pixel(photos, monk
     for (crop, interpolation), resize in itertools.product(ways, decoding.RESIZES):
         inputs = ImageInput(24, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), interpolation, crop, resize=resize)
         inputs = inputs.suited([inputs.survey(path) for path in photos])
-        how = {"ranges": {}, **inputs.to_json(), "resize": resize, "fill": inputs.fill, "inside": False}
+        usual = {"ranges": {}, "channels": 3, "bits": 8}
+        how = {**usual, **inputs.to_json(), "resize": resize, "fill": inputs.fill, "inside": False}
         for path in photos:
-            pixels = preprocess.square(preprocess.open_rgb(path, how), how)
+            pixels = preprocess.square(path, how)
             assert np.array_equal(pixels.transpose(2, 0, 1), inputs.encode(path)), path.name
         encoded = torch.from_numpy(np.stack([inputs.encode(path) for path in photos]))
         expected = inputs.to_model(encoded).numpy()

@@ -46,6 +46,13 @@ def merged(model: Model) -> nn.Module:
         InputError: the trunk isn't timm's, or the head isn't one linear layer there.
     """
     network, name = model.network, model.manifest.backbone
+    if model.inputs.reading():
+        inputs = picture_input(model)
+        raise InputError(
+            f"timm reads pictures as 8-bit RGB, and this model takes {inputs.channels} channels of "
+            f"{inputs.bits} bits.",
+            hint=HINT,
+        )
     if not model.task.probabilities:
         raise InputError(
             f"timm models are classifiers, and this model learned {model.manifest.task}.", hint=HINT

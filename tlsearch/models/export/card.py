@@ -114,11 +114,25 @@ def _data(model: Model) -> list[str]:
         f"Fingerprint of items and labels: {_code(known, 'fingerprint')} (SHA-256).",
         "Split by content into training, stop (for early stopping), validation (for choosing) and test; "
         "copies of an image never stand in two splits.",
+        *_pixels(inputs),
         for_markdown(
             f"Images are resized to {inputs.get('size')} pixels ({inputs.get('interpolation')}; "
             f"{SQUARED[inputs.get('resize', 'crop')]}), normalized by "
             f"mean {list(inputs.get('mean', []))} and deviation {list(inputs.get('std', []))}."
         ),
+    ]
+
+
+def _pixels(inputs: Mapping[str, Any]) -> list[str]:
+    """What is read of an image, where it isn't 8-bit RGB."""
+    channels, bits = inputs.get("channels", 3), inputs.get("bits", 8)
+    if (channels, bits) == (3, 8):
+        return []
+    count = plural(channels, "channel")
+    return [
+        f"Images have {count} of {bits} bits; the first convolution was adapted to them, as timm does."
+        if channels != 3
+        else f"Images are RGB of {bits} bits a channel."
     ]
 
 

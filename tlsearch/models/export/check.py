@@ -67,7 +67,7 @@ class Trial:
 def files(items: Sequence[object], inputs: ImageInput) -> Iterator[tuple[list[Path], str]]:
     """Readable pictures as files, and what they are; noise where there are none.
 
-    Arrays are written as PNG, which keeps every pixel.
+    Arrays are written as PNG, which keeps every pixel, or as NumPy files where they aren't 8-bit RGB.
     """
     with scratch("export") as folder:
         kept: list[Path] = []
@@ -78,14 +78,18 @@ def files(items: Sequence[object], inputs: ImageInput) -> Iterator[tuple[list[Pa
                 picture = inputs.picture(item)
             except DataError:
                 continue
-            path = Path(folder) / f"{len(kept)}.png"
+            path = Path(folder) / f"{len(kept)}{'.npy' if inputs.unusual else '.png'}"
             kept.append(item if isinstance(item, Path) else path)
-            if not isinstance(item, Path):
+            if isinstance(item, np.ndarray) and inputs.unusual:
+                np.save(path, item)
+            elif isinstance(item, bytes) and inputs.unusual:
+                path.write_bytes(item)
+            elif not isinstance(item, Path):
                 picture.save(path)
         source = "given pictures"
         if not kept:
             source = "generated noise"
-            kept = list(_noise(Path(folder), inputs.size))
+            kept = list(_noise(Path(folder), inputs))
         yield [path.resolve() for path in kept], source
 
 
@@ -175,11 +179,17 @@ def _predict(folder: Path, pictures: Sequence[Path], *, alone: bool) -> dict[str
     return {name: np.asarray(rows, dtype=np.float64) for name, rows in ways.items()}
 
 
-def _noise(folder: Path, size: int) -> Iterator[Path]:
+def _noise(folder: Path, inputs: ImageInput) -> Iterator[Path]:
     """Smooth noise of other shapes than the model's, so that resizing and cutting are tried too."""
-    rng = np.random.default_rng(0)
+    rng, size = np.random.default_rng(0), inputs.size
     for number in range(PICTURES):
         height, width = rng.integers(max(2, size // 2), 2 * size, 2)
+        if inputs.unusual:
+            path = folder / f"noise-{number}.npy"
+            small = rng.integers(0, 256, (4, 4, inputs.channels), dtype=np.uint8)
+            np.save(path, small.repeat(-(-height // 4), axis=0).repeat(-(-width // 4), axis=1))
+            yield path
+            continue
         coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
         path = folder / f"noise-{number}.png"
         Image.fromarray(coarse).resize((int(width), int(height)), Image.Resampling.BICUBIC).save(path)

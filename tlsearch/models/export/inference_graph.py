@@ -67,7 +67,9 @@ def parse_preprocess(word: str) -> bool:
 
 
 class Whole(nn.Module):
-    """uint8 (B, size, size, 3), or normalized float32 (B, 3, size, size), to what `outputs_of` lists.
+    """Pixels (B, size, size, C), or normalized float32 (B, C, size, size), to what `outputs_of` lists.
+
+    Pixels are uint8, or uint16 where the model takes 16 bits of a channel.
 
     Logits and probabilities are (B, classes) and with the model's temperature: their softmax is what it
     predicts. Verdicts (B,) are numbers of `VERDICTS`, distances (B,) multiples of the limit.
@@ -88,13 +90,14 @@ class Whole(nn.Module):
         self.familiar = model.familiar
         self.verdicts = abstention.gives_verdicts(model.manifest)
         self.inside = inside
-        self.register_buffer("mean", torch.tensor(inputs.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(inputs.std).view(1, 3, 1, 1))
+        self.top = inputs.top
+        self.register_buffer("mean", torch.tensor(inputs.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(inputs.std).view(1, -1, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Logits and probabilities, and what else there is."""
         if self.inside:
-            images = (images.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+            images = (images.permute(0, 3, 1, 2).float() / self.top - self.mean) / self.std
         if not self.verdicts:
             return self.decode(self.network(images))
         distances: list[Tensor] = []
@@ -136,10 +139,10 @@ def traced(model: Model, options: Options) -> torch.export.ExportedProgram:
     Raises:
         ExportError: torch can't trace it, or only for one batch size.
     """
-    size = picture_input(model).size
+    inputs = picture_input(model)
     whole = Whole(model, inside=options.inside).requires_grad_(False)
-    noise = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8)
-    example = noise if options.inside else torch.zeros(2, 3, size, size)
+    noise = inputs.example(2).permute(0, 2, 3, 1).contiguous()
+    example = noise if options.inside else torch.zeros(2, *inputs.shape)
     batch = torch.export.Dim("batch", min=1, max=MOST)
     try:
         with torch.no_grad():

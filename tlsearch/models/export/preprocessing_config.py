@@ -10,7 +10,7 @@ from typing import Any
 from tlsearch import names
 from tlsearch.contracts.images import ImageInput
 from tlsearch.contracts.verdict import VERDICTS
-from tlsearch.images import decoding
+from tlsearch.images import array_files, decoding, planes
 from tlsearch.models.export.inference_graph import outputs_of, picture_input
 from tlsearch.models.model import Model
 
@@ -28,16 +28,19 @@ def described(model: Model, *, inside: bool, verdicts: bool = True) -> dict[str,
         verdicts: whether the format can hold what verdicts are told by.
     """
     inputs = picture_input(model)
-    size = inputs.size
+    size, count = inputs.size, inputs.channels
     given = (
-        {"name": "images", "dtype": "uint8", "layout": "NHWC", "shape": ["batch", size, size, 3]}
+        {"name": "images", "dtype": inputs.dtype, "layout": "NHWC", "shape": ["batch", size, size, count]}
         if inside
-        else {"name": "pixels", "dtype": "float32", "layout": "NCHW", "shape": ["batch", 3, size, size]}
+        else {"name": "pixels", "dtype": "float32", "layout": "NCHW", "shape": ["batch", count, size, size]}
     )
-    rest = "the graph scales and normalizes" if inside else "divide by 255, subtract mean, divide by std"
+    rest = f"divide by {inputs.top}, subtract mean, divide by std"
+    rest = "the graph scales and normalizes" if inside else rest
     return {
         "classes": list(model.classes),
         "size": size,
+        "channels": count,
+        "bits": inputs.bits,
         "crop": inputs.crop,
         "interpolation": inputs.interpolation,
         "resize": inputs.resize,
@@ -53,13 +56,24 @@ def described(model: Model, *, inside: bool, verdicts: bool = True) -> dict[str,
         **model.task.beside(model.target_spec, model.manifest.calibration),
         "temperature": model.temperature,
         "steps": [
-            "first frame, upright by EXIF, RGB, transparency on white",
-            "deeper pixels scaled to 8 bits by the range of their kind, what lies outside clipped",
+            *_read_as(inputs),
             *_squared(inputs),
             rest,
             model.task.meaning,
         ],
     }
+
+
+def _read_as(inputs: ImageInput) -> list[str]:
+    """What is read of a picture, in words."""
+    if inputs.channels == 3:
+        read = "first frame, upright by EXIF, RGB, transparency on white"
+    else:
+        read = "grey" if inputs.channels == 1 else f"all {inputs.channels} channels, in the file's order"
+    return [
+        read,
+        f"deeper pixels scaled to {inputs.bits} bits by the range of their kind, what lies outside clipped",
+    ]
 
 
 def _squared(inputs: ImageInput) -> list[str]:
@@ -76,7 +90,12 @@ def carry(folder: Path, how: dict[str, Any], script: str) -> str:
     """Put the description and the scripts into a folder; returns the name of the script that predicts."""
     text = json.dumps(how, indent=2, ensure_ascii=False)
     (folder / SIDECAR).write_text(text + "\n", encoding="utf-8")
-    shutil.copyfile(decoding.__file__, folder / "decoding.py")
+    for module in (array_files, decoding, planes):
+        code = Path(str(module.__file__)).read_text(encoding="utf-8")
+        # There they lie beside each other, without a package.
+        (folder / f"{module.__name__.rpartition('.')[2]}.py").write_text(
+            code.replace("from tlsearch.images import", "import"), encoding="utf-8"
+        )
     shutil.copyfile(names.__file__, folder / "names.py")
     shutil.copyfile(SCRIPTS / "preprocess.py", folder / "preprocess.py")
     shutil.copyfile(SCRIPTS / script, folder / CARRIED)

@@ -288,8 +288,8 @@ def _compared(
 
 
 def _noise(model: Model) -> list[object]:
-    size = int(model.inputs.shape[-1])
-    return [np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)]
+    channels, size = int(model.inputs.shape[0]), int(model.inputs.shape[-1])
+    return [np.random.default_rng(0).integers(0, 256, (size, size, channels), dtype=np.uint8)]
 
 
 def _milliseconds(session: Any, given: Mapping[str, Any]) -> float:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tlsearch.errors import DataError
+from tlsearch.images import array_files
 from tlsearch.images.decoding import FORMATS
 from tlsearch.models.model import Model
 from tlsearch.models.serving.limits import Limits
@@ -156,6 +157,11 @@ class Batcher:
 
 def _pixels(content: bytes) -> tuple[int, int]:
     """Width and height as the header tells them; 0, 0 where there is none: the decoder says what it is."""
+    kind = array_files.kind_of(content[: array_files.HEAD])
+    with contextlib.suppress(array_files.Unreadable):
+        if kind:
+            found = array_files.header(io.BytesIO(content), kind)
+            return found.width, found.height
     with contextlib.suppress(Exception), Image.open(io.BytesIO(content), formats=FORMATS) as image:
         return image.size
     return 0, 0

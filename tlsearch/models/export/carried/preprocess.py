@@ -1,7 +1,7 @@
 """Image files as the pixels that this model was trained on, for predict.py. Needs Pillow and NumPy.
 
-How stands in preprocessing.json beside this file; decoding.py reads the files, and names.py has
-names fit for a terminal, as they do in tlsearch.
+How stands in preprocessing.json beside this file; decoding.py, planes.py and array_files.py read the files,
+and names.py has names fit for a terminal, as they do in tlsearch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import decoding
 import names
 import numpy as np
+import planes
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -31,40 +32,56 @@ def described() -> dict[str, Any]:
 def open_rgb(path: str | Path, how: dict[str, Any]) -> Image.Image:
     """A file's first frame as upright 8-bit RGB, transparency laid on white, deep pixels scaled.
 
+    Of other channels than RGB the first three, or the mean as grey.
+
     Raises:
         ValueError: it can't be decoded, or is no picture; the message names it.
     """
     try:
+        if _unusual(how):
+            pixels = planes.planes(Path(path), channels=how["channels"], ranges=how["ranges"], top=255)
+            return planes.shown(pixels, 255)
         image: Image.Image = decoding.decode(Path(path), how["ranges"])
     except decoding.Unreadable as error:
         raise decoding.Unreadable(f"{path} {error}") from error
     return image
 
 
-def square(image: Image.Image, how: dict[str, Any]) -> NDArray[np.uint8]:
-    """Pixels (size, size, 3), resized as in training."""
-    pixels: NDArray[np.uint8] = decoding.square(
-        image,
-        size=how["size"],
-        crop=how["crop"],
-        interpolation=how["interpolation"],
-        resize=how["resize"],
-        fill=how["fill"],
-    )
+def square(path: str | Path, how: dict[str, Any]) -> NDArray[Any]:
+    """A file's pixels (size, size, channels), resized as in training.
+
+    Raises:
+        ValueError: it can't be decoded; the message names it.
+    """
+    kept = {key: how[key] for key in ("size", "crop", "interpolation", "resize", "fill")}
+    pixels: NDArray[Any]
+    if not _unusual(how):
+        pixels = decoding.square(open_rgb(path, how), **kept)
+        return pixels
+    top = planes.TOPS[how["bits"]]
+    try:
+        values = planes.planes(Path(path), channels=how["channels"], ranges=how["ranges"], top=top)
+    except decoding.Unreadable as error:
+        raise decoding.Unreadable(f"{path} {error}") from error
+    pixels = planes.square(values, top=top, **kept)
     return pixels
 
 
+def _unusual(how: dict[str, Any]) -> bool:
+    return (how["channels"], how["bits"]) != (3, 8)
+
+
 def batch(paths: Sequence[str | Path], how: dict[str, Any]) -> NDArray[Any]:
-    """What the model takes: uint8 (N, size, size, 3), or float32 (N, 3, size, size) normalized.
+    """What the model takes: uint8 or uint16 (N, size, size, C), or float32 (N, C, size, size) normalized.
 
     Raises:
         ValueError: one of the files can't be decoded; the message names it.
     """
-    pixels = np.stack([square(open_rgb(path, how), how) for path in paths])
+    pixels = np.stack([square(path, how) for path in paths])
     if how["inside"]:
         return pixels
     mean, std = np.float32(how["mean"]), np.float32(how["std"])
-    scaled = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+    scaled = (pixels.astype(np.float32) / np.float32(planes.TOPS[how["bits"]]) - mean) / std
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
