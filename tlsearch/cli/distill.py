@@ -128,8 +128,8 @@ def _tell(rows: dict[str, dict[str, Any]], student: Model) -> None:
                 table.append([f"{split} {name}", f"{teacher[split][name]:.4f}", f"{value:.4f}"])
     output.print_table(["", "teacher", "student"], table, right=["teacher", "student"])
     output.say(
-        "Scores on val are from before the last training, and the teacher had learned from these items when it"
-        " taught: go by those on test."
+        "Scores on val are from before the last training. The teacher had learned from these items when it "
+        "taught: go by the scores on test."
         if "val" in student.manifest.trained_on
         else "The student was trained without the validation items; the teacher had learned from them."
     )

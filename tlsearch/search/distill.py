@@ -1,7 +1,8 @@
-"""A single small network that answers as a study's model does, and is handed out as a bundle like any other.
+"""A single small network that answers as a study's model does, as a bundle like any other.
 
-It is trained twice. First without the validation items, which then tell how good it is and set its temperature
-and what it is unsure by; then, with the same recipe, on all items but the test split's, as a study's winner is.
+It is trained twice. First without the validation items, which then tell how good it is, and set its
+temperature and what it is unsure by; then, with the same recipe, on all items but the test split's, as a
+study's winner is.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ from tlsearch.training.gradient_trials import train
 from tlsearch.training.workspace import data_key
 
 LONGER = 2.0
-"""A student trains so many times as long as a trial would, as it is given more to learn (Beyer et al. 2022)."""
+"""A student trains so many times as long as a trial would: it is given more to learn (Beyer et al. 2022)."""
 VIEWS = 8
 """Augmented views of the items at least, at each of which the teacher looks once."""
 
@@ -84,8 +85,8 @@ def distill(
     deadline = time.time() + 60 * minutes if minutes is not None else math.inf
     if type(teacher.task).distillation is Task.distillation:
         raise InputError(
-            f"A model of task {teacher.manifest.task} can't be distilled: the task doesn't compare outputs with"
-            " a teacher's.",
+            f"A model of task {teacher.manifest.task} can't be distilled: the task doesn't compare outputs "
+            "with a teacher's.",
             hint="`tlsearch export --precision int8` makes any model smaller.",
         )
     with Store.open(database) as store:

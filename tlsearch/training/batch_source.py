@@ -200,7 +200,7 @@ class BatchSource:
         """Which view an epoch trains on: 0 is not augmented."""
         if self.policy in ("none", "mixup"):
             return 0
-        # What is stored of views, or told by a teacher, is of a few that take turns; else a fresh one is free.
+        # What is stored, or told by a teacher, is of a few views that take turns; else a fresh one is free.
         turns = self.taught is not None or (self.store is not None and self.split_point.frozen)
         return 1 + (epoch - 1) % self.views if turns else epoch
 
