@@ -124,7 +124,7 @@ def suggested(samples: Samples, kinds: Sequence[tuple[int, ...]]) -> tuple[str, 
         samples: as listed.
         kinds: that each item is of, such as classes: of each, series must be left for every split.
     """
-    if samples.groups is not None or samples.splits is not None:
+    if samples.groups is not None or (samples.splits is not None and samples.times is None):
         return None
     if found := _series(_matched(samples.names, SERIES, ""), kinds):
         return SERIES, f'names tell of {found[1]} series ("{printable(found[0])}"): no split cuts one in two'
