@@ -38,7 +38,7 @@ def test_dates_are_read_as_they_are_written(cells: list[str], first: float) -> N
 
 
 @pytest.mark.parametrize(
-    "cell", ["", "yesterday", "7", "tree 12", "2024-13-01", "31/02/2024", "maybe", "nan"]
+    "cell", ["", "yesterday", "7", "tree 12", "2024-13-01", "31/02/2024", "maybe", "may", "may 7", "nan"]
 )
 def test_what_is_no_date_is_none(cell: str) -> None:
     assert moments(["2024-01-01", cell, "2024-01-03"])[1] is None

@@ -11,7 +11,8 @@ _NUMBERS = re.compile(
 )
 """A date that begins with its day or its month, and may go on with a time."""
 _EXIF_DAY = re.compile(r"^(\d{4}):(\d\d):(\d\d)(?=$| )")
-_MONTH = re.compile(r"(?i)\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b")
+_WORDS = re.compile(r"(?i)(?=.*\d{4}).*\b(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\b")
+"""A date with the month as a word, and a year."""
 _SINCE_1970 = 1e8
 """Seconds since 1970 from which on a number is no year and no date such as 20240531: from 1973 on."""
 
@@ -35,7 +36,7 @@ def moments(cells: Sequence[str]) -> list[float | None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = pandas.to_datetime(written, errors="coerce", format="ISO8601", utc=True)
-        words = found.isna() & written.str.contains(_MONTH)
+        words = found.isna() & written.str.match(_WORDS)
         if words.any():
             found[words] = pandas.to_datetime(written[words], errors="coerce", format="mixed", utc=True)
     return [None if moment is pandas.NaT else float(moment.timestamp()) for moment in found]
