@@ -77,8 +77,8 @@ def split(samples: Samples, units: IntArray, *, val: float, test: float, section
     end = len(steps)
     for left, (name, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
         # Of the newest 1, 2, ... times those that come nearest to the share; some must be left for the rest.
-        taken_ = np.cumsum(sizes[left:end][::-1])
-        begin = end - 1 - int(np.abs(taken_ - share * len(times)).argmin())
+        reached = np.cumsum(sizes[left:end][::-1])
+        begin = end - 1 - int(np.abs(reached - share * len(times)).argmin())
         splits[(moments >= steps[begin]) & (splits == "train")] = name
         end = begin
     return replace(samples, splits=splits.tolist())
