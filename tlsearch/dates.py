@@ -39,7 +39,7 @@ def moments(cells: Sequence[str]) -> list[float | None]:
         words = found.isna() & written.str.match(_WORDS)
         if words.any():
             found[words] = pandas.to_datetime(written[words], errors="coerce", format="mixed", utc=True)
-    return [None if moment is pandas.NaT else float(moment.timestamp()) for moment in found]
+    return [None if pandas.isna(moment) else float(moment.timestamp()) for moment in found]
 
 
 def _day_is(parts: Sequence[re.Match[str] | None]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -39,6 +40,14 @@ from tlsearch.training.distillation import Distilling, TaughtWorkspace
 from tlsearch.training.gradient_trials import train
 
 REFITTED = {"members": 2, "refit": True, "ensemble": False}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tiny tensors are slower on many threads, above all where others want the cores too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tlsearch.training.workspace.use_threads", lambda count: torch.set_num_threads(1))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +111,7 @@ def test_it_goes_on_with_the_best_hyperparameters_of_the_study(place: Path, tmp_
     assert student.manifest.params["augmentation"] not in ("none", "mixup")
 
 
+@pytest.mark.slow
 def test_another_backbone_looks_in_its_own_way(tmp_path: Path) -> None:
     folder = tmp_path / "sized"
     asked = tiny_study.document(
@@ -207,7 +217,7 @@ def run(place: Path, *words: object) -> str:
         catch_exceptions=False,
     )
     assert told.exit_code == 0, told.output
-    return told.output
+    return told.stdout if "--json" in words else told.output
 
 
 def test_the_command_sets_both_side_by_side_and_its_bundle_is_like_any_other(
