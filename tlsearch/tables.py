@@ -296,3 +296,10 @@ def meant(kind: str, columns: Sequence[str], table: Path) -> str | None:
             hint=f"Set {kind}_column (`init` has --{kind}-column).",
         )
     return found[0] if found else None
+
+
+def texts(column: Any) -> list[str]:
+    """The cells of a column as texts without blanks around them; missing ones are empty."""
+    # Parquet has missing values, which CSV doesn't: there they are empty strings.
+    pairs = zip(column, column.isna(), strict=True)
+    return ["" if missing else str(value).strip() for value, missing in pairs]

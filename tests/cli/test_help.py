@@ -34,8 +34,10 @@ def test_no_summary_of_a_command_is_cut(group):
 
 
 def test_the_promised_commands_are_there():
-    promised = "init run audit show compare trials best report predict evaluate embed similar export serve"
-    promised += " backbones plugins study cluster db doctor dashboard look"
+    promised = (
+        "init run audit show compare trials best report predict evaluate embed similar export serve distill"
+    )
+    promised += " distill backbones plugins study cluster db doctor dashboard look"
     assert set(promised.split()) == {command[0] for command in commands()}
 
 

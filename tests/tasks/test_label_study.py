@@ -20,6 +20,7 @@ from tlsearch.errors import DataError, SpecError
 from tlsearch.models.evaluation import evaluate
 from tlsearch.models.export.write import export
 from tlsearch.reports import html
+from tlsearch.search import distill as distillation
 
 STUDY = {
     "study": "colours",
@@ -116,6 +117,21 @@ def test_the_report_shows_each_label(searched):
     for name in ("labels", "together"):
         assert f'id="figure-{name}"' in page
     assert "The mean average precision is" in page
+
+
+def test_a_student_tells_sets_too(searched, tmp_path):
+    folder, result = searched
+    teacher = tlsearch.load(result.model.uri)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TLSEARCH_CACHE", str(folder / "cache"))
+        patch.setattr(distillation, "verify", verify_here)
+        student = distillation.distill(
+            "colours", teacher, database=f"sqlite:///{folder}/s.db", folder=tmp_path / "small"
+        )
+    assert (student.manifest.members, student.manifest.strategy) == (1, "fine_tune")
+    (told,) = student.describe([folder / "7.png"])
+    assert set(told["probabilities"]) == set(COLOURS)
+    assert set(student.manifest.metrics["test"]) >= set(teacher.manifest.metrics["test"])
 
 
 @pytest.mark.parametrize("format", ["torch", "onnx"])

@@ -23,6 +23,7 @@ from tlsearch.errors import DataError, SpecError
 from tlsearch.models.evaluation import evaluate
 from tlsearch.models.export.write import export
 from tlsearch.reports import html
+from tlsearch.search import distill as distillation
 
 STUDY = {
     "study": "levels",
@@ -125,6 +126,21 @@ def test_the_report_shows_its_errors(searched):
         assert f'id="figure-{name}"' in page
     assert "Largest errors" in page
     assert "ranges" in page
+
+
+def test_a_student_tells_numbers_as_its_teacher_does(searched, tmp_path):
+    folder, result = searched
+    teacher = tlsearch.load(result.model.uri)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TLSEARCH_CACHE", str(folder / "cache"))
+        patch.setattr(distillation, "verify", verify_here)
+        student = distillation.distill(
+            "levels", teacher, database=f"sqlite:///{folder}/s.db", folder=tmp_path / "small"
+        )
+    assert (student.manifest.members, student.manifest.strategy) == (1, "fine_tune")
+    assert "margin" in student.manifest.calibration
+    dark, light = student.predict([folder / "10.png", folder / "80.png"])
+    assert 980 < dark[0] < light[0] < 1110
 
 
 @pytest.mark.parametrize("format", ["torch", "onnx"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -47,6 +47,8 @@ class Samples:
         splits: ``train``, ``val`` or ``test`` of every item, where the data says so; else None, and
             items are split by content.
         groups: items of one group (a patient, a scene) never stand in two splits; None where there are none.
+        times: when each item was made, in seconds since 1970; where they are given, the newest items are the
+            test split, those before them val; None where nobody knows, or it is no matter.
         broken: names of items that can't even be listed, with the reason.
         notes: sentences on how the data was understood and what of it was left out, for the user.
         columns: what the data calls its targets, such as the label columns of a table.
@@ -61,6 +63,7 @@ class Samples:
     broken: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    times: Sequence[float] | None = None
 
     def __init__(
         self,
@@ -74,6 +77,7 @@ class Samples:
         notes: tuple[str, ...] = (),
         *,
         columns: Sequence[str] = (),
+        times: Sequence[float] | None = None,
         labels: Sequence[int] | None = None,
         classes: Sequence[str] | None = None,
     ) -> None:
@@ -91,6 +95,7 @@ class Samples:
             "broken": broken,
             "notes": notes,
             "columns": tuple(columns),
+            "times": times,
         }
         for name, value in given.items():
             object.__setattr__(self, name, value)
@@ -126,7 +131,11 @@ def usable(task: Task, samples: Samples) -> Samples:
     Raises:
         DataError: hardly one can be learned from.
     """
-    wrong = task.unusable(samples.targets) if samples.spec is None else {}
+    return without(samples, task.unusable(samples.targets) if samples.spec is None else {})
+
+
+def without(samples: Samples, wrong: Mapping[int, str]) -> Samples:
+    """Samples without those at some positions, which are among the broken ones then, each with its reason."""
     if not wrong:
         return samples
     kept = [position for position in range(len(samples.items)) if position not in wrong]
@@ -141,6 +150,7 @@ def usable(task: Task, samples: Samples) -> Samples:
         names=of_kept(samples.names),
         splits=None if samples.splits is None else of_kept(samples.splits),
         groups=None if samples.groups is None else of_kept(samples.groups),
+        times=None if samples.times is None else of_kept(samples.times),
         broken=(*samples.broken, *(f"{samples.names[at]}: {why}" for at, why in wrong.items())),
     )
 

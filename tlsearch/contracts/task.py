@@ -179,6 +179,18 @@ class Task(Predictions):
     def loss(self, outputs: Tensor, targets: Tensor, recipe: Recipe | LinearRecipe) -> Tensor:
         """Mean loss of a batch, a scalar, that can be differentiated."""
 
+    def distillation(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+        """How far outputs (B, ...) are from those of a teacher for the same items: a scalar, as `loss` is.
+
+        Without it, no small network can be made of a finished model of this task.
+
+        Args:
+            outputs: of the network that learns.
+            taught: the teacher's.
+            temperature: divides logits of both, where outputs are logits: it weighs the less likely answers.
+        """
+        raise TypeError(f"{type(self).__name__} doesn't compare outputs with a teacher's")
+
     def mix(self, targets: Tensor, partners: Tensor, share: float, spec: TargetSpec) -> Tensor:
         """Targets of inputs that were blended: ``share`` of each, and the rest of its partner's.
 

@@ -15,9 +15,18 @@ from pydantic import Field
 
 from tlsearch.contracts.dataset import SPLITS, DatasetOptions, DatasetSource, Samples
 from tlsearch.counts import plural
+from tlsearch.dates import moments
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.names import printable, split_of
-from tlsearch.tables import PICTURES, meant, read_table, refuse_doubled, refuse_headless, unlike_names
+from tlsearch.tables import (
+    PICTURES,
+    meant,
+    read_table,
+    refuse_doubled,
+    refuse_headless,
+    texts,
+    unlike_names,
+)
 from tlsearch.walk import refusal
 
 DataPath = Annotated[Path, Field(strict=False)]
@@ -43,6 +52,7 @@ class RowOptions(DatasetOptions):
         split_column: ``train``, ``val`` or ``test``; the column ``split`` is used where there is one, and
             none with null.
         group_column: items with the same group never stand in two splits; an empty one is no group.
+        time_column: dates or times; the newest rows are the test split, those before them val.
     """
 
     path: DataPath
@@ -50,6 +60,7 @@ class RowOptions(DatasetOptions):
     label_separator: str | None = Field(default=None, min_length=1)
     split_column: str | None = "split"
     group_column: str | None = None
+    time_column: str | None = None
 
 
 class TableOptions(RowOptions):
@@ -175,7 +186,7 @@ class Rows:
 
     Attributes:
         cells: as texts, by what they are: the items' kind; ``label:`` and its name for each column of
-            labels; ``split`` and ``group`` where there are.
+            labels; ``split``, ``group`` and ``time`` where there are.
         notes: sentences on how the table was understood.
         separator: between the names in a cell of the one column of labels; None where each has one.
     """
@@ -223,6 +234,8 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
         columns["split"] = options.split_column
     if options.group_column is not None:
         columns["group"] = options.group_column
+    if options.time_column is not None:
+        columns["time"] = options.time_column
     for option, name in columns.items():
         if name not in known:
             option = option.partition(":")[0]
@@ -270,6 +283,7 @@ def samples_of(
         DataError: an unknown split, or fewer than two classes.
     """
     cells = rows.cells
+    times = moments(cells["time"]) if "time" in cells else None
     splits = [_split(value, row, table) for row, value in enumerate(cells.get("split", []), start=1)]
     kept: list[int] = []
     broken: list[str] = []
@@ -277,6 +291,8 @@ def samples_of(
     labels = list(zip(*(cells[column] for column in columns), strict=True))
     for row, (cell, label) in enumerate(zip(cells[kind], labels, strict=True)):
         reason = refused(cell) if all(label) or rows.separator or not cell else "no label"
+        if reason is None and times is not None and times[row] is None:
+            reason = f'"{printable(cells["time"][row])}" is no date such as 2024-05-31'
         if reason is None:
             kept.append(row)
         else:
@@ -307,6 +323,7 @@ def samples_of(
         names=[named(cells[kind][row], row + 1) for row in kept],
         splits=[splits[row] for row in kept] if splits else None,
         groups=[cells["group"][row] for row in kept] if "group" in cells else None,
+        times=None if times is None else [moment for row in kept if (moment := times[row]) is not None],
         broken=tuple(broken),
         notes=(*rows.notes, *_repeats(cells[kind], kind, table)),
     )
@@ -330,10 +347,3 @@ def _split(value: str, row: int, table: Path) -> str:
             hint=f"{did_you_mean(value.lower(), SPLITS)} {_NO_SPLIT}".strip(),
         )
     return split
-
-
-def texts(column: Any) -> list[str]:
-    """The cells of a column as texts without blanks around them; missing ones are empty."""
-    # Parquet has missing values, which CSV doesn't: there they are empty strings.
-    pairs = zip(column, column.isna(), strict=True)
-    return ["" if missing else str(value).strip() for value, missing in pairs]

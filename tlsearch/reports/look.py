@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tlsearch.reports.preprocessed import Overview, Seen, looker, overview
 from tlsearch.search import setup
 from tlsearch.search.progress import Observer
 from tlsearch.spec import StudySpec
+from tlsearch.training import item_times
 from tlsearch.training.data import Data
 from tlsearch.training.objective import settled
 
@@ -92,6 +93,8 @@ def write(spec: StudySpec, path: Path, *, each: int, observe: Observer) -> Looke
     indices = np.sort(np.concatenate(list(data.indices.values())))
     some = indices[:: max(1, len(indices) // MEASURED)].tolist()
     found = overview(data.inputs, [(samples.names[index], samples.items[index]) for index in some])
+    if times := item_times.ranges(samples, data.parts):
+        found = replace(found, sentences=(*found.sentences, f"{item_times.sentence(times)}."))
     strata = data.strata
     page = (
         templates.environment()

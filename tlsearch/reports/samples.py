@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tlsearch.database.store import Store
+from tlsearch.database.store import Store, exists
 from tlsearch.errors import InputError, StudyConflictError
 from tlsearch.models import bundle
 from tlsearch.models.model import Model
@@ -30,7 +30,8 @@ def held_out(
     """Items to try a model on, and what they are; none where the study's data can't be reached.
 
     Args:
-        study: name of a study, or a bundle's folder, which has no data.
+        study: name of a study, or a bundle's folder, which has the data of the study that it came from, where
+            this database knows that.
         url: of the study database.
         model: what is tried.
         given: files or folders to take instead.
@@ -38,7 +39,8 @@ def held_out(
     """
     if given:
         return _some([item for word in given for _, item in model.inputs.find(str(word))]), "given images"
-    if os.path.isfile(Path(study) / bundle.MANIFEST):  # False too for names that no file can have
+    study = _origin(study, url)
+    if not study:
         told("A bundle comes without data: the export is checked on random noise (or give --images).")
         return [], ""
     from tlsearch.spec import parse
@@ -65,7 +67,7 @@ def material(study: str, url: str, *, training: int) -> Material:
     """What another precision takes: items that set ranges, and whole splits to be scored on.
 
     Args:
-        study: name of a study; of a bundle's folder there is nothing.
+        study: as for `held_out`; of a bundle whose study isn't known there is nothing.
         url: of the study database.
         training: items at most that set ranges, evenly from all.
 
@@ -78,7 +80,8 @@ def material(study: str, url: str, *, training: int) -> Material:
     from tlsearch.training import sources
     from tlsearch.training.items import as_split, located
 
-    if os.path.isfile(Path(study) / bundle.MANIFEST):
+    study = _origin(study, url)
+    if not study:
         return Material((), {}, "")
     with Store.open(url) as store:
         record, known = store.study(study), store.items(study)
@@ -116,6 +119,19 @@ def all_items(study: str, url: str) -> tuple[list[str], list[object], list[Any]]
     listed = sources.listing(spec.data, task=spec.task)
     names = [str(name) for name in listed.samples.names]
     return names, list(listed.samples.items), [listed.plain(at) for at in range(len(names))]
+
+
+def _origin(study: str, url: str) -> str:
+    """The study of that name, or the one that a bundle's folder came from; empty where that isn't known."""
+    if not os.path.isfile(Path(study) / bundle.MANIFEST):  # False too for names that no file can have
+        return study
+    known = bundle.read_manifest(Path(study)).provenance
+    name, fingerprint = str(known.get("study", "")), known.get("fingerprint")
+    if not name or not exists(url):
+        return ""
+    with Store.open(url) as store:
+        record = store.find_study(name)
+    return name if record is not None and record.fingerprint == fingerprint else ""
 
 
 def _some(items: Sequence[object]) -> list[object]:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from tlsearch import names, registry
+from tlsearch.contracts.dataset import SPLITS
 from tlsearch.counts import plural
 from tlsearch.errors import DataError, InputError
 from tlsearch.names import printable
 from tlsearch.search import picture_shapes
-from tlsearch.search.table_columns import by_content
-from tlsearch.spec import parse
+from tlsearch.search.table_columns import by_content, of_dates
+from tlsearch.spec import DataSpec, parse
 from tlsearch.spec.presets import Preset
 from tlsearch.tables import flag_columns, meant, names_apart, read_table
 from tlsearch.training import item_groups, sources
@@ -83,12 +84,7 @@ def propose(
     """
     study = name or study_name(data)
     section, guessed = _section(data_of(data), beside=beside, columns=columns or {}, corrected=corrected)
-    spec = parse({"study": study, "data": section, "backbones": [PREFERRED[0]]}, folder=beside)
-    threads = max(1, len(os.sched_getaffinity(0)))
-    task, why = registry.dataset(section["source"]).task, ""
-    if section["source"] in GENERAL:
-        task, why = _task(sources.raw_targets(spec.data), task)
-    listed = sources.listing(spec.data, task=task, threads=threads)
+    listed, task, why = _listed(study, section, beside, guessed)
     samples, strata = listed.samples, listed.strata
     counts = Counter(strata.names[kind] for kinds in strata.of for kind in kinds)
     if strata.required and samples.splits is None and max(counts.values(), default=0) < 2:
@@ -117,6 +113,7 @@ def propose(
         groups=groups,
         metric=metric,
         splits=samples.splits,
+        timed=samples.times is not None,
         preset=preset,
     )
     return Proposal(
@@ -133,6 +130,40 @@ def propose(
         broken=samples.broken,
         notes=(*guessed, *samples.notes, *written_alike(strata)),
     )
+
+
+def _listed(
+    study: str, section: dict[str, Any], beside: Path, told: list[str]
+) -> tuple[sources.Listed, str, str]:
+    """The items of a data section, what is learned of them, and why that.
+
+    Dates by which a class would be left out of a split go from the section, and ``told`` says so.
+    """
+
+    def parsed() -> DataSpec:
+        return parse({"study": study, "data": section, "backbones": [PREFERRED[0]]}, folder=beside).data
+
+    threads = max(1, len(os.sched_getaffinity(0)))
+    task, why = registry.dataset(section["source"]).task, ""
+    if section["source"] in GENERAL:
+        task, why = _task(sources.raw_targets(parsed()), task)
+    listed = sources.listing(parsed(), task=task, threads=threads)
+    if (column := section.get("time_column")) and (lacking := _lacking(listed)):
+        del section["time_column"]
+        told[-1] = f'The dates in column "{printable(column)}" don\'t split the items: {lacking}.'
+        listed = sources.listing(parsed(), task=task, threads=threads)
+    return listed, task, why
+
+
+def _lacking(listed: sources.Listed) -> str:
+    """Which kind of items a split by time leaves out of a split; empty where it leaves none out."""
+    strata = listed.strata
+    for name in SPLITS:
+        places = [at for at, split in enumerate(listed.samples.splits or ()) if split == name]
+        held = {kind for at in places for kind in strata.of[at]}
+        if lacking := sorted(set(range(len(strata.names))) - held if strata.required else ()):
+            return f'the {strata.one} "{printable(strata.names[lacking[0]])}" would not stand in {name}'
+    return ""
 
 
 def _section(
@@ -171,6 +202,7 @@ def _text(
     groups: tuple[str, str] | None,
     metric: str,
     splits: Sequence[str] | None,
+    timed: bool,
     preset: Preset,
 ) -> str:
     data = textwrap.indent(write_yaml(section), "  ").splitlines()
@@ -184,10 +216,9 @@ def _text(
     if groups is not None:
         data.append(f"  {write_yaml({'groups': groups[0]}).rstrip()}".ljust(34) + f" # {groups[1]}")
     share = 0.2 if items < SMALL else 0.15
-    if splits is None:
-        data.append(
-            f"  split: {{val: {share}, test: {share}}}     # by content; copies never stand in two parts"
-        )
+    if timed or splits is None:
+        how = "by time: the newest are test" if timed else "by content; copies never stand in two parts"
+        data.append(f"  split: {{val: {share}, test: {share}}}     # {how}")
     else:
         missing = " and ".join(name for name in ("val", "test") if name not in splits)
         cut = f"; {missing} is cut from train" if missing else ""
@@ -263,6 +294,9 @@ def _columns(table: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], lis
     if "label_separator" not in found and isinstance(label, str) and label in read.columns:
         mark = names_apart([str(cell) for cell in read.frame[label]])
         found |= {"label_separator": mark} if mark else {}
+    if "time_column" not in found and (dated := of_dates(read, found)):
+        found["time_column"] = dated[0]
+        told = [*told, dated[1]]
     return found, told
 
 

@@ -87,6 +87,9 @@ class DataSpec(BaseModel):
     groups: Annotated[str, Field(min_length=1)] | None = None
     """Items that never stand in two splits: those of one folder (folder), pictures that a camera took within
     seconds (exif), or names in which the first group of a regular expression is the same."""
+    time: Literal["exif"] | None = None
+    """What makes the newest items the test split, those before them val: when pictures were taken, by what
+    they say (exif). A table has a time_column for it."""
     horizontal_flip: bool | None = None
     """Whether a mirrored image keeps its label; the source's own judgement where it is left out."""
     max_broken: Fraction = 0.05

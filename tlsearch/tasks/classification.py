@@ -157,6 +157,11 @@ class Classification(Task):
         of = targets.to(by_class) @ by_class if targets.ndim > 1 else by_class[targets]
         return (each * of).mean()
 
+    def distillation(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+        """Divergence of class probabilities, times the temperature's square (Hinton et al. 2015)."""
+        own, wanted = ((logits / temperature).log_softmax(dim=1) for logits in (outputs, taught))
+        return temperature**2 * functional.kl_div(own, wanted, reduction="batchmean", log_target=True)
+
     def mix(self, targets: Tensor, partners: Tensor, share: float, spec: TargetSpec) -> Tensor:
         """Weighted means of the one-hot labels."""
         rows = functional.one_hot(targets, len(spec.names)).float()

@@ -155,6 +155,12 @@ class Multilabel(Task):
         weights = self._weights_for(outputs) if recipe.loss == WEIGHTED else None
         return functional.binary_cross_entropy_with_logits(outputs, targets, pos_weight=weights)
 
+    def distillation(self, outputs: Tensor, taught: Tensor, temperature: float) -> Tensor:
+        """Binary cross-entropy with the teacher's probabilities, times the temperature's square."""
+        wanted = (taught / temperature).sigmoid()
+        loss = functional.binary_cross_entropy_with_logits(outputs / temperature, wanted)
+        return temperature**2 * loss
+
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Binary cross-entropies (H,), without weights, of logits (N, K, H)."""
         wanted = targets.unsqueeze(2).expand_as(outputs)

@@ -60,7 +60,7 @@ class DatasetContract(Contract):
         samples = self._samples
         count = len(samples.items)
         demand(count > 0, "it lists no items; load() should raise DataError where nothing is there")
-        for name in ("labels", "names", "splits", "groups"):
+        for name in ("labels", "names", "splits", "groups", "times"):
             values = getattr(samples, name)
             demand(values is None or len(values) == count, f"{name} hasn't {count} entries, as items has")
         others = set(samples.splits or ()) - set(SPLITS)

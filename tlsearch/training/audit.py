@@ -13,7 +13,7 @@ from tlsearch import registry
 from tlsearch.contracts.dataset import Samples
 from tlsearch.contracts.task import EARLIEST
 from tlsearch.counts import plural
-from tlsearch.training import duplicates
+from tlsearch.training import duplicates, item_times
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.data import Data
 
@@ -61,6 +61,7 @@ def examine(
         "overlaps": _counted([list(names) for names in audit.overlaps]),
         "near_duplicates": _near_duplicates(samples, data, store, threads=threads),
         "source_copies": _counted(_source_copies(samples, data, hashes, source or {})),
+        "times": item_times.ranges(samples, data.parts),
         **found,
         "remarks": data.task.remarks(found),
     }
@@ -68,7 +69,7 @@ def examine(
 
 def sentences(found: Mapping[str, Any]) -> list[str]:
     """What of an audit is worth a line before the search, beside the warnings of the splits."""
-    lines = []
+    lines = [item_times.sentence(found["times"])] if found.get("times") else []
     alike = found["near_duplicates"]
     if alike and alike["count"]:
         one = alike["examples"][0]

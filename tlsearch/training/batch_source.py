@@ -74,6 +74,8 @@ class BatchSource:
         taps: finds the split points of other freeze depths.
         ahead: batches to load beforehand, by a thread of their own; 0 where the CPU trains and has no time.
         room: how many bytes of the device stored outputs may take now.
+        taught: what a teacher puts out for items under a view, (B, ...) on the device; the last of a training
+            batch's inputs where it is given.
         balance: how batches make up for unequal classes, see `Task.drawn`; empty for not at all.
         counts: what went through which part so far.
         cache: what served the prefix, for the trial's record.
@@ -91,6 +93,7 @@ class BatchSource:
     taps: Callable[[], FreezeDepths] = FreezeDepths
     ahead: int = 0
     room: Callable[[], int] = int
+    taught: Callable[[Indices, int], Tensor] | None = None
     balance: str = ""
     counts: Counts = field(default_factory=Counts)
     cache: str = ""
@@ -128,7 +131,8 @@ class BatchSource:
             if mixup:
                 yield self._mixed(self._to_model(loaded, index, epoch), targets, mixing)
             else:
-                yield self._boundary(loaded, index, view, stored), targets
+                taught = () if self.taught is None else (self.taught(index, view),)
+                yield (*self._boundary(loaded, index, view, stored), *taught), targets
 
     def _order(self, items: Indices, chance: np.random.Generator) -> Indices:
         """Items of a pass in their order: each once, or drawn as often as balance asks for."""
@@ -197,8 +201,8 @@ class BatchSource:
         """Which view an epoch trains on: 0 is not augmented."""
         if self.policy in ("none", "mixup"):
             return 0
-        # Stored views are few and take turns; without a store a fresh view costs nothing.
-        turns = self.store is not None and self.split_point.frozen
+        # What is stored, or told by a teacher, is of a few views that take turns; else a fresh one is free.
+        turns = self.taught is not None or (self.store is not None and self.split_point.frozen)
         return 1 + (epoch - 1) % self.views if turns else epoch
 
     def targets(self, index: Indices, view: int = 0) -> Tensor:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -85,13 +85,13 @@ def _matched(names: Sequence[str], expression: str, key: str) -> list[str]:
 
 def _bursts(items: Sequence[Any]) -> list[str]:
     """A name of the series that each picture belongs to; empty where nothing is known of it."""
-    taken: dict[str, list[tuple[float, int]]] = {}
+    by_camera: dict[str, list[tuple[float, int]]] = {}
     for position, item in enumerate(items):
-        if isinstance(item, str | Path) and (found := _taken(item)) is not None:
+        if isinstance(item, str | Path) and (found := taken(item)) is not None:
             camera, seconds = found
-            taken.setdefault(camera, []).append((seconds, position))
+            by_camera.setdefault(camera, []).append((seconds, position))
     groups = [""] * len(items)
-    for camera, moments in taken.items():
+    for camera, moments in by_camera.items():
         last, number = -GAP_SECONDS, 0
         for seconds, position in sorted(moments):
             number += seconds - last > GAP_SECONDS
@@ -100,7 +100,7 @@ def _bursts(items: Sequence[Any]) -> list[str]:
     return groups
 
 
-def _taken(path: str | Path) -> tuple[str, float] | None:
+def taken(path: str | Path) -> tuple[str, float] | None:
     """The camera and the second in which a picture was taken, by its own words; None where it has none."""
     from PIL import Image, UnidentifiedImageError
 
@@ -114,7 +114,7 @@ def _taken(path: str | Path) -> tuple[str, float] | None:
     except (KeyError, OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError):
         return None  # it has none; the run sets broken ones aside and names them
     words = [str(exif.get(_MAKE, "")), str(exif.get(_MODEL, "")), str(details.get(_SERIAL, ""))]
-    return " ".join(words).strip(), moment.timestamp()
+    return " ".join(words).strip(), moment.replace(tzinfo=UTC).timestamp()
 
 
 def suggested(samples: Samples, kinds: Sequence[tuple[int, ...]]) -> tuple[str, str] | None:
@@ -124,7 +124,7 @@ def suggested(samples: Samples, kinds: Sequence[tuple[int, ...]]) -> tuple[str, 
         samples: as listed.
         kinds: that each item is of, such as classes: of each, series must be left for every split.
     """
-    if samples.groups is not None or samples.splits is not None:
+    if samples.groups is not None or (samples.splits is not None and samples.times is None):
         return None
     if found := _series(_matched(samples.names, SERIES, ""), kinds):
         return SERIES, f'names tell of {found[1]} series ("{printable(found[0])}"): no split cuts one in two'

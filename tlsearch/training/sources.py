@@ -15,11 +15,11 @@ from tlsearch.contracts import InputSpec, Samples, Strata, TargetSpec, Task
 from tlsearch.contracts.dataset import encoded, raw_for, usable
 from tlsearch.errors import DataError, SpecError
 from tlsearch.spec import DataSpec, complaint, unknown_option
-from tlsearch.training import fetching, item_groups
+from tlsearch.training import fetching, item_groups, item_times
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.corrections import corrected
 from tlsearch.training.data import Data, fingerprint, prepare
-from tlsearch.training.splits import IntArray
+from tlsearch.training.splits import IntArray, units_of
 
 PLACES = ("path", "root")
 """Keys of a source that may name a place in an object store."""
@@ -98,10 +98,16 @@ def listing(
         samples = corrected(samples, learned, Path(described.corrected))
     if described.groups is not None:
         samples = item_groups.grouped(samples, described.groups, section=section)
+    if described.time is not None:
+        samples = item_times.by_exif(samples, section=section)
     targets, spec = encoded(learned, samples)
     samples = replace(samples, targets=targets, spec=spec)
     mirror = source.mirror if described.horizontal_flip is None else described.horizontal_flip
     identity, hashes = fingerprint(samples, learned, threads=threads)
+    if samples.times is not None:
+        strata, shares = learned.strata(np.asarray(targets), spec), described.split
+        units = units_of(samples, hashes, strata, np.arange(len(hashes)))
+        samples = item_times.split(samples, units, val=shares.val, test=shares.test, section=section)
     return Listed(described, samples, source.modality, mirror, identity, hashes, learned)
 
 

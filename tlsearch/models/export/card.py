@@ -147,18 +147,31 @@ def _strategy(model: Model) -> list[str]:
         f"{for_code(manifest.strategy)} on {for_code(manifest.backbone)}.",
         frozen,
         f"Hyperparameters: {hyperparameters}." if hyperparameters else "",
+        _taught_by(manifest),
         _made_of(manifest),
     ]
     return [line for line in told if line]
+
+
+def _taught_by(manifest: Manifest) -> str:
+    """What it was distilled from, where it was."""
+    known = manifest.provenance.get("distilled_from")
+    if not known:
+        return ""
+    networks = plural(known["members"], "network")
+    return f"Distilled from the study's model, {networks} on {for_code(known['backbone'])}."
 
 
 def _made_of(manifest: Manifest) -> str:
     """Which items it has learned from, and what it averages."""
     if "val" not in manifest.trained_on:
         return ""
+    which, before = "The recipe that won on the validation split", "the search's winner"
+    if "distilled_from" in manifest.provenance:
+        which, before = "The recipe", "the training before that"
     told = (
-        "The recipe that won on the validation split was trained anew on training, stop and validation "
-        "items; validation scores are those of the search's winner, test scores are this model's."
+        f"{which} was trained anew on training, stop and validation items; validation scores are those of "
+        f"{before}, test scores are this model's."
     )
     if manifest.members > 1:
         told += f" Probabilities are the mean of {_networks(manifest)}."
@@ -291,7 +304,9 @@ def _provenance(model: Model) -> list[str]:
     packages = sorted({f"{plugin['distribution']} {plugin['version']}" for plugin in plugins})
     versions = ", ".join(f"{name} {version}" for name, version in dict(known.get("versions", {})).items())
     told = [
-        f"Study {_code(known, 'study')}, trial {_code(known, 'trial')}, seed {_code(known, 'seed')}.",
+        f"Study {_code(known, 'study')}, "
+        + (f"trial {_code(known, 'trial')}, " if "trial" in known else "")
+        + f"seed {_code(known, 'seed')}.",
         f"Weights of the bundle: SHA-256 `{manifest.sha256}`.",
         f"Plugins: {for_markdown(', '.join(packages))}." if packages else "",
         f"Versions: {for_markdown(versions)}." if versions else "",

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlsearch.contracts import InputSpec
-from tlsearch.datasets.table import texts
 from tlsearch.errors import DataError, WeightsError
-from tlsearch.tables import read_table, refuse_doubled
+from tlsearch.tables import read_table, refuse_doubled, texts
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
