@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlsearch.contracts import InputSpec, PlaceTask, Scores
-from tlsearch.training.activations import Activations, Items, activations
+from tlsearch.training.activations import Activations, Items, Known, activations
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.cache_policy import Choice, FreezeDepths, choices
 from tlsearch.training.data import Data
@@ -338,13 +338,21 @@ class BatchSource:
         me = weakref.proxy(self)
         return Items(
             store=store,
-            data_key=f"{self.data.key}|{hashlib.sha256(index.tobytes()).hexdigest()}",
+            data_key=_rows_key(self.data.key, index),
             view_key=f"{self.policy}|{self.seed}|{view}|{self.data.mirror}" if view else "plain",
             count=len(index),
             read=lambda positions: me.read(index[positions], view),
             device=self.device,
             dtype=dtype,
+            known=self._known(index) if not view else None,
         )
+
+    def _known(self, index: Indices) -> Known | None:
+        """Items that the extended study stored; of augmented views it drew others for the same items."""
+        earlier = self.data.earlier
+        if earlier is None:
+            return None
+        return Known(_rows_key(earlier.key, earlier.kept), len(earlier.kept), earlier.positions(index))
 
     def _mixed(
         self, batch: Tensor, targets: Tensor, generator: torch.Generator
@@ -357,6 +365,11 @@ class BatchSource:
         self._passed(len(batch), self.split_point.prefix_flops)
         boundary = self.split_point.prefix(batch.lerp(batch[partner], 1 - share))
         return boundary, self.data.task.mix(targets, targets[partner], share, self.data.target_spec)
+
+
+def _rows_key(key: str, rows: Indices) -> str:
+    """Identifies some of the encoded items of that key."""
+    return f"{key}|{hashlib.sha256(rows.tobytes()).hexdigest()}"
 
 
 def _draw_mixing(count: int, generator: torch.Generator) -> tuple[float, Tensor]:

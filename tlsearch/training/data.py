@@ -22,6 +22,7 @@ from tlsearch.contracts.task import Task
 from tlsearch.errors import DataError
 from tlsearch.items import content_hash
 from tlsearch.training.arrays import ArraySpec, ArrayStore
+from tlsearch.training.earlier import Earlier, Extended, earlier
 from tlsearch.training.splits import Audit, IntArray, audit, split, units_of
 
 Progress = Callable[[int, int], None]
@@ -67,6 +68,7 @@ class Data:
         task: what is learned.
         units: (N,) numbers of what must stay in one split, where another split may be drawn of the items
             outside test; None where they are many, or the data comes with a validation split of its own.
+        earlier: what the study that this one extends stored of these items; None where it extends none.
     """
 
     array: NDArray[Any]
@@ -83,6 +85,7 @@ class Data:
     aside: tuple[int, ...]
     task: Task
     units: IntArray | None = None
+    earlier: Earlier | None = None
 
     def plain(self, index: int) -> Any:
         """An item's target as people read it."""
@@ -114,6 +117,7 @@ def prepare(
     max_overlap: float = 0.05,
     hashed: tuple[str, list[str]] | None = None,
     parts: Mapping[str, IntArray] | None = None,
+    extended: Extended | None = None,
     progress: Progress | None = None,
 ) -> Data:
     """Identify, split, audit and encode.
@@ -133,6 +137,7 @@ def prepare(
         max_overlap: share of val, or of test, that may be copies of items of train.
         hashed: what `fingerprint` gave for these samples, where it is known already.
         parts: splits that were made before; they are cut anew where there are none.
+        extended: the study that this one extends: what it stored is not encoded again.
         progress: called with (items done, items) while decoding.
 
     Raises:
@@ -144,8 +149,19 @@ def prepare(
     if parts is None:
         parts = split(samples, hashes, strata, val=val, test=test, stop=stop, seed=seed)
     inputs = suited(samples, inputs, store, fingerprint=identity, hashes=hashes, threads=threads)
+    before = None
+    if extended is not None:
+        own = encoding_key(extended.fingerprint, extended.items.hashes, inputs)
+        before = earlier(extended, hashes, key=own)
     stored = encode(
-        samples, inputs, store, fingerprint=identity, hashes=hashes, threads=threads, progress=progress
+        samples,
+        inputs,
+        store,
+        fingerprint=identity,
+        hashes=hashes,
+        threads=threads,
+        before=before,
+        progress=progress,
     )
     broken = (*samples.broken, *(f"{samples.names[index]}: {why}" for index, why in stored.broken.items()))
     _check_broken(broken, len(samples.items) + len(samples.broken), limit=max_broken)
@@ -178,6 +194,7 @@ def prepare(
         parts=parts,
         aside=tuple(sorted(stored.broken)),
         units=_units(samples, hashes, strata, kept) if val > 0 else None,
+        earlier=before,
     )
 
 
@@ -263,22 +280,25 @@ def encode(
     fingerprint: str,
     hashes: Sequence[str],
     threads: int = 2,
+    before: Earlier | None = None,
     progress: Progress | None = None,
 ) -> Encoded:
     """Encode every item into the store, or open what is there already.
 
+    Items that were encoded ``before`` are copied; ``progress`` counts the others.
+
     Raises:
         OSError: the disk is full.
     """
-    kind = f"{type(inputs).__module__}.{type(inputs).__qualname__}"
-    identity = [_ENCODING, fingerprint, list(hashes), kind, inputs.to_json()]
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    count = len(samples.items)
+    key = encoding_key(fingerprint, hashes, inputs)
 
     def fill(arrays: Sequence[NDArray[Any]]) -> Mapping[str, Any]:
+        todo = _copied(before, store, arrays[0]) if before is not None else range(len(samples.items))
+        count = len(todo)
+
         def encode_some(start: int, end: int) -> dict[str, str]:
             broken = {}
-            for index in range(start, end):
+            for index in todo[start:end]:
                 try:
                     arrays[0][index] = inputs.encode(samples.items[index])
                 except DataError as error:
@@ -304,9 +324,31 @@ def encode(
                     progress(done, count)
         return {"broken": broken}
 
-    entry = store.get_or_build(key, [ArraySpec((count, *inputs.shape), inputs.dtype)], fill)
+    entry = store.get_or_build(key, [ArraySpec((len(samples.items), *inputs.shape), inputs.dtype)], fill)
     reasons = {int(index): reason for index, reason in entry.meta["broken"].items()}
     return Encoded(entry.arrays[0], dict(sorted(reasons.items())), key)
+
+
+def encoding_key(fingerprint: str, hashes: Sequence[str], inputs: InputSpec) -> str:
+    """Identifies the encoded items of data with that fingerprint and contents in this order."""
+    kind = f"{type(inputs).__module__}.{type(inputs).__qualname__}"
+    identity = [_ENCODING, fingerprint, list(hashes), kind, inputs.to_json()]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _copied(before: Earlier, store: ArrayStore, array: NDArray[Any]) -> Sequence[int]:
+    """Copy the items that were encoded before; answers the indices of those that are left to encode."""
+    entry = store.open(before.key)
+    if entry is None:
+        return range(len(array))
+    broken = {int(row) for row in entry.meta["broken"]}
+    todo = []
+    for index, row in enumerate(before.rows.tolist()):
+        if row < 0 or row in broken:
+            todo.append(index)
+        else:
+            array[index] = entry.arrays[0][row]
+    return todo
 
 
 _CHUNK = 64
