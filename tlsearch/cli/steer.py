@@ -49,7 +49,7 @@ def resume(
     insecure_no_token: Insecure = False,
     json: options.Json = False,
 ) -> None:
-    """Continue a study, or extend it: --trials +50."""
+    """Continue a study; --trials +50 gives it fifty more."""
     began = time.time()
     from tlsearch import spec
     from tlsearch.search import control

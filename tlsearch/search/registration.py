@@ -51,15 +51,12 @@ def refuse_conflicts(spec: StudySpec, database: str) -> StudyRecord | None:
 
 def lineage(store: Store, study: str) -> Iterator[StudyRecord]:
     """A study, the one that it was forked from or extends, and so on."""
-    known: set[str] = set()
-    name: str | None = study
-    while name is not None and name not in known:  # names can be given again after a study is deleted
-        known.add(name)
-        record = store.find_study(name)
-        if record is None:
-            break
+    record = store.find_study(study)
+    while record is not None:
         yield record
-        name = record.parent
+        elder = store.find_study(record.parent) if record.parent is not None else None
+        # A name can be given again after a study is deleted.
+        record = elder if elder is not None and elder.created < record.created else None
 
 
 def of_same_data(store: Store, study: str) -> Iterator[StudyRecord]:
