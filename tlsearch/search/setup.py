@@ -128,12 +128,7 @@ def prepare(
         growth = items.grown(extended.items, extended.names, listed["data"], seed=spec.seed)
         carried = growth.carried
     checked(strategies)
-    observe(Snapshot(phase="load backbones", total=len(spec.backbones)))
-    infos = []
-    for done, backbone in enumerate(spec.backbones):
-        loaded = registry.backbone(backbone.name, weights=backbone.weights, image_size=spec.data.image_size)
-        infos.append(loaded.info)
-        observe(Snapshot(phase="load backbones", done=done + 1, total=len(spec.backbones)))
+    infos = _backbones(spec, observe=observe)
     if spec.strategies is None:
         strategies, unusable = usable(strategies, infos)
         skipped += unusable
@@ -168,6 +163,17 @@ def prepare(
         warnings=(*skipped, *_notes(listed), *_data_warnings(data), *audit.sentences(found)),
         growth=growth,
     )
+
+
+def _backbones(spec: StudySpec, *, observe: Observer) -> list[BackboneInfo]:
+    """What the study's backbones are, each loaded once."""
+    observe(Snapshot(phase="load backbones", total=len(spec.backbones)))
+    infos = []
+    for done, backbone in enumerate(spec.backbones):
+        loaded = registry.backbone(backbone.name, weights=backbone.weights, image_size=spec.data.image_size)
+        infos.append(loaded.info)
+        observe(Snapshot(phase="load backbones", done=done + 1, total=len(spec.backbones)))
+    return infos
 
 
 def assign(prepared: Prepared, *, cache: Path, artifacts: str, threads: int, cuda: bool) -> WorkerConfig:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tlsearch.errors import StudyConflictError
 from tlsearch.records import StudyItems, StudyRecord
-from tlsearch.training.data import unreadable_hash
+from tlsearch.training.encoding import unreadable_hash
 from tlsearch.training.sources import Listed
 from tlsearch.training.splits import IntArray, split
 
