@@ -139,7 +139,8 @@ def test_where_the_model_fell_the_search_begins_anew(tmp_path: Path) -> None:
 
 def test_an_extended_study_goes_on_is_forked_and_extended_again(tmp_path: Path) -> None:
     pictures = begun(tmp_path)
-    add(pictures, "red", 5)
+    for name in ("red", "green", "blue"):
+        add(pictures, name, 6)
     result, _ = extend(tmp_path)
     spec = dict(result.study.spec)
     assert spec["budget"]["trials"] == 1
@@ -163,8 +164,8 @@ def test_an_extended_study_goes_on_is_forked_and_extended_again(tmp_path: Path) 
     assert [one.study for one in line] == ["tiny", "other", "tiny-3"]
     assert [(one.items, one.more, one.new_names) for one in line] == [
         (60, 0, ()),
-        (65, 5, ()),
-        (74, 9, ("grey",)),
+        (78, 18, ()),
+        (87, 9, ("grey",)),
     ]
     assert line[-1].test == again.model.metrics["test"]["accuracy"]
 

@@ -34,6 +34,7 @@ from tlsearch.training import audit, items, sources
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.data import Data
 from tlsearch.training.earlier import Extended
+from tlsearch.training.items import Growth
 from tlsearch.training.objective import name_of, settled, task_of
 from tlsearch.training.sources import Listed
 from tlsearch.training.splits import IntArray
@@ -65,7 +66,7 @@ class Prepared:
     plugins: tuple[PluginVersion, ...]
     versions: Mapping[str, str]
     warnings: tuple[str, ...]
-    growth: items.Growth | None = None
+    growth: Growth | None = None
 
     @property
     def task_name(self) -> str:

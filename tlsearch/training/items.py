@@ -298,7 +298,8 @@ def _told(
     now = {str(name): index for index, name in enumerate(listed.samples.names)}
     left = {items.labels[at] for at in set(range(len(items.names))) - set(lost)}
     gone: dict[str, list[str]] = {name: [] for name in names if name not in left}
-    missing, other, unreadable, relabelled = [], [], [], []
+    missing: list[str] = []
+    other, unreadable, relabelled = [], [], []
     for at in lost:
         name = items.names[at]
         if name not in now:
