@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -117,8 +118,8 @@ def starts(store: Store, record: StudyRecord, space: SearchSpace, *, trials: int
         trials: points at most.
         seed: of the study.
     """
-    elder = store.find_study(record.parent) if record.parent is not None else None
-    if elder is None or elder.fingerprint == record.fingerprint:  # it extends none, or is a fork
+    elder = _extended(store, record)
+    if elder is None:
         return []
     model = store.model(elder.name)
     best = [trial for trial in store.best(elder.name, limit=None) if not members_of(trial.params)]
@@ -134,6 +135,22 @@ def starts(store: Store, record: StudyRecord, space: SearchSpace, *, trials: int
         if (point.backbone, strategy) in branches and not known:
             points.append(point)
     return points[: min(trials, max(STARTS, len(recipes)))]
+
+
+def refits_only(store: Store, record: StudyRecord, *, trials: int) -> bool:
+    """Whether a study with so many trials tries the recipes of the one that it extends, and nothing else.
+
+    Those were repeated with other seeds when they were chosen.
+    """
+    elder = _extended(store, record)
+    model = store.model(elder.name) if elder is not None else None
+    return model is not None and trials <= len(_recipes(store, model.study, model))
+
+
+def _extended(store: Store, record: StudyRecord) -> StudyRecord | None:
+    """The study that one extends; None where it extends none, or is a fork."""
+    elder = next(islice(lineage(store, record.name), 1, None), None)
+    return elder if elder is not None and elder.fingerprint != record.fingerprint else None
 
 
 def _recipes(store: Store, study: str, model: ModelRecord) -> list[TrialRecord]:

@@ -21,7 +21,7 @@ from tlsearch.search.budget import Budget, looking
 from tlsearch.search.control import inherited
 from tlsearch.search.driver import Driver, HeldStudy, Phase
 from tlsearch.search.ending import CONFIRM, REFIT, Ending
-from tlsearch.search.extension import starts
+from tlsearch.search.extension import refits_only, starts
 from tlsearch.search.finalists import again
 from tlsearch.search.phase_sequence import PhaseSequence
 from tlsearch.search.progress import Observer, Snapshot
@@ -157,7 +157,8 @@ class StudyRun:
         if not over:
             yield from self._search(ended, left_open)
         finalists = self._ending.finalists()
-        if points := self._ending.confirmations(finalists, slots=self._slots):
+        refits = refits_only(self.store, self.record, trials=self.spec.budget.trials)
+        if points := [] if refits else self._ending.confirmations(finalists, slots=self._slots):
             longest = max(finalist.costs.seconds for finalist in finalists)
             keep = self._ending.after_choice(longest, slots=self._slots)
             yield from self._fixed(points, phase=CONFIRM, keep=keep)
