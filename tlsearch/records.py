@@ -234,6 +234,11 @@ class DatasetRecord:
     counts: Mapping[str, int]
     broken: tuple[str, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of what its targets are: classes, columns or labels."""
+        return self.classes
+
 
 @dataclass(frozen=True, slots=True)
 class StudyItems:
@@ -271,7 +276,8 @@ class StudyItems:
 class StudyRecord:
     """A study as the database holds it. Times are UTC; ``seconds`` is search time, downtime not counted.
 
-    ``owner`` created it; ``parent`` is the study that it was forked from. ``request`` is what
+    ``owner`` created it; ``parent`` is the study that it was forked from, or whose data it extends: then that
+    one's ``fingerprint`` is another. ``request`` is what
     ``requested_by`` asked of it and its driver hasn't done yet. ``priority`` weighs it against others on
     the same cluster. ``job`` is the cluster's job that ran it last. ``audit`` is what was found in its data.
     """

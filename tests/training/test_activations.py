@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tlsearch.training.activations import Activations, Items, Materialized, Uncached, activations, materialize
+from tlsearch.training.activations import (
+    Activations,
+    Items,
+    Known,
+    Materialized,
+    Uncached,
+    activations,
+    materialize,
+)
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.split_point import find_split_point, find_split_points
 from tlsearch.training.trained_part import trainable_names
@@ -279,3 +287,27 @@ def test_a_pass_goes_on_where_another_process_stored_some_meanwhile(items: Items
     assert isinstance(done, Materialized)
     assert len(done.stored) == 3
     assert done.images == 10
+
+
+def test_rows_that_another_study_stored_are_copied_and_only_the_others_computed(
+    items: Items, pictures: Pictures
+) -> None:
+    split_point = find_split_point(Net().freeze(2), pictures.images[:1])
+    order = np.array([7, 2, 9, 4, 0])
+    theirs = replace(items, data_key="old", count=5, read=lambda chosen: pictures.read(order[chosen]))
+    activations(split_point, items=theirs, limit_bytes=LIMIT)
+    rows = np.full(10, -1)
+    rows[order] = np.arange(5)
+    pictures.reads = 0
+    kept = stored(
+        activations(split_point, items=replace(items, known=Known("old", 5, rows)), limit_bytes=LIMIT)
+    )
+    assert (kept.images, pictures.reads) == (5, 5)
+    torch.testing.assert_close(kept.fetch(np.arange(10))[0], split_point.prefix(pictures.images)[0])
+
+
+def test_where_another_study_stored_nothing_all_is_computed(items: Items, pictures: Pictures) -> None:
+    split_point = find_split_point(Net().freeze(2), pictures.images[:1])
+    known = Known("old", 5, np.arange(10) % 5)
+    kept = stored(activations(split_point, items=replace(items, known=known), limit_bytes=LIMIT))
+    assert (kept.images, pictures.reads) == (10, 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,7 @@ from tlsearch.records import TrialRole, TrialState
 
 if TYPE_CHECKING:
     from tlsearch.reports.studies import BestModel, Studies, Study
+    from tlsearch.reports.versions import Version
 
 
 def register(app: typer.Typer) -> None:
@@ -43,16 +45,21 @@ def show(
             "--csv prints the learning curve of one trial.", hint=f"`tlsearch trials {study} --csv`"
         )
     from tlsearch.reports.studies import Studies
+    from tlsearch.reports.versions import versions
 
     with Studies(options.database(db)) as database:
         record = database.study(study)
         best = _best(database, study)
         ranked = database.trials(study, role=TrialRole.SEARCH, sort="value")
+        grew = versions(database.store, study)
     if json:
-        output.print_json({"study": record, "best": best})
+        output.print_json({"study": record, "best": best, "versions": grew})
         return
     output.tell("\n".join(_head(record)))
     output.tell()
+    if grew:
+        _print_versions(grew, record.metric)
+        output.tell()
     if best is None:
         output.tell("No trial has completed yet.")
         return
@@ -84,6 +91,27 @@ def _head(record: Study) -> list[str]:
         f"backbones: {', '.join(one['name'] for one in spec['backbones'])}",
         f"strategies: {', '.join(strategies) if strategies else 'all that apply'}",
     ]
+
+
+def _print_versions(grew: Sequence[Version], metric: str) -> None:
+    """The studies that one extends, a line each, and itself."""
+    output.print_table(
+        ["version", "items", "more", "new", "trials", f"val {metric}", f"test {metric}"],
+        [
+            [
+                one.study,
+                f"{one.items:,}",
+                f"+{one.more:,}" if one.more else "-",
+                ", ".join(one.new_names) or "-",
+                str(one.trials),
+                output.show(one.val),
+                output.show(one.test),
+            ]
+            for one in grew
+        ],
+        right=["items", "more", "trials", f"val {metric}", f"test {metric}"],
+        optional=["trials"],
+    )
 
 
 def compare(

@@ -43,6 +43,14 @@ Insecure = Annotated[
         help="Connect to another machine without a token; anybody who reaches it can then run code on it.",
     ),
 ]
+Local = Annotated[
+    bool,
+    typer.Option(
+        "--local",
+        help="Run trials one after the other in this process, without Ray: for debugging a strategy. "
+        "TLSEARCH_LOCAL=1 does the same.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -65,14 +73,7 @@ def run(
         str | None,
         typer.Option(help="Ray cluster to run on, such as auto; by default Ray is started here."),
     ] = None,
-    local: Annotated[
-        bool,
-        typer.Option(
-            "--local",
-            help="Run trials one after the other in this process, without Ray: for debugging a strategy. "
-            "TLSEARCH_LOCAL=1 does the same.",
-        ),
-    ] = False,
+    local: Local = False,
     insecure_no_token: Insecure = False,
     again: Annotated[bool, typer.Option("--again", hidden=True)] = False,
     json: options.Json = False,
@@ -175,6 +176,7 @@ def search(
     local: bool = False,
     as_json: bool,
     resume: str,
+    extends: str | None = None,
 ) -> None:
     """Run a study to its end and print what it came to.
 
@@ -189,6 +191,7 @@ def search(
         local: run trials in this process.
         as_json: print one JSON document.
         resume: how to go on if it is stopped.
+        extends: the study whose data this one extends.
     """
     place = options.artifacts(artifacts, url)
     if address is not None:
@@ -214,6 +217,7 @@ def search(
                 local=local or None,
                 again=again,
                 began=began,
+                extends=extends,
             )
         except KeyboardInterrupt:  # the second one, or one before the search began
             output.say(f"Stopped at once. {resume}")

@@ -1,8 +1,9 @@
-"""``resume``, ``pause``, ``cancel``, ``fork``: studies that the database holds, from any machine."""
+"""``resume``, ``extend``, ``pause``, ``cancel``, ``fork``: studies that the database holds."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,11 +12,11 @@ from tlsearch.cli import options, output
 from tlsearch.cli.begin import schema
 from tlsearch.cli.jobs import Follow, Wait, hand_in
 from tlsearch.cli.query import StudyName, studies
-from tlsearch.cli.search import Insecure, Minutes, Setting, Trials, read_budget, read_settings, search
+from tlsearch.cli.search import Insecure, Local, Minutes, Setting, Trials, read_budget, read_settings, search
 
 group = typer.Typer(
     no_args_is_help=True,
-    help="Studies of the database: list, resume, pause, cancel, fork.",
+    help="Studies of the database: list, resume, extend, pause, cancel, fork.",
     rich_markup_mode=None,
 )
 
@@ -23,7 +24,7 @@ group = typer.Typer(
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group.command("list")(studies)
-    for command in (resume, pause, cancel, fork, schema):
+    for command in (resume, extend, pause, cancel, fork, schema):
         group.command()(command)
     app.add_typer(group, name="study")
 
@@ -48,7 +49,7 @@ def resume(
     insecure_no_token: Insecure = False,
     json: options.Json = False,
 ) -> None:
-    """Continue a study, or extend it: --trials +50."""
+    """Continue a study; --trials +50 gives it fifty more."""
     began = time.time()
     from tlsearch import spec
     from tlsearch.search import control
@@ -80,6 +81,52 @@ def resume(
             follow=follow,
             as_json=json,
         )
+
+
+def extend(
+    study: StudyName,
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DATA]",
+            parser=options.data_path,
+            help="Where the data with the new items is; by default where the study has it.",
+            show_default=False,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the new study; by default STUDY-2, then STUDY-3.", show_default=False),
+    ] = None,
+    db: options.Database = None,
+    artifacts: options.Artifacts = None,
+    local: Local = False,
+    json: options.Json = False,
+) -> None:
+    """Take new items, or new classes, into a study: a new study extends it.
+
+    Known items keep their splits, and only new ones are computed. The study's model is scored on these first;
+    where it has not fallen and no class is new, its recipe is only trained anew.
+    """
+    began = time.time()
+    from tlsearch.search import extension
+
+    url = options.database(db)
+    parsed = extension.described(url, study, data=data, name=name)
+    output.say(f'Study "{parsed.study}" extends "{study}".')
+    search(
+        parsed,
+        url,
+        artifacts,
+        began=began,
+        address=None,
+        local=local,
+        insecure=False,
+        again=False,
+        as_json=json,
+        resume=f"`tlsearch study resume {parsed.study}` continues it.",
+        extends=study,
+    )
 
 
 def pause(study: StudyName, db: options.Database = None) -> None:

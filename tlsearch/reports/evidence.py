@@ -18,6 +18,7 @@ from tlsearch.records import (
     TrialRole,
     TrialState,
 )
+from tlsearch.reports.versions import Version, versions
 from tlsearch.search.finalists import Finalist, ranked
 from tlsearch.spec import parse
 from tlsearch.training.objective import task_of
@@ -25,7 +26,7 @@ from tlsearch.training.objective import task_of
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A study with its trials, learning curves (by trial number) and model."""
+    """A study with its trials, learning curves (by trial number) and model, and what it extends."""
 
     study: StudyRecord
     dataset: DatasetRecord
@@ -35,6 +36,7 @@ class Evidence:
     finalists: Sequence[Finalist]
     items: StudyItems | None
     metric_words: str
+    versions: Sequence[Version] = ()
 
     @property
     def minimize(self) -> bool:
@@ -121,4 +123,5 @@ def gather(store: Store, study: str, *, finalists: int = 5) -> Evidence:
         finalists=order,
         items=store.items(study),
         metric_words=task.metric(record.metric).words,
+        versions=versions(store, study),
     )

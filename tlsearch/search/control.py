@@ -14,7 +14,7 @@ from tlsearch.database.store import Store
 from tlsearch.errors import InputError, StudyConflictError
 from tlsearch.records import StudyRecord, StudyRequest, TrialRecord, TrialRole, TrialState
 from tlsearch.search.lease_heartbeat import surely_dead, who, who_and_where
-from tlsearch.search.registration import comparable
+from tlsearch.search.registration import comparable, of_same_data
 from tlsearch.spec import StudySpec, parse
 
 LEARNED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAILED)
@@ -135,16 +135,9 @@ def fork(database: str, study: str, new: str, *, overrides: Mapping[str, Any]) -
 
 
 def inherited(store: Store, record: StudyRecord) -> list[TrialRecord]:
-    """What the studies that this one descends from have learned, the eldest first."""
+    """What the studies that this one was forked from have learned, the eldest first."""
     found: list[TrialRecord] = []
-    known = {record.name}
-    parent = record.parent
-    while parent is not None and parent not in known:  # names can be given again after a study is deleted
-        known.add(parent)
-        elder = store.find_study(parent)
-        if elder is None:
-            break
-        learned = store.trials(parent, role=TrialRole.SEARCH, states=LEARNED)
+    for elder in list(of_same_data(store, record.name))[1:]:
+        learned = store.trials(elder.name, role=TrialRole.SEARCH, states=LEARNED)
         found = [*(trial for trial in learned if not members_of(trial.params)), *found]
-        parent = elder.parent
     return found

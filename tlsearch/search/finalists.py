@@ -72,10 +72,10 @@ class Finalist:
         items has a binomial error, here with two answers added, one of them right: none in 20 wrong is no
         proof that none ever will be.
         """
-        return max(self.spread, _binomial(self.mean, self.items))
+        return max(self.spread, binomial(self.mean, self.items))
 
 
-def _binomial(share: float, items: int) -> float:
+def binomial(share: float, items: int) -> float:
     """Standard error of a share of right answers among so many items; 0 without items."""
     if not items:
         return 0.0
@@ -92,7 +92,7 @@ def _luck(value: float, *, tried: int, items: int) -> float:
     if tried < 2 or not items:
         return 0.0
     largest = statistics.NormalDist().inv_cdf((tried - 0.375) / (tried + 0.25))
-    return LIKENESS * largest * _binomial(value, items)
+    return LIKENESS * largest * binomial(value, items)
 
 
 def standing(

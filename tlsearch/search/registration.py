@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from tlsearch.database.store import Store, exists
@@ -13,6 +14,7 @@ from tlsearch.spec import StudySpec
 
 if TYPE_CHECKING:  # it imports torch, and those who only ask for conflicts needn't wait for that
     from tlsearch.search.setup import Prepared
+    from tlsearch.training.earlier import Extended
 
 FREE_TO_CHANGE = (
     "budget.trials",
@@ -47,27 +49,65 @@ def refuse_conflicts(spec: StudySpec, database: str) -> StudyRecord | None:
         return known
 
 
+def lineage(store: Store, study: str) -> Iterator[StudyRecord]:
+    """A study, the one that it was forked from or extends, and so on."""
+    record = store.find_study(study)
+    while record is not None:
+        yield record
+        elder = store.find_study(record.parent) if record.parent is not None else None
+        # A name can be given again after a study is deleted.
+        record = elder if elder is not None and elder.created < record.created else None
+
+
+def of_same_data(store: Store, study: str) -> Iterator[StudyRecord]:
+    """A study and those that it was forked from, whose scores can be compared with its own."""
+    records = lineage(store, study)
+    first = next(records, None)
+    if first is not None:
+        yield first
+        yield from takewhile(lambda elder: elder.fingerprint == first.fingerprint, records)
+
+
 def begun_with(spec: StudySpec, database: str) -> StudyItems | None:
     """The items of a study that was begun, or of the one that it was forked from, with their splits.
 
     None where an older version began it.
     """
-    known: set[str] = set()
-    name: str | None = spec.study
     with Store.open(database) as store:
-        while name is not None and name not in known:
-            known.add(name)
-            record = store.find_study(name)
-            if record is None:
-                break
-            if found := store.items(name):
-                return found
-            name = record.parent
+        return _items(store, spec.study)
+
+
+def _items(store: Store, study: str) -> StudyItems | None:
+    found = (store.items(record.name) for record in of_same_data(store, study))
+    return next((items for items in found if items is not None), None)
+
+
+def extended_by(study: str, database: str, *, extends: str | None = None) -> Extended | None:
+    """The study whose data a study of the database extends; or that named one, which is to be extended now.
+
+    Raises:
+        StudyConflictError: an older version began the named one, without its items.
+    """
+    from tlsearch.training.earlier import Extended
+
+    with Store.open(database) as store:
+        eldest = list(of_same_data(store, study))[-1:]
+        name = extends or (eldest[0].parent if eldest else None)
+        elder = store.find_study(name) if name is not None else None
+        items = _items(store, elder.name) if elder is not None else None
+        if elder is not None and items is not None:
+            names = store.dataset(elder.fingerprint).names
+            return Extended(elder.name, elder.fingerprint, names, items)
+    if extends is not None:
+        raise StudyConflictError(
+            f'Study "{extends}" was begun by an older version, which stored no items of it.',
+            hint=f"`tlsearch study resume {extends} --trials +1`, with its data as it was, stores them.",
+        )
     return None
 
 
-def enter(store: Store, prepared: Prepared) -> StudyRecord:
-    """The study's record, made where there is none.
+def enter(store: Store, prepared: Prepared, *, parent: str | None = None) -> StudyRecord:
+    """The study's record, made where there is none; ``parent`` is then the study that it extends.
 
     Raises:
         StudyConflictError: there is a study of that name that is another one.
@@ -84,6 +124,7 @@ def enter(store: Store, prepared: Prepared) -> StudyRecord:
             plugins=prepared.plugins,
             versions=prepared.versions,
             owner=who(),
+            parent=parent,
             priority=spec.resources.priority,
         )
     _refuse_changed(known, spec)

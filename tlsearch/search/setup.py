@@ -34,6 +34,8 @@ from tlsearch.spec import StudySpec
 from tlsearch.training import audit, items, sources
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.data import Data
+from tlsearch.training.earlier import Extended
+from tlsearch.training.items import Growth
 from tlsearch.training.objective import name_of, settled, task_of
 from tlsearch.training.sources import Listed
 from tlsearch.training.splits import IntArray
@@ -49,7 +51,7 @@ class Prepared:
 
     ``data`` holds, by `data_key`, what workers need of the data sets, without the arrays. ``items`` are those
     of the target data with their splits, fixed when the study was begun. ``audit`` is what `audit.examine`
-    found in the target data.
+    found in the target data. ``growth`` is what is new where a study is extended now.
     """
 
     spec: StudySpec
@@ -65,6 +67,7 @@ class Prepared:
     plugins: tuple[PluginVersion, ...]
     versions: Mapping[str, str]
     warnings: tuple[str, ...]
+    growth: Growth | None = None
 
     @property
     def task_name(self) -> str:
@@ -100,6 +103,7 @@ def prepare(
     observe: Observer,
     checked: Callable[[Mapping[str, Strategy]], None] = lambda strategies: None,
     begun: StudyItems | None = None,
+    extended: Extended | None = None,
 ) -> Prepared:
     """Resolve plugins, list and check the data, load each backbone once, decode every item once.
 
@@ -110,10 +114,12 @@ def prepare(
         observe: told how it goes.
         checked: given the strategies once plugins and data are known to be there, before what takes long.
         begun: the items of a study that is gone on with; its splits are kept, and its data must be the same.
+        extended: the study that this one extends: what it computed of its items isn't computed again. Where
+            nobody has begun this one, the data must be that one's with something new.
 
     Raises:
         InputError: whatever is wrong with the study; nothing was written but decoded items in the cache.
-        StudyConflictError: the data isn't what it was when the study was begun.
+        StudyConflictError: the data isn't what it was when the study was begun; or nothing of it is new.
     """
     spec = settled(spec)
     strategies, skipped = resolve_strategies(spec)
@@ -122,18 +128,14 @@ def prepare(
     for backbone in spec.backbones:  # names first: data may take long
         registry.backbone_family(backbone.name.partition("/")[0])
     listed = _listed(spec, threads=threads)
-    carried = None
+    carried = growth = None
     if begun is not None:
         carried = items.carried(begun, listed["data"], listed.get("source_data"))
+    elif extended is not None:
+        growth = items.grown(extended.items, extended.names, listed["data"], seed=spec.seed)
+        carried = growth.carried
     checked(strategies)
-    observe(Snapshot(phase="load backbones", total=len(spec.backbones)))
-    infos = []
-    for done, backbone in enumerate(spec.backbones):
-        loaded = registry.backbone(
-            backbone.name, weights=backbone.weights, image_size=spec.data.image_size, pixels=spec.data.pixels
-        )
-        infos.append(loaded.info)
-        observe(Snapshot(phase="load backbones", done=done + 1, total=len(spec.backbones)))
+    infos = _backbones(spec, observe=observe)
     if spec.strategies is None:
         strategies, unusable = usable(strategies, infos)
         skipped += unusable
@@ -141,7 +143,9 @@ def prepare(
     learned, metric = listed["data"].learned, spec.objective.metric
     fixed = {**learned.fixed, **({"length": 1.0} if spec.budget.epochs else {})}
     space = build(strategies, infos, spec.space, task=learned, metric=metric, fixed=fixed)
-    data, found = _data(spec, listed, infos, cache, carried=carried, threads=threads, observe=observe)
+    data, found = _data(
+        spec, listed, infos, cache, carried=carried, extended=extended, threads=threads, observe=observe
+    )
     target = data[data_key("data", infos[0].inputs)]
     kept = begun or items.fix(listed["data"], target.parts, target.aside, listed.get("source_data"))
     return Prepared(
@@ -164,7 +168,21 @@ def prepare(
         plugins=versions_of(spec, strategies, combinations),
         versions=_versions(),
         warnings=(*skipped, *_notes(listed), *_data_warnings(data), *audit.sentences(found)),
+        growth=growth,
     )
+
+
+def _backbones(spec: StudySpec, *, observe: Observer) -> list[BackboneInfo]:
+    """What the study's backbones are, each loaded once."""
+    observe(Snapshot(phase="load backbones", total=len(spec.backbones)))
+    infos = []
+    for done, backbone in enumerate(spec.backbones):
+        loaded = registry.backbone(
+            backbone.name, weights=backbone.weights, image_size=spec.data.image_size, pixels=spec.data.pixels
+        )
+        infos.append(loaded.info)
+        observe(Snapshot(phase="load backbones", done=done + 1, total=len(spec.backbones)))
+    return infos
 
 
 def assign(prepared: Prepared, *, cache: Path, artifacts: str, threads: int, cuda: bool) -> WorkerConfig:
@@ -240,6 +258,7 @@ def _data(
     cache: Path,
     *,
     carried: items.Carried | None,
+    extended: Extended | None,
     threads: int,
     observe: Observer,
 ) -> tuple[dict[str, Data], dict[str, Any]]:
@@ -257,6 +276,7 @@ def _data(
                 store,
                 seed=spec.seed,
                 parts=carried.parts if carried is not None and section == "data" else None,
+                extended=extended if section == "data" else None,
                 threads=threads,
                 observe=observe,
             )
@@ -266,8 +286,7 @@ def _data(
         # What one backbone can't take is set aside for all: they are compared on the same items.
         aside = {index for key in keys for index in data[key].aside}
         if carried is not None and section == "data":
-            carried.refuse_undecodable(aside, listing)
-            aside = set(carried.aside)
+            aside = carried.set_aside(aside, listing)
         for key in keys:
             kept = {name: np.setdiff1d(indices, sorted(aside)) for name, indices in data[key].indices.items()}
             data[key] = replace(data[key], indices=kept, aside=tuple(sorted(aside)))
@@ -282,13 +301,23 @@ def _decoded(
     *,
     seed: int,
     parts: Mapping[str, IntArray] | None = None,
+    extended: Extended | None = None,
     threads: int,
     observe: Observer,
 ) -> Data:
     def progress(done: int, total: int) -> None:
         observe(Snapshot(phase=f"decode {section}", done=done, total=total))
 
-    return sources.load(listed, inputs, store, seed=seed, threads=threads, parts=parts, progress=progress)
+    return sources.load(
+        listed,
+        inputs,
+        store,
+        seed=seed,
+        threads=threads,
+        parts=parts,
+        extended=extended,
+        progress=progress,
+    )
 
 
 def _examined(

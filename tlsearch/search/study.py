@@ -14,12 +14,12 @@ from tlsearch.database.store import Lease, Store
 from tlsearch.errors import DatabaseError, SearchError, StudyConflictError
 from tlsearch.files import cache_folder, temporary_folder
 from tlsearch.records import ModelRecord, StudyRecord, StudyState
-from tlsearch.search import first_heads, lease_heartbeat, ray_cluster
+from tlsearch.search import extension, first_heads, lease_heartbeat, ray_cluster
 from tlsearch.search.driver import HeldStudy
 from tlsearch.search.lease_heartbeat import Interruption
 from tlsearch.search.loggers import TrialLoggers, open_journal
 from tlsearch.search.progress import Observer, Snapshot, silent
-from tlsearch.search.registration import begun_with, enter, refuse_conflicts
+from tlsearch.search.registration import begun_with, enter, extended_by, refuse_conflicts
 from tlsearch.search.result import StudyResult
 from tlsearch.search.setup import Prepared, prepare
 from tlsearch.search.study_run import RunSettings, StudyRun
@@ -38,6 +38,7 @@ def run(
     local: bool | None = None,
     again: bool = False,
     began: float | None = None,
+    extends: str | None = None,
 ) -> StudyResult:
     """Run a study, or go on with it where it was left.
 
@@ -50,6 +51,7 @@ def run(
         local: run trials in this process, without Ray; None where TLSEARCH_LOCAL says so.
         again: this driver replaces one that died, so what was asked of that one is asked of this one.
         began: when its minutes began, as `time.time` counts; now where it is None.
+        extends: the study whose data this one extends, where it is begun now; see `extension.described`.
 
     Raises:
         InputError: something is wrong with the study, found before anything was written.
@@ -74,6 +76,9 @@ def run(
         threads = max(1, len(os.sched_getaffinity(0)))
         cache = cache_folder()
         temporary_folder()  # Ray and the verification want it
+        extended = None
+        if known is not None or extends is not None:
+            extended = extended_by(spec.study, database, extends=extends)
         prepared = prepare(
             spec,
             cache=cache,
@@ -81,13 +86,17 @@ def run(
             observe=observe,
             checked=checked,
             begun=begun_with(spec, database) if known is not None else None,
+            extended=extended,
         )
         for warning in prepared.warnings:
             observe(Snapshot(phase="check", note=warning))
+        if extended is not None:
+            prepared = extension.begin(prepared, extended, database=database, observe=observe)
         settings = RunSettings(cache=cache, observe=observe, address=address, local=here, began=began)
         with Store.open(database, create=True) as store:
+            record = enter(store, prepared, parent=extends)
             return _run_prepared(
-                prepared, settings, store=store, artifacts=place, again=again, journal=journal
+                prepared, record, settings, store=store, artifacts=place, again=again, journal=journal
             )
     finally:
         journal.close()
@@ -96,6 +105,7 @@ def run(
 
 def _run_prepared(
     prepared: Prepared,
+    record: StudyRecord,
     settings: RunSettings,
     *,
     store: Store,
@@ -103,9 +113,8 @@ def _run_prepared(
     again: bool,
     journal: TrialLoggers,
 ) -> StudyResult:
-    """Enter a study in the database, hold it, and run it to its end or until it is interrupted."""
+    """Hold a study that is in the database, and run it to its end or until it is interrupted."""
     spec = prepared.spec
-    record = enter(store, prepared)
     lease = store.acquire(
         spec.study,
         owner=lease_heartbeat.this_process(),

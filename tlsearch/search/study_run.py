@@ -20,6 +20,7 @@ from tlsearch.search.budget import Budget, looking
 from tlsearch.search.control import inherited
 from tlsearch.search.driver import Driver, HeldStudy, Phase
 from tlsearch.search.ending import CONFIRM, REFIT, Ending
+from tlsearch.search.extension import refits_only, starts
 from tlsearch.search.finalists import again
 from tlsearch.search.phase_sequence import PhaseSequence
 from tlsearch.search.progress import Observer, Snapshot
@@ -154,7 +155,8 @@ class StudyRun:
         if not over:
             yield from self._search(ended, left_open)
         finalists = self._ending.finalists()
-        if points := self._ending.confirmations(finalists, slots=self._slots):
+        refits = refits_only(self.store, self.record, trials=self.spec.budget.trials)
+        if points := [] if refits else self._ending.confirmations(finalists, slots=self._slots):
             longest = max(finalist.costs.seconds for finalist in finalists)
             keep = self._ending.after_choice(longest, slots=self._slots)
             yield from self._fixed(points, phase=CONFIRM, keep=keep)
@@ -241,7 +243,7 @@ class StudyRun:
         )
 
     def _proposals(self, ended: list[TrialRecord], left_open: list[TrialRecord]) -> Searching:
-        """The points of the search: those that were left open, then what the sampler proposes."""
+        """The points of the search: those that were left open or are set, then what the sampler proposes."""
         elders = inherited(self.store, self.record)
         sampler = Sampler(
             self.prepared.space,
@@ -254,11 +256,17 @@ class StudyRun:
             seed=self.spec.seed + len(elders),
         )
         sampler.rebuild([*ended, *left_open], elders=elders, curves=self.store.curves(self.spec.study))
+        first = starts(
+            self.store, self.record, self.prepared.space, trials=self.spec.budget.trials, seed=self.spec.seed
+        )
+        known = {trial.number for trial in self.before}
+        untried = [point for point in first if point.number not in known]
+        self.budget.started += len(untried)
         searching = Searching(
             sampler,
             self.budget,
-            left_open=[again(trial) for trial in left_open],
-            next_number=self.store.next_number(self.spec.study),
+            left_open=[*(again(trial) for trial in left_open), *untried],
+            next_number=max(self.store.next_number(self.spec.study), len(first)),
             seed=self.spec.seed,
             heads=self.held.heads,
             at_once=self._heads_at_once(),

@@ -27,6 +27,21 @@ _FORMAT = "2"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Known:
+    """Items of which another study may have stored the same boundaries.
+
+    Attributes:
+        data_key: of that study's items.
+        count: how many it has.
+        rows: (N,) the row there of each item, -1 for one that it doesn't have.
+    """
+
+    data_key: str
+    count: int
+    rows: Indices
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Items:
     """The items to push through prefixes, and where the results go.
 
@@ -39,6 +54,7 @@ class Items:
         batch: items in a forward pass.
         device: where the model is.
         dtype: what floating point tensors are stored as; they come back as the model put them out.
+        known: those of another study; what it stored of them is copied.
     """
 
     store: ArrayStore
@@ -49,6 +65,7 @@ class Items:
     batch: int = 64
     device: torch.device | str = "cpu"
     dtype: str = "float32"
+    known: Known | None = None
 
     def key(self, split_point: SplitPoint) -> str:
         """Hex digest of all that the stored boundary depends on."""
@@ -263,13 +280,37 @@ def _build(
 
 def _fill(drafts: Sequence[tuple[SplitPoint, Sequence[Array]]], items: Items) -> int:
     prefix = shared_prefix([split_point for split_point, _ in drafts])
-    for start in range(0, items.count, items.batch):
-        chosen = np.arange(start, min(start + items.batch, items.count))
+    todo = _copied(drafts, items)
+    for start in range(0, len(todo), items.batch):
+        chosen = todo[start : start + items.batch]
         boundaries = prefix(items.read(chosen).to(items.device))
         for (split_point, arrays), boundary in zip(drafts, boundaries, strict=True):
             for spec, array, tensor in zip(split_point.boundary, arrays, boundary, strict=True):
-                array[start : start + len(chosen)] = _rows(spec, tensor, array.dtype)
-    return items.count
+                array[chosen] = _rows(spec, tensor, array.dtype)
+    return len(todo)
+
+
+def _copied(drafts: Sequence[tuple[SplitPoint, Sequence[Array]]], items: Items) -> Indices:
+    """Copy the rows that another study stored; answers the items that are left to push through.
+
+    One pass fills all drafts, so that rows are copied where each of them was stored.
+    """
+    everything = np.arange(items.count)
+    if items.known is None:
+        return everything
+    theirs = replace(items, data_key=items.known.data_key, count=items.known.count, known=None)
+    found = [items.store.open(theirs.key(split_point)) for split_point, _ in drafts]
+    entries = [entry for entry in found if entry is not None]
+    if len(entries) < len(drafts):
+        return everything
+    rows = items.known.rows
+    shared = np.flatnonzero(rows >= 0)
+    for (_, arrays), entry in zip(drafts, entries, strict=True):
+        for array, stored in zip(arrays, entry.arrays, strict=True):
+            for start in range(0, len(shared), _PIECE):
+                chosen = shared[start : start + _PIECE]
+                array[chosen] = stored[rows[chosen]]
+    return np.flatnonzero(rows < 0)
 
 
 def _rows(spec: BoundarySpec, tensor: Tensor, dtype: np.dtype[Any]) -> Array:

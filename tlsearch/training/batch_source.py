@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlsearch.contracts import InputSpec, PlaceTask, Scores
-from tlsearch.training.activations import Activations, Items, activations
+from tlsearch.training.activations import Activations, Items, Known, activations
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.cache_policy import Choice, FreezeDepths, choices
 from tlsearch.training.data import Data
@@ -343,12 +343,13 @@ class BatchSource:
         me = weakref.proxy(self)
         return Items(
             store=store,
-            data_key=f"{self.data.key}|{hashlib.sha256(index.tobytes()).hexdigest()}{self._normal}",
+            data_key=f"{_rows_key(self.data.key, index)}{self._normal}",
             view_key=f"{self.policy}|{self.seed}|{view}|{self.data.mirror}" if view else "plain",
             count=len(index),
             read=lambda positions: me.read(index[positions], view),
             device=self.device,
             dtype=dtype,
+            known=self._known(index) if not view else None,
         )
 
     @property
@@ -356,6 +357,13 @@ class BatchSource:
         """What tells model inputs apart that are made of the same encoded items; empty where the key does."""
         told = self.inputs.to_json()
         return "" if told == self.inputs.encoding() else f"|{json.dumps(told, sort_keys=True)}"
+
+    def _known(self, index: Indices) -> Known | None:
+        """Items that the extended study stored; of augmented views it drew others for the same items."""
+        earlier = self.data.earlier
+        if earlier is None or self._normal:  # its training items had another mean
+            return None
+        return Known(_rows_key(earlier.key, earlier.kept), len(earlier.kept), earlier.positions(index))
 
     def _mixed(
         self, batch: Tensor, targets: Tensor, generator: torch.Generator
@@ -368,6 +376,11 @@ class BatchSource:
         self._passed(len(batch), self.split_point.prefix_flops)
         boundary = self.split_point.prefix(batch.lerp(batch[partner], 1 - share))
         return boundary, self.data.task.mix(targets, targets[partner], share, self.data.target_spec)
+
+
+def _rows_key(key: str, rows: Indices) -> str:
+    """Identifies some of the encoded items of that key."""
+    return f"{key}|{hashlib.sha256(rows.tobytes()).hexdigest()}"
 
 
 def _draw_mixing(count: int, generator: torch.Generator) -> tuple[float, Tensor]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,31 +18,14 @@ from tlsearch.contracts.inputs import InputSpec
 from tlsearch.contracts.target import Strata, TargetSpec
 from tlsearch.contracts.task import Task
 from tlsearch.errors import DataError
-from tlsearch.items import content_hash
-from tlsearch.training.arrays import ArraySpec, ArrayStore
+from tlsearch.training.arrays import ArrayStore
+from tlsearch.training.earlier import Earlier, Extended
+from tlsearch.training.encoding import Progress, encode, hash_of, in_threads, suited
 from tlsearch.training.splits import Audit, IntArray, audit, split, units_of
-
-Progress = Callable[[int, int], None]
-Result = TypeVar("Result")
 
 RESHUFFLED_BELOW = 1_000
 """Items outside the test split below which repeated runs draw splits of their own: with few items one split's
 luck is greater than that of a seed (Nagler et al. 2024, arXiv:2405.15393)."""
-_SURVEY = 1  # raise it when surveys change
-_ENCODING = 1  # raise it when decoding changes: arrays that were stored before are then made anew
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """Every item as an array: (N, *shape), memory-mapped and read-only.
-
-    ``broken`` maps the indices of items that can't be decoded to the reason; their rows are zero.
-    ``key`` identifies the array: contents, order and encoding.
-    """
-
-    array: NDArray[Any]
-    broken: Mapping[int, str]
-    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +48,7 @@ class Data:
         task: what is learned.
         units: (N,) numbers of what must stay in one split, where another split may be drawn of the items
             outside test; None where they are many, or the data comes with a validation split of its own.
+        earlier: what the study that this one extends stored of these items; None where it extends none.
     """
 
     array: NDArray[Any]
@@ -83,6 +65,7 @@ class Data:
     aside: tuple[int, ...]
     task: Task
     units: IntArray | None = None
+    earlier: Earlier | None = None
 
     def plain(self, index: int) -> Any:
         """An item's target as people read it."""
@@ -114,6 +97,7 @@ def prepare(
     max_overlap: float = 0.05,
     hashed: tuple[str, list[str]] | None = None,
     parts: Mapping[str, IntArray] | None = None,
+    extended: Extended | None = None,
     progress: Progress | None = None,
 ) -> Data:
     """Identify, split, audit and encode.
@@ -133,6 +117,7 @@ def prepare(
         max_overlap: share of val, or of test, that may be copies of items of train.
         hashed: what `fingerprint` gave for these samples, where it is known already.
         parts: splits that were made before; they are cut anew where there are none.
+        extended: the study that this one extends: what it stored is not encoded again.
         progress: called with (items done, items) while decoding.
 
     Raises:
@@ -145,24 +130,21 @@ def prepare(
         parts = split(samples, hashes, strata, val=val, test=test, stop=stop, seed=seed)
     inputs = suited(samples, inputs, store, fingerprint=identity, hashes=hashes, threads=threads)
     stored = encode(
-        samples, inputs, store, fingerprint=identity, hashes=hashes, threads=threads, progress=progress
+        samples,
+        inputs,
+        store,
+        fingerprint=identity,
+        hashes=hashes,
+        threads=threads,
+        extended=extended,
+        progress=progress,
     )
     broken = (*samples.broken, *(f"{samples.names[index]}: {why}" for index, why in stored.broken.items()))
     _check_broken(broken, len(samples.items) + len(samples.broken), limit=max_broken)
     aside = np.array(sorted(stored.broken), dtype=np.int64)
     kept = {name: np.setdiff1d(indices, aside) for name, indices in parts.items()}
-    wanted = {"train": 1.0, "stop": stop, "val": val, "test": test}
-    for name, indices in kept.items():
-        if len(indices) == 0 and (wanted[name] > 0 or len(parts[name]) > 0):
-            hint = _first(broken) or f"Add items, or change the share that goes there: data.split.{name}."
-            raise DataError(f"no usable item is left in {name}", hint=hint)
     _check_overlap(samples, hashes, kept, limit=max_overlap)
-    trained = {stratum for index in kept["train"].tolist() for stratum in strata.of[index]}
-    if missing := sorted(strata.needed - trained):
-        raise DataError(
-            f'{strata.one} "{strata.names[missing[0]]}" has no usable item in train',
-            hint=_first(broken) or None,
-        )
+    _check_left(kept, parts, {"train": 1.0, "stop": stop, "val": val, "test": test}, strata, broken)
     return Data(
         array=stored.array,
         targets=targets,
@@ -178,6 +160,7 @@ def prepare(
         parts=parts,
         aside=tuple(sorted(stored.broken)),
         units=_units(samples, hashes, strata, kept) if val > 0 else None,
+        earlier=stored.earlier,
     )
 
 
@@ -198,9 +181,9 @@ def fingerprint(samples: Samples, task: Task, *, threads: int = 2) -> tuple[str,
     """
 
     def hash_some(start: int, end: int) -> list[str]:
-        return [_hash(samples, index) for index in range(start, end)]
+        return [hash_of(samples, index) for index in range(start, end)]
 
-    chunks = _in_threads(hash_some, len(samples.items), threads=threads)
+    chunks = in_threads(hash_some, len(samples.items), threads=threads)
     hashes = [digest for _, chunk in sorted(chunks) for digest in chunk]
     targets, spec = encoded(task, samples)
     lines = sorted(
@@ -208,122 +191,6 @@ def fingerprint(samples: Samples, task: Task, *, threads: int = 2) -> tuple[str,
         for content, target in zip(hashes, targets, strict=True)
     )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest(), hashes
-
-
-def _hash(samples: Samples, index: int) -> str:
-    name = samples.names[index]
-    try:
-        return content_hash(samples.items[index])
-    except TypeError as error:
-        raise DataError(f"{name} is {error}") from error
-    except (DataError, OSError):
-        return unreadable_hash(name)
-
-
-def unreadable_hash(name: str) -> str:
-    """What stands for the content of an item that can't be read."""
-    return hashlib.sha256(json.dumps(["unreadable", name]).encode()).hexdigest()
-
-
-def suited(
-    samples: Samples,
-    inputs: InputSpec,
-    store: ArrayStore,
-    *,
-    fingerprint: str,
-    hashes: Sequence[str],
-    threads: int = 2,
-) -> InputSpec:
-    """An input as it suits a data set: what it must know of all items is found once and kept in the store."""
-    if type(inputs).survey is InputSpec.survey:
-        return inputs
-    kind = f"{type(inputs).__module__}.{type(inputs).__qualname__}"
-    identity = ["survey", _SURVEY, fingerprint, list(hashes), kind, *filter(None, [dict(inputs.reading())])]
-    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-
-    def survey_some(start: int, end: int) -> list[Mapping[str, Any]]:
-        found = []
-        for index in range(start, end):
-            with contextlib.suppress(DataError):  # a broken item: encoding will name it
-                found.append(inputs.survey(samples.items[index]))
-        return [one for one in found if one]
-
-    def fill(arrays: Sequence[NDArray[Any]]) -> Mapping[str, Any]:
-        chunks = _in_threads(survey_some, len(samples.items), threads=threads)
-        return {"found": [one for _, chunk in sorted(chunks, key=lambda pair: pair[0]) for one in chunk]}
-
-    return inputs.suited(store.get_or_build(key, [], fill).meta["found"])
-
-
-def encode(
-    samples: Samples,
-    inputs: InputSpec,
-    store: ArrayStore,
-    *,
-    fingerprint: str,
-    hashes: Sequence[str],
-    threads: int = 2,
-    progress: Progress | None = None,
-) -> Encoded:
-    """Encode every item into the store, or open what is there already.
-
-    Raises:
-        OSError: the disk is full.
-    """
-    kind = f"{type(inputs).__module__}.{type(inputs).__qualname__}"
-    identity = [_ENCODING, fingerprint, list(hashes), kind, inputs.encoding()]
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    count = len(samples.items)
-
-    def fill(arrays: Sequence[NDArray[Any]]) -> Mapping[str, Any]:
-        def encode_some(start: int, end: int) -> dict[str, str]:
-            broken = {}
-            for index in range(start, end):
-                try:
-                    arrays[0][index] = inputs.encode(samples.items[index])
-                except DataError as error:
-                    if _hash(samples, index) != hashes[index]:  # or it would be kept as broken for good
-                        raise DataError(
-                            f"{samples.names[index]} changed while it was being read",
-                            hint="Run it again when nothing writes to the data any more.",
-                        ) from None
-                    broken[str(index)] = error.message
-                except Exception as error:  # not the item's fault: name it and let the error out
-                    error.add_note(f"while encoding {samples.names[index]}")
-                    raise
-            return broken
-
-        broken: dict[str, str] = {}
-        done = 0
-        # Closed at once if progress raises, so that no thread goes on writing into a draft that is gone.
-        with contextlib.closing(_in_threads(encode_some, count, threads=threads)) as chunks:
-            for start, some in chunks:
-                broken |= some
-                done += min(_CHUNK, count - start)
-                if progress is not None:
-                    progress(done, count)
-        return {"broken": broken}
-
-    entry = store.get_or_build(key, [ArraySpec((count, *inputs.shape), inputs.dtype)], fill)
-    reasons = {int(index): reason for index, reason in entry.meta["broken"].items()}
-    return Encoded(entry.arrays[0], dict(sorted(reasons.items())), key)
-
-
-_CHUNK = 64
-
-
-def _in_threads(
-    work: Callable[[int, int], Result], count: int, *, threads: int
-) -> Generator[tuple[int, Result], None, None]:
-    """Results of ``work(start, end)`` over pieces of ``range(count)``, each with its start, as they come."""
-    executor = ThreadPoolExecutor(max(1, threads), thread_name_prefix="tlsearch-data")
-    try:
-        starts = range(0, count, _CHUNK)
-        futures = {executor.submit(work, start, min(start + _CHUNK, count)): start for start in starts}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    finally:
-        executor.shutdown(cancel_futures=True)
 
 
 def _check_broken(broken: Sequence[str], count: int, *, limit: float) -> None:
@@ -351,6 +218,26 @@ def _check_overlap(
                 hint=f"{_first([f'{samples.names[i]} is {trained[hashes[i]]}' for i in copies])}\n"
                 f"Take them out of {name}, or raise max_overlap: scores then look better than they are.",
             )
+
+
+def _check_left(
+    kept: Mapping[str, IntArray],
+    parts: Mapping[str, IntArray],
+    wanted: Mapping[str, float],
+    strata: Strata,
+    broken: Sequence[str],
+) -> None:
+    """Refuse splits that have lost all that was to be in them to broken items."""
+    for name, indices in kept.items():
+        if len(indices) == 0 and (wanted[name] > 0 or len(parts[name]) > 0):
+            hint = _first(broken) or f"Add items, or change the share that goes there: data.split.{name}."
+            raise DataError(f"no usable item is left in {name}", hint=hint)
+    trained = {stratum for index in kept["train"].tolist() for stratum in strata.of[index]}
+    if missing := sorted(strata.needed - trained):
+        raise DataError(
+            f'{strata.one} "{strata.names[missing[0]]}" has no usable item in train',
+            hint=_first(broken) or None,
+        )
 
 
 def _first(broken: Sequence[str]) -> str:

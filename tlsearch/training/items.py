@@ -10,7 +10,7 @@ import numpy as np
 
 from tlsearch.errors import StudyConflictError
 from tlsearch.records import StudyItems, StudyRecord
-from tlsearch.training.data import unreadable_hash
+from tlsearch.training.encoding import unreadable_hash
 from tlsearch.training.sources import Listed
 from tlsearch.training.splits import IntArray, split
 
@@ -20,16 +20,56 @@ NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """A study's splits as indices of what is listed now; ``aside`` are of items that no split uses."""
+    """A study's splits as indices of what is listed now; ``aside`` are of items that no split uses.
+
+    ``new`` are those that the study which is extended doesn't have.
+    """
 
     parts: Mapping[str, IntArray]
     aside: tuple[int, ...]
+    new: tuple[int, ...] = ()
 
-    def refuse_undecodable(self, broken: Iterable[int], listed: Listed) -> None:
-        """StudyConflictError where items can't be decoded here that could be when the study was begun."""
-        lost = [str(listed.samples.names[index]) for index in sorted(set(broken) - set(self.aside))]
-        if lost:
+    def set_aside(self, broken: Iterable[int], listed: Listed) -> set[int]:
+        """Indices of items that no split uses, where some can't be decoded.
+
+        Raises:
+            StudyConflictError: known items can't be decoded here that could be when the study was begun.
+        """
+        known = set(broken) - set(self.new)
+        if lost := [str(listed.samples.names[index]) for index in sorted(known - set(self.aside))]:
             raise changed([("undecodable", lost)])
+        return set(self.aside) | (set(broken) - known)
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What extends a study's data.
+
+    Attributes:
+        listed: the data of now.
+        parts: its splits.
+        new: indices of the items that the study doesn't have, ascending.
+        aside: indices of known items that couldn't be decoded.
+        relabelled: name, target before and target now of each known item whose target has changed.
+        names: of what its targets were, such as classes.
+    """
+
+    listed: Listed
+    parts: Mapping[str, IntArray]
+    new: tuple[int, ...]
+    aside: tuple[int, ...]
+    relabelled: tuple[tuple[str, str, str], ...]
+    names: tuple[str, ...]
+
+    @property
+    def new_names(self) -> tuple[str, ...]:
+        """Names of targets that the study doesn't know: new classes, say."""
+        return tuple(name for name in self.listed.target_spec.names if name not in self.names)
+
+    @property
+    def carried(self) -> Carried:
+        """The splits."""
+        return Carried(self.parts, self.aside, self.new)
 
 
 def fix(
@@ -115,6 +155,64 @@ def carried(items: StudyItems, listed: Listed, source: Listed | None) -> Carried
     return Carried(parts, tuple(sorted(indices[at] for at in items.aside)))
 
 
+def grown(items: StudyItems, names: Sequence[str], listed: Listed, *, seed: int) -> Growth:
+    """A study's data with what was added to it: known items keep their splits, new ones are cut likewise.
+
+    Args:
+        items: of the study.
+        names: of what its targets are.
+        listed: its data as it is now.
+        seed: of the study.
+
+    Raises:
+        StudyConflictError: items of the study aren't there, or not in their splits; or nothing is new.
+        DataError: a new class is too small to be split; see `split`.
+    """
+    everything = range(len(items.names))
+    found = _found(items, listed, everything)
+    taken = set(found.values())
+    by_content: defaultdict[str, list[int]] = defaultdict(list)
+    for index in range(len(listed.samples.items)):
+        if index not in taken:
+            by_content[listed.hashes[index]].append(index)
+    relabelled = []
+    for at in everything:
+        if at not in found and (copies := by_content[items.hashes[at]]):
+            found[at] = index = copies.pop(0)
+            relabelled.append((str(listed.samples.names[index]), items.labels[at], listed.identity(index)))
+    if not found:
+        raise StudyConflictError(
+            f"The data has none of the study's {len(items.names)} items: it is other data.",
+            hint="Put new items beside the old ones; or search on other data with `tlsearch run`.",
+        )
+    # What couldn't be decoded may have been taken out since, or mended.
+    if lost := [at for at in everything if at not in found and at not in items.aside]:
+        raise _told(items, listed, lost, (), names=names, hint=COMPLETE)
+    new = tuple(sorted(set(range(len(listed.samples.items))) - set(found.values())))
+    if not new and not relabelled:
+        raise StudyConflictError(
+            f"Nothing is new: the data has the study's {len(items.names)} items and no others.",
+            hint="Put new items beside the old ones first.",
+        )
+    known = {index: items.splits[at] for at, index in found.items() if items.splits[at]}
+    if listed.samples.splits is not None:
+        places = {name: np.array([i for i in known if known[i] == name]) for name in set(known.values())}
+        _refuse_moved(places, listed.samples.splits, listed.samples.names)
+    shares = listed.described.split
+    parts = split(
+        listed.samples,
+        listed.hashes,
+        listed.strata,
+        val=shares.val,
+        test=shares.test,
+        stop=shares.stop,
+        seed=seed,
+        known=known,
+    )
+    aside = tuple(sorted(found[at] for at in items.aside if at in found))
+    return Growth(listed, parts, new, aside, tuple(relabelled), tuple(names))
+
+
 def _refuse_moved(parts: Mapping[str, IntArray], given: Sequence[str], names: Sequence[str]) -> None:
     """StudyConflictError where items stand in other splits of the data's own than they did."""
     brought = set(given)
@@ -126,7 +224,21 @@ def _refuse_moved(parts: Mapping[str, IntArray], given: Sequence[str], names: Se
         raise changed([("in another split", [str(names[index]) for index in sorted(moved)])])
 
 
-def changed(findings: Sequence[tuple[str, Sequence[str]]]) -> StudyConflictError:
+AS_IT_WAS = (
+    "Put it back as it was and run the study again, or give the study another name: scores on other data"
+    " can't be compared."
+)
+EXTEND = (
+    "Scores on other data can't be compared. `tlsearch study extend STUDY` takes new items in; or put it"
+    " back as it was, or give the study another name."
+)
+COMPLETE = (
+    "Put it back: a study is extended with all of its items there. `tlsearch run` begins another study of"
+    " other data."
+)
+
+
+def changed(findings: Sequence[tuple[str, Sequence[str]]], *, hint: str = AS_IT_WAS) -> StudyConflictError:
     """The error for a study whose data isn't what it was: what happened, and to which items."""
     told = []
     for what, names in findings:
@@ -136,12 +248,22 @@ def changed(findings: Sequence[tuple[str, Sequence[str]]]) -> StudyConflictError
             told.append(f"{len(names)} {'items' if len(names) > 1 else 'item'} {what} ({some}{more})")
     return StudyConflictError(
         f"The data has changed since the study was begun: {'; '.join(told)}.",
-        hint="Put it back as it was and run the study again, or give the study another name: scores on "
-        "other data can't be compared.",
+        hint=hint,
     )
 
 
 def _located(items: StudyItems, listed: Listed, wanted: Sequence[int], *, added: bool = False) -> list[int]:
+    found = _found(items, listed, wanted)
+    taken, samples = set(found.values()), listed.samples
+    lost = [at for at in wanted if at not in found]
+    extra = [str(samples.names[i]) for i in range(len(samples.items)) if added and i not in taken]
+    if lost or extra:
+        raise _told(items, listed, lost, extra, hint=AS_IT_WAS if lost else EXTEND)
+    return [found[at] for at in wanted]
+
+
+def _found(items: StudyItems, listed: Listed, wanted: Sequence[int]) -> dict[int, int]:
+    """Indices of what is listed now, by positions of a study's items; without those that aren't there."""
     samples = listed.samples
     by_name: defaultdict[tuple[str, str, str], list[int]] = defaultdict(list)
     by_content: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
@@ -160,20 +282,28 @@ def _located(items: StudyItems, listed: Listed, wanted: Sequence[int], *, added:
             if (index := copies.pop()) not in taken:
                 found[at] = index
                 taken.add(index)
-    lost = [at for at in wanted if at not in found]
-    extra = [str(samples.names[i]) for i in range(len(samples.items)) if added and i not in taken]
-    if lost or extra:
-        raise _told(items, listed, lost, extra)
-    return [found[at] for at in wanted]
+    return found
 
 
-def _told(items: StudyItems, listed: Listed, lost: Sequence[int], extra: Sequence[str]) -> StudyConflictError:
+def _told(
+    items: StudyItems,
+    listed: Listed,
+    lost: Sequence[int],
+    extra: Sequence[str],
+    *,
+    names: Sequence[str] = (),
+    hint: str,
+) -> StudyConflictError:
+    """The error for items that aren't there as they were; a class of ``names`` that has none left is told."""
     now = {str(name): index for index, name in enumerate(listed.samples.names)}
-    missing, other, unreadable, relabelled = [], [], [], []
+    left = {items.labels[at] for at in set(range(len(items.names))) - set(lost)}
+    gone: dict[str, list[str]] = {name: [] for name in names if name not in left}
+    missing: list[str] = []
+    other, unreadable, relabelled = [], [], []
     for at in lost:
         name = items.names[at]
         if name not in now:
-            missing.append(name)
+            gone.get(items.labels[at], missing).append(name)
         elif listed.hashes[now[name]] == unreadable_hash(name):
             unreadable.append(name)
         elif listed.hashes[now[name]] == items.hashes[at]:
@@ -184,10 +314,12 @@ def _told(items: StudyItems, listed: Listed, lost: Sequence[int], extra: Sequenc
     new = [name for name in extra if name not in known]
     return changed(
         [
+            *((f'of "{label}" missing, which are all of it', all_of_it) for label, all_of_it in gone.items()),
             ("missing", missing),
             ("changed", other),
             ("unreadable", unreadable),
             ("of another class", relabelled),
             ("added", new),
-        ]
+        ],
+        hint=hint,
     )

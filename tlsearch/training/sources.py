@@ -19,6 +19,7 @@ from tlsearch.training import fetching, item_groups, item_times
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.corrections import corrected
 from tlsearch.training.data import Data, fingerprint, prepare
+from tlsearch.training.earlier import Extended
 from tlsearch.training.splits import IntArray, units_of
 
 PLACES = ("path", "root")
@@ -157,9 +158,12 @@ def load(
     seed: int,
     threads: int = 2,
     parts: Mapping[str, IntArray] | None = None,
+    extended: Extended | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Data:
     """Split and encode listed items for a backbone's input; ``parts`` are splits that were made before.
+
+    Of items of the study that is ``extended``, what that stored is taken.
 
     Raises:
         DataError: the items are of another kind than the backbone takes, or see `data.prepare`.
@@ -188,5 +192,6 @@ def load(
         max_overlap=listed.described.max_overlap,
         hashed=(listed.fingerprint, listed.hashes),
         parts=parts,
+        extended=extended,
         progress=progress,
     )

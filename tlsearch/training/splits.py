@@ -7,6 +7,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ def split(
     test: float,
     stop: float,
     seed: int,
+    known: Mapping[int, str] = MappingProxyType({}),
 ) -> dict[str, IntArray]:
     """Ascending indices of ``train``, ``stop``, ``val``, ``test``; the same files always fall the same way.
 
@@ -70,9 +72,12 @@ def split(
         test: likewise.
         stop: share of what is then left for train.
         seed: salt; another one gives other splits.
+        known: the splits that items stay in, by index. The others are cut so that all together have the
+            shares; what moves together with a known item goes where that is.
 
     Raises:
-        DataError: impossible shares, no train, or a kind too small to stand in train and every split cut.
+        DataError: impossible shares, no train, or a kind too small to stand in train and every split cut;
+            or items that move together are known to stand in several splits.
     """
     if min(val, test, stop) < 0 or val + test >= 1 or stop >= 1:
         raise DataError(
@@ -88,22 +93,45 @@ def split(
         name: share for name, share in (("test", test), ("val", val)) if share > 0 and len(parts[name]) == 0
     }
     units = _units(samples, hashes, strata, parts["train"], seed=seed)
-    parts |= _cut(units, shares, strata, stop=stop)
+    parts |= _cut(units, shares, strata, stop=stop, known=_places(units, known, samples))
     return {name: parts[name] for name in ("train", "stop", "val", "test")}
 
 
 def _cut(
-    units: Sequence[_Unit], shares: Mapping[str, float], strata: Strata, *, stop: float
+    units: Sequence[_Unit],
+    shares: Mapping[str, float],
+    strata: Strata,
+    *,
+    stop: float,
+    known: Sequence[str] | None = None,
 ) -> dict[str, IntArray]:
-    """Indices of ``train``, ``stop`` and every share."""
-    places = _assign(units, shares, strata)
+    """Indices of ``train``, ``stop`` and every share; ``known`` are places of units, empty for new ones."""
+    known = known if known is not None else [""] * len(units)
+    places = _assign(units, shares, strata, known=["train" if name == "stop" else name for name in known])
     parts = {name: _members(units, places, name) for name in shares}
-    left = [unit for unit, place in zip(units, places, strict=True) if place == "train"]
-    places = ["train"] * len(left)
+    kept = [number for number, place in enumerate(places) if place == "train"]
+    left, before = [units[number] for number in kept], [known[number] for number in kept]
+    places = [name or "train" for name in before]
     for smallest in (_STOP_FROM, 2) if stop > 0 else ():
         if "stop" not in places:
-            places = _assign(left, {"stop": stop}, strata, smallest=smallest)
+            places = _assign(left, {"stop": stop}, strata, smallest=smallest, known=before)
     return {"train": _members(left, places, "train"), "stop": _members(left, places, "stop"), **parts}
+
+
+def _places(units: Sequence[_Unit], known: Mapping[int, str], samples: Samples) -> list[str]:
+    """Where each unit stands by its known items; empty where it has none."""
+    found = []
+    for unit in units:
+        names = sorted({known[index] for index in unit.items if index in known})
+        if len(names) > 1:
+            new = [samples.names[index] for index in unit.items if index not in known]
+            raise DataError(
+                f"{new[0] if new else samples.names[unit.items[0]]} belongs together with items of"
+                f" {' and '.join(names)}, by its group or content",
+                hint="Give it a group of its own, or leave it out.",
+            )
+        found.append(names[0] if names else "")
+    return found
 
 
 def units_of(samples: Samples, hashes: Sequence[str], strata: Strata, indices: IntArray) -> IntArray:
@@ -187,9 +215,14 @@ def _units(
 
 
 def _assign(
-    units: Sequence[_Unit], shares: Mapping[str, float], strata: Strata, *, smallest: int = 0
+    units: Sequence[_Unit],
+    shares: Mapping[str, float],
+    strata: Strata,
+    *,
+    smallest: int = 0,
+    known: Sequence[str],
 ) -> list[str]:
-    """A split for every unit: one of ``shares``, or train.
+    """A split for every unit: one of ``shares``, or train; units that are ``known`` to have one keep it.
 
     Iterative stratification (Sechidis et al. 2011): the rarest kind is served first, so that groups of
     several kinds can't use it up. With ``smallest``, kinds of fewer items needn't stand in a share.
@@ -206,6 +239,9 @@ def _assign(
         for label, count in units[number].counts.items():
             have[name, label] += count
 
+    for number, name in enumerate(known):
+        if name:
+            place(number, name)
     for label, holding in sorted(holders.items(), key=lambda pair: (len(pair[1]), pair[0])):
         if strata.required and not smallest and len(holding) <= len(shares):
             items = sum(units[number].counts[label] for number in holding)
