@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -232,3 +234,12 @@ def test_items_that_the_data_moves_to_another_split_are_refused(tmp_path: Path) 
     add(folder / "test", "a", ["new"], seed=5)
     found = items.grown(known, ("a", "b"), listed(folder), seed=0)
     assert len(set(found.new) & set(found.parts["test"].tolist())) == 1
+
+
+def test_splits_by_time_are_not_extended(tmp_path: Path) -> None:
+    found = listed(draw(tmp_path / "d"))
+    times = [datetime(2024, 1, 1, tzinfo=UTC).timestamp() + at for at in range(len(found.hashes))]
+    dated = replace(found, samples=replace(found.samples, times=times))
+    with pytest.raises(StudyConflictError, match="splits are by time") as caught:
+        items.grown(fixed(found), ["a", "b"], dated, seed=0)
+    assert "`tlsearch run` begins another" in str(caught.value.hint)

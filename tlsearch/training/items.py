@@ -165,9 +165,16 @@ def grown(items: StudyItems, names: Sequence[str], listed: Listed, *, seed: int)
         seed: of the study.
 
     Raises:
-        StudyConflictError: items of the study aren't there, or not in their splits; or nothing is new.
+        StudyConflictError: items of the study aren't there, or not in their splits; nothing is new; or splits
+            are by time.
         DataError: a new class is too small to be split; see `split`.
     """
+    if listed.samples.times is not None:
+        raise StudyConflictError(
+            "The study's splits are by time: with newer items others are test items than those that it has.",
+            hint="`tlsearch evaluate` tells how its model does on the new items; `tlsearch run` begins"
+            " another study of all, split by time anew.",
+        )
     everything = range(len(items.names))
     found = _found(items, listed, everything)
     taken = set(found.values())
