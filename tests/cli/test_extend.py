@@ -1,7 +1,8 @@
-"""``tlsearch study extend`` as people meet it: a real search, then new pictures; and what is refused."""
+"""What the guide to new data shows: a real search, then new pictures; and what is refused."""
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 from tests.conftest import Place, draw
+from tests.test_docs import ROOT, commands, own
 
 pytestmark = pytest.mark.slow
 
+GUIDE = commands(ROOT / "docs" / "how-to" / "new-data.md")
 STUDY = {
     "strategies": ["linear_probe"],
     "budget": {"trials": 4},
@@ -36,7 +39,9 @@ def searched(place: Place) -> Place:
 
 def test_a_study_takes_new_pictures_in(searched: Place) -> None:
     add(searched.images, "disc", of="disc", count=8)
-    done = searched.run("study", "extend", "tiny")  # by Ray, and verified in a fresh process
+    shutil.copytree(searched.images, searched.folder / "grown")
+    in_place, elsewhere, show = ([own(word, "tiny") for word in shlex.split(line)[1:]] for line in GUIDE)
+    done = searched.run(*in_place)  # by Ray, and verified in a fresh process
     assert 'Study "tiny-2" extends "tiny".' in done.stderr
     assert "8 of 128 items are new" in done.stderr
     assert "it has not fallen" in done.stderr
@@ -44,8 +49,9 @@ def test_a_study_takes_new_pictures_in(searched: Place) -> None:
     assert [one["study"] for one in shown["versions"]] == ["tiny", "tiny-2"]
     assert (shown["study"]["parent"], shown["study"]["state"]) == ("tiny", "COMPLETE")
     assert shown["best"]["metrics"]["test"]["accuracy"] > 0.5
-    told = searched.here("show", "tiny-2").stdout
-    assert "+8" in told
+    assert "+8" in searched.here(*show).stdout
+    assert "8 of 128 items are new" in searched.here(*elsewhere).stderr
+    assert searched.ask("show", "tiny-grown")["study"]["parent"] == "tiny"
     assert len(searched.ask("trials", "tiny-2")) == 3  # the recipe, and its two refits
     searched.here("report", "tiny-2", "-o", "r.html", "--no-model")
     page = (searched.folder / "r.html").read_text()
