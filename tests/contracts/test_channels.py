@@ -166,8 +166,8 @@ def test_mean_and_deviation_are_those_of_the_training_items():
 
 
 def test_colours_are_changed_of_rgb_alone():
-    assert inputs_of(5).policies == ("none", "flip", "light")
-    assert inputs_of(3).policies == ("none", "flip", "light")
+    assert inputs_of(5).policies == ("none", "flip", "dihedral", "light")
+    assert inputs_of(3).policies == ("none", "flip", "dihedral", "light")
     assert "randaugment" in ImageInput(20, (0.5,) * 3, (0.5,) * 3).policies
     flat = torch.full((8, 5, 20, 20), 30000).to(torch.uint16)
     draws = inputs_of(5).draw("light", 8, seed=0, mirror=True)

@@ -16,7 +16,7 @@ from tlsearch.cli.search import Insecure, Local, Minutes, Setting, Trials, read_
 
 group = typer.Typer(
     no_args_is_help=True,
-    help="Studies of the database: list, resume, extend, pause, cancel, fork.",
+    help="Studies of the database: list, go on, extend, stop, fork.",
     rich_markup_mode=None,
 )
 
@@ -103,7 +103,7 @@ def extend(
     local: Local = False,
     json: options.Json = False,
 ) -> None:
-    """Take new items, or new classes, into a study: a new study extends it.
+    """Take in new items or classes, by a study that extends another.
 
     Known items keep their splits, and only new ones are computed. The study's model is scored on these first;
     where it has not fallen and no class is new, its recipe is only trained anew.

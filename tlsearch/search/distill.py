@@ -43,7 +43,7 @@ from tlsearch.search.progress import Observer, Snapshot, silent
 from tlsearch.search.refit import floor
 from tlsearch.search.registration import begun_with
 from tlsearch.search.verify import verify
-from tlsearch.spec import StudySpec, parse
+from tlsearch.spec import DataSpec, StudySpec, parse
 from tlsearch.training.distillation import STRATEGY, Distilling, TaughtWorkspace
 from tlsearch.training.gradient_trials import train
 from tlsearch.training.workspace import data_key
@@ -116,7 +116,7 @@ def _spec(record: StudyRecord, backbone: str | None, weights: str | None) -> Stu
     """The study with the student's backbone alone."""
     own = parse(record.spec)
     known = {one.name: one.weights for one in own.backbones}
-    name = backbone or _smallest(list(known), own.data.image_size)
+    name = backbone or _smallest(list(known), own.data)
     described = {
         **record.spec,
         "backbones": [{"name": name, "weights": weights or known.get(name, "pretrained")}],
@@ -127,11 +127,14 @@ def _spec(record: StudyRecord, backbone: str | None, weights: str | None) -> Stu
     return parse(described)
 
 
-def _smallest(names: list[str], image_size: int | None) -> str:
+def _smallest(names: list[str], data: DataSpec) -> str:
     if len(names) == 1:
         return names[0]
     # Weights don't matter to operations.
-    infos = [registry.backbone(name, weights="random", image_size=image_size).info for name in names]
+    infos = [
+        registry.backbone(name, weights="random", image_size=data.image_size, pixels=data.pixels).info
+        for name in names
+    ]
     return min(infos, key=lambda info: info.flops).name
 
 
@@ -260,6 +263,7 @@ class _Student:
             backbone=described.name,
             weights=described.weights,
             image_size=prepared.spec.data.image_size,
+            pixels=prepared.spec.data.pixels,
             strategy=STRATEGY,
             params=self.params,
             task=prepared.task,
