@@ -29,7 +29,7 @@ from tlsearch.reports.intervals import of_test
 OUT = Path(__file__).parent / "results" / "coverage.json"
 LABELLED, TEST = 150, 100
 """Labelled images of a search, of which a quarter are validation items; and its test items."""
-SETS = ("digits", "Fashion-MNIST", "solar cells")
+SETS = ("digits", "fashion", "solar cells")
 PIXELS = 32
 HEADS = ["linear_probe", "feature_copy"]
 """The core's heads, which need no Ray: what is asked for here is the choosing, whatever was trained."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +150,20 @@ def test_teacher_and_student_see_the_same_view(place: Path, tmp_path: Path) -> N
     first, *_, last = (inputs for inputs, _ in seen)
     assert not torch.equal(first.sum(), last.sum()), "views take turns"
     assert len(workspace._told) == asked.search.views
+
+
+def test_the_teacher_looks_at_no_more_views_than_there_is_time_for(place: Path, tmp_path: Path) -> None:
+    teacher = teacher_of(place)
+    asked = study(data={"source": "folder", "path": str(place / "pictures")}, search={"views": 8})
+    config = bench(tmp_path, asked).assignment
+    looks = {}
+    for seconds in (0.0, 1e9):
+        workspace = TaughtWorkspace(config, teacher=teacher.network, teacher_inputs=teacher.inputs)
+        workspace.deadline = time.time() + seconds
+        student = point("fine_tune", 0, freeze_depth=0.0, augmentation="light")
+        list(train(workspace, Distilling(), replace(student, epochs=10), deadline=math.inf))
+        looks[seconds] = [view for _, view in workspace._told]
+    assert looks == {0.0: [1], 1e9: [1, 2, 3, 4, 5, 6, 7, 8]}
 
 
 @pytest.mark.parametrize(

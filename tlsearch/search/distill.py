@@ -215,6 +215,7 @@ class _Student:
         return bundle.load(folder)
 
     def _trained(self, point: Point, deadline: float, *, phase: str) -> Outcome:
+        self.workspace.deadline = deadline
         for (result,) in train(self.workspace, Distilling(), point, deadline=deadline):
             self.observe(Snapshot(phase=phase, done=result.epoch, total=result.epochs))
             if result.outcome is not None:

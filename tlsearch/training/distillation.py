@@ -6,6 +6,9 @@ arXiv:2106.05237). The teacher looks once at each of a few views, of which the s
 
 from __future__ import annotations
 
+import math
+import time
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -27,6 +30,8 @@ TEMPERATURE = 4.0
 LABELS = 0.1
 """Weight of the labels' own loss; the rest is the teacher's. Hinton et al. found a low one best."""
 BATCH = 64
+TEACHING = 0.3
+"""Share of a training's time that the teacher may take to look at further views."""
 
 
 class Distilling(FineTuning):
@@ -47,10 +52,12 @@ class TaughtWorkspace(Workspace):
     Attributes:
         teacher: a finished network, in eval mode.
         teacher_inputs: how items become its input.
+        deadline: of the training that is under way, as `time.time` counts.
     """
 
     teacher: nn.Module
     teacher_inputs: InputSpec
+    deadline: float = math.inf
     _told: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -74,9 +81,15 @@ class TaughtWorkspace(Workspace):
         source = super().feed(seen, takes, split_point, policy, Counts(), untrained)
         items = np.unique(np.concatenate([data.indices[name] for name in NOT_TEST]))
 
+        served = weakref.proxy(own)  # which holds this function
+
         def taught(index: Indices, view: int) -> Tensor:
             if (policy, view) not in self._told:
+                began, left = time.time(), self.deadline - time.time()
                 self._told[policy, view] = self._outputs(source, items, view)
+                took = max(1e-6, time.time() - began)
+                if math.isfinite(left):
+                    served.views = max(view, min(served.views, view + int(TEACHING * left / took)))
             rows = torch.from_numpy(np.searchsorted(items, index))
             return self._told[policy, view][rows].to(self.device).float()
 
