@@ -12,7 +12,7 @@ import pytest
 from tests.database.conftest import DATASET, Finish, create, outcome, point, result
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import StudyConflictError, UnknownNameError
-from tlsearch.records import ModelRecord, PluginVersion, StudyState, TrialState
+from tlsearch.records import ModelRecord, PluginVersion, StudyItems, StudyState, TrialState
 
 HOSTILE = [
     "'; DROP TABLE trials; --",
@@ -53,6 +53,17 @@ def test_a_taken_name_is_a_conflict_and_changes_nothing(store: Store) -> None:
     assert store.study("flowers").metric == "accuracy"
     create(store, "birds", dataset=replace(DATASET, source="elsewhere"))
     assert [study.name for study in store.studies()] == ["flowers", "birds"]
+
+
+def test_studies_of_the_same_data_have_counts_of_their_own_splits(store: Store) -> None:
+    for name, splits in (("flowers", ("train", "train", "val")), ("birds", ("train", "val", "test"))):
+        create(store, name)
+        lease = store.acquire(name, owner="me@here:1:0")
+        store.fix_items(lease, StudyItems(("a", "b", "c"), ("0", "1", "2"), ("x", "x", "x"), splits))
+    assert store.data_of("flowers").counts == {"train": 2, "val": 1, "test": 0}
+    assert store.data_of("birds").counts == {"train": 1, "val": 1, "test": 1}
+    create(store, "old")
+    assert store.data_of("old") == DATASET, "an older version kept no items"
 
 
 def test_unknown_names_are_guessed(store: Store) -> None:

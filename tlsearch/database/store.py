@@ -123,6 +123,10 @@ class Store:
             self._database, lease, lambda connection, row: studies.fix_items(connection, row.id, items)
         )
 
+    def data_of(self, study: str) -> DatasetRecord:
+        """The data set of a study, with the counts of the study's own splits."""
+        return self._database.read(partial(studies.data_of, study=study))
+
     def items(self, study: str) -> StudyItems | None:
         """The items of a study's data with their splits; None where an older version prepared it."""
         return self._database.read(partial(studies.items, study=study))
@@ -132,10 +136,7 @@ class Store:
         return self._database.read(queries.study_ids)
 
     def delete_study(self, name: str, *, stale: Callable[[str], bool] | None = None) -> None:
-        """Delete a study with its trials, curves and model rows; no files are touched.
-
-        StudyConflictError while a driver runs it; see ``acquire`` for ``stale``.
-        """
+        """Delete a study's rows, no files; StudyConflictError while a driver runs it, see ``acquire``."""
         studies.delete(self._database, name, stale=stale)
 
     def update_study(

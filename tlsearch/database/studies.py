@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -140,6 +141,16 @@ def dataset(connection: Connection, fingerprint: str) -> DatasetRecord:
     if row is None:
         raise UnknownNameError(f'No data set with the fingerprint "{fingerprint}" in the database.')
     return dataset_record(row)
+
+
+def data_of(connection: Connection, study: str) -> DatasetRecord:
+    """The data set of a study, with the counts of its own splits: others may cut the same data otherwise."""
+    row = study_row(connection, study)
+    found = dataset_record(connection.execute(select(DATASETS).where(DATASETS.c.id == row.dataset_id)).one())
+    fixed = items(connection, study)
+    if fixed is None:
+        return found
+    return replace(found, counts={name: len(fixed.of(name)) for name in found.counts})
 
 
 def pin_model(connection: Connection, study_id: int, model: ModelRecord) -> None:

@@ -102,7 +102,7 @@ def gather(store: Store, study: str, *, finalists: int = 5) -> Evidence:
     combined = [trial for trial in leading if members_of(trial.params)]
     plain = [trial for trial in leading if trial not in combined]
     minimize = record.direction == "minimize"
-    dataset = store.dataset(record.fingerprint)
+    dataset = store.data_of(study)
     task = task_of(parse(record.spec))
     items = dataset.counts.get("val", 0) if task.metric(record.metric).share else 0
     tie = task.metric(task.tie_breaker)

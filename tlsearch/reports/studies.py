@@ -178,7 +178,7 @@ class Studies:
 
     def dataset(self, study: str) -> DatasetRecord:
         """The data of a study."""
-        return self.store.dataset(self.store.study(study).fingerprint)
+        return self.store.data_of(study)
 
     def trials(
         self,
@@ -247,7 +247,7 @@ class Studies:
                 hint=f"`tlsearch trials {study}` lists what there is.",
             )
         own = model if model and model.trial == trial.number else None
-        return _best_model(record, trial, own, wanted, self.store.dataset(record.fingerprint).counts)
+        return _best_model(record, trial, own, wanted, self.store.data_of(study).counts)
 
     def _best_by(
         self,
