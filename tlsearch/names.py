@@ -82,12 +82,17 @@ def split_of(name: str) -> str | None:
     return known if known is not None else _SPLIT_OF.get(_FILLING.sub("", word))
 
 
+_NUMBER = re.compile(r"[+-]?\d{1,15}([.,]\d{1,15})?")
+
+
 def alike(names: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Pairs of names that differ in case, blanks or hyphens alone; single letters may be just that."""
+    """Pairs of names that differ in case, blanks or hyphens alone, or are one number; not single letters."""
     seen: dict[str, str] = {}
     pairs = []
     for name in names:
-        key = re.sub(r"[\s_-]+", " ", unicodedata.normalize("NFKC", name).casefold()).strip()
+        written = unicodedata.normalize("NFKC", name).casefold().strip()
+        number = _NUMBER.fullmatch(written)
+        key = str(float(written.replace(",", "."))) if number else re.sub(r"[\s_-]+", " ", written).strip()
         other = seen.setdefault(key, name)
         if other != name and len(key) > 1:
             pairs.append((other, name))

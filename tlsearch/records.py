@@ -169,6 +169,10 @@ class EpochRecord:
     attempt: int = 1
 
 
+CUT_SHORT = "stopped at the time budget"
+"""What the reason of a trial begins with that was trained for less than its length."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
     """A trial as the study database holds it. Times are UTC."""
@@ -194,6 +198,11 @@ class TrialRecord:
     started: datetime
     finished: datetime | None
     artifact: Artifact | None
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether it has a model that it trained for less than its length, as the time budget ran out."""
+        return self.state is TrialState.COMPLETE and self.reason.startswith(CUT_SHORT)
 
     @property
     def point(self) -> Point:

@@ -185,6 +185,12 @@ def _frame(text: str, delimiter: str, path: Path) -> Any:
             f"table {path} has rows of more cells than its header, {header}",
             hint="Quote values that hold the separator, and begin with the row that names the columns.",
         ) from error
+    except pandas.errors.ParserError as error:
+        told = str(error).strip().rpartition("C error: ")[2] or "it is no table"
+        raise DataError(
+            f"table {path} can't be parsed: {told}",
+            hint="Each row has as many cells as the first one: quote values that hold the separator.",
+        ) from error
     except Exception as error:  # pandas raises almost anything on damaged files
         raise DataError(f"table {path} can't be parsed: {error or type(error).__name__}") from error
     frame.columns = _headings(text, delimiter, [str(name).strip() for name in frame.columns])
@@ -293,7 +299,7 @@ def meant(kind: str, columns: Sequence[str], table: Path) -> str | None:
     if len(found) > 1:
         raise DataError(
             f"{table}: columns {printable(', '.join(found))} might each be the {kind}",
-            hint=f"Set {kind}_column (`init` has --{kind}-column).",
+            hint=f"Set {kind}_column (`run` and `init` have --{kind}-column).",
         )
     return found[0] if found else None
 

@@ -25,6 +25,9 @@ from tests.benchmarks.quality_peers import BACKBONE
 from tests.benchmarks.quality_sets import CASES, Case
 from tests.benchmarks.strategies import _read, _write
 from tlsearch.reports.intervals import of_test
+from tlsearch.search import study as studies
+from tlsearch.search.progress import silent
+from tlsearch.spec import parse
 
 OUT = Path(__file__).parent / "results" / "coverage.json"
 LABELLED, TEST = 150, 100
@@ -32,7 +35,7 @@ LABELLED, TEST = 150, 100
 SETS = ("digits", "fashion", "solar cells")
 PIXELS = 32
 HEADS = ["linear_probe", "feature_copy"]
-"""The core's heads, which need no Ray: what is asked for here is the choosing, whatever was trained."""
+"""The core's heads: what is asked for here is the choosing, whatever was trained."""
 
 Cell = dict[str, float]
 
@@ -77,8 +80,12 @@ def _searched(case: Case, folder: Path, seed: int) -> Cell:
             "search": {"refit": False},
             "seed": seed,
         }
-        result = tlsearch.run(
-            study, db=f"sqlite:///{place}/studies.db", artifacts=f"{place}/artifacts", observe=lambda _: None
+        result = studies.run(
+            parse(study),
+            database=f"sqlite:///{place}/studies.db",
+            artifacts=f"{place}/artifacts",
+            observe=silent,
+            local=True,
         )
         assert result.model is not None
         said = tlsearch.load(result.model.uri).predict([made.parent / file for file in unseen["image"]])

@@ -63,7 +63,7 @@ def test_a_study_takes_new_pictures_in(searched: Place) -> None:
 def test_what_cannot_be_extended_is_told(searched: Place) -> None:
     for words, said in (
         (("tinny",), 'Did you mean "tiny"?'),
-        (("tiny",), "Nothing is new: the data has the study's 120 items"),
+        (("tiny",), "has the study's 120 items and no others"),
         (("tiny", searched.study()), "is not a folder"),
         (("tiny", "lost"), "there is no folder"),
         (("tiny", ""), "DATA is empty"),

@@ -204,7 +204,7 @@ def test_a_class_that_is_gone_is_told_by_name_and_count(tmp_path: Path) -> None:
 def test_what_is_nothing_new_or_other_data_is_refused(tmp_path: Path) -> None:
     folder = draw(tmp_path / "d")
     known = fixed(listed(folder))
-    with pytest.raises(StudyConflictError, match="Nothing is new: the data has the study's 12 items"):
+    with pytest.raises(StudyConflictError, match=r"Nothing is new: .* has the study's 12 items"):
         grown(known, folder)
     other = tmp_path / "other"
     other.mkdir()

@@ -125,7 +125,9 @@ def _tell(rows: dict[str, dict[str, Any]], student: Model) -> None:
     for split in ("val", "test"):
         for name, value in own.get(split, {}).items():
             if name in teacher.get(split, {}):
-                table.append([f"{split} {name}", f"{teacher[split][name]:.4f}", f"{value:.4f}"])
+                # Its score on val is that of the search, before it learned from these items.
+                known = "-" if split == "val" else f"{teacher[split][name]:.4f}"
+                table.append([f"{split} {name}", known, f"{value:.4f}"])
     output.print_table(["", "teacher", "student"], table, right=["teacher", "student"])
     output.say(
         "Scores on val are from before the last training. The teacher had learned from these items when it "

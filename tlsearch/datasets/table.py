@@ -301,8 +301,10 @@ def samples_of(
     classes = sorted({labels[row] for row in kept})
     if len(classes) < (1 if rows.separator else 2):
         first = f" (the first of {len(broken)} that can't be used: {broken[0]})" if broken else ""
+        if not broken:
+            hint = None if cells[kind] else "It has a header and no rows."
         raise DataError(
-            f"{table} has usable rows of {plural(len(classes), 'class', 'classes')}{first}; "
+            f"{table} has usable rows of {plural(len(classes), 'label', 'different labels')}{first}; "
             "at least 2 are needed",
             hint=hint,
         )

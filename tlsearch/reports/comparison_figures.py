@@ -129,9 +129,11 @@ def lead(evidence: Evidence, best: Sequence[tuple[str, TrialRecord]]) -> str:
     if len(best) == 1:
         return f"Only {first[0]} has finished trials; its best is {values[0]}."
     told = f"{first[0]} leads with {values[0]}, ahead of {best[1][0]} ({values[1]})."
-    return told + (
-        " The difference may be chance." if _within_noise(evidence, best[0][1], best[1][1]) else ""
-    )
+    if _within_noise(evidence, best[0][1], best[1][1]):
+        told += " The difference may be chance."
+    if cut := [name for name, trial in best if trial.cut_short]:
+        told += f" The time budget cut {' and '.join(cut)} short: with more minutes it may be otherwise."
+    return told
 
 
 def _within_noise(evidence: Evidence, one: TrialRecord, other: TrialRecord) -> bool:

@@ -34,7 +34,9 @@ def endings(trials: Sequence[TrialRecord]) -> list[Ending]:
     """The ways in which trials ended, the most frequent first; those that ended well are left out."""
     groups: dict[tuple[str, str], list[TrialRecord]] = {}
     for trial in trials:
-        if trial.state is not TrialState.COMPLETE:
+        if trial.cut_short:
+            groups.setdefault(("CUT SHORT", trial.reason), []).append(trial)
+        elif trial.state is not TrialState.COMPLETE:
             reason = re.sub(r" \(after epoch \d+ of \d+\)$", "", trial.reason)
             groups.setdefault((trial.state.value, reason), []).append(trial)
     return [
@@ -51,7 +53,7 @@ def endings(trials: Sequence[TrialRecord]) -> list[Ending]:
 
 def in_a_line(trials: Sequence[TrialRecord]) -> str:
     """All of it in one line, such as ``20 trials: 17 complete, 3 pruned (others were better)``."""
-    complete = sum(trial.state is TrialState.COMPLETE for trial in trials)
+    complete = sum(trial.state is TrialState.COMPLETE and not trial.cut_short for trial in trials)
     told = [f"{complete} complete"]
     for ending in endings(trials):
         reason = ending.reason if len(ending.reason) <= REASON else f"{ending.reason[: REASON - 1]}…"

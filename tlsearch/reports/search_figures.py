@@ -128,7 +128,8 @@ def freeze_depth(evidence: Evidence) -> Figure | None:
     for strategy in varied:
         best = evidence.best_of([t for t in choosing if t.strategy == strategy and done(t)])
         if best is not None:
-            told.append(f"{depth(best)} groups for {strategy}")
+            cut = " (cut short by the time budget)" if best.cut_short else ""
+            told.append(f"{depth(best)} groups for {strategy}{cut}")
     finding = f"The best depths were {', '.join(told)}."
     return Figure(
         "freeze",

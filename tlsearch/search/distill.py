@@ -29,6 +29,7 @@ from tlsearch.models import abstention, bundle
 from tlsearch.models.model import Model
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import (
+    CUT_SHORT,
     HANDED_OUT,
     Outcome,
     Params,
@@ -108,6 +109,9 @@ def distill(
         cuda = torch.cuda.is_available()
         config = setup.assign(prepared, cache=cache, artifacts=made, threads=threads, cuda=cuda)
         workspace = TaughtWorkspace(config, teacher=teacher.network, teacher_inputs=teacher.inputs)
+        if teacher.manifest.members == 1 and teacher.manifest.backbone == prepared.backbones[0].name:
+            told = f"the model of {study} is one network on {teacher.manifest.backbone}, as the student is"
+            observe(Snapshot(phase="train the student", note=f"{told}: --backbone takes a smaller one"))
         student = _Student(prepared, workspace, teacher, _params(tried, prepared.backbones[0]), observe)
         return student.written(folder, deadline)
 
@@ -187,6 +191,11 @@ class _Student:
         )
         now = time.time()
         first = self._trained(point, now + (deadline - now) / 2, phase="train the student")
+        if first.reason.startswith(CUT_SHORT):
+            raise SearchError(
+                f"There was no time to train the student: {first.reason}.",
+                hint="Give it more --minutes, or leave them out.",
+            )
         place = self.made / "first"
         before = self._verified(place, first, {}, test=False)
         again = replace(point, number=1, role=TrialRole.REFIT)
@@ -195,7 +204,7 @@ class _Student:
         least = floor(before["val"][self.metric], items=counts["val"], metric=self.prepared.metric)
         has_test = bool(counts.get("test"))
         try:
-            if "time budget" in refit.reason:
+            if refit.reason.startswith(CUT_SHORT):
                 raise VerificationError("there was no time to train it")
             chosen, place = refit, self.made / "refit"
             calibration = {**before["calibration"]}

@@ -148,7 +148,7 @@ def heartbeat(store: Store, lease: Lease, interruption: Interruption) -> Iterato
 def signals(interruption: Interruption) -> Iterator[None]:
     """Turn the first signal of `ENDING` into a clean stop; the second ends at once.
 
-    One that is ignored stays so: `nohup` wants a search to outlast its terminal.
+    A SIGHUP that is ignored stays so: `nohup` wants a search to outlast its terminal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -173,7 +173,8 @@ def signals(interruption: Interruption) -> Iterator[None]:
             tell(what)
 
     tell, sys.unraisablehook = sys.unraisablehook, dropped
-    heard = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    outlasts = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    heard = ENDING - {signal.SIGHUP} if outlasts else ENDING
     before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield

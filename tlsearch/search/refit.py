@@ -94,7 +94,7 @@ def members_of(winner: TrialRecord, existing: Sequence[TrialRecord]) -> list[Tri
         if trial.confirms == winner.number
         and trial.state is TrialState.COMPLETE
         and trial.artifact is not None
-        and "time budget" not in trial.reason
+        and not trial.cut_short
     ]
     by_seed = {trial.seed: trial for trial in sorted(usable, key=lambda t: t.number)}
     # Where a fit has no randomness (ridge, kNN), one is as good as three equal ones.

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 
 from tlsearch.contracts import Backbone, Strategy
-from tlsearch.records import Params
+from tlsearch.records import CUT_SHORT, Params
 from tlsearch.training.batch_source import BatchSource
 from tlsearch.training.heads import schedule
 from tlsearch.training.length import Length
@@ -235,7 +235,7 @@ class _Training:
         if epoch == epochs and not cut_short:
             return f"all {epochs} epochs{self.length.remark()}"
         if cut_short or time.time() > self.rules.deadline:
-            return f"stopped at the time budget in epoch {epoch} of {epochs}"
+            return f"{CUT_SHORT} in epoch {epoch} of {epochs}"
         if patience and epoch - self.best.epoch >= patience:
             return f"stopped early: no better epoch on the stop split since epoch {self.best.epoch}"
         return ""

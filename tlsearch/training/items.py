@@ -198,8 +198,9 @@ def grown(items: StudyItems, names: Sequence[str], listed: Listed, *, seed: int)
     new = tuple(sorted(set(range(len(listed.samples.items))) - set(found.values())))
     if not new and not relabelled:
         raise StudyConflictError(
-            f"Nothing is new: the data has the study's {len(items.names)} items and no others.",
-            hint="Put new items beside the old ones first.",
+            f"Nothing is new: {listed.described.options.get('path', 'the data')} has the study's"
+            f" {len(items.names)} items and no others.",
+            hint="Put new items beside the old ones first; or name the folder or table that has them.",
         )
     known = {index: items.splits[at] for at, index in found.items() if items.splits[at]}
     if listed.samples.splits is not None:

@@ -290,11 +290,22 @@ def _members(units: Sequence[_Unit], places: Sequence[str], name: str) -> IntArr
     return np.array(sorted(index for items in chosen for index in items), dtype=np.int64)
 
 
+MISSING = frozenset({"na", "n/a", "#n/a", "nan", "<na>", "null"})
+"""Names, in lower case, that R, Excel, pandas and databases write for what is missing."""
+
+
 def written_alike(strata: Strata) -> list[str]:
-    """Sentences on kinds of items that may be one, by their names."""
+    """Sentences on kinds of items that may be one, or none, by their names."""
+    missing = [name for name in strata.names if name.casefold() in MISSING]
     return [
-        f'the {strata.many} "{one}" and "{other}" are written nearly alike'
-        for one, other in alike(strata.names)
+        *(
+            f'the {strata.many} "{one}" and "{other}" are written nearly alike'
+            for one, other in alike(strata.names)
+        ),
+        *(
+            f'the {strata.one} "{name}" is how tools write a missing value: empty those cells, if it is one'
+            for name in missing
+        ),
     ]
 
 
