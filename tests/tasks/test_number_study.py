@@ -165,8 +165,8 @@ def test_exports_agree_with_the_model(searched, tmp_path, format):
     ("cell", "told"),
     [
         ("cat", "no finite numbers"),
-        ("7", "usable rows of 1 label"),
-        ("", "rows of 0 different labels"),
+        ("7", "usable rows of 1 class"),
+        ("", "usable rows of 0 classes"),
     ],
 )
 def test_a_column_that_cannot_be_learned_is_refused(searched, tmp_path, cell, told):

@@ -304,7 +304,7 @@ def samples_of(
         if not broken:
             hint = None if cells[kind] else "It has a header and no rows."
         raise DataError(
-            f"{table} has usable rows of {plural(len(classes), 'label', 'different labels')}{first}; "
+            f"{table} has usable rows of {plural(len(classes), 'class', 'classes')}{first}; "
             "at least 2 are needed",
             hint=hint,
         )
