@@ -192,10 +192,8 @@ class _Student:
         now = time.time()
         first = self._trained(point, now + (deadline - now) / 2, phase="train the student")
         if first.reason.startswith(CUT_SHORT):
-            raise SearchError(
-                f"There was no time to train the student: {first.reason}.",
-                hint="Give it more --minutes, or leave them out.",
-            )
+            note = f"There was little time to train the student ({first.reason}): give it more --minutes."
+            self.observe(Snapshot(phase="train the student", note=note))
         place = self.made / "first"
         before = self._verified(place, first, {}, test=False)
         again = replace(point, number=1, role=TrialRole.REFIT)
