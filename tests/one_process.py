@@ -21,7 +21,8 @@ import tlsearch
 from tlsearch import gc_tuning, registry
 from tlsearch.cli import main
 from tlsearch.errors import TlsearchError
-from tlsearch.search import finish
+from tlsearch.models.model import Model
+from tlsearch.search import distill, finish
 from tlsearch.search import verify as product
 
 Scores = dict[str, dict[str, float]]
@@ -42,6 +43,19 @@ def searched_folder(folder: Path, study: Mapping[str, Any], data: Path) -> Itera
         with one_process(verify=verify_here):
             result = tlsearch.run(asked, db=f"sqlite:///{folder}/s.db", artifacts=folder / "artifacts")
         yield result
+
+
+def student_of(
+    study: str, teacher: Model, place: Path, folder: Path, *, database: str = "s.db", **options: Any
+) -> Model:
+    """A student of a study whose database and cache lie in ``place``, verified in this process."""
+    with (
+        mock.patch.dict(os.environ, TLSEARCH_CACHE=str(place / "cache")),
+        mock.patch.object(distill, "verify", verify_here),
+    ):
+        return distill.distill(
+            study, teacher, database=f"sqlite:///{place / database}", folder=folder, **options
+        )
 
 
 def verify_here(bundle: Path, *, stopping: Callable[[], str] = str, **question: Any) -> Scores:

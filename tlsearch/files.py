@@ -130,6 +130,27 @@ def refuse_unwritable(path: Path) -> None:
         raise InputError(f"Can't write {path}: {os.strerror(code)}", hint="Name another with --output.")
 
 
+def refuse_taken(folder: Path, *, marker: str, earlier: str, what: str, overwrite: bool) -> None:
+    """Refuse a folder for a result that holds anything else, or an earlier one that is not to be replaced.
+
+    Args:
+        folder: may be missing or empty.
+        marker: file by which an earlier result is known.
+        earlier: what the folder isn't where that is missing, for the error.
+        what: it holds where that is there.
+        overwrite: whether it may be replaced.
+
+    Raises:
+        InputError: the folder is taken.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (folder / marker).is_file():
+        raise InputError(f"{folder} already exists and isn't {earlier}.", hint="Choose another place.")
+    if not overwrite:
+        raise InputError(f"{folder} already holds {what}.", hint="Choose another place, or add --overwrite.")
+
+
 def write_page(path: Path, text: str) -> None:
     """Write what a user asked for; a folder that isn't there is made.
 

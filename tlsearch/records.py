@@ -26,6 +26,8 @@ class Pixels:
 
 
 RGB = Pixels()
+MOST_CHANNELS = 512
+"""Of a picture; more are of hyperspectral cameras, and a convolution of as many is no pretrained one."""
 
 
 class TrialState(enum.StrEnum):

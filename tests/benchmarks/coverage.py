@@ -10,8 +10,6 @@ corrected for having been chosen, and the 95% interval of the test score. Result
 from __future__ import annotations
 
 import argparse
-import math
-import statistics
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 import tlsearch
+from tests.benchmarks.quality import _mean
 from tests.benchmarks.quality_peers import BACKBONE
 from tests.benchmarks.quality_sets import CASES, Case
 from tests.benchmarks.strategies import _read, _write
@@ -116,18 +115,13 @@ def table(cells: dict[str, Cell]) -> str:
         found = [cell for key, cell in cells.items() if not name or key.startswith(f"{name} | ")]
         held = sum(cell["low"] <= cell["truth"] <= cell["high"] for cell in found)
         differences = [
-            _mean([100 * (cell[which] - cell["truth"]) for cell in found])
+            _mean([100 * (cell[which] - cell["truth"]) for cell in found], 1)
             for which in ("value", "expected", "test")
         ]
-        truth = _mean([100 * cell["truth"] for cell in found])
+        truth = _mean([100 * cell["truth"] for cell in found], 1)
         told = [name or "all", str(len(found)), truth, *differences, f"{held} of {len(found)} hold it"]
         lines.append(f"| {' | '.join(told)} |")
     return "\n".join(lines) + "\n"
-
-
-def _mean(values: list[float]) -> str:
-    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return f"{statistics.mean(values):.1f} ± {error:.1f}"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import torch
 from tiny_bench import bench, point, study
 from typer.testing import CliRunner
 
-from tests.one_process import verify_here
+from tests.one_process import student_of, verify_here
 from tlsearch import registry
 from tlsearch.cli.app import app
 from tlsearch.contracts import Batch, Recipe
@@ -73,11 +73,7 @@ def teacher_of(place: Path) -> Model:
 
 def taught(place: Path, folder: Path, **options: object) -> Model:
     """A student of the study's model, verified in this process."""
-    with (
-        mock.patch.dict(os.environ, {"TLSEARCH_CACHE": str(place / "cache")}),
-        mock.patch.object(distillation, "verify", verify_here),
-    ):
-        return distill("tiny", teacher_of(place), database=tiny_study.url(place), folder=folder, **options)
+    return student_of("tiny", teacher_of(place), place, folder, database="tlsearch.db", **options)
 
 
 def pictures(place: Path) -> list[Path]:

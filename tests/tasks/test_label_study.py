@@ -14,13 +14,12 @@ import pytest
 from PIL import Image
 
 import tlsearch
-from tests.one_process import one_process, verify_here
+from tests.one_process import one_process, student_of, verify_here
 from tlsearch import registry
 from tlsearch.errors import DataError, SpecError
 from tlsearch.models.evaluation import evaluate
 from tlsearch.models.export.write import export
 from tlsearch.reports import html
-from tlsearch.search import distill as distillation
 
 STUDY = {
     "study": "colours",
@@ -122,12 +121,7 @@ def test_the_report_shows_each_label(searched):
 def test_a_student_tells_sets_too(searched, tmp_path):
     folder, result = searched
     teacher = tlsearch.load(result.model.uri)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TLSEARCH_CACHE", str(folder / "cache"))
-        patch.setattr(distillation, "verify", verify_here)
-        student = distillation.distill(
-            "colours", teacher, database=f"sqlite:///{folder}/s.db", folder=tmp_path / "small"
-        )
+    student = student_of("colours", teacher, folder, tmp_path / "small")
     assert (student.manifest.members, student.manifest.strategy) == (1, "fine_tune")
     (told,) = student.describe([folder / "7.png"])
     assert set(told["probabilities"]) == set(COLOURS)

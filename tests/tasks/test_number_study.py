@@ -16,14 +16,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tlsearch
-from tests.one_process import one_process, verify_here
+from tests.one_process import one_process, student_of, verify_here
 from tlsearch import registry
 from tlsearch.cli.app import app
 from tlsearch.errors import DataError, SpecError
 from tlsearch.models.evaluation import evaluate
 from tlsearch.models.export.write import export
 from tlsearch.reports import html
-from tlsearch.search import distill as distillation
 
 STUDY = {
     "study": "levels",
@@ -131,12 +130,7 @@ def test_the_report_shows_its_errors(searched):
 def test_a_student_tells_numbers_as_its_teacher_does(searched, tmp_path):
     folder, result = searched
     teacher = tlsearch.load(result.model.uri)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TLSEARCH_CACHE", str(folder / "cache"))
-        patch.setattr(distillation, "verify", verify_here)
-        student = distillation.distill(
-            "levels", teacher, database=f"sqlite:///{folder}/s.db", folder=tmp_path / "small"
-        )
+    student = student_of("levels", teacher, folder, tmp_path / "small")
     assert (student.manifest.members, student.manifest.strategy) == (1, "fine_tune")
     assert "margin" in student.manifest.calibration
     dark, light = student.predict([folder / "10.png", folder / "80.png"])

@@ -51,6 +51,7 @@ def distill(
     folder takes the place of STUDY in predict, evaluate, serve and export.
     """
     from tlsearch.cli.live import view
+    from tlsearch.files import refuse_taken, refuse_unwritable
     from tlsearch.models import bundle
     from tlsearch.search.distill import distill as train
 
@@ -58,7 +59,9 @@ def distill(
         raise InputError(
             f"{study} is a bundle, which comes without data to learn from.", hint="Name its study instead."
         )
-    _make_sure_free(folder, overwrite=overwrite)
+    refuse_taken(folder, marker=bundle.MANIFEST, earlier="a bundle", what="a bundle", overwrite=overwrite)
+    if not folder.exists():
+        refuse_unwritable(folder)
     teacher = model_of(study, db)
     with view() as observe:
         student = train(
@@ -78,22 +81,6 @@ def distill(
         return
     _tell(rows, student)
     output.say(f"The bundle is in {folder}; the model of {study} is still its own.")
-
-
-def _make_sure_free(folder: Path, *, overwrite: bool) -> None:
-    from tlsearch.files import refuse_unwritable
-    from tlsearch.models import bundle
-
-    if folder.is_dir() and not any(folder.iterdir()):
-        return
-    if folder.exists() and not (folder / bundle.MANIFEST).is_file():
-        raise InputError(f"{folder} already exists and isn't a bundle.", hint="Choose another place.")
-    if folder.exists() and not overwrite:
-        raise InputError(
-            f"{folder} already holds a bundle.", hint="Choose another place, or add --overwrite."
-        )
-    if not folder.exists():
-        refuse_unwritable(folder)
 
 
 def _facts(model: Model) -> dict[str, Any]:

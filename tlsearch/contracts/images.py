@@ -18,6 +18,7 @@ from torch import Tensor
 from tlsearch.contracts.inputs import InputSpec
 from tlsearch.errors import DataError
 from tlsearch.images import augmentation, decoding, planes
+from tlsearch.records import MOST_CHANNELS
 
 
 def open_regular(path: Path) -> io.BufferedReader:
@@ -44,8 +45,6 @@ def decode(source: object, ranges: decoding.Ranges | None = None) -> Image.Image
         raise DataError(str(error)) from error
 
 
-MOST_CHANNELS = 512
-"""Of a picture; more are of hyperspectral cameras, and a convolution of as many is no pretrained one."""
 _AT_ONCE = 64
 
 

@@ -14,7 +14,7 @@ from tlsearch.contracts.target import TargetSpec
 from tlsearch.contracts.task import EARLIEST
 from tlsearch.contracts.verdict import ABSTENTION
 from tlsearch.errors import BundleError
-from tlsearch.records import RGB, Params, Pixels, Scalar
+from tlsearch.records import MOST_CHANNELS, RGB, Params, Pixels, Scalar
 
 FORMAT = 4
 READ = (2, 3, 4)
@@ -24,7 +24,6 @@ MANIFEST = "bundle.json"
 DESCRIPTION = "tlsearch.description"
 """Where the header of the weights has the checksum of `MANIFEST`."""
 MOST_MEMBERS = 1000
-MOST_CHANNELS = 512
 LARGEST = 4096
 """Pixels of an image side, as a study file may have it."""
 

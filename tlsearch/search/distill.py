@@ -39,7 +39,7 @@ from tlsearch.records import (
     TrialRole,
     TrialState,
 )
-from tlsearch.search import setup
+from tlsearch.search import model_files, setup
 from tlsearch.search.progress import Observer, Snapshot, silent
 from tlsearch.search.refit import floor
 from tlsearch.search.registration import begun_with
@@ -47,7 +47,6 @@ from tlsearch.search.verify import verify
 from tlsearch.spec import DataSpec, StudySpec, parse
 from tlsearch.training.distillation import STRATEGY, Distilling, TaughtWorkspace
 from tlsearch.training.gradient_trials import train
-from tlsearch.training.workspace import data_key
 
 LONGER = 2.0
 """A student trains so many times as long as a trial would: it is given more to learn (Beyer et al. 2022)."""
@@ -205,8 +204,7 @@ class _Student:
             if refit.reason.startswith(CUT_SHORT):
                 raise VerificationError("there was no time to train it")
             chosen, place = refit, self.made / "refit"
-            calibration = {**before["calibration"]}
-            after = self._verified(place, refit, calibration, test=has_test, least=least)
+            after = self._verified(place, refit, before["calibration"], test=has_test, least=least)
         except VerificationError as error:
             note = f"The student that learned from all labels is left out: {error.message}"
             self.observe(Snapshot(phase="verify the student", note=note))
@@ -278,16 +276,8 @@ class _Student:
             spec=prepared.target_spec,
             state=load_file(outcome.artifact.uri),
         )
-        versions = [
-            {"group": p.group, "name": p.name, "distribution": p.distribution, "version": p.version}
-            for p in prepared.plugins
-        ]
         manifest = {
-            "task": prepared.task_name,
-            "classes": list(prepared.target_spec.names),
-            "facts": dict(prepared.target_spec.facts),
-            "image_size": prepared.spec.data.image_size,
-            "inputs": dict(prepared.data[data_key("data", network.info.inputs)].inputs.to_json()),
+            **model_files.of_study(prepared, described.name),
             "strategy": STRATEGY,
             "params": dict(self.params),
             "metrics": {split: dict(scores) for split, scores in metrics.items()},
@@ -301,9 +291,7 @@ class _Student:
                     "sha256": taught_by.sha256,
                 },
                 "seed": prepared.spec.seed,
-                "fingerprint": prepared.dataset.fingerprint,
-                "versions": dict(prepared.versions),
-                "plugins": versions,
+                **model_files.made_with(prepared),
             },
         }
         if metrics.get(HANDED_OUT, {}).get("refitted"):

@@ -152,13 +152,12 @@ class Ending:
     def _opening(self, winner: finish.Winner) -> float:
         """Seconds in which its refit is measured. Heads share one pass through the backbone."""
         counts = self.prepared.dataset.counts
-        flops = next(info.flops for info in self.prepared.backbones if info.name == winner.trial.backbone)
         slow = sum(map(trains, winner.recipes))
         networks = slow * self.prepared.spec.search.members + (slow < len(winner.recipes))
         val, test = counts.get("val", 0), counts.get("test", 0)
         flips = winner.mix.flips if winner.mix is not None else winner.flips
         items = networks * (2 * val + (1 + flips) * test) + self.prepared.references
-        return looking(flops, items=items)
+        return looking(self.prepared.backbone(winner.trial.backbone).flops, items=items)
 
     def _stands(self, model: ModelRecord, winner: finish.Winner) -> bool:
         """Whether the model is what would come of this winner: then its test set was opened already."""

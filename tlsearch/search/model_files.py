@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,7 @@ def described(trial: TrialRecord, shares: Sequence[Share], end: Finishing) -> di
         for share in shares
     ]
     return {
-        "task": prepared.task_name,
-        "classes": list(prepared.target_spec.names),
-        "facts": dict(prepared.target_spec.facts),
-        "image_size": prepared.spec.data.image_size,
-        "inputs": dict(_inputs(prepared, built.backbone).to_json()),
+        **of_study(prepared, built.backbone),
         "strategy": built.strategy,
         "params": dict(built.params),
         "metrics": {"val": dict(trial.metrics)},
@@ -101,13 +97,28 @@ def described(trial: TrialRecord, shares: Sequence[Share], end: Finishing) -> di
             "freeze_depth": trial.freeze_depth,
             "groups": trial.groups,
             "refits": [{"trial": one.number, "seed": one.seed} for one in again],
-            "fingerprint": prepared.dataset.fingerprint,
-            "versions": dict(prepared.versions),
-            "plugins": [
-                {"group": p.group, "name": p.name, "distribution": p.distribution, "version": p.version}
-                for p in prepared.plugins
-            ],
+            **made_with(prepared),
         },
+    }
+
+
+def of_study(prepared: Prepared, backbone: str) -> dict[str, Any]:
+    """What bundles of a study on one backbone say alike: what is learned, and how items are read."""
+    return {
+        "task": prepared.task_name,
+        "classes": list(prepared.target_spec.names),
+        "facts": dict(prepared.target_spec.facts),
+        "image_size": prepared.spec.data.image_size,
+        "inputs": dict(_inputs(prepared, backbone).to_json()),
+    }
+
+
+def made_with(prepared: Prepared) -> dict[str, Any]:
+    """What all bundles of a study say of their origin: the data, and the packages."""
+    return {
+        "fingerprint": prepared.dataset.fingerprint,
+        "versions": dict(prepared.versions),
+        "plugins": [asdict(plugin) for plugin in prepared.plugins],
     }
 
 
@@ -157,8 +168,7 @@ def _network(trial: TrialRecord, end: Finishing) -> Backbone:
 
 def _inputs(prepared: Prepared, backbone: str) -> InputSpec:
     """How the study encoded its data for a backbone."""
-    info = next(info for info in prepared.backbones if info.name == backbone)
-    return prepared.data[data_key("data", info.inputs)].inputs
+    return prepared.data[data_key("data", prepared.backbone(backbone).inputs)].inputs
 
 
 def intact(model: ModelRecord) -> bool:

@@ -89,6 +89,10 @@ class Prepared:
         """What tells apart trials of equal value."""
         return self.task.metric(self.task.tie_breaker)
 
+    def backbone(self, name: str) -> BackboneInfo:
+        """One of its backbones."""
+        return next(info for info in self.backbones if info.name == name)
+
     @property
     def references(self) -> int:
         """Training items that a finished model looks at once, to know later what is none of them."""

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from tlsearch.names import STUDY_BYTES, STUDY_LETTERS, composed, is_study_name
-from tlsearch.records import RGB, Pixels
+from tlsearch.records import MOST_CHANNELS, RGB, Pixels
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -77,7 +77,7 @@ class DataSpec(BaseModel):
     resize: Literal["crop", "pad", "squash"] | None = None
     """How a picture becomes a square: its centre is cut out (also where this is left out), bars are added, or
     it is squeezed; the last two cut nothing off."""
-    channels: Annotated[int, Field(ge=1, le=512)] | None = None
+    channels: Annotated[int, Field(ge=1, le=MOST_CHANNELS)] | None = None
     """Channels of a picture, where they aren't RGB (3): the backbone's first convolution is adapted to them.
     1 is grey; of other numbers, such as 5 of a multi-spectral TIFF or NumPy file, all files must be."""
     bits: Literal[8, 16] | None = None

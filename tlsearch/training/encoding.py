@@ -70,8 +70,8 @@ def suited(
     """An input as it suits a data set: what it must know of all items is found once and kept in the store."""
     if type(inputs).survey is InputSpec.survey:
         return inputs
-    kind = f"{type(inputs).__module__}.{type(inputs).__qualname__}"
-    identity = ["survey", _SURVEY, fingerprint, list(hashes), kind, *filter(None, [dict(inputs.reading())])]
+    read = filter(None, [dict(inputs.reading())])
+    identity = ["survey", _SURVEY, fingerprint, list(hashes), _kind(inputs), *read]
     key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def survey_some(start: int, end: int) -> list[Mapping[str, Any]]:
@@ -150,9 +150,13 @@ def encode(
 
 def encoding_key(fingerprint: str, hashes: Sequence[str], inputs: InputSpec) -> str:
     """Identifies the encoded items of data with that fingerprint and contents in this order."""
-    kind = f"{type(inputs).__module__}.{type(inputs).__qualname__}"
-    identity = [_ENCODING, fingerprint, list(hashes), kind, inputs.encoding()]
+    identity = [_ENCODING, fingerprint, list(hashes), _kind(inputs), inputs.encoding()]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def _kind(inputs: InputSpec) -> str:
+    """Which class an input is of."""
+    return f"{type(inputs).__module__}.{type(inputs).__qualname__}"
 
 
 def _copied(before: Earlier, store: ArrayStore, array: NDArray[Any]) -> Sequence[int]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlsearch.counts import plural
-from tlsearch.errors import ExportError, InputError, UnknownNameError, did_you_mean
+from tlsearch.errors import ExportError, UnknownNameError, did_you_mean
+from tlsearch.files import refuse_taken
 from tlsearch.models.export import as_huggingface, as_onnx, as_timm, as_torch
 from tlsearch.models.export.check import Trial, check_runs, files, try_out
 from tlsearch.models.export.inference_graph import Options, picture_input
@@ -103,21 +104,10 @@ def check_request(place: Path, formats: Sequence[str], *, overwrite: bool) -> di
             )
     places = {name: place / name if len(wanted) > 1 else place for name in wanted}
     for folder in places.values():
-        _make_sure_free(folder, overwrite=overwrite)
+        refuse_taken(
+            folder, marker=SIDECAR, earlier="an earlier export", what="an export", overwrite=overwrite
+        )
     return places
-
-
-def _make_sure_free(folder: Path, *, overwrite: bool) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / SIDECAR).is_file():
-        raise InputError(
-            f"{folder} already exists and isn't an earlier export.", hint="Choose another place."
-        )
-    if not overwrite:
-        raise InputError(
-            f"{folder} already holds an export.", hint="Choose another place, or add --overwrite."
-        )
 
 
 def _export(
