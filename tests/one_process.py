@@ -22,8 +22,8 @@ from tlsearch import gc_tuning, registry
 from tlsearch.cli import main
 from tlsearch.errors import TlsearchError
 from tlsearch.models.model import Model
-from tlsearch.search import distill, finish
-from tlsearch.search import verify as product
+from tlsearch.search import distill, finish, measuring
+from tlsearch.search.verify import scores_of
 
 Scores = dict[str, dict[str, float]]
 
@@ -58,22 +58,38 @@ def student_of(
         )
 
 
-def verify_here(bundle: Path, *, stopping: Callable[[], str] = str, **question: Any) -> Scores:
+def _unasked(_done: int, _total: int) -> None:
+    """Progress that nobody looks at."""
+
+
+def verify_here(
+    bundle: Path,
+    *,
+    stopping: Callable[[], str] = str,
+    progress: Callable[[int, int], None] = _unasked,
+    **question: Any,
+) -> Scores:
     """What `verify.verify` has a fresh process do, in this one."""
-    return product._scores(bundle, product._answer(_request(bundle, question)))
+    return scores_of(bundle, measuring.answer(_request(bundle, question), progress=progress))
 
 
 def _request(bundle: Path, question: dict[str, Any]) -> dict[str, Any]:
     return {**question, "bundle": str(bundle), "items": question["items"].to_json()}
 
 
-def verify_forked(bundle: Path, *, stopping: Callable[[], str] = str, **question: Any) -> Scores:
+def verify_forked(
+    bundle: Path,
+    *,
+    stopping: Callable[[], str] = str,
+    progress: Callable[[int, int], None] = _unasked,
+    **question: Any,
+) -> Scores:
     """The same in a process forked off this one, which a fault can't reach."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            answer = product._answer(_request(bundle, question))
+            answer = measuring.answer(_request(bundle, question), progress=progress)
         except TlsearchError as error:
             answer = {"error": str(error)}
         os.write(writing, json.dumps(answer).encode())
@@ -82,7 +98,7 @@ def verify_forked(bundle: Path, *, stopping: Callable[[], str] = str, **question
     with os.fdopen(reading) as pipe:
         told = pipe.read()
     os.waitpid(pid, 0)
-    return product._scores(bundle, json.loads(told or '{"error": "the process died"}'))
+    return scores_of(bundle, json.loads(told or '{"error": "the process died"}'))
 
 
 def command(*arguments: object, folder: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

@@ -119,7 +119,7 @@ def import_all() -> None:
 
     for name in (
         "tlsearch.search.study",
-        "tlsearch.search.verify",
+        "tlsearch.search.measuring",
         "tlsearch.models.bundle",
         "tlsearch.cli.app",
         "tlsearch.cli.live",

@@ -47,6 +47,19 @@ def test_notes_are_lines_of_their_own(capsys):
     assert "note: logging to mlflow stopped" in capsys.readouterr().err
 
 
+def test_a_note_begins_no_phase(capsys):
+    with LineView() as view:
+        view(Snapshot(phase="search", total=3))
+        view(Snapshot(phase="refit the winner", note="no time is left to refit trial 3"))
+        view(Snapshot(phase="search", total=3))
+    lines = [line.split("] ")[1] for line in capsys.readouterr().err.splitlines()]
+    assert lines == ["search 0/3", "note: no time is left to refit trial 3"]
+    terminal = TerminalView()
+    terminal(Snapshot(phase="search", total=3))
+    terminal(Snapshot(phase="refit the winner", note="no time is left to refit trial 3"))
+    assert "refit the winner" not in seen(terminal)
+
+
 def test_pruned_and_interrupted_trials_are_explained():
     counts = {TrialState.PRUNED: 3, TrialState.CANCELLED: 1}
     _, said = describe(Snapshot(phase="search", counts=counts))

@@ -24,6 +24,7 @@ from tlsearch.records import HANDED_OUT, StudyState, TrialRecord, TrialRole, Tri
 from tlsearch.reports.formatting import made_of
 from tlsearch.search import mixing, refit
 from tlsearch.search import study as studies
+from tlsearch.search.budget import Budget
 from tlsearch.search.progress import Snapshot
 from tlsearch.tasks.classification import Classification
 
@@ -109,6 +110,8 @@ def test_the_winners_recipe_is_refitted_and_its_members_averaged(place: Place) -
     assert "accuracy" in told["test"]
     phases = list(dict.fromkeys(one.phase for one in place.told))
     assert phases[-4:] == ["confirm the best", "verify the winner", "refit the winner", "open the test set"]
+    measured = [one for one in place.told if one.phase == "open the test set" and one.total]
+    assert measured[-1].done == measured[-1].total, "long work shows progress"
     assert place.openings() == told[HANDED_OUT]["test_openings"] == 1
 
 
@@ -255,6 +258,33 @@ def test_a_finished_study_opens_its_test_set_no_more(place: Place) -> None:
     same = more.model.trial == first.model.trial
     assert place.openings() == (1 if same else 2)
     assert (more.model == first.model) is same
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the winner is chosen, no time is left to train."""
+    monkeypatch.setattr(Budget, "seconds_to_train", property(lambda _: -1.0))
+
+
+@pytest.mark.usefixtures("late")
+def test_heads_are_refitted_even_where_no_time_is_left(place: Place) -> None:
+    result = place.run(strategies=["linear_probe"])
+    assert result.model is not None
+    assert result.model.metrics[HANDED_OUT]["refitted"] == 1
+    assert len(place.trials(TrialRole.REFIT)) == 1
+
+
+@pytest.mark.usefixtures("late")
+def test_the_test_set_is_not_opened_again_for_the_same_networks(place: Place) -> None:
+    first = place.run(search={**SMALL["search"], "confirm_seeds": 0})
+    assert first.model is not None
+    assert first.model.metrics[HANDED_OUT]["refitted"] == 0
+    assert any("no time is left to refit" in note for note in place.notes)
+    more = place.run(search={**SMALL["search"], "confirm_seeds": 0}, budget={"trials": 4, "epochs": 2})
+    assert more.model is not None
+    assert more.model.trial == first.model.trial, "else this test says nothing"
+    assert more.model == first.model
+    assert place.openings() == 1
 
 
 def test_a_driver_that_was_stopped_in_the_refit_goes_on_with_it(

@@ -61,6 +61,8 @@ class LineView:
         """Print a line if it tells something new."""
         if snapshot.note:
             self._print(f"note: {snapshot.note}")
+        if snapshot.remark:
+            return
         best = snapshot.best.point.number if snapshot.best else None
         finished = snapshot.total is not None and snapshot.done == snapshot.total
         news = snapshot.phase != self.phase or best != self.best or finished
@@ -112,6 +114,8 @@ class TerminalView:
 
         if snapshot.note:
             self.console.print(Text(for_terminal(f"note: {snapshot.note}"), style="yellow"))
+        if snapshot.remark:
+            return
         phase = escape(for_terminal(snapshot.phase))
         self.progress.update(self.task, description=phase, completed=snapshot.done, total=snapshot.total)
         if snapshot.seconds_left is not None:

@@ -248,6 +248,9 @@ class _Student:
             values=[outcome.value],
             test=test,
             least=least,
+            progress=lambda done, total: self.observe(
+                Snapshot(phase="verify the student", done=done, total=total or None)
+            ),
         )
         self.looked = time.time() - began
         return found

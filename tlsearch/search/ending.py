@@ -138,7 +138,7 @@ class Ending:
             tried=Counter(trial.strategy for trial in self.store.best(self.study, limit=None)),
             tie=self.prepared.tie,
         )
-        winner, refused = finish.choose(order, self._end)
+        winner, refused = finish.choose(order, self._end(VERIFY))
         self._say(VERIFY, refused)
         if winner is not None and winner.mix is not None:
             names = ", ".join(f"trial {one.number} ({one.strategy})" for one in winner.recipes)
@@ -219,6 +219,8 @@ class Ending:
             members=wanted,
             slots=slots,
         )
+        if not any(map(trains, winner.recipes)):
+            members = max(members, len(slow))
         if members == 0:
             self._say(
                 REFIT,
@@ -261,7 +263,7 @@ class Ending:
         failed = [trial for trial in own if trial.state is TrialState.FAILED]
         self._say(REFIT, [f"trial {trial.number} failed: {trial.reason}" for trial in failed])
         self.observe(Snapshot(phase=OPEN))
-        model, told = finish.hand_out(winner, own, self._end)
+        model, told = finish.hand_out(winner, own, self._end(OPEN))
         self._say(OPEN, told)
         if model is None:
             return self.store.model(self.study)
@@ -269,8 +271,11 @@ class Ending:
         model_files.sweep(self.folder, self.store.trials(self.study), model)
         return model
 
-    @property
-    def _end(self) -> Finishing:
+    def _end(self, phase: str) -> Finishing:
+        def progress(done: int, total: int) -> None:
+            left = self.budget.seconds_left
+            self.observe(Snapshot(phase=phase, done=done, total=total or None, seconds_left=left))
+
         return Finishing(
             store=self.store,
             lease=self.lease,
@@ -278,6 +283,7 @@ class Ending:
             folder=self.folder,
             provenance={"study": self.study, "created": self.created.isoformat()},
             stopping=self.stopping,
+            progress=progress,
         )
 
     def _say(self, phase: str, sentences: Iterable[str]) -> None:

@@ -191,6 +191,14 @@ def _handed_out(winner: Winner, shares: Sequence[Share], end: Finishing) -> Mode
     members, refitted = model_files.networks(shares), model_files.refitted(shares)
     chosen = winner.mix if len(shares) > 1 and winner.mix is not None else winner
     flips = chosen.flips and members != [trial]
+    # Another winner gets another folder: the model of the database stays whole until this one replaces it.
+    numbers = [trial.number, *[one.number for one in members if one != trial][:1]]
+    uri = artifacts.join(end.folder, model_files.MODEL + "-".join(f"{number:06d}" for number in numbers))
+    made = {"refitted": refitted, "members": len(members), "recipes": len(shares), "flips": flips}
+    told = {name: float(value) for name, value in made.items()}
+    before = end.store.model(spec.study)
+    if before is not None and _same(before, uri, told) and model_files.intact(before):
+        return before  # its test set was opened already
     # Thresholds without the references that go with them: those are of the network that is looked at.
     described = {
         **model_files.described(trial, shares, end),
@@ -211,8 +219,7 @@ def _handed_out(winner: Winner, shares: Sequence[Share], end: Finishing) -> Mode
         if has_test:
             end.store.count_opening(end.lease, by=-1)  # refused before it was opened
         raise
-    made = {"refitted": refitted, "members": len(members), "recipes": len(shares), "flips": flips}
-    told = {name: float(value) for name, value in {**made, "test_openings": openings}.items()}
+    told["test_openings"] = float(openings)
     if refitted:
         told[f"{metric}_on_learned_validation_items"] = scores["val"][metric]
     if len(shares) > 1:
@@ -222,11 +229,7 @@ def _handed_out(winner: Winner, shares: Sequence[Share], end: Finishing) -> Mode
         metrics["test"] = dict(scores["test"])
     manifest = {**described, "metrics": metrics}
     manifest["calibration"] = {**chosen.calibration, **scores.get("calibration", {})}
-    # Another winner gets another folder: the model of the database stays whole until this one replaces it.
-    numbers = [trial.number, *[one.number for one in members if one != trial][:1]]
-    name = model_files.MODEL + "-".join(f"{number:06d}" for number in numbers)
-    beside = abstention.saved(place)
-    artifact = model_files.written(artifacts.join(end.folder, name), shares, manifest, end, beside)
+    artifact = model_files.written(uri, shares, manifest, end, abstention.saved(place))
     record = ModelRecord(
         study=spec.study,
         trial=trial.number,
@@ -239,6 +242,12 @@ def _handed_out(winner: Winner, shares: Sequence[Share], end: Finishing) -> Mode
     )
     end.store.pin_model(end.lease, record)
     return record
+
+
+def _same(model: ModelRecord, uri: str, made: Mapping[str, float]) -> bool:
+    """Whether a model is made of the networks that a place is named after, in the same way."""
+    told = model.metrics.get(HANDED_OUT, {})
+    return artifacts.normal(model.uri) == artifacts.normal(uri) and made.items() <= told.items()
 
 
 def _of_search(winner: Winner, metric: str) -> dict[str, float]:
@@ -277,4 +286,5 @@ def _verified(
         least=least,
         mix=mix,
         stopping=end.stopping,
+        progress=end.progress,
     )

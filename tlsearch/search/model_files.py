@@ -41,6 +41,7 @@ class Finishing:
         folder: place of the study's files; a bundle gets a folder of its own in it.
         provenance: what a bundle is to tell besides.
         stopping: why it is to be left for another time, or empty.
+        progress: told how many items were measured, of how many.
     """
 
     store: Store
@@ -49,6 +50,7 @@ class Finishing:
     folder: str
     provenance: Mapping[str, Any]
     stopping: Callable[[], str]
+    progress: Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,14 +25,16 @@ class NotebookView:
         self.html = tools.HTML
         self.output = tools.display(tools.HTML(""), display_id=True)
         self.notes: list[str] = []
+        self.phase = "begin"
         self.facts: list[str] = []
 
     def __call__(self, snapshot: Snapshot) -> None:
         """Show where the search stands."""
         if snapshot.note and snapshot.note not in self.notes:
             self.notes.append(snapshot.note)
-        phase, *facts = describe(snapshot)
-        self.facts = facts or self.facts  # the end has none of its own, and the output stays
+        if not snapshot.remark:
+            self.phase, *facts = describe(snapshot)
+            self.facts = facts or self.facts  # the end has none of its own, and the output stays
         notes = [f"<i>{escape(note)}</i>" for note in self.notes]
-        lines = [f"<b>{escape(phase)}</b>", *map(escape, self.facts), *notes]
+        lines = [f"<b>{escape(self.phase)}</b>", *map(escape, self.facts), *notes]
         self.output.update(self.html("<br>".join(lines)))

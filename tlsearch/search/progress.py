@@ -53,6 +53,11 @@ class Snapshot:
     cached: int = 0
     note: str = ""
 
+    @property
+    def remark(self) -> bool:
+        """Whether it is no more than a note: no phase has begun with it, and none has gone on."""
+        return bool(self.note) and self.total is None and not self.counts
+
 
 Observer = Callable[[Snapshot], None]
 

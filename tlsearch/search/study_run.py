@@ -31,6 +31,9 @@ from tlsearch.search.workers import allocate
 from tlsearch.spec import BudgetSpec
 from tlsearch.training.workspace import WorkerConfig
 
+HEADS_SECONDS = 5.0
+"""Seconds beyond the deadline in which heads of known points may be fitted."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
@@ -197,11 +200,17 @@ class StudyRun:
         self.observe(Snapshot(phase="search", note=note))
 
     def _fixed(self, points: list[Point], *, phase: str, keep: float = 0.0) -> Iterator[Driver]:
-        """A driver of known points; of the time that is left, half at most is kept for what comes after."""
+        """A driver of known points; of the time that is left, half at most is kept for what comes after.
+
+        Heads are fitted in a moment: they have it even where no time is left.
+        """
         left = self.budget.seconds_left
-        if left is None or left > 0:
+        heads = all(self.held.heads(point.strategy) for point in points)
+        if left is None or left > 0 or heads:
             source = Fixed(points, heads=self.held.heads, at_once=self._heads_at_once())
             deadline = self.budget.deadline - min(keep, 0.5 * left) if left is not None else math.inf
+            if heads:
+                deadline = max(deadline, time.time() + HEADS_SECONDS)
             driver = self._driver(Phase(phase, source, total=len(points), deadline=deadline))
             driver.observe = self._tell_of_runs
             yield driver
