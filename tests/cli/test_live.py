@@ -47,13 +47,15 @@ def test_notes_are_lines_of_their_own(capsys):
     assert "note: logging to mlflow stopped" in capsys.readouterr().err
 
 
-def test_a_note_begins_no_phase(capsys):
+def test_a_note_begins_no_phase_and_an_end_is_told_once(capsys):
     with LineView() as view:
         view(Snapshot(phase="search", total=3))
         view(Snapshot(phase="refit the winner", note="no time is left to refit trial 3"))
         view(Snapshot(phase="search", total=3))
+        view(Snapshot(phase="verify the winner", done=9, total=9))
+        view(Snapshot(phase="verify the winner", done=9, total=9))
     lines = [line.split("] ")[1] for line in capsys.readouterr().err.splitlines()]
-    assert lines == ["search 0/3", "note: no time is left to refit trial 3"]
+    assert lines == ["search 0/3", "note: no time is left to refit trial 3", "verify the winner 9/9"]
     terminal = TerminalView()
     terminal(Snapshot(phase="search", total=3))
     terminal(Snapshot(phase="refit the winner", note="no time is left to refit trial 3"))

@@ -560,7 +560,9 @@ def test_turns_hold_heads_of_one_branch_and_single_points():
     assert sorted(p.number for turn in turns for p in turn) == list(range(6))
 
 
-def searching(minutes: float | None, *strategies: str) -> Searching:
+def searching(
+    minutes: float | None, *strategies: str, foreseen: Callable[[Point], float] = lambda point: 0.0
+) -> Searching:
     info = registry.backbone("tiny/net", weights="pretrained", image_size=None).info
     space = spaces.build({name: registry.strategy(name) for name in strategies}, [info], {})
     budget = parse({**STUDY, "budget": {"trials": 200, **({"minutes": minutes} if minutes else {})}}).budget
@@ -572,6 +574,7 @@ def searching(minutes: float | None, *strategies: str) -> Searching:
         seed=0,
         heads=HEADS.__getitem__,
         at_once=1,
+        foreseen=foreseen,
     )
 
 
@@ -604,6 +607,24 @@ def test_heads_fill_the_time_of_a_last_trial_that_runs():
     assert not source.exhausted
     source.learn(took(second, 300.0))
     assert source.take() == []
+
+
+def test_where_no_trial_that_fine_tunes_could_end_each_strategy_of_heads_has_its_turn():
+    source = searching(1.0, "linear_probe", "fine_tune", "feature_copy", foreseen=lambda point: 300.0)
+    (scout,) = source.take()
+    source.learn(took(scout, 1.0))
+    (other,) = source.take()
+    assert (scout.strategy, other.strategy) == ("linear_probe", "feature_copy")
+    source.learn(took(other, 1.0))
+    assert source.take() == []
+    assert source.heads_alone
+    assert not source.exhausted
+
+
+def test_where_heads_have_no_score_a_trial_that_fine_tunes_begins_whatever_is_foreseen():
+    source = searching(1.0, "linear_probe", "fine_tune", foreseen=lambda point: 300.0)
+    assert [source.take()[0].strategy for _ in range(2)] == ["linear_probe", "fine_tune"]
+    assert not source.heads_alone
 
 
 def test_the_time_that_a_winner_will_need_is_foreseen_by_what_runs(world):

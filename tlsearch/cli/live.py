@@ -46,6 +46,7 @@ class LineView:
     def __init__(self) -> None:
         self.phase = ""
         self.best: int | None = None
+        self.finished = False
         self.last = 0.0
         self.begun = time.monotonic()
 
@@ -65,12 +66,13 @@ class LineView:
             return
         best = snapshot.best.point.number if snapshot.best else None
         finished = snapshot.total is not None and snapshot.done == snapshot.total
-        news = snapshot.phase != self.phase or best != self.best or finished
+        news = snapshot.phase != self.phase or best != self.best or (finished and not self.finished)
         if not news and time.monotonic() - self.last < LINE_SECONDS:
             return
         if snapshot.note and snapshot.phase == self.phase and best == self.best:
             return
-        self.phase, self.best, self.last = snapshot.phase, best, time.monotonic()
+        self.phase, self.best, self.finished = snapshot.phase, best, finished
+        self.last = time.monotonic()
         self._print(" | ".join(describe(snapshot)))
 
     def _print(self, text: str) -> None:

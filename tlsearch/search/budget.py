@@ -113,6 +113,20 @@ class Budget:
         return min(seconds, CONFIRM_SHARE * self._whole)
 
 
+def training(operations: float, *, items: int, cpus: int) -> float:
+    """Seconds that training takes at least on processors, where nothing was measured yet.
+
+    A third of the work is the forward pass, and two of the cores that `OPERATIONS_PER_SECOND` is of count as
+    one here: what is not begun for such an estimate wouldn't have ended on a machine twice as fast.
+
+    Args:
+        operations: floating-point operations of a forward pass of one item, as far as layers train.
+        items: of all updates.
+        cpus: that the trial has.
+    """
+    return 3 * operations * items / (cpus * OPERATIONS_PER_SECOND)
+
+
 def looking(operations: float, *, items: int) -> float:
     """Seconds in which a fresh process measures a model.
 

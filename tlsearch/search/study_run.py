@@ -9,14 +9,17 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
+import torch
+
+from tlsearch.contracts import Recipe
 from tlsearch.contracts.combination import members_of
 from tlsearch.errors import WorkError
 from tlsearch.records import ModelRecord, Point, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
 from tlsearch.search import finish, first_heads, model_files, ray_cluster
-from tlsearch.search.allocation import EXPLORATION
+from tlsearch.search.allocation import EXPLORATION, charge
 from tlsearch.search.backends.local import LocalBackend
 from tlsearch.search.backends.trial_backend import TrialBackend
-from tlsearch.search.budget import Budget, looking
+from tlsearch.search.budget import Budget, looking, training
 from tlsearch.search.control import inherited
 from tlsearch.search.driver import Driver, HeldStudy, Phase
 from tlsearch.search.ending import CONFIRM, REFIT, Ending
@@ -29,6 +32,7 @@ from tlsearch.search.setup import Prepared, assign
 from tlsearch.search.trial_queue import Fixed, Searching
 from tlsearch.search.workers import allocate
 from tlsearch.spec import BudgetSpec
+from tlsearch.training.length import count_updates
 from tlsearch.training.workspace import WorkerConfig
 
 HEADS_SECONDS = 5.0
@@ -182,7 +186,7 @@ class StudyRun:
                 prune=self.spec.search.pruner == "asha",
             )
         )
-        driver.observe = partial(self._keep_time, driver)
+        driver.observe = partial(self._keep_time, driver, source)
         yield driver
         if source.exhausted:
             self._say("the search ended: every point was tried")
@@ -194,6 +198,7 @@ class StudyRun:
         if source.too_long is not None:
             self._say(
                 f"the search ended: another trial takes about {source.too_long:.0f} s, and less is left"
+                + (", so that only heads were fitted" if source.heads_alone else "")
             )
 
     def _say(self, note: str) -> None:
@@ -220,12 +225,13 @@ class StudyRun:
         best = self.searched or Snapshot(phase=told.phase)
         self.observe(replace(told, best=best.best, leading=best.leading, by_strategy=best.by_strategy))
 
-    def _keep_time(self, driver: Driver, told: Snapshot) -> None:
+    def _keep_time(self, driver: Driver, source: Searching, told: Snapshot) -> None:
         """Leave as much time for confirming and refitting as what leads now would take."""
         seconds = driver.candidate_seconds
         # Workers keep the deadline that they were given. What the first heads take says nothing of those that
         # begin after them and train layers: until then as much time is kept as may be.
-        known = driver.trains or all(map(self.held.heads, self.prepared.strategies))
+        heads_alone = source.heads_alone or all(map(self.held.heads, self.prepared.strategies))
+        known = driver.trains or heads_alone
         if seconds is not None and known and self.budget.worth_keeping:
             self.budget.after_search = self._ending.after_search(seconds, slots=self._slots)
             driver.deadline = self.budget.search_deadline
@@ -279,10 +285,21 @@ class StudyRun:
             seed=self.spec.seed,
             heads=self.held.heads,
             at_once=self._heads_at_once(),
+            foreseen=self._foreseen,
         )
         metric = self.prepared.metric
         searching.perfect_value = None if metric.minimize or metric.unit else 1.0
         return searching
+
+    def _foreseen(self, point: Point) -> float:
+        """Seconds that a trial of layers takes at least; 0 where GPUs or other machines may be quicker."""
+        if self.settings.address is not None or torch.cuda.is_available():
+            return 0.0
+        batch = Recipe().batch_size
+        batches = math.ceil(self.prepared.dataset.counts["train"] / batch)
+        items = batch * count_updates(self.spec.budget, 1.0, self.spec.budget.rounds, max(1, batches))
+        trained = charge(point.params) * self.prepared.backbone(point.backbone).flops
+        return training(trained, items=items, cpus=self.spec.resources.cpus_per_trial)
 
     def _heads_at_once(self) -> int:
         """Heads in one turn: many, but no branch of heads gets more than a third of the trials unasked."""

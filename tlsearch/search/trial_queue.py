@@ -59,6 +59,7 @@ class Searching:
         seed: int,
         heads: Callable[[str], bool],
         at_once: int,
+        foreseen: Callable[[Point], float] = lambda point: 0.0,
     ) -> None:
         self.sampler = sampler
         self.budget = budget
@@ -76,24 +77,32 @@ class Searching:
         """The best value that the metric can have; None where there is none, or nobody said so."""
         self.perfect = 0
         """Complete trials that have it."""
+        self.heads_alone = False
+        """Whether not even the first trial that fine-tunes could end in time: only heads are fitted then."""
         self._heads = heads
+        self._foreseen = foreseen
+        self._scored = False
         self._pace = _Pace()
         self._open: dict[int, Point] = {}
 
     def take(self) -> list[Point]:
         """Left open points first; then proposals, as many as the trial budget allows.
 
-        Where another trial that fine-tunes wouldn't end in time, heads fill the time of those that still run.
+        Where another trial that fine-tunes wouldn't end in time, heads fill the time of those that still run;
+        where not even the first would, each strategy of heads gets its turn.
         """
         if self._again:
             return self._again.popleft()
-        if self.budget.trials_left == 0 or self.settled or (self.too_long is not None and not self._waits):
+        over = self.too_long is not None and not (self._waits or self.heads_alone)
+        if self.budget.trials_left == 0 or self.settled or over:
             return []
         points = self._proposed()
         if points and not self._heads(points[0].strategy):
             seconds = self._pace.expected(points[0])
+            untried = seconds is None and self._scored and not self._waits
+            seconds = self._foreseen(points[0]) if untried else seconds
             if seconds is not None and time.time() + seconds * TOLERANCE > self.budget.search_deadline:
-                self.too_long = seconds
+                self.too_long, self.heads_alone = seconds, untried
                 return self.take()
         self.next_number += len(points)
         self.budget.started += len(points)
@@ -135,6 +144,7 @@ class Searching:
         else:
             point = self._open.pop(result.number, None)
             if point is not None and result.outcome.state is TrialState.COMPLETE:
+                self._scored = True
                 if not self._heads(point.strategy):
                     self._pace.note(point, result.outcome.costs.seconds)
                 value = result.outcome.value
