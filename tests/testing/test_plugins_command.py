@@ -159,7 +159,7 @@ def test_what_fails_is_shown_and_ends_with_1(monkeypatch):
         done = invoke("plugins", "check", "broken")
         assert done.exit_code == 1
         assert "FAILS" in done.stdout
-        assert "The strategy broken of tlsearch-under-test 1.0: 1 of 1 checks fail." in done.stdout
+        assert "The strategy broken of tlsearch-under-test 1.0: 1 of 1 check failed." in done.stdout
         done = invoke("plugins", "check", "broken", "--json")
     assert done.exit_code == 1
     assert json.loads(done.stdout)["ok"] is False

@@ -10,6 +10,7 @@ import typer
 
 from tlsearch.cli import options, output
 from tlsearch.cli.search import Setting, read_settings
+from tlsearch.counts import plural
 from tlsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ def _labels(parsed: StudySpec, page: Path, *, limit: int, json: bool) -> None:
         )
         return
     output.tell(
-        f"{found.confident} of {found.items} labels are probably wrong,"
-        f" {len(found.doubtful) - found.confident} more are doubtful:"
+        f"Of {plural(found.items, 'label')}, {found.confident} probably wrong and "
+        f"{len(found.doubtful) - found.confident} more doubtful:"
     )
     rows = [
         [one.name, one.label, one.suggested, f"{one.probability:.2f}", one.split]

@@ -10,6 +10,7 @@ import typer
 
 from tlsearch.cli import options, output
 from tlsearch.cli.search import Setting, read_settings
+from tlsearch.counts import plural
 
 if TYPE_CHECKING:
     from tlsearch.testing import CheckResult
@@ -164,7 +165,9 @@ def _print_verdict(name: str, kind: Kind, group: str, results: list[CheckResult]
     failed = sum(not result.ok for result in results)
     passed_over = sum(result.message.startswith("not checked") for result in results)
     verdict = (
-        f"{failed} of {len(results)} checks fail" if failed else f"keeps the contract: {len(results)} checks"
+        f"{failed} of {plural(len(results), 'check')} failed"
+        if failed
+        else f"keeps the contract: {plural(len(results), 'check')}"
     )
     rest = f", {passed_over} of them not applicable" if passed_over else ""
     output.tell(f"\nThe {kind} {name} of {owner.distribution} {owner.version}: {verdict}{rest}.")

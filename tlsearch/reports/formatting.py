@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tlsearch.records import TrialRecord
+from tlsearch.counts import plural
+from tlsearch.records import StudyRecord, TrialRecord
 
 SHARES = frozenset({"accuracy", "balanced_accuracy", "macro_f1"})
 """Metrics that are shares of one, shown in percent."""
@@ -49,6 +50,13 @@ def duration(seconds: float) -> str:
 def depth(trial: TrialRecord) -> str:
     """Freeze depth as k of n groups."""
     return "–" if trial.freeze_depth is None else f"{trial.freeze_depth} of {trial.groups}"
+
+
+def trials(study: StudyRecord) -> str:
+    """Trials of a study's search by state, and how many runs repeat or refit the best of them."""
+    counts = ", ".join(f"{count:,} {state.value.lower()}" for state, count in study.searched.items() if count)
+    again = f"; {plural(study.reruns, 'rerun')} of the best" if study.reruns else ""
+    return f"{counts or 'none'}{again}"
 
 
 def shorten(text: str, limit: int = 28) -> str:

@@ -71,7 +71,8 @@ def verify(
 
     Returns:
         ``val`` and, where it was opened, ``test``: metric names to values; with ``_low`` and ``_high`` at the
-        end of a name, the ends of a test score's 95% interval. ``calibration``: what the bundle's
+        end of a name, the ends of a test score's 95% interval; and ``groups``, in how many of these the
+        split's items come, where they do. ``calibration``: what the bundle's
         description is to say of it; the features that its verdicts go by lie beside the bundle then, as
         `abstention.saved` finds them. ``flips``: whether mirrored images besides make it better. ``mix``,
         where the mean of several finalists is better than the winner: ``members``, their positions, and
@@ -157,7 +158,7 @@ def _measured(
         which = f" of member {number + 1}" if len(request["values"]) > 1 else ""
         if error := _differs(metric, scored.members[number], value, items=scored.items, which=which):
             return {"error": error}
-    measured: dict[str, Any] = {"val": dict(scored.own)}
+    measured: dict[str, Any] = {"val": {**scored.own, **resampling.counted(_groups(listed, items, "val"))}}
     if least is not None and metric.signed(measured["val"][metric.name]) < metric.signed(least):
         return {
             "error": f"{metric.name} is {measured['val'][metric.name]:.6g} on validation items that it has"
@@ -239,7 +240,7 @@ def _mixed(
         both = task.score(averaged(own, task, parts), targets, spec) if mirrors else {}
         features = torch.cat(seen) if seen else None  # of the first member, which all means begin with
         scored = Scored(len(targets), plain, [], plain, both, (outputs, targets), {}, features)
-        found: dict[str, Any] = {"val": dict(plain)}
+        found: dict[str, Any] = {"val": {**plain, **resampling.counted(_groups(listed, items, "val"))}}
         if mirrors:
             found["flips"] = _worth_twice(task.rank(both, metric.name), task.rank(plain, metric.name))
         return scored, found | {"calibration": _calibrated(outputs, targets, task, metric.name)}
