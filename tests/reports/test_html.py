@@ -329,6 +329,10 @@ def test_command_writes_the_page_and_refuses_what_is_wrong(searched, tmp_path):
     assert done.exit_code == 0
     assert done.stdout.strip() == str(path)
     assert re.search(r"<title>tiny · tlsearch report</title>", path.read_text())
+    bundle = run.invoke(app, ["report", str(searched.folder / "model"), "--db", searched.url])
+    assert isinstance(bundle.exception, InputError)
+    assert "is the bundle of a model, and a report is of a study" in str(bundle.exception)
+    assert "tlsearch evaluate" in str(bundle.exception.hint)
     with pytest.raises(UnknownNameError, match='Did you mean "tiny"'):
         html.write(searched.url, "tinny", tmp_path / "x.html", run_model=False)
     with pytest.raises(InputError, match="Can't write"):

@@ -24,6 +24,8 @@ def register(app: typer.Typer) -> None:
 
 def audit(
     data: options.Target,
+    image_column: options.ImageColumn = None,
+    label_column: options.LabelColumn = None,
     setting: Setting = None,
     labels: Annotated[
         bool,
@@ -49,7 +51,8 @@ def audit(
     from tlsearch.reports.data_findings import listed
     from tlsearch.search import from_data, setup
 
-    parsed = from_data.study_of(data, overrides=read_settings(setting or ()))
+    columns = options.columns(image_column, label_column)
+    parsed = from_data.study_of(data, overrides=read_settings(setting or ()), columns=columns)
     if out is not None and not labels:
         raise InputError("--output goes with --labels.")
     if labels:

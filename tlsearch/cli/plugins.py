@@ -28,6 +28,15 @@ class Kind(enum.StrEnum):
     task = "task"
 
 
+class NewKind(enum.StrEnum):
+    """What a plugin may be that is written for an author. A task has too much of its own for that."""
+
+    strategy = "strategy"
+    backbone = "backbone"
+    dataset = "dataset"
+    combination = "combination"
+
+
 group = typer.Typer(invoke_without_command=True)
 
 
@@ -69,7 +78,7 @@ def plugins(context: typer.Context, json: options.Json = False) -> None:
 
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the plugin, such as my_method.")],
-    kind: Annotated[Kind, typer.Option(help="Kind of plugin to write.")] = Kind.strategy,
+    kind: Annotated[NewKind, typer.Option(help="Kind of plugin to write.")] = NewKind.strategy,
     parent: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write it in.")
     ] = Path(),
