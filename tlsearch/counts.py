@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+_SPOKEN_WITH_A_VOWEL = ("a", "e", "i", "o", "un", "nd")
+"""How names of types begin before which stands ``an``: an int, an ndarray, but a uint8."""
+
 
 def plural(count: int, what: str, many: str = "") -> str:
     """``1 trial``, ``2 trials``; ``many`` is the plural where it isn't made with an s."""
@@ -11,4 +14,4 @@ def plural(count: int, what: str, many: str = "") -> str:
 def kind_of(value: object) -> str:
     """The type of a value with its article: ``an int``, ``a list``."""
     name = type(value).__name__
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+    return f"{'an' if name.lower().startswith(_SPOKEN_WITH_A_VOWEL) else 'a'} {name}"

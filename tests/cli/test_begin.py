@@ -109,10 +109,10 @@ def test_a_table_of_other_columns_is_audited_as_it_is_searched(tmp_path):
     photos(tmp_path, {"a": 4, "b": 4})
     rows = "".join(f"{kind}/{number}.jpg,{kind},{number % 2}\n" for kind in "ab" for number in range(4))
     (tmp_path / "list.csv").write_text(f"image,side,wet\n{rows}")
-    for command in ("audit", "look", "run", "init"):
-        done = tlsearch(command, "list.csv", cwd=tmp_path)
+    for verb in ("audit", "look", "run", "init"):
+        done = tlsearch(verb, "list.csv", cwd=tmp_path)
         assert done.returncode == 2
-        assert "--label-column beside a table" in done.stderr, (command, done.stderr)
+        assert "--label-column beside a table" in done.stderr, (verb, done.stderr)
     done = tlsearch("audit", "list.csv", "--label-column", "side", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert sum(json.loads(done.stdout)["counts"]["train"].values()) > 0

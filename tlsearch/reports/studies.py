@@ -73,7 +73,8 @@ class BestModel:
         ]
         frozen = f"{self.freeze_depth}/{self.groups}" if self.freeze_depth is not None else None
         rows = [("trial", self.trial), ("strategy", self.strategy), ("backbone", self.backbone)]
-        rows += [("freeze depth", frozen), *scores, ("model", self.model and self.model.uri)]
+        rows += [("freeze depth", frozen), *scores, ("learned from", self.learned_from or None)]
+        rows.append(("model", self.model and self.model.uri))
         return html_tables.facts(f"best of {self.study}", rows)
 
 
