@@ -11,6 +11,7 @@ import tiny_study
 from typer.testing import CliRunner
 
 from tlsearch.cli.app import app
+from tlsearch.counts import plural
 from tlsearch.database.store import Store
 from tlsearch.errors import VerificationError
 from tlsearch.records import StudyItems
@@ -62,7 +63,7 @@ def test_scores_tell_in_how_many_groups_their_items_come(tmp_path: Path) -> None
     said = CliRunner().invoke(app, ["show", "tiny", "--db", tiny_study.url(tmp_path)]).stdout
     told = " ".join(said.split())
     assert "trials: 1 complete time" in told
-    few = f"each counted alone; they come in {len(groups['test'])} groups, so it is too narrow"
+    few = f"each counted alone; they come in {plural(len(groups['test']), 'group')}, so it is too narrow"
     assert f"{len(items.of('test'))} items, {few}" in told
     learned = f"learned from {len(items.of('train'))} of 60 labelled items, without the"
     assert learned in told
