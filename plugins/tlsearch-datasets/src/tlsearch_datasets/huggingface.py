@@ -12,7 +12,6 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from tlsearch.contracts import DatasetOptions, DatasetSource, Samples
-from tlsearch.counts import plural
 from tlsearch.errors import DataError, did_you_mean
 
 _SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val", "test": "test"}
@@ -100,9 +99,7 @@ class HuggingFace(DatasetSource[HuggingFaceOptions]):
             where += [split] * len(rows)
         classes = sorted({name for name in labels if name})
         if len(classes) < 2:
-            raise DataError(
-                f"{_called(options)} has {plural(len(classes), 'class', 'classes')}; at least 2 are needed"
-            )
+            raise DataError(f"{_called(options)} has too few classes, {len(classes)}; at least 2 are needed")
         index = {name: number for number, name in enumerate(classes)}
         kept = [number for number, name in enumerate(labels) if name]
         joined = Joined(pictures)

@@ -16,7 +16,6 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tlsearch.contracts import DatasetOptions, DatasetSource, Samples
-from tlsearch.counts import plural
 from tlsearch.errors import DataError
 
 PICTURES = ("jpg", "jpeg", "png", "ppm", "pgm", "bmp", "webp", "tif", "tiff", "gif")
@@ -96,9 +95,7 @@ class WebDataset(DatasetSource[WebDatasetOptions]):
         classes = sorted(set(labels), key=lambda one: (0, int(one), "") if one.isdigit() else (1, 0, one))
         if len(classes) < 2:
             first = f" (the first of {len(broken)} that can't be used: {broken[0]})" if broken else ""
-            raise DataError(
-                f"{options.path} has {plural(len(classes), 'class', 'classes')}{first}; at least 2 are needed"
-            )
+            raise DataError(f"{options.path} has too few classes, {len(classes)}{first}; at least 2 are needed")
         index = {name: number for number, name in enumerate(classes)}
         return Samples(
             items=Pictures(places),
