@@ -263,6 +263,7 @@ def test_an_interval_over_single_items_is_called_too_narrow_where_they_come_in_g
     _, page = figures_of(dataclasses.replace(evidence, model=model))
     assert page.count("each counted alone; they come in 6 groups, so it is too narrow") == 2
     assert "or a wider range, as they come in few groups" in page
+    assert "%. On other items, expect" in " ".join(page.split())
     _, before = figures_of(evidence)
     assert "too narrow" not in before
 
