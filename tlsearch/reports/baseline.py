@@ -47,6 +47,6 @@ def commonest(
     name = max(train, key=lambda one: int(train[one]))
     share = int(held.get(name, 0)) / sum(map(int, held.values()))
     classes = sum(1 for count in held.values() if count)
-    value = {"accuracy": share, "balanced_accuracy": (share > 0) / classes}
-    value["macro_f1"] = 2 * share / (1 + share) / classes
+    recall, f1 = float(share > 0), 2 * share / (1 + share)
+    value = {"accuracy": share, "balanced_accuracy": recall / classes, "macro_f1": f1 / classes}
     return Baseline(split, metric, str(name), value[metric])

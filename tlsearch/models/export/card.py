@@ -195,22 +195,23 @@ def _metrics(model: Model) -> str:
                 continue
             expected = scores.get(f"{name}_expected")
             items = int(counts.get(split) or 0)
+            count = items if name == "accuracy" else 0
+            groups = over_groups(scores, name, items)
             # The best of many trials is too good for an interval; its repeated runs have one.
-            own = _interval(scores, name, items) if expected is None else "-"
+            own = _interval(scores, name, count, groups) if expected is None else "-"
             which = SPLITS.get(split, for_markdown(split))
             lines.append(f"| {which} | {name} | {scores[name]:.4f} | {own} |")
-            if expected is not None and name == "accuracy" and items:
-                again = _interval({**scores, name: expected}, name, items)
+            if expected is not None and count:
+                again = _interval({**scores, name: expected}, name, count, groups)
                 lines.append(f"| {which}, repeated runs | {name} | {expected:.4f} | {again} |")
     return "\n".join([*lines, "", *_over_seeds(model.manifest.metrics), _calibrated(model)]).rstrip()
 
 
-def _interval(scores: Mapping[str, float], name: str, count: int) -> str:
-    """Of a score of a split of so many images, as a cell; of the share of right answers by a formula."""
-    groups = over_groups(scores, name, count)
+def _interval(scores: Mapping[str, float], name: str, count: int, groups: str) -> str:
+    """Of a score, as a cell; of a share of so many images by a formula, where they weren't drawn anew."""
     if found := resampled(scores, name):
         return f"{found.low:.4f} to {found.high:.4f} (images drawn anew{groups})"
-    if name != "accuracy" or not count:
+    if not count:
         return "-"
     found = wilson(scores[name] * count, count)
     return f"{found.low:.4f} to {found.high:.4f} (Wilson, {plural(count, 'image')}{groups})"
