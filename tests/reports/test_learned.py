@@ -9,6 +9,7 @@ import pytest
 from tlsearch.records import CUT_SHORT, HANDED_OUT, TrialRole, TrialState
 from tlsearch.reports.baseline import commonest
 from tlsearch.reports.evidence import gather
+from tlsearch.reports.formatting import made_of
 from tlsearch.reports.learned import learned_from
 
 
@@ -64,6 +65,22 @@ def test_slow_trials_are_given_more_than_the_least_minutes(evidence):
     slow = dataclasses.replace(evidence.winner, costs=costs)
     trials = [slow if one.number == slow.number else one for one in evidence.trials]
     assert "--minutes +20 " in told_of(dataclasses.replace(evidence, trials=trials))
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ({"refitted": 0.0, "members": 1.0}, "the trial's own weights"),
+        (
+            {"refitted": 0.0, "members": 2.0, "recipes": 2.0},
+            "2 networks of 2 recipes averaged, as the search trained them",
+        ),
+        ({"refitted": 1.0, "members": 1.0}, "one network, trained anew on all but the test items"),
+        ({}, ""),
+    ],
+)
+def test_what_a_model_is_made_of(made, told):
+    assert made_of(made) == told
 
 
 AUDIT = {

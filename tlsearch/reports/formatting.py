@@ -71,14 +71,13 @@ def made_of(told: Mapping[str, float]) -> str:
     """What a model is made of, and how often the study has opened its test set; empty for an older one."""
     if not told:
         return ""
-    members = int(told.get("members", 1))
+    members, recipes = int(told.get("members", 1)), int(told.get("recipes", 1))
+    of = f" of {recipes} recipes" if recipes > 1 else ""
+    networks = f"{members} networks{of} averaged" if members > 1 else "one network"
     if told.get("refitted"):
-        recipes = int(told.get("recipes", 1))
-        of = f" of {recipes} recipes" if recipes > 1 else ""
-        networks = f"{members} networks{of} averaged" if members > 1 else "one network"
         said = f"{networks}, trained anew on all but the test items"
     else:
-        said = "the trial's own weights"
+        said = f"{networks}, as the search trained them" if members > 1 else "the trial's own weights"
     if told.get("flips"):
         said += "; mirrored images averaged in"
     openings = int(told.get("test_openings", 0))
