@@ -19,10 +19,10 @@ def evidence(searched):
         return gather(store, searched.name)
 
 
-def told_of(evidence, *, refitted=0.0, spec=None, **refit):
+def told_of(evidence, *, refitted=0.0, recipes=1.0, spec=None, **refit):
     """What is told of a model, with one refit of the winner where ``refit`` says how it ended."""
     dataset = dataclasses.replace(evidence.dataset, counts={"train": 150, "stop": 30, "val": 60, "test": 60})
-    metrics = {**evidence.model.metrics, HANDED_OUT: {"refitted": refitted}}
+    metrics = {**evidence.model.metrics, HANDED_OUT: {"refitted": refitted, "recipes": recipes}}
     winner = evidence.winner
     again = dataclasses.replace(winner, number=90, role=TrialRole.REFIT, confirms=winner.number, **refit)
     return learned_from(
@@ -35,7 +35,12 @@ def told_of(evidence, *, refitted=0.0, spec=None, **refit):
 
 
 def test_a_refitted_model_has_learned_from_all_but_the_test_items(evidence):
-    assert told_of(evidence, refitted=1.0) == "240 of 300 labelled items: all but the test items"
+    whole = {"state": TrialState.COMPLETE, "reason": ""}
+    told = "240 of 300 labelled items: all but the test items"
+    assert told_of(evidence, refitted=1.0, **whole) == told
+    assert told_of(evidence, refitted=1.0, recipes=2.0, **whole) == (
+        f"{told}; but not all of its recipes were trained anew, and the others have learned from 150"
+    )
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,14 @@ def learned_from(
     labelled, tested = sum(counts.values()), counts.get("test", 0)
     items = plural(labelled, "labelled item")
     if told.get("refitted"):
-        return f"{labelled - tested:,} of {items}: all but the test items" if tested else f"all {items}"
+        learned = f"{labelled - tested:,} of {items}: all but the test items" if tested else f"all {items}"
+        anew = {one.confirms for one in refits if one.state is TrialState.COMPLETE and not one.cut_short}
+        if (recipes := told.get("recipes", 1)) > 1 and len(anew) < recipes:
+            learned += (
+                "; but not all of its recipes were trained anew, and the others have learned from "
+                f"{counts.get('train', 0):,}"
+            )
+        return learned
     held = " and ".join(
         f"{counts[split]:,} {purpose}"
         for split, purpose in (("val", "for validation"), ("stop", "for early stopping"))
