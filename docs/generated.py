@@ -18,6 +18,14 @@ ELSEWHERE = {
 }
 
 
+BUILT = {
+    "](../plugins/README.md)": "](how-to/plugins.md)",
+    "](../README.md#what-a-study-file-holds)": "](reference/study-file.md)",
+    "Commands (`tlsearch COMMAND --help`)": "[Commands](reference/commands.md)",
+}
+"""What pages of this folder say in the source tree, and in what is built of it."""
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to those of this folder."""
     for page, source in ELSEWHERE.items():
@@ -29,7 +37,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: object, config: MkDocsConfig, files: Files) -> str:
-    """Put tables that benchmarks write into the pages that explain them."""
+    """Put tables that benchmarks write into the pages that explain them; lead to pages that are generated."""
+    for here, there in BUILT.items():
+        markdown = markdown.replace(here, there)
     return re.sub(r"<!-- include (\S+) -->", lambda found: (ROOT / found[1]).read_text("utf-8"), markdown)
 
 

@@ -68,6 +68,42 @@ def test_the_pages_are_built_without_a_warning(tmp_path):
     assert "tlsearch init" in (tmp_path / "site" / "reference" / "commands" / "index.html").read_text()
 
 
+def anchors(page: Path) -> set[str]:
+    """What links within a page may lead to, as GitHub names headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        *PAGES,
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "plugins/README.md")),
+    ],
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
+)
+def test_links_lead_somewhere_in_a_checkout(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not target.startswith(("http://", "https://")):
+            path, _, anchor = target.partition("#")
+            there = page.parent / path if path else page
+            assert there.exists(), target
+            assert not anchor or anchor in anchors(there), target
+
+
+@pytest.mark.parametrize("section", ["budget", "resources", "search", "abstain", "loggers"])
+def test_the_readme_has_every_key_of_a_study_file(section):
+    schema = spec.json_schema()
+    row = next(line for line in (ROOT / "README.md").read_text().splitlines() if f"| `{section}` |" in line)
+    reference = next(
+        part["$ref"]
+        for part in [schema["properties"][section], *schema["properties"][section].get("anyOf", [])]
+        if "$ref" in part
+    )
+    keys = schema["$defs"][reference.rpartition("/")[2]]["properties"]
+    assert [key for key in keys if f"`{key}" not in row] == []
+
+
 @dataclass
 class Reader:
     """Who follows the documentation in a folder of their own, with the tutorial's study."""

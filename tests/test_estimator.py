@@ -171,7 +171,7 @@ def test_unfitted_and_clones():
         (np.zeros((40, 8, 8)), None, "requires y"),
         (np.zeros((40, 8, 8)), "ab" * 20, "y is a str"),
         (np.zeros((40, 8, 8)), {n: n % 2 for n in range(40)}, "y is a dict"),
-        (np.zeros((40, 8, 8)), 3, "y is a int"),
+        (np.zeros((40, 8, 8)), 3, "y is an int"),
         (np.zeros((40, 8, 8)), np.eye(2)[[0, 1] * 20], r"several values.*TransferSearchMultilabel"),
         (np.zeros((40, 8, 8)), [["a"], ["a", "b"]] * 20, r"several values.*y.argmax"),
         (["https://example.org/a.png"] * 8, [0, 1] * 4, r"Item 0 \(https://example.org/a.png\) is a URL"),

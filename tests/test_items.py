@@ -97,7 +97,7 @@ def test_pixels_stay_as_deep_as_they_are():
     [
         ({"a.png", "b.png"}, "its order says nothing"),
         ({"a.png": 1}, "its order says nothing"),
-        (3, "a int"),
+        (3, "an int"),
         (None, "a NoneType"),
         (["a.png", None], "Item 1 is a NoneType"),
         (pd.Series(["a.png", float("nan")]), "Item 1 is a float"),
@@ -110,7 +110,7 @@ def test_pixels_stay_as_deep_as_they_are():
         (np.ma.masked_greater(PICTURES, 200), "masked array"),
         (torch.eye(9)[None].to_sparse(), "can't be read"),
         (np.array([["a.png", "b.png"]]), r"shape \(1, 2\)"),
-        (PICTURES * 1j, "Item 0 is a ndarray"),
+        (PICTURES * 1j, "Item 0 is an ndarray"),
         (np.zeros((4, 9, 9, 7, 3)), "shape"),
         (pd.DataFrame({"a": ["x"], "b": ["y"]}), "one column"),
     ],

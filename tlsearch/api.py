@@ -42,6 +42,7 @@ def run(
     """
     began = time.time()
     from tlsearch import spec
+    from tlsearch.counts import kind_of
     from tlsearch.errors import SpecError
     from tlsearch.search import from_data
     from tlsearch.search import study as studies
@@ -57,7 +58,7 @@ def run(
     elif isinstance(study, spec.StudySpec):
         parsed = study
     else:
-        raise SpecError(f"A study is a file's path, a mapping or a StudySpec, not a {type(study).__name__}.")
+        raise SpecError(f"A study is a file's path, a mapping or a StudySpec, not {kind_of(study)}.")
     if observe is None:
         observe = _notebook_view() or warn
     return studies.run(parsed, database=db, artifacts=artifacts, observe=observe, began=began)

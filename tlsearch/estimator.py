@@ -19,6 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from tlsearch import api
+from tlsearch.counts import plural
 from tlsearch.errors import DataError
 from tlsearch.files import scratch
 from tlsearch.item_files import as_file, pixels_of
@@ -249,13 +250,14 @@ class TransferSearchClassifier(ClassifierMixin, ImageSearch):
         labels = labels_of(y)
         check_classification_targets(labels)
         if len(images) != len(labels):
-            raise ValueError(f"X has {len(images)} items and y has {len(labels)}.")
+            raise ValueError(f"X has {plural(len(images), 'item')} and y has {len(labels)}.")
         classes, indices = np.unique(labels, return_inverse=True)
         if len(classes) < 2:
-            raise ValueError(f"y has {len(classes)} class; a classifier needs at least 2.")
+            few = plural(len(classes), "class", "classes")
+            raise ValueError(f"y has {few}; a classifier needs at least 2.")
         if len(images) < SMALLEST * len(classes):
             raise ValueError(
-                f"{len(images)} items of {len(classes)} classes are too few to compare models on."
+                f"{plural(len(images), 'item')} of {len(classes)} classes are too few to compare models on."
             )
         names = _names(classes)
         self._search(images, np.array([names[index] for index in indices]))
@@ -338,9 +340,10 @@ class TransferSearchRegressor(RegressorMixin, ImageSearch):
         if targets.ndim > 2:
             raise ValueError(f"y has shape {targets.shape}; right are (N,) and (N, K).")
         if len(images) != len(targets):
-            raise ValueError(f"X has {len(images)} items and y has {len(targets)}.")
+            raise ValueError(f"X has {plural(len(images), 'item')} and y has {len(targets)}.")
         if len(images) < FEWEST:
-            raise ValueError(f"{len(images)} items are too few to compare models on; {FEWEST} are needed.")
+            few = plural(len(images), "item is", "items are")
+            raise ValueError(f"{few} too few to compare models on; {FEWEST} are needed.")
         self._flat = targets.ndim == 1
         self._search(images, targets, task="regression")
         return self

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlsearch.counts import kind_of
 from tlsearch.errors import DataError
 from tlsearch.images.decoding import Unreadable, as_rgb, is_deep, open_regular, upright
 from tlsearch.urls import public
@@ -64,7 +65,7 @@ def items_of(given: Any, *, modality: str = "image") -> Items:
         values = [given]
     elif isinstance(given, Set | Mapping):
         raise DataError(
-            f"A {type(given).__name__} isn't taken as items: its order says nothing.", hint="Pass a list."
+            f"Items can't be given as {kind_of(given)}: its order says nothing.", hint="Pass a list."
         )
     elif hasattr(given, "columns") and hasattr(given, "iloc"):
         if len(given.columns) != 1:
@@ -101,7 +102,7 @@ def labels_of(y: Any) -> NDArray[Any]:
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None: a label for each item.")
     if isinstance(y, str | bytes | Mapping | Set) or not isinstance(y, Iterable):
-        raise ValueError(f"y is a {type(y).__name__}; right is a list or an array of a label for each item.")
+        raise ValueError(f"y is {kind_of(y)}; right is a list or an array of a label for each item.")
     rows = y if hasattr(y, "__array__") else list(y)
     try:
         labels = np.asarray(rows)
@@ -149,7 +150,7 @@ def content_hash(item: Any) -> str:
     if isinstance(item, str):
         item = item.encode("utf-8", "surrogatepass")
     if not isinstance(item, bytes):
-        raise TypeError(f"a {type(item).__name__}; no path, array, text or bytes")
+        raise TypeError(f"{kind_of(item)}; no path, array, text or bytes")
     return hashlib.sha256(item).hexdigest()
 
 
@@ -246,4 +247,4 @@ def _pixels(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _shown(value: Any) -> str:
-    return f"a {type(value).__name__} ({reprlib.repr(value)})"
+    return f"{kind_of(value)} ({reprlib.repr(value)})"

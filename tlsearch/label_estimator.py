@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 
+from tlsearch.counts import plural
 from tlsearch.estimator import FEWEST, ImageSearch, images_of
 from tlsearch.spec.presets import DEFAULT
 
@@ -84,9 +85,10 @@ class TransferSearchMultilabel(ClassifierMixin, ImageSearch):
         if odd := sorted(set(np.unique(flags).tolist()) - {0, 1}, key=str):
             raise ValueError(f"y holds {odd[0]!r}; a column of labels holds 0 and 1.")
         if len(images) != len(flags):
-            raise ValueError(f"X has {len(images)} items and y has {len(flags)}.")
+            raise ValueError(f"X has {plural(len(images), 'item')} and y has {len(flags)}.")
         if len(images) < FEWEST:
-            raise ValueError(f"{len(images)} items are too few to compare models on; {FEWEST} are needed.")
+            few = plural(len(images), "item is", "items are")
+            raise ValueError(f"{few} too few to compare models on; {FEWEST} are needed.")
         self._search(images, flags.astype(np.int64), task="multilabel")
         self.labels_ = names or list(range(flags.shape[1]))
         self.thresholds_ = np.asarray(self.model_.manifest.calibration["thresholds"])

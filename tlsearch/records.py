@@ -291,6 +291,8 @@ class StudyRecord:
     one's ``fingerprint`` is another. ``request`` is what
     ``requested_by`` asked of it and its driver hasn't done yet. ``priority`` weighs it against others on
     the same cluster. ``job`` is the cluster's job that ran it last. ``audit`` is what was found in its data.
+    ``counts`` are of all trials by state, ``searched`` of those of the search: the trials that a study tells
+    of; the others repeat or refit the best of these.
     """
 
     name: str
@@ -314,6 +316,12 @@ class StudyRecord:
     job: str = ""
     cluster: str = ""
     audit: Mapping[str, Any] = field(default_factory=dict)
+    searched: Mapping[TrialState, int] = field(default_factory=dict)
+
+    @property
+    def reruns(self) -> int:
+        """Trials that repeat or refit the best ones of the search."""
+        return sum(self.counts.values()) - sum(self.searched.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,10 +330,10 @@ class ModelRecord:
 
     ``metrics`` maps splits to metric names and values: ``val`` are those of the search's winner, ``test``,
     once it was opened, those of this very model, with the ends of their 95% intervals as ``NAME_low`` and
-    ``NAME_high`` where items could be resampled. `HANDED_OUT` stands beside them: ``members`` that are
-    averaged, ``refitted`` on all items but the test split's (1) or not (0), ``flips`` (1, 0), and
-    ``test_openings``, how often the study has opened its test set. ``trial`` is the search trial whose
-    weights these are, or whose recipe was refitted.
+    ``NAME_high`` where items could be resampled. Both tell in how many ``groups`` their items come, where
+    they do. `HANDED_OUT` stands beside them: ``members`` that are averaged, ``refitted`` on all items but the
+    test split's (1) or not (0), ``flips`` (1, 0), and ``test_openings``, how often the study has opened its
+    test set. ``trial`` is the search trial whose weights these are, or whose recipe was refitted.
     """
 
     study: str

@@ -299,9 +299,22 @@ def meant(kind: str, columns: Sequence[str], table: Path) -> str | None:
     if len(found) > 1:
         raise DataError(
             f"{table}: columns {printable(', '.join(found))} might each be the {kind}",
-            hint=f"Set {kind}_column (`run` and `init` have --{kind}-column).",
+            hint=naming(kind),
         )
     return found[0] if found else None
+
+
+def naming(kind: str) -> str:
+    """How a column is named to the commands, such as that of the labels."""
+    beside = {
+        "image": ", --image-column beside a table",
+        "label": ", --label-column beside a table",
+        "split": ", --split-column of `tlsearch init`",
+    }
+    return (
+        f"Name the right one: {kind}_column in a study file{beside.get(kind, '')}, --set {kind}_column=NAME "
+        "of `tlsearch evaluate`."
+    )
 
 
 def texts(column: Any) -> list[str]:

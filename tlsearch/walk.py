@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tlsearch.counts import plural
 from tlsearch.errors import DataError
 from tlsearch.names import printable
 
@@ -102,8 +103,7 @@ class Left:
     def told(self) -> tuple[str, ...]:
         """A sentence for each reason."""
         return tuple(
-            f"left out: {count} {'file' if count == 1 else 'files'} {reason}, such as"
-            f" {printable(self.examples[reason])}"
+            f"left out: {plural(count, 'file')} {reason}, such as {printable(self.examples[reason])}"
             for reason, count in sorted(self.counts.items())
         )
 

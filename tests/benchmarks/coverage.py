@@ -23,7 +23,7 @@ from tests.benchmarks.quality import _mean
 from tests.benchmarks.quality_peers import BACKBONE
 from tests.benchmarks.quality_sets import CASES, Case
 from tests.benchmarks.strategies import _read, _write
-from tlsearch.reports.intervals import of_test
+from tlsearch.reports.intervals import of_items
 from tlsearch.search import study as studies
 from tlsearch.search.progress import silent
 from tlsearch.spec import parse
@@ -89,7 +89,7 @@ def _searched(case: Case, folder: Path, seed: int) -> Cell:
         assert result.model is not None
         said = tlsearch.load(result.model.uri).predict([made.parent / file for file in unseen["image"]])
         scores = result.model.metrics
-        interval = of_test(scores["test"], "accuracy", TEST)
+        interval = of_items(scores["test"], "accuracy", TEST)
         assert interval is not None
         return {
             "truth": float((np.asarray(said) == unseen["label"].to_numpy()).mean()),

@@ -105,6 +105,22 @@ def test_init_takes_columns_by_name_and_an_empty_one_for_none(tmp_path):
     assert "which has no columns" in done.stderr
 
 
+def test_a_table_of_other_columns_is_audited_as_it_is_searched(tmp_path):
+    photos(tmp_path, {"a": 4, "b": 4})
+    rows = "".join(f"{kind}/{number}.jpg,{kind},{number % 2}\n" for kind in "ab" for number in range(4))
+    (tmp_path / "list.csv").write_text(f"image,side,wet\n{rows}")
+    for verb in ("audit", "look", "run", "init"):
+        done = tlsearch(verb, "list.csv", cwd=tmp_path)
+        assert done.returncode == 2
+        assert "--label-column beside a table" in done.stderr, (verb, done.stderr)
+    done = tlsearch("audit", "list.csv", "--label-column", "side", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sum(json.loads(done.stdout)["counts"]["train"].values()) > 0
+    assert not list(tmp_path.glob("*.yaml"))
+    done = tlsearch("audit", "a.yaml", "--label-column", "side", cwd=tmp_path)
+    assert "--label-column is for a folder or table, and a.yaml is a study file" in done.stderr
+
+
 def test_init_of_nothing_says_what_would_be_right(tmp_path):
     (tmp_path / "empty").mkdir()
     for name, expected in (("missing", "nothing at missing"), ("empty", "one folder per class")):

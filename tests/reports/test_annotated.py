@@ -31,6 +31,36 @@ def test_pictures_are_labelled_and_gathered(tmp_path):
         assert sheet.width >= 2 * annotated.THUMBNAIL
 
 
+@pytest.mark.parametrize(
+    ("label", "lines"),
+    [
+        ("oak 0.98", ["oak 0.98"]),
+        ("grey leaf spot of maize 0.98", ["grey leaf spot of", "maize 0.98"]),
+        ("a" * 70 + " 0.98 unsure", ["a" * 8 + "…" + "a" * 9, "0.98 unsure"]),
+    ],
+)
+def test_a_label_that_is_too_long_keeps_its_probability(label, lines):
+    found = annotated.lines_of(label, lambda line: len(line) <= 18)
+    assert len(found) <= annotated.LINES
+    assert all(len(line) <= 18 for line in found)
+    assert found == lines or ("…" in "".join(found) and found[-1] == lines[-1])
+
+
+def test_labels_of_several_lines_leave_all_tiles_of_one_size(tmp_path):
+    pictures = []
+    for number, label in enumerate(
+        ["oak 0.9", "a name of so many words that it takes two lines 0.9", "elm 0.9"]
+    ):
+        pictures.append((tmp_path / f"{number}.png", label))
+        Image.new("RGB", (40, 40), (200, 0, 0)).save(pictures[-1][0])
+    *single, sheet = annotated.save(tmp_path / "out", pictures)
+    heights = [Image.open(path).height for path in single]
+    assert heights[0] == heights[2] < heights[1]
+    with Image.open(sheet) as drawn:
+        below = np.asarray(drawn.convert("L"))[-annotated.THUMBNAIL // 6 :]
+        assert (below > 150).mean() > 0.5  # white below short labels, and no picture
+
+
 def test_a_folder_with_something_in_it_is_refused(tmp_path):
     (tmp_path / "mine").mkdir()
     annotated.check_folder(tmp_path / "mine")

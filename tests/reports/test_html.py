@@ -18,7 +18,7 @@ from tlsearch.cli.app import app
 from tlsearch.database.store import Store
 from tlsearch.errors import InputError, UnknownNameError
 from tlsearch.models.intervals import wilson
-from tlsearch.records import TrialState
+from tlsearch.records import HANDED_OUT, TrialRole, TrialState
 from tlsearch.reports import html
 from tlsearch.reports.evidence import gather
 
@@ -69,9 +69,11 @@ def test_key_figures_are_those_of_the_database(opened, searched):
     assert told("val") == f"{100 * trial.value:.2f}%"
     assert told("mean") == f"{100 * model.metrics['val']['accuracy_mean']:.2f}%"
     assert told("sha256") == model.sha256
-    assert told("trials") == str(len(trials))
+    searched = [one for one in trials if one.role is TrialRole.SEARCH]
+    assert told("trials") == str(len(searched)) != str(len(trials))
     interval = wilson(8, tested)
     assert told("test-interval") == f"{100 * interval.low:.1f} to {100 * interval.high:.1f}%"
+    assert "4 reruns of the best" in opened.page.locator("#cost").inner_text()
     verdict = opened.page.locator(".verdict").inner_text()
     assert trial.strategy in verdict
     assert trial.backbone in verdict
@@ -243,6 +245,38 @@ def test_what_leads_by_less_than_chance_is_called_so(evidence):
     )
 
 
+def test_the_model_tells_what_it_has_learned_from_and_what_to_read_its_score_beside(evidence):
+    assert evidence.model is not None
+    metrics = {**evidence.model.metrics, HANDED_OUT: {"refitted": 0.0, "members": 1.0}}
+    model = dataclasses.replace(evidence.model, metrics=metrics)
+    _, page = figures_of(dataclasses.replace(evidence, model=model))
+    counts = evidence.dataset.counts
+    assert f"{counts['train']} of 72 labelled items, without the {counts['val']} for validation" in page
+    assert "there was no time to train it anew on these too" in page
+    assert "Always answering “plain”, the commonest class, is right on" in page
+
+
+def test_an_interval_over_single_items_is_called_too_narrow_where_they_come_in_groups(evidence):
+    assert evidence.model is not None
+    scores = {split: {**told, "groups": 6.0} for split, told in evidence.model.metrics.items()}
+    model = dataclasses.replace(evidence.model, metrics=scores)
+    _, page = figures_of(dataclasses.replace(evidence, model=model))
+    assert page.count("each counted alone; they come in 6 groups, so it is too narrow") == 2
+    assert "or a wider range, as they come in few groups" in page
+    assert "%. On other items, expect" in " ".join(page.split())
+    _, before = figures_of(evidence)
+    assert "too narrow" not in before
+
+
+def test_the_only_trial_is_the_best_of_nothing(evidence):
+    first = dataclasses.replace(evidence.finalists[0], repeated=False, values=(0.5,))
+    alone = dataclasses.replace(evidence, finalists=[first], trials=[evidence.winner])
+    _, page = figures_of(alone)
+    assert "of one trial with one seed" in page
+    assert "so it is optimistic" not in page
+    assert "1 trials" not in page
+
+
 def test_no_interval_of_no_width_is_told(evidence):
     first, *rest = evidence.finalists
     tied = dataclasses.replace(first, values=(1.0, 1.0), expected=1.0)
@@ -296,6 +330,10 @@ def test_command_writes_the_page_and_refuses_what_is_wrong(searched, tmp_path):
     assert done.exit_code == 0
     assert done.stdout.strip() == str(path)
     assert re.search(r"<title>tiny · tlsearch report</title>", path.read_text())
+    bundle = run.invoke(app, ["report", str(searched.folder / "model"), "--db", searched.url])
+    assert isinstance(bundle.exception, InputError)
+    assert "is the bundle of a model, and a report is of a study" in str(bundle.exception)
+    assert "tlsearch evaluate" in str(bundle.exception.hint)
     with pytest.raises(UnknownNameError, match='Did you mean "tiny"'):
         html.write(searched.url, "tinny", tmp_path / "x.html", run_model=False)
     with pytest.raises(InputError, match="Can't write"):

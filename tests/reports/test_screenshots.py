@@ -55,7 +55,7 @@ def test_terminal_of_a_real_study(browser):
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         console.print(Text(f"$ tlsearch {' '.join(words)}", style="bold"))
         shown = done.stdout.replace(f"{Path.cwd()}{os.sep}", "")  # whose machine it was is nobody's business
-        console.print(Text("\n".join(line[:118] for line in shown.splitlines()[:16]) + "\n"))
+        console.print(Text("\n".join(line[:118] for line in shown.splitlines()[:22]) + "\n"))
     page = browser.new_page(viewport={"width": 1180, "height": 600})
     page.set_content(console.export_html(theme=MONOKAI))
     page.screenshot(path=SCREENSHOTS / "terminal.png", full_page=True)

@@ -240,6 +240,7 @@ def test_the_command_sets_both_side_by_side_and_its_bundle_is_like_any_other(
         assert "The teacher had learned from these items" in told
         for row in ("networks", "million parameters", "megabytes", "milliseconds per item", "test accuracy"):
             assert row in told
+        assert f"Next:\n  tlsearch predict {tmp_path / 'small'} ITEM..." in told
         with pytest.raises(InputError, match="already holds a bundle"):
             run(place, "tiny", "-o", tmp_path / "small")
         again = json.loads(run(place, "tiny", "-o", tmp_path / "small", "--overwrite", "--json"))

@@ -7,7 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny_study
+from typer.testing import CliRunner
 
+from tlsearch.cli.app import app
+from tlsearch.counts import plural
+from tlsearch.database.store import Store
 from tlsearch.errors import VerificationError
 from tlsearch.records import StudyItems
 from tlsearch.search.verify import verify
@@ -37,3 +42,31 @@ def test_a_long_question_reaches_a_process_that_is_slow_to_start(
             test=False,
             stopping=lambda: "late" if time.monotonic() > until else "",
         )
+
+
+def test_scores_tell_in_how_many_groups_their_items_come(tmp_path: Path) -> None:
+    described = tiny_study.document(
+        tiny_study.colours(tmp_path / "pictures"),
+        data={"groups": r"\d(\d)\.png"},
+        strategies=["linear_probe"],
+        budget={"trials": 1},
+    )
+    result = tiny_study.run(tmp_path, described)
+    assert result.model is not None
+    with Store.open(tiny_study.url(tmp_path)) as store:
+        items = store.items("tiny")
+    assert items is not None
+    groups = {split: {items.names[at][-5] for at in items.of(split)} for split in ("val", "test")}
+    assert {split: result.model.metrics[split]["groups"] for split in groups} == {
+        split: len(own) for split, own in groups.items()
+    }
+    said = CliRunner().invoke(app, ["show", "tiny", "--db", tiny_study.url(tmp_path)]).stdout
+    told = " ".join(said.split())
+    assert "trials: 1 complete time" in told
+    few = f"each counted alone; they come in {plural(len(groups['test']), 'group')}, so it is too narrow"
+    assert f"{len(items.of('test'))} items, {few}" in told
+    learned = f"learned from {len(items.of('train'))} of 60 labelled items, without the"
+    assert learned in told
+    assert "search.refit is false" in told
+    assert "baseline 0." in told
+    assert "the commonest class" in told

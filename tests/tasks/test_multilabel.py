@@ -216,7 +216,7 @@ def test_unknown_labels_and_other_columns_are_refused():
     spec, _ = described()
     with pytest.raises(DataError, match="doesn't know the label 'rde'"):
         TASK.encode([["rde"]], spec)
-    with pytest.raises(DataError, match="2 labels for an item, and 3 are learned"):
+    with pytest.raises(DataError, match="An item has 2 labels, and 3 are learned"):
         TASK.encode([(1, 0)], spec)
 
 

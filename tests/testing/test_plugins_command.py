@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from tlsearch import registry
 from tlsearch.cli.app import app
+from tlsearch.cli.plugins import NewKind
 from tlsearch.contracts import FineTuning
 from tlsearch.errors import InputError
 from tlsearch.testing import CheckResult, fixtures
@@ -50,6 +51,15 @@ def packages(tmp_path_factory) -> tuple[Path, Path]:
     )
     assert done.returncode == 0, done.stderr
     return folder, site
+
+
+def test_no_kind_is_offered_that_cannot_be_written():
+    offered = invoke("plugins", "new", "fresh", "--kind", "task")
+    assert offered.exit_code == 2
+    assert "'task' is not one of 'strategy', 'backbone', 'dataset', 'combination'" in " ".join(
+        offered.output.replace("│", " ").split()
+    )
+    assert tuple(NewKind) == KINDS
 
 
 def test_a_new_package_passes_its_own_tests(packages):
@@ -159,7 +169,7 @@ def test_what_fails_is_shown_and_ends_with_1(monkeypatch):
         done = invoke("plugins", "check", "broken")
         assert done.exit_code == 1
         assert "FAILS" in done.stdout
-        assert "The strategy broken of tlsearch-under-test 1.0: 1 of 1 checks fail." in done.stdout
+        assert "The strategy broken of tlsearch-under-test 1.0: 1 of 1 check failed." in done.stdout
         done = invoke("plugins", "check", "broken", "--json")
     assert done.exit_code == 1
     assert json.loads(done.stdout)["ok"] is False

@@ -54,7 +54,7 @@ def test_one_head_that_exits_is_told_from_the_rest(tmp_path):
     with installed(strategies={"culprit": ExitingHeads}):
         items = [point("culprit", number, seed=number) for number in (0, 1)]
         ended = outcomes(results(bench(tmp_path), *items))
-    assert ended[0].reason == "the strategy returned 0 heads for 1 points"
+    assert ended[0].reason == "the strategy returned 0 heads for 1 point"
     assert ended[1].reason == f"SystemExit: 1 {WHO}"
 
 

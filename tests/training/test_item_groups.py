@@ -14,7 +14,7 @@ from tlsearch.errors import DataError, SpecError, TlsearchError
 from tlsearch.spec import DataSpec
 from tlsearch.training import sources
 from tlsearch.training.data import fingerprint
-from tlsearch.training.item_groups import SERIES, grouped, suggested
+from tlsearch.training.item_groups import SERIES, Series, grouped, suggested
 from tlsearch.training.splits import split
 
 KINDS = ("oak", "elm")
@@ -30,7 +30,7 @@ def _samples(names: list[str]) -> Samples:
 
 
 TREES = _samples(
-    [f"{kind}/tree{tree}_{shot}.jpg" for kind in KINDS for tree in range(8) for shot in range(3)]
+    [f"{kind}/tree{tree}_{shot}.jpg" for kind in KINDS for tree in range(12) for shot in range(3)]
 )
 
 
@@ -92,19 +92,48 @@ def test_groups_of_the_data_are_not_overruled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "proposed"),
+    ("names", "how", "doubt"),
     [
-        (list(TREES.names), SERIES),
-        ([f"{kind}/{kind}_{number}.jpg" for kind in KINDS for number in range(40)], None),  # one name a class
-        ([f"{kind}/{number:04d}.jpg" for kind in KINDS for number in range(40)], None),
-        ([f"{kind}/t{tree}_{shot}.jpg" for kind in KINDS for tree in range(3) for shot in range(9)], None),
-        ([f"{kind}/t{tree}_0.jpg" for kind in KINDS for tree in range(40)], SERIES),  # t1 of both kinds
+        (list(TREES.names), SERIES, ""),
+        ([f"{kind}/{kind}1_{n}.jpg" for kind in KINDS for n in range(40)], None, ""),  # one name a class
+        ([f"{kind}/{n:04d}.jpg" for kind in KINDS for n in range(40)], None, ""),
+        ([f"{kind}/t{tree}_0.jpg" for kind in KINDS for tree in range(40)], SERIES, ""),  # t1 of both kinds
+        (
+            [f"{kind}/exp{part}_num_{n}.jpg" for kind in KINDS for part in range(7) for n in range(20)],
+            SERIES,
+            'too few to make splits of, such as the 40 items of "exp0_num"',
+        ),
+        (
+            [f"{kind}/{kind}{tree}_{n}.jpg" for kind in KINDS for tree in range(3) for n in range(9)],
+            SERIES,
+            "too few to make splits of",
+        ),
+        (
+            [
+                f"{kind}/t{tree}_{n}.jpg"
+                for kind in KINDS
+                for tree in range(20)
+                for n in range(1 + 60 // 3**tree)
+            ],
+            SERIES,
+            '"t0" has 122 of',
+        ),
+        (
+            [f"oak/t{tree}_{n}.jpg" for tree in range(20) for n in range(5)]
+            + [f"elm/t{tree}_{n}.jpg" for tree in range(30, 33) for n in range(5)],
+            SERIES,
+            "of some kind fewer than 6",
+        ),
     ],
 )
-def test_series_are_proposed_where_names_tell_of_them(names: list[str], proposed: str | None) -> None:
+def test_series_are_proposed_where_splits_can_be_made_of_them(
+    names: list[str], how: str | None, doubt: str
+) -> None:
     samples = _samples(names)
     found = suggested(samples, _kinds(samples))
-    assert (found[0] if found else None) == proposed
+    assert (found.how if found else None) == how
+    assert doubt in (found.doubt if found else "")
+    assert bool(doubt) == bool(found and found.doubt)
 
 
 def _photographs(root: Path, *, apart: timedelta) -> Path:
@@ -129,10 +158,7 @@ def test_pictures_taken_within_seconds_are_of_one_series(tmp_path: Path) -> None
     listed = sources.listing(DataSpec(source="folder", path=str(root), groups="exif"))
     assert len(set(listed.samples.groups)) == 16
     plain = sources.listing(DataSpec(source="folder", path=str(root)))
-    assert suggested(plain.samples, _kinds(plain.samples)) == (
-        "exif",
-        "cameras took them in 16 series: no split cuts one in two",
-    )
+    assert suggested(plain.samples, _kinds(plain.samples)) == Series("exif", "cameras took them in 16 series")
 
 
 def test_pictures_taken_one_after_the_other_are_no_series(tmp_path: Path) -> None:

@@ -49,8 +49,9 @@ def test_items_are_found_under_other_names_and_among_others(tmp_path: Path) -> N
     (tmp_path / "other" / "b" / "8.png").rename(folder / "b" / "new.png")  # cut anew, splits would be others
     now = listed(folder)
     assert {now.hashes[index] for index in items.located(known, now, "val")} == val
-    with pytest.raises(StudyConflictError, match=r"1 item added \(b/new.png\)"):
-        items.carried(known, now, None)
+    with pytest.raises(StudyConflictError, match=r"1 item added \(b/new.png\)") as refused:
+        items.carried(known, now, None, study="flowers")
+    assert "`tlsearch study extend flowers` takes new items in" in str(refused.value.hint)
 
 
 def test_copies_are_taken_under_their_own_names(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_splits_are_carried_not_cut_again(tmp_path: Path) -> None:
     known = fixed(found, aside=(2,))
     swapped = tuple({"val": "test", "test": "val"}.get(name, name) for name in known.splits)
     other = StudyItems(**{**known.to_json(), "splits": swapped})
-    carried = items.carried(other, found, None)
+    carried = items.carried(other, found, None, study="flowers")
     assert carried.parts["val"].tolist() == [at for at, name in enumerate(known.splits) if name == "test"]
     assert carried.aside == (2,)
     assert carried.set_aside([2], found) == {2}
@@ -111,20 +112,20 @@ def test_splits_are_carried_not_cut_again(tmp_path: Path) -> None:
 def test_splits_of_the_data_that_were_changed_are_refused(tmp_path: Path) -> None:
     folder = draw(tmp_path / "d", splits=("train", "test"))
     known = fixed(listed(folder))
-    items.carried(known, listed(folder), None)
+    items.carried(known, listed(folder), None, study="flowers")
     (folder / "test" / "a" / "0.png").rename(folder / "train" / "a" / "moved.png")
     with pytest.raises(StudyConflictError, match=r"1 item in another split \(train/a/moved.png\)"):
-        items.carried(known, listed(folder), None)
+        items.carried(known, listed(folder), None, study="flowers")
 
 
 def test_source_data_is_fixed_too(tmp_path: Path) -> None:
     found, source = listed(draw(tmp_path / "d")), listed(draw(tmp_path / "s", each=3))
     parts = split(found.samples, found.hashes, found.strata, val=0.2, test=0.2, stop=0.1, seed=0)
     known = items.fix(found, parts, (), source)
-    items.carried(known, found, source)
+    items.carried(known, found, source, study="flowers")
     for other in (None, found):
         with pytest.raises(StudyConflictError, match="source data has changed"):
-            items.carried(known, found, other)
+            items.carried(known, found, other, study="flowers")
 
 
 def add(folder: Path, kind: str, names: list[str], *, seed: int) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from tlsearch.cli import options, output
 from tlsearch.cli.search import Setting, read_settings
+from tlsearch.counts import plural
 from tlsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ def register(app: typer.Typer) -> None:
 
 def audit(
     data: options.Target,
+    image_column: options.ImageColumn = None,
+    label_column: options.LabelColumn = None,
     setting: Setting = None,
     labels: Annotated[
         bool,
@@ -48,7 +51,8 @@ def audit(
     from tlsearch.reports.data_findings import listed
     from tlsearch.search import from_data, setup
 
-    parsed = from_data.study_of(data, overrides=read_settings(setting or ()))
+    columns = options.columns(image_column, label_column)
+    parsed = from_data.study_of(data, overrides=read_settings(setting or ()), columns=columns)
     if out is not None and not labels:
         raise InputError("--output goes with --labels.")
     if labels:
@@ -99,8 +103,8 @@ def _labels(parsed: StudySpec, page: Path, *, limit: int, json: bool) -> None:
         )
         return
     output.tell(
-        f"{found.confident} of {found.items} labels are probably wrong,"
-        f" {len(found.doubtful) - found.confident} more are doubtful:"
+        f"Of {plural(found.items, 'label')}, {found.confident} probably wrong and "
+        f"{len(found.doubtful) - found.confident} more doubtful:"
     )
     rows = [
         [one.name, one.label, one.suggested, f"{one.probability:.2f}", one.split]

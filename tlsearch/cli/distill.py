@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -81,6 +82,11 @@ def distill(
         return
     _tell(rows, student)
     output.say(f"The bundle is in {folder}; the model of {study} is still its own.")
+    place = shlex.quote(str(folder))
+    onnx = shlex.quote(f"{str(folder).rstrip('/')}-onnx")
+    output.say_next(
+        [f"predict {place} ITEM...", f"evaluate {place} DATA", f"export {place} --format onnx -o {onnx}"]
+    )
 
 
 def _facts(model: Model) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def similar(
     model = model_of(study, db)
     asked = list(model.inputs.find(item))
     if len(asked) != 1:
-        raise InputError(f"{item} holds {len(asked)} items; name one.")
+        raise InputError(f"{item} holds {plural(len(asked), 'item')}; name one.")
     names, items, labels = _among(study, model, among or [], db)
     kept, (one, *_), errors = _first(model, asked[0][1])
     if not kept:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tlsearch.cli import options, output, plugins
+from tlsearch.counts import plural
 
 
 def register(app: typer.Typer) -> None:
@@ -132,7 +133,7 @@ def _show_backbone(name: str, *, as_json: bool) -> None:
             ["features", str(info.width)],
             ["head", info.head],
             *[[key, str(value)] for key, value in info.inputs.to_json().items()],
-            [f"{len(info.groups)} groups", " ".join(info.group_names)],
+            [plural(len(info.groups), "group"), " ".join(info.group_names)],
         ],
     )
 

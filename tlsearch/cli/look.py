@@ -18,6 +18,8 @@ def register(app: typer.Typer) -> None:
 
 def look(
     data: options.Target,
+    image_column: options.ImageColumn = None,
+    label_column: options.LabelColumn = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -35,7 +37,8 @@ def look(
     from tlsearch.reports import look as page
     from tlsearch.search import from_data
 
-    parsed = from_data.study_of(data, overrides=read_settings(setting or ()))
+    columns = options.columns(image_column, label_column)
+    parsed = from_data.study_of(data, overrides=read_settings(setting or ()), columns=columns)
     with view() as observe:
         looked = page.write(parsed, out or Path(f"{parsed.study}-look.html"), each=each, observe=observe)
     for sentence in looked.overview.sentences:

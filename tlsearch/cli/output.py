@@ -163,6 +163,13 @@ def say(text: str) -> None:
     print(for_terminal(text), file=sys.stderr, flush=True)
 
 
+def say_next(commands: Iterable[str]) -> None:
+    """What may be done now, a command a line on stderr."""
+    say("\nNext:")
+    for words in commands:
+        say(f"  tlsearch {words}")
+
+
 def show(value: object) -> str:
     """A value as people read it."""
     if value is None:

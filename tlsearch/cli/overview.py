@@ -9,9 +9,8 @@ import typer
 
 from tlsearch.cli import options, output
 from tlsearch.cli.query import Csv, StudyName, print_best, print_leaderboard, show_trial
-from tlsearch.counts import plural
 from tlsearch.errors import InputError, UnknownNameError
-from tlsearch.records import TrialRole, TrialState
+from tlsearch.records import TrialRole
 
 if TYPE_CHECKING:
     from tlsearch.reports.studies import BestModel, Studies, Study
@@ -77,7 +76,8 @@ def _best(database: Studies, study: str) -> BestModel | None:
 
 def _head(record: Study) -> list[str]:
     """State, trials, time and what is searched, a line each."""
-    counts = ", ".join(f"{count} {state.value.lower()}" for state, count in record.counts.items() if count)
+    from tlsearch.reports.formatting import trials
+
     spec: dict[str, Any] = dict(record.spec)
     strategies = spec.get("strategies")
     why = f": {record.reason}" if record.reason else ""
@@ -86,7 +86,7 @@ def _head(record: Study) -> list[str]:
     return [
         f"{record.name}: {record.state.value.lower()}{why}",
         f"data: {spec['data'].get('path', spec['data']['source'])}",
-        f"trials: {counts or 'none'}",
+        f"trials: {trials(record)}",
         f"time: {record.seconds / 60:.1f} min{limit}",
         f"backbones: {', '.join(one['name'] for one in spec['backbones'])}",
         f"strategies: {', '.join(strategies) if strategies else 'all that apply'}",
@@ -139,11 +139,12 @@ def compare(
 
 
 def _side(record: Study, best: BestModel | None) -> dict[str, str]:
-    complete = record.counts.get(TrialState.COMPLETE, 0)
+    from tlsearch.reports.formatting import trials
+
     side = {
         "state": record.state.value.lower(),
         "metric": record.metric,
-        "trials": f"{plural(sum(record.counts.values()), 'trial')}, {complete} complete",
+        "trials": trials(record),
         "time": f"{record.seconds / 60:.1f} min",
     }
     if best is None:

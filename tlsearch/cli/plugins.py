@@ -10,6 +10,7 @@ import typer
 
 from tlsearch.cli import options, output
 from tlsearch.cli.search import Setting, read_settings
+from tlsearch.counts import plural
 
 if TYPE_CHECKING:
     from tlsearch.testing import CheckResult
@@ -25,6 +26,15 @@ class Kind(enum.StrEnum):
     dataset = "dataset"
     combination = "combination"
     task = "task"
+
+
+class NewKind(enum.StrEnum):
+    """What a plugin may be that is written for an author. A task has too much of its own for that."""
+
+    strategy = "strategy"
+    backbone = "backbone"
+    dataset = "dataset"
+    combination = "combination"
 
 
 group = typer.Typer(invoke_without_command=True)
@@ -68,7 +78,7 @@ def plugins(context: typer.Context, json: options.Json = False) -> None:
 
 def new(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the plugin, such as my_method.")],
-    kind: Annotated[Kind, typer.Option(help="Kind of plugin to write.")] = Kind.strategy,
+    kind: Annotated[NewKind, typer.Option(help="Kind of plugin to write.")] = NewKind.strategy,
     parent: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write it in.")
     ] = Path(),
@@ -164,7 +174,9 @@ def _print_verdict(name: str, kind: Kind, group: str, results: list[CheckResult]
     failed = sum(not result.ok for result in results)
     passed_over = sum(result.message.startswith("not checked") for result in results)
     verdict = (
-        f"{failed} of {len(results)} checks fail" if failed else f"keeps the contract: {len(results)} checks"
+        f"{failed} of {plural(len(results), 'check')} failed"
+        if failed
+        else f"keeps the contract: {plural(len(results), 'check')}"
     )
     rest = f", {passed_over} of them not applicable" if passed_over else ""
     output.tell(f"\nThe {kind} {name} of {owner.distribution} {owner.version}: {verdict}{rest}.")

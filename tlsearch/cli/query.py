@@ -12,7 +12,7 @@ import typer
 from tlsearch.cli import options, output
 from tlsearch.counts import plural
 from tlsearch.errors import InputError
-from tlsearch.records import HANDED_OUT, StudyState, TrialRecord, TrialState
+from tlsearch.records import HANDED_OUT, StudyState, TrialRecord, TrialRole, TrialState
 
 if TYPE_CHECKING:
     from tlsearch.reports.studies import BestModel
@@ -40,7 +40,10 @@ def studies(db: options.Database = None, json: options.Json = False, csv: Csv = 
         return
     if csv:
         output.print_csv(
-            ["study", "owner", "state", "metric", "direction", *TrialState, "seconds", "created", "reason"],
+            [
+                *("study", "owner", "state", "metric", "direction"),
+                *(*TrialState, "reruns", "seconds", "created", "reason"),
+            ],
             [
                 [
                     record.name,
@@ -48,7 +51,8 @@ def studies(db: options.Database = None, json: options.Json = False, csv: Csv = 
                     record.state.value,
                     record.metric,
                     record.direction,
-                    *(record.counts.get(state, 0) for state in TrialState),
+                    *(record.searched.get(state, 0) for state in TrialState),
+                    record.reruns,
                     round(record.seconds, 3),
                     record.created.isoformat(),
                     record.reason,
@@ -67,8 +71,8 @@ def studies(db: options.Database = None, json: options.Json = False, csv: Csv = 
                 if record.request is not None and record.state is StudyState.RUNNING
                 else record.state.value,
                 record.metric,
-                str(sum(record.counts.values())),
-                str(record.counts.get(TrialState.COMPLETE, 0)),
+                str(sum(record.searched.values())),
+                str(record.searched.get(TrialState.COMPLETE, 0)),
                 f"{record.seconds:.0f} s",
                 f"{record.created:%Y-%m-%d %H:%M}",
             ]
@@ -134,7 +138,7 @@ TRIAL_NUMBERS = ("freeze", "value", "seconds")
 def _trial_rows(found: Sequence[TrialRecord]) -> list[list[str]]:
     return [
         [
-            f"{t.number}" if t.confirms is None else f"{t.number} (repeats {t.confirms}, seed {t.seed})",
+            f"{t.number}{_again(t)}",
             t.state.value,
             t.strategy,
             t.backbone,
@@ -145,6 +149,14 @@ def _trial_rows(found: Sequence[TrialRecord]) -> list[list[str]]:
         ]
         for t in found
     ]
+
+
+def _again(trial: TrialRecord) -> str:
+    """Which trial of the search one runs again, and to what end; empty for one of the search."""
+    if trial.confirms is None:
+        return ""
+    does = "refits" if trial.role is TrialRole.REFIT else "repeats"
+    return f" ({does} {trial.confirms}, seed {trial.seed})"
 
 
 def _print_trials_csv(found: Sequence[TrialRecord]) -> None:
@@ -286,13 +298,20 @@ def print_leaderboard(found: Sequence[TrialRecord], metric: str, *, winner: int 
 
 def print_best(found: BestModel) -> None:
     """All about the best model, for people."""
-    scores = [
-        (f"{split} {found.metric}", _score(found, split)) for split in found.metrics if split != HANDED_OUT
-    ]
     from tlsearch.reports.formatting import made_of
 
+    scores = [
+        (f"{split} {found.metric}", _filled(_score(found, split)))
+        for split in found.metrics
+        if split != HANDED_OUT
+    ]
+
     model = found.model
-    made = textwrap.fill(made_of(found.metrics.get(HANDED_OUT, {})), CELL)
+    told = {
+        "baseline": _baseline(found),
+        "made of": made_of(found.metrics.get(HANDED_OUT, {})),
+        "learned from": found.learned_from,
+    }
     output.print_table(
         ["", f"best of {found.study}"],
         [
@@ -300,9 +319,9 @@ def print_best(found: BestModel) -> None:
             ["strategy", found.strategy],
             ["backbone", found.backbone],
             ["freeze depth", depth(found.freeze_depth, found.groups)],
-            ["params", textwrap.fill(output.show_params(found.params), CELL, break_on_hyphens=False)],
+            ["params", _filled(output.show_params(found.params))],
             *scores,
-            *([["made of", made]] if made else []),
+            *([name, _filled(text)] for name, text in told.items() if text),
         ],
     )
     output.tell()
@@ -312,28 +331,36 @@ def print_best(found: BestModel) -> None:
         output.tell(f"Model:\n{model.uri}\nsha256 {model.sha256}")
 
 
+def _filled(text: str) -> str:
+    """A text as a cell of several lines."""
+    return textwrap.fill(text, CELL, break_on_hyphens=False)
+
+
+def _baseline(found: BestModel) -> str:
+    """What the score is to be read beside, as a cell; empty where nothing is known."""
+    if (one := found.baseline) is None:
+        return ""
+    return f'{one.value:.4f} {one.split} {one.metric}: always answering "{one.name}", the commonest class'
+
+
 def _score(found: BestModel, split: str) -> str:
     """A score of a split, with what is known of its certainty."""
-    from tlsearch.models.intervals import wilson
+    from tlsearch.models.intervals import over_groups
     from tlsearch.reports.formatting import SHARES
-    from tlsearch.reports.intervals import of_test
+    from tlsearch.reports.intervals import of_items
 
     values, count = found.metrics[split], found.counts.get(split, 0)
-    value = values.get(found.metric)
-    told = output.show(value)
+    told = output.show(values.get(found.metric))
     if values.get("seeds", 1) > 1 and f"{found.metric}_mean" in values:
         mean, error = values[f"{found.metric}_mean"], values[f"{found.metric}_standard_error"]
-        told += f" (mean of {values['seeds']:.0f} seeds {mean:.4f} ± {error:.4f})"
-    elif split == "test":
-        if interval := of_test(values, found.metric, count):
-            low, high = (
-                f"{end:.3f}" if found.metric in SHARES else output.show(end)
-                for end in (interval.low, interval.high)
-            )
-            told += f" (95% interval {low} to {high}: {plural(count, 'item')})"
-    elif value is not None and found.metric in SHARES and count:
-        interval = wilson(value * count, count)
-        told += f" (95% interval {interval.low:.3f} to {interval.high:.3f}: {plural(count, 'item')})"
+        return f"{told} (mean of {values['seeds']:.0f} seeds {mean:.4f} ± {error:.4f})"
+    if interval := of_items(values, found.metric, count):
+        low, high = (
+            f"{end:.3f}" if found.metric in SHARES else output.show(end)
+            for end in (interval.low, interval.high)
+        )
+        groups = over_groups(values, found.metric, count)
+        told += f" (95% interval {low} to {high}: {plural(count, 'item')}{groups})"
     return told
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tlsearch.cli import options, output
+from tlsearch.errors import InputError
 
 
 def register(app: typer.Typer) -> None:
@@ -35,6 +38,7 @@ def report(
     """Write a page: which model, how sure, at what cost, and why."""
     from tlsearch.reports import html
 
+    _refuse_bundle(study)
     written = html.write(
         options.database(db),
         study,
@@ -43,3 +47,25 @@ def report(
         say=output.say,
     )
     output.tell(str(written))
+
+
+def _refuse_bundle(study: str) -> None:
+    """Refuse the folder of a model where a study is to be named.
+
+    Raises:
+        InputError: it is one.
+    """
+    from tlsearch.models.manifest import MANIFEST, read_manifest
+
+    if not os.path.isfile(os.path.join(study, MANIFEST)):
+        return
+    known = read_manifest(Path(study)).provenance.get("study")
+    own = (
+        f"`tlsearch report {shlex.quote(str(known))}` tells of the study that it comes from; "
+        if known
+        else ""
+    )
+    raise InputError(
+        f"{study} is the bundle of a model, and a report is of a study.",
+        hint=f"{own}`tlsearch evaluate {shlex.quote(study)} DATA` scores the model itself.",
+    )

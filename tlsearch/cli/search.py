@@ -117,11 +117,7 @@ def study_file(
     if not from_data.is_data(target):
         named = {"--preset": preset, "--name": name}
         named |= {f"--{option.replace('_', '-')}": column for option, column in (columns or {}).items()}
-        if given := [option for option, value in named.items() if value]:
-            raise InputError(
-                f"{given[0]} is for a new study of a folder or table, and {target} is a study file.",
-                hint="Change the file, or replace values with --set.",
-            )
+        from_data.refuse_beside(target, named)
         return target
     found = from_data.study_file(target, preset=preset, name=name, columns=columns)
     if found.proposal is None:
@@ -270,10 +266,11 @@ def _report(result: StudyResult, url: str, *, as_json: bool) -> None:
 
     # Where the variable says it, it needn't be said again; and no password is repeated.
     suffix = "" if url == options.database(None) else f" --db {public(url)}"
-    output.say("\nNext:")
-    for words in (
-        f"predict {name} ITEM...",
-        f"report {name} -o {name}.html",
-        f"export {name} --format onnx -o {name}-onnx",
-    ):
-        output.say(f"  tlsearch {words}{suffix}")
+    output.say_next(
+        f"{words}{suffix}"
+        for words in (
+            f"predict {name} ITEM...",
+            f"report {name} -o {name}.html",
+            f"export {name} --format onnx -o {name}-onnx",
+        )
+    )

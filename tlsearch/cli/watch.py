@@ -93,10 +93,9 @@ class _Table:
 
         room = max(3, self.console.height - FRAME)
         left_out = f", the last {room} of {len(trials)}" if len(trials) > room else ""
-        counts = ", ".join(
-            f"{count} {state.value.lower()}" for state, count in record.counts.items() if count
-        )
-        head = Text(f"{record.name} {record.state.value.lower()}: {counts}{left_out}", style="bold")
+        from tlsearch.reports.formatting import trials as counted
+
+        head = Text(f"{record.name} {record.state.value.lower()}: {counted(record)}{left_out}", style="bold")
         table = output.table(
             self.columns, self.rows(trials[-room:]), right=self.right, width=self.console.width
         )

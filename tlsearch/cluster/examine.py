@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tlsearch import artifacts, registry
+from tlsearch.counts import plural
 from tlsearch.errors import TlsearchError
 from tlsearch.spec import DataSpec, StudySpec
 
@@ -113,7 +114,7 @@ def try_batch(spec: StudySpec, name: str, cuda: bool) -> tuple[int, int]:
             return asked, fits
         except torch.OutOfMemoryError:
             if fits == 2:  # batch normalization has no statistics of a single item
-                raise TrialError(f"out of memory with {fits} items at a time") from None
+                raise TrialError(f"out of memory with {plural(fits, 'item')} at a time") from None
             model.zero_grad(set_to_none=True)
             fits = max(2, fits // 2)
 

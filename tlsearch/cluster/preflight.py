@@ -18,6 +18,7 @@ from tlsearch import artifacts, registry
 from tlsearch.cluster import examine
 from tlsearch.cluster.examine import Found, Needs
 from tlsearch.cluster.nodes import Failure, Node, unfit
+from tlsearch.counts import plural
 from tlsearch.errors import DatabaseError, InputError
 from tlsearch.records import TrialState
 from tlsearch.search import ray_cluster
@@ -212,7 +213,8 @@ def _try_batches(
             continue
         if fits < asked_for:
             told.append(
-                f"{node.name}: {name} trains {fits} items at a time, not {asked_for}: memory is short"
+                f"{node.name}: {name} trains {plural(fits, 'item')} at a time, not {asked_for}: "
+                "memory is short"
             )
     for reference in late:
         node, name = batches[reference]

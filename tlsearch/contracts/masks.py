@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from tlsearch.contracts.target import TargetSpec
-from tlsearch.counts import plural
+from tlsearch.counts import kind_of, plural
 from tlsearch.errors import DataError
 from tlsearch.images.decoding import FORMATS, MAX_PIXELS, Unreadable, open_regular
 
@@ -68,7 +68,7 @@ def read(source: object) -> Values:
             )
         return source.astype(np.int64)
     if not isinstance(source, str | Path):
-        raise DataError(f"is a {type(source).__name__}, no mask")
+        raise DataError(f"is {kind_of(source)}, no mask")
     try:
         with open_regular(Path(source)) as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:

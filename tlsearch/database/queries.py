@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, select
 from tlsearch.database.engine import database_time
 from tlsearch.database.leases import unknown_study
 from tlsearch.database.places import home
-from tlsearch.database.rows import curve, study_record, trial_record
+from tlsearch.database.rows import Counted, curve, study_record, trial_record
 from tlsearch.database.tables import DATASETS, EPOCHS, STUDIES, TRIALS
 from tlsearch.errors import UnknownNameError, did_you_mean
 from tlsearch.names import composed
@@ -51,7 +51,7 @@ def studies(connection: Connection, name: str | None = None) -> list[StudyRecord
     rows = connection.execute(query).all()
     time = database_time(connection)
     counted = _counts(connection, None if name is None else [row.id for row in rows])
-    return [study_record(row, counted.get(row.id, _none_yet()), database_now=time) for row in rows]
+    return [study_record(row, counted.get(row.id, Counted()), database_now=time) for row in rows]
 
 
 def study(connection: Connection, name: str) -> StudyRecord:
@@ -63,9 +63,9 @@ def study(connection: Connection, name: str) -> StudyRecord:
 
 
 def counts(connection: Connection, study: str) -> Mapping[TrialState, int]:
-    """How many trials are in each state."""
+    """How many trials are in each state, whatever they are there for."""
     row = study_row(connection, study)
-    return _counts(connection, [row.id]).get(row.id, _none_yet())
+    return _counts(connection, [row.id]).get(row.id, Counted()).of_all
 
 
 def trials(
@@ -190,17 +190,12 @@ def _records(connection: Connection, study: str, query: Select[Any]) -> list[Tri
     return [trial_record(study, row, home=folder) for row in connection.execute(query)]
 
 
-def _none_yet() -> dict[TrialState, int]:
-    return dict.fromkeys(TrialState, 0)
-
-
-def _counts(connection: Connection, study_ids: Sequence[int] | None) -> dict[int, dict[TrialState, int]]:
-    query = select(TRIALS.c.study_id, TRIALS.c.state, func.count()).group_by(
-        TRIALS.c.study_id, TRIALS.c.state
-    )
+def _counts(connection: Connection, study_ids: Sequence[int] | None) -> dict[int, Counted]:
+    columns = (TRIALS.c.study_id, TRIALS.c.state, TRIALS.c.role)
+    query = select(*columns, func.count()).group_by(*columns)
     if study_ids is not None:
         query = query.where(TRIALS.c.study_id.in_(study_ids))
-    counted: dict[int, dict[TrialState, int]] = {}
-    for study_id, state, number in connection.execute(query):
-        counted.setdefault(study_id, _none_yet())[TrialState(state)] = number
+    counted: dict[int, Counted] = {}
+    for study_id, state, role, number in connection.execute(query):
+        counted.setdefault(study_id, Counted()).add(TrialState(state), TrialRole(role), number)
     return counted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -207,7 +207,21 @@ def curve(rows: Sequence[Row[Any]]) -> list[EpochRecord]:
     ]
 
 
-def study_record(row: Row[Any], counts: Mapping[TrialState, int], *, database_now: float) -> StudyRecord:
+@dataclass
+class Counted:
+    """Trials of a study by state: all of them, and those of its search."""
+
+    of_all: dict[TrialState, int] = field(default_factory=lambda: dict.fromkeys(TrialState, 0))
+    of_search: dict[TrialState, int] = field(default_factory=lambda: dict.fromkeys(TrialState, 0))
+
+    def add(self, state: TrialState, role: TrialRole, number: int) -> None:
+        """Count so many more."""
+        self.of_all[state] += number
+        if role is TrialRole.SEARCH:
+            self.of_search[state] += number
+
+
+def study_record(row: Row[Any], counted: Counted, *, database_now: float) -> StudyRecord:
     """A row of studies, joined with its data set's fingerprint, as a record.
 
     A study whose driver let its lease run out is shown as interrupted, whatever it wrote last; one that
@@ -232,7 +246,8 @@ def study_record(row: Row[Any], counts: Mapping[TrialState, int], *, database_no
         seconds=row.seconds,
         created=row.created,
         updated=row.updated,
-        counts=counts,
+        counts=counted.of_all,
+        searched=counted.of_search,
         owner=row.owner,
         parent=row.parent,
         request=None if row.request is None else StudyRequest(row.request),

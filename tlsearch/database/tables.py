@@ -185,7 +185,7 @@ class TrialRow(Base):
     __tablename__ = "trials"
     __table_args__ = (
         UniqueConstraint("study_id", "number"),
-        # `best` walks the end of this index; `running` and `counts` use its first two columns.
+        # `best` walks the end of this index; `running` and `counts` use its first columns.
         Index("ix_trials_best", "study_id", "state", "role", "value"),
         _one_of("state", TrialState),
         _one_of("role", TrialRole),

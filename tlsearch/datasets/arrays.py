@@ -58,7 +58,9 @@ class Arrays(DatasetSource[ArraysOptions]):
             )
         several = labels.ndim == 2 and labels.dtype.kind in "uif" and len(labels) == len(images)
         if labels.shape != (len(images),) and not several:
-            raise DataError(f"{options.path}: {len(images)} images and labels of shape {labels.shape}")
+            raise DataError(
+                f"{options.path}: {plural(len(images), 'image')} and labels of shape {labels.shape}"
+            )
         names = [f"image {index}" for index in range(len(images))]
         splits = _splits(found.get("splits"), options.path, len(images))
         if several:

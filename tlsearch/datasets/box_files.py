@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from tlsearch.contracts.images import open_regular
+from tlsearch.counts import plural
 from tlsearch.errors import DataError, SpecError
 from tlsearch.names import class_name, printable
 from tlsearch.yaml_text import read_yaml
@@ -236,8 +237,8 @@ def yolo(path: Path, names: Mapping[int, str]) -> Annotation:
         if len(words) != 5:
             kind = "an outline, no box" if len(words) > 6 and len(words) % 2 else "no box"
             raise DataError(
-                f"line {number} is {kind}: it has {len(words)} numbers, right are 5: class, centre x, "
-                "centre y, width, height"
+                f"line {number} is {kind}: it has {plural(len(words), 'number')}, right are 5: class, "
+                "centre x, centre y, width, height"
             )
         if not words[0].isdigit():
             raise DataError(f'line {number} begins with "{printable(words[0])[:20]}", right is a class index')

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from tlsearch import walk
 from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, Samples
+from tlsearch.counts import plural
 from tlsearch.errors import DataError
 from tlsearch.names import class_name, printable, split_of
 
@@ -301,4 +302,4 @@ def _counted(names: list[str]) -> str:
     if not names:
         return "no folder"
     shown = ", ".join(f'"{printable(name)}"' for name in sorted(names)[:5])
-    return f"{len(names)} folder{'s' if len(names) > 1 else ''} ({shown}{', ...' if len(names) > 5 else ''})"
+    return f"{plural(len(names), 'folder')} ({shown}{', ...' if len(names) > 5 else ''})"

@@ -21,6 +21,7 @@ from tlsearch.names import printable, split_of
 from tlsearch.tables import (
     PICTURES,
     meant,
+    naming,
     read_table,
     refuse_doubled,
     refuse_headless,
@@ -33,8 +34,6 @@ DataPath = Annotated[Path, Field(strict=False)]
 
 
 _LABEL = "label:"
-_OF_INIT = ("image", "label", "split")
-"""Columns that `tlsearch init` has options for."""
 _DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])|\\\\[^\\/]+(?=[\\/])")
 """What a path of Windows begins with: a drive, or another machine."""
 _NO_SPLIT = "Set split_column: null if the column means something else."
@@ -239,8 +238,7 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
     for option, name in columns.items():
         if name not in known:
             option = option.partition(":")[0]
-            asked = f" (`init` has --{option}-column)" if option in _OF_INIT else ""
-            hint = f"Set {option}_column{asked}. {did_you_mean(name, known)}".strip()
+            hint = f"{naming(option)} {did_you_mean(name, known)}".strip()
             raise DataError(
                 f'{options.path} has no column "{name}"; it has: {printable(", ".join(known))}', hint=hint
             )
@@ -248,7 +246,7 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
     if columns[kind] in [name for option, name in columns.items() if option.startswith(_LABEL)]:
         raise DataError(
             f'{options.path}: the column "{printable(column)}" is to be {kind} and label',
-            hint=f"Set {kind}_column or label_column.",
+            hint=naming("label"),
         )
     cells = {key: texts(table.frame[name]) for key, name in columns.items()}
     for key, name in columns.items():

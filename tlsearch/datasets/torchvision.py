@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, Samples
+from tlsearch.counts import kind_of, plural
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.images.decoding import as_rgb, is_deep
 
@@ -60,7 +61,8 @@ class TorchvisionDataset(DatasetSource[TorchvisionOptions]):
         labels = {split: _labels(part, options.name) for split, part in parts.items()}
         used = np.unique(np.concatenate(list(labels.values())))
         if len(used) < 2:
-            raise DataError(f"torchvision's {options.name} has {len(used)} class here; at least 2 are needed")
+            held = plural(len(used), "class", "classes")
+            raise DataError(f"torchvision's {options.name} has {held} here; at least 2 are needed")
         named = getattr(next(iter(parts.values())), "classes", None)
         known = isinstance(named, Sequence) and len(named) > used[-1] and used[0] >= 0
         return Samples(
@@ -110,7 +112,7 @@ def _array(image: Any) -> NDArray[Any]:
         if image.mode == "L" or is_deep(image):  # deep pixels are scaled by the range of the whole data set
             return np.asarray(image)
         return np.asarray(as_rgb(image))
-    raise DataError(f"is a {type(image).__name__}, not an image")
+    raise DataError(f"is {kind_of(image)}, not an image")
 
 
 def _class(name: str) -> Any:

@@ -239,7 +239,7 @@ def loaded_from(source: Any, *, only_deep: bool = False, channels: int | None = 
     if isinstance(source, Path):
         with open_regular(source) as file:
             return _read(file, only_deep=only_deep, channels=channels)
-    raise Unreadable(f"is a {type(source).__name__}, not a path, bytes or an array")
+    raise Unreadable(f"is of type {type(source).__name__}, not a path, bytes or an array")
 
 
 def _read(file: BinaryIO, *, only_deep: bool, channels: int | None) -> Any:

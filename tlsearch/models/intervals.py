@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tlsearch.counts import plural
+
 LEVEL = 0.95
+GROUPS = "groups"
+"""Among a split's scores: in how many groups its items come that are right and wrong together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +20,33 @@ class Interval:
 
     low: float
     high: float
+
+
+def resampled(scores: Mapping[str, float], metric: str) -> Interval | None:
+    """Of a score whose items, or groups of items, were drawn anew; None where that told nothing.
+
+    Args:
+        scores: of a split, with the interval's ends as ``NAME_low`` and ``NAME_high``.
+        metric: of the score.
+    """
+    low, high = scores.get(f"{metric}_low"), scores.get(f"{metric}_high")
+    return Interval(low, high) if low is not None and high is not None and low < high else None
+
+
+def over_groups(scores: Mapping[str, float], metric: str, count: int) -> str:
+    """What follows an interval's number of items where these come in groups; empty where they don't.
+
+    Args:
+        scores: of a split, see `resampled`.
+        metric: of the score.
+        count: items of the split.
+    """
+    groups = int(scores.get(GROUPS, count))
+    if groups >= count:
+        return ""
+    if resampled(scores, metric):
+        return f" in {plural(groups, 'group')}"
+    return f", each counted alone; they come in {plural(groups, 'group')}, so it is too narrow"
 
 
 def wilson(right: float, count: int) -> Interval:

@@ -16,6 +16,8 @@ MOST = 200
 """Pictures on a contact sheet."""
 THUMBNAIL = 160
 """Pixels of a side on it."""
+LINES = 3
+"""Of a label below a picture."""
 LEAST_SIDE = 320
 """Pixels of a saved picture's longer side at least, so that its label can be read."""
 
@@ -49,7 +51,7 @@ def save(
         InputError: the folder can't be written.
     """
     written: list[Path] = []
-    tiles: list[Image.Image] = []
+    small: list[tuple[Image.Image, str]] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for number, (path, label) in enumerate(pictures):
@@ -60,10 +62,10 @@ def save(
             out = folder / f"{number:05d}-{path.stem[:80]}.jpg"
             _labelled(_enlarged(image), label).save(out, quality=90)
             written.append(out)
-            if len(tiles) < MOST:
-                tiles.append(_labelled(ImageOps.pad(image, (THUMBNAIL, THUMBNAIL), color="white"), label))
-        if tiles:
-            _sheet(tiles).save(folder / SHEET, quality=90)
+            if len(small) < MOST:
+                small.append((ImageOps.pad(image, (THUMBNAIL, THUMBNAIL), color="white"), label))
+        if small:
+            _sheet(_tiles(small)).save(folder / SHEET, quality=90)
             written.append(folder / SHEET)
     except OSError as error:
         raise InputError(f"Can't write to {folder}: {error.strerror or error}.") from None
@@ -76,17 +78,46 @@ def _enlarged(image: Image.Image) -> Image.Image:
 
 
 def _labelled(image: Image.Image, label: str) -> Image.Image:
-    """The picture with its label in a band below it, shortened to fit."""
+    """The picture with its label in a band below it, of as many lines as it takes."""
     height = max(16, image.height // 16)
     font = ImageFont.load_default(size=0.75 * height)
-    drawn = Image.new("RGB", (image.width, image.height + height), "white")
+    text = lines_of(label, lambda line: font.getlength(line) <= image.width - 4)
+    drawn = Image.new("RGB", (image.width, image.height + height * len(text)), "white")
     drawn.paste(image, (0, 0))
     canvas = ImageDraw.Draw(drawn)
-    text = label
-    while len(text) > 1 and canvas.textlength(text, font=font) > image.width - 4:
-        text = text.rstrip("…")[:-1] + "…"
-    canvas.text((2, image.height), text, fill="black", font=font)
+    for number, line in enumerate(text):
+        canvas.text((2, image.height + number * height), line, fill="black", font=font)
     return drawn
+
+
+def lines_of(label: str, fits: Callable[[str], bool]) -> list[str]:
+    """A label in `LINES` at most; what is too long loses its middle, as a probability stands at its end."""
+    text, left = label, len(label)
+    while len(lines := _wrapped(text, fits)) > LINES or not all(map(fits, lines)):
+        left -= max(1, left // 20)
+        if left < 2:
+            break
+        text = f"{label[: left // 2].rstrip()}…{label[len(label) - (left - left // 2) :].lstrip()}"
+    return lines[:LINES]
+
+
+def _wrapped(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """Words in lines that fit, but for a word that is longer than a line."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".lstrip()
+        if fits(longer) or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def _tiles(pictures: Sequence[tuple[Image.Image, str]]) -> list[Image.Image]:
+    """Small pictures with their labels, all of one size."""
+    least = [_labelled(image, label) for image, label in pictures]
+    tallest = max(tile.height for tile in least)
+    return [ImageOps.pad(tile, (tile.width, tallest), color="white", centering=(0.5, 0)) for tile in least]
 
 
 def _sheet(tiles: Sequence[Image.Image]) -> Image.Image:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tlsearch.models.intervals import Interval, over_seeds, wilson
-from tlsearch.records import HANDED_OUT, TrialRecord
+from tlsearch.models.intervals import Interval, over_groups, over_seeds, wilson
+from tlsearch.records import HANDED_OUT, TrialRecord, TrialRole
+from tlsearch.reports.baseline import Baseline, commonest
 from tlsearch.reports.evidence import Evidence
 from tlsearch.reports.formatting import made_of
-from tlsearch.reports.intervals import of_test
+from tlsearch.reports.intervals import of_items
+from tlsearch.reports.learned import learned_from
 from tlsearch.search.finalists import Finalist
 
 
@@ -33,6 +35,10 @@ class Answer:
         expected: what the mean is expected to be on other items: drawn towards the other finalists'.
         expected_interval: of that, as a share of right answers among the validation items.
         value_interval: of the winner's value as such a share, where it wasn't repeated.
+        test_groups: what is to be told of the test items' groups beside an interval; empty without any.
+        val_groups: likewise of the validation items.
+        baseline: the accuracy of always answering the commonest class; None where that isn't measured.
+        learned_from: which labelled items the model has learned from, in words; empty without one.
         made_of: what the model that is handed out consists of, as a sentence; empty without one.
         runner_up: the next of the finalists.
         tied: whether the two means are within two standard errors of their difference.
@@ -57,6 +63,10 @@ class Answer:
     expected: float | None
     expected_interval: Interval | None
     value_interval: Interval | None
+    test_groups: str
+    val_groups: str
+    baseline: Baseline | None
+    learned_from: str
     made_of: str
     runner_up: Finalist | None
     tied: bool
@@ -88,11 +98,21 @@ def _among_items(finalist: Finalist, *, repeated: bool) -> Interval | None:
     )
 
 
+def _learned_from(evidence: Evidence) -> str:
+    if evidence.model is None or evidence.winner is None:
+        return ""
+    refits = [trial for trial in evidence.trials if trial.role is TrialRole.REFIT]
+    return learned_from(
+        evidence.study, evidence.dataset, evidence.model, winner=evidence.winner, refits=refits
+    )
+
+
 def answer(evidence: Evidence) -> Answer:
     """The key figures, all from the database."""
     model, metric = evidence.model, evidence.study.metric
-    test = dict(model.metrics.get("test", {})) if model is not None else {}
-    count = evidence.dataset.counts.get("test", 0)
+    scores = model.metrics if model is not None else {}
+    test, val = dict(scores.get("test", {})), scores.get("val", {})
+    count, chosen_by = (evidence.dataset.counts.get(split, 0) for split in ("test", "val"))
     shown = "accuracy"  # of a classifier; other tasks have no such metric
     right = round(test[shown] * count) if shown in test else None
     first, second = [*evidence.finalists, None, None][:2]
@@ -103,8 +123,8 @@ def answer(evidence: Evidence) -> Answer:
         test=test,
         test_value=test.get(metric),
         test_count=count,
-        test_interval=of_test(test, shown, count),
-        metric_interval=of_test(test, metric, count),
+        test_interval=of_items(test, shown, count),
+        metric_interval=of_items(test, metric, count),
         seeds=first.values if first else (),
         mean=first.mean if first else None,
         error=first.error if first else None,
@@ -112,7 +132,11 @@ def answer(evidence: Evidence) -> Answer:
         expected=first.expected if first else None,
         expected_interval=_among_items(first, repeated=True) if first else None,
         value_interval=_among_items(first, repeated=False) if first else None,
-        made_of=made_of(model.metrics.get(HANDED_OUT, {})) if model is not None else "",
+        test_groups=over_groups(test, shown if shown in test else metric, count),
+        val_groups=over_groups(val, metric, chosen_by),
+        baseline=commonest(evidence.study.audit, scores, shown),
+        learned_from=_learned_from(evidence),
+        made_of=made_of(scores.get(HANDED_OUT, {})),
         runner_up=second,
         tied=first is not None
         and second is not None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tlsearch import registry
+from tlsearch.counts import plural
 from tlsearch.database.store import Store
 from tlsearch.errors import DatabaseError, InputError
 from tlsearch.files import cache_folder
@@ -85,7 +86,7 @@ def _database(url: str) -> Check:
             problems = store.check()
             if problems:
                 raise DatabaseError("; ".join(problems))
-            return f"{len(store.studies())} studies"
+            return plural(len(store.studies()), "study", "studies")
 
     return _tried("database", look)
 

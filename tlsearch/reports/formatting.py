@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tlsearch.records import TrialRecord
+from tlsearch.counts import plural
+from tlsearch.records import StudyRecord, TrialRecord
 
 SHARES = frozenset({"accuracy", "balanced_accuracy", "macro_f1"})
 """Metrics that are shares of one, shown in percent."""
@@ -51,6 +52,13 @@ def depth(trial: TrialRecord) -> str:
     return "–" if trial.freeze_depth is None else f"{trial.freeze_depth} of {trial.groups}"
 
 
+def trials(study: StudyRecord) -> str:
+    """Trials of a study's search by state, and how many runs repeat or refit the best of them."""
+    counts = ", ".join(f"{count:,} {state.value.lower()}" for state, count in study.searched.items() if count)
+    again = f"; {plural(study.reruns, 'rerun')} of the best" if study.reruns else ""
+    return f"{counts or 'none'}{again}"
+
+
 def shorten(text: str, limit: int = 28) -> str:
     """Long names with their middle left out."""
     if len(text) <= limit:
@@ -63,14 +71,13 @@ def made_of(told: Mapping[str, float]) -> str:
     """What a model is made of, and how often the study has opened its test set; empty for an older one."""
     if not told:
         return ""
-    members = int(told.get("members", 1))
+    members, recipes = int(told.get("members", 1)), int(told.get("recipes", 1))
+    of = f" of {recipes} recipes" if recipes > 1 else ""
+    networks = f"{members} networks{of} averaged" if members > 1 else "one network"
     if told.get("refitted"):
-        recipes = int(told.get("recipes", 1))
-        of = f" of {recipes} recipes" if recipes > 1 else ""
-        networks = f"{members} networks{of} averaged" if members > 1 else "one network"
         said = f"{networks}, trained anew on all but the test items"
     else:
-        said = "the trial's own weights"
+        said = f"{networks}, as the search trained them" if members > 1 else "the trial's own weights"
     if told.get("flips"):
         said += "; mirrored images averaged in"
     openings = int(told.get("test_openings", 0))

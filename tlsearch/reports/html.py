@@ -114,7 +114,11 @@ def render(evidence: Evidence, looked: Looked) -> str:
 
     environment = templates.environment()
     environment.filters.update(
-        number=formatting.number, duration=formatting.duration, size=formatting.size, depth=formatting.depth
+        trials=formatting.trials,
+        number=formatting.number,
+        duration=formatting.duration,
+        size=formatting.size,
+        depth=formatting.depth,
     )
     environment.filters["score"] = lambda value: formatting.score(evidence.study.metric, value)
     found, left_out = importances(evidence)

@@ -10,6 +10,7 @@ from tlsearch.contracts.inputs import InputSpec
 from tlsearch.counts import plural
 from tlsearch.errors import DataError, InputError
 from tlsearch.files import refuse_unwritable, write_durably
+from tlsearch.reports import templates
 from tlsearch.reports.examination import thumbnail
 from tlsearch.search.label_audit import LabelAudit
 from tlsearch.training.corrections import as_csv
@@ -56,18 +57,17 @@ def write(found: LabelAudit, *, study: str, page: Path, table: Path) -> None:
 
 def rendered(found: LabelAudit, *, study: str, table: Path) -> str:
     """The page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("tlsearch.reports", "page"), autoescape=True, undefined=StrictUndefined
-    )
-    return environment.get_template("labels.html.j2").render(
-        study=study,
-        found=found,
-        csv=table.name,
-        sentences=sentences(found),
-        pictures=[(one, _picture(one.item, found.inputs)) for one in found.doubtful[:MOST]],
-        recalls=sorted(found.recalls.items(), key=lambda pair: pair[1][0]),
+    return (
+        templates.environment()
+        .get_template("labels.html.j2")
+        .render(
+            study=study,
+            found=found,
+            csv=table.name,
+            sentences=sentences(found),
+            pictures=[(one, _picture(one.item, found.inputs)) for one in found.doubtful[:MOST]],
+            recalls=sorted(found.recalls.items(), key=lambda pair: pair[1][0]),
+        )
     )
 
 

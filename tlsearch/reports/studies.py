@@ -22,6 +22,9 @@ from tlsearch.records import (
     TrialRole,
     TrialState,
 )
+from tlsearch.reports import formatting
+from tlsearch.reports.baseline import Baseline, commonest
+from tlsearch.reports.learned import learned_from
 
 if TYPE_CHECKING:
     import optuna
@@ -42,7 +45,8 @@ class BestModel:
     """The best trial of a study under the conditions asked for, and its model where one was promoted.
 
     ``metrics`` maps ``val`` and, after the test set was opened, ``test`` to metric names and values;
-    ``counts`` maps splits to their numbers of items.
+    ``counts`` maps splits to their numbers of items. ``learned_from`` says in words which labelled items the
+    model has learned from; ``baseline`` is what always answering the commonest class scores.
     """
 
     study: str
@@ -59,6 +63,8 @@ class BestModel:
     costs: Costs
     seed: int
     counts: Mapping[str, int]
+    learned_from: str
+    baseline: Baseline | None
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
@@ -67,7 +73,8 @@ class BestModel:
         ]
         frozen = f"{self.freeze_depth}/{self.groups}" if self.freeze_depth is not None else None
         rows = [("trial", self.trial), ("strategy", self.strategy), ("backbone", self.backbone)]
-        rows += [("freeze depth", frozen), *scores, ("model", self.model and self.model.uri)]
+        rows += [("freeze depth", frozen), *scores, ("learned from", self.learned_from or None)]
+        rows.append(("model", self.model and self.model.uri))
         return html_tables.facts(f"best of {self.study}", rows)
 
 
@@ -135,13 +142,12 @@ class Study(StudyRecord):
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
-        counts = ", ".join(f"{count} {state.value.lower()}" for state, count in self.counts.items() if count)
         return html_tables.facts(
             self.name,
             [
                 ("state", self.state.value.lower()),
                 ("metric", self.metric),
-                ("trials", counts),
+                ("trials", formatting.trials(self)),
                 ("search time", f"{self.seconds / 60:.1f} min"),
             ],
         )
@@ -247,7 +253,7 @@ class Studies:
                 hint=f"`tlsearch trials {study}` lists what there is.",
             )
         own = model if model and model.trial == trial.number else None
-        return _best_model(record, trial, own, wanted, self.store.data_of(study).counts)
+        return _best_model(self.store, record, trial, own, wanted)
 
     def _best_by(
         self,
@@ -298,12 +304,14 @@ def to_json(value: Any) -> Any:
 
 
 def _best_model(
-    record: StudyRecord,
-    trial: TrialRecord,
-    model: ModelRecord | None,
-    metric: str,
-    counts: Mapping[str, int],
+    store: Store, record: StudyRecord, trial: TrialRecord, model: ModelRecord | None, metric: str
 ) -> BestModel:
+    dataset = store.data_of(record.name)
+    metrics = model.metrics if model is not None else {"val": dict(trial.metrics)}
+    learned = ""
+    if model is not None:
+        refits = store.trials(record.name, role=TrialRole.REFIT)
+        learned = learned_from(record, dataset, model, winner=trial, refits=refits)
     return BestModel(
         study=record.name,
         trial=trial.number,
@@ -312,11 +320,13 @@ def _best_model(
         freeze_depth=trial.freeze_depth,
         groups=trial.groups,
         params=dict(trial.params),
-        metrics=model.metrics if model is not None else {"val": dict(trial.metrics)},
+        metrics=metrics,
         model=ModelFile(model.uri, model.sha256, model.bytes) if model is not None else None,
         metric=metric,
         value=trial.metrics.get(metric, trial.value),
         costs=trial.costs,
         seed=trial.seed,
-        counts=counts,
+        counts=dataset.counts,
+        learned_from=learned,
+        baseline=commonest(record.audit, metrics, metric),
     )

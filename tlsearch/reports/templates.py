@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tlsearch.counts import plural
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -12,10 +14,12 @@ def environment() -> Environment:
     """What reads the templates of ``page/``; a value that is missing is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    made = Environment(
         loader=PackageLoader("tlsearch.reports", "page"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["plural"] = plural
+    return made

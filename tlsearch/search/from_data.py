@@ -141,12 +141,30 @@ def known_file(
     return path
 
 
+def refuse_beside(target: Path, given: Mapping[str, Any]) -> None:
+    """Refuse options of a new study beside a study file, which has its own.
+
+    Args:
+        target: the study file.
+        given: options as they are typed, and what was given for them.
+
+    Raises:
+        InputError: one is given.
+    """
+    if named := [option for option, value in given.items() if value]:
+        raise InputError(
+            f"{named[0]} is for a folder or table, and {target} is a study file.",
+            hint="Change the file, or replace values with --set.",
+        )
+
+
 def study_of(
     target: Path,
     *,
     preset: str | None = None,
     name: str | None = None,
     overrides: Mapping[str, Any] | None = None,
+    columns: Mapping[str, Any] | None = None,
 ) -> spec.StudySpec:
     """The study of a folder, table or study file, without writing anything.
 
@@ -155,13 +173,21 @@ def study_of(
         preset: as for `study_file`.
         name: as for `study_file`.
         overrides: dotted keys and values that replace the study's.
+        columns: options of a table, such as ``label_column``.
+
+    Raises:
+        InputError: as for `study_file`; or columns are given for a study file, which has its own.
     """
     if not is_data(target):
+        refuse_beside(
+            target, {f"--{option.replace('_', '-')}": value for option, value in (columns or {}).items()}
+        )
         return spec.load(target, overrides=overrides)
-    path = known_file(target, preset=preset, name=name)
+    path = known_file(target, preset=preset, name=name, columns=columns)
     if path is not None:
         return spec.load(path, overrides=overrides)
-    proposal = propose(target, name=name, beside=Path(), preset=presets.preset(preset or presets.DEFAULT))
+    effort = presets.preset(preset or presets.DEFAULT)
+    proposal = propose(target, name=name, beside=Path(), preset=effort, columns=columns)
     plain, _ = read_yaml(proposal.text, proposal.study)
     return spec.parse(plain, overrides=overrides, name=proposal.study)
 

@@ -106,7 +106,7 @@ def _measured(asked: Asked, request: Mapping[str, Any], abstain: AbstainSpec) ->
         which = f" of member {number + 1}" if len(request["values"]) > 1 else ""
         if error := _differs(metric, scored.members[number], value, items=scored.items, which=which):
             return {"error": error}
-    found: dict[str, Any] = {"val": dict(scored.own)}
+    found: dict[str, Any] = {"val": {**scored.own, **resampling.counted(_groups(asked, "val"))}}
     if least is not None and metric.signed(found["val"][metric.name]) < metric.signed(least):
         return {
             "error": f"{metric.name} is {found['val'][metric.name]:.6g} on validation items that it has"
@@ -186,7 +186,7 @@ def _mixed(asked: Asked, request: Mapping[str, Any], abstain: AbstainSpec) -> di
         both = task.score(averaged(own, task, parts), targets, spec) if mirrors else {}
         features = torch.cat(seen) if seen else None  # of the first member, which all means begin with
         scored = Scored(len(targets), plain, [], plain, both, (outputs, targets), {}, features)
-        found: dict[str, Any] = {"val": dict(plain)}
+        found: dict[str, Any] = {"val": {**plain, **resampling.counted(_groups(asked, "val"))}}
         if mirrors:
             found["flips"] = _worth_twice(task.rank(both, metric.name), task.rank(plain, metric.name))
         return scored, found | {"calibration": _calibrated(outputs, targets, task, metric.name)}

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tlsearch.models.intervals import GROUPS
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -71,7 +73,9 @@ def of_scores(
     calibration: Mapping[str, Any],
     groups: Sequence[str] | None,
 ) -> dict[str, float]:
-    """`bounds` of a model's metrics on items; the proportion of single items that are right has a formula.
+    """`bounds` of a model's metrics on items, and what is `counted` of their groups.
+
+    The proportion of single items that are right has a formula.
 
     Args:
         model: it tells the task, and what targets are.
@@ -89,7 +93,12 @@ def of_scores(
         scores = model.task.score_calibrated(outputs[drawn], targets[drawn], model.target_spec, calibration)
         return {name: scores[name] for name in names}
 
-    return bounds(score, len(targets), groups)
+    return bounds(score, len(targets), groups) | counted(groups)
+
+
+def counted(groups: Sequence[str] | None) -> dict[str, float]:
+    """In how many groups items come, as `GROUPS` among their scores; nothing where they come in none."""
+    return {} if groups is None else {GROUPS: float(len(_units(len(groups), groups)))}
 
 
 def _units(count: int, groups: Sequence[str] | None) -> list[NDArray[Any]]:

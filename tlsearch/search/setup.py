@@ -134,7 +134,7 @@ def prepare(
     listed = _listed(spec, threads=threads)
     carried = growth = None
     if begun is not None:
-        carried = items.carried(begun, listed["data"], listed.get("source_data"))
+        carried = items.carried(begun, listed["data"], listed.get("source_data"), study=spec.study)
     elif extended is not None:
         growth = items.grown(extended.items, extended.names, listed["data"], seed=spec.seed)
         carried = growth.carried

@@ -16,6 +16,7 @@ from optuna.distributions import (
 
 from tlsearch import registry
 from tlsearch.contracts import BackboneInfo, Space, Strategy
+from tlsearch.counts import kind_of
 from tlsearch.errors import PluginError
 from tlsearch.records import Params
 
@@ -67,16 +68,14 @@ def declared(name: str, strategy: Strategy, backbone: BackboneInfo) -> Declared:
 def space_problem(hyperparameters: object) -> str:
     """What is wrong with a space; empty where nothing is."""
     if not isinstance(hyperparameters, Mapping):
-        return (
-            f"space() returned a {type(hyperparameters).__name__}, not a dict of Optuna distributions by name"
-        )
+        return f"space() returned {kind_of(hyperparameters)}, not a dict of Optuna distributions by name"
     if odd := [
         hyperparameter
         for hyperparameter, distribution in hyperparameters.items()
         if not isinstance(distribution, KINDS)
     ]:
         return (
-            f"space()[{odd[0]!r}] is a {type(hyperparameters[odd[0]]).__name__}; right are Optuna's "
+            f"space()[{odd[0]!r}] is {kind_of(hyperparameters[odd[0]])}; right are Optuna's "
             "FloatDistribution, IntDistribution and CategoricalDistribution"
         )
     choices = {choice for _, choice in _choices(hyperparameters)}
@@ -98,7 +97,7 @@ def space_problem(hyperparameters: object) -> str:
 def point_problem(point: object, hyperparameters: Space) -> str:
     """What is wrong with a point of a space; empty where nothing is."""
     if not isinstance(point, Mapping):
-        return f"is a {type(point).__name__}, not a dict of values by hyperparameter"
+        return f"is {kind_of(point)}, not a dict of values by hyperparameter"
     expected = {
         hyperparameter for hyperparameter in hyperparameters if exists(hyperparameter, point, hyperparameters)
     }

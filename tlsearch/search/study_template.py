@@ -128,7 +128,7 @@ def propose(
         kinds=(strata.one, strata.many),
         metric=metric,
         broken=samples.broken,
-        notes=(*guessed, *samples.notes, *written_alike(strata)),
+        notes=(*guessed, *samples.notes, *written_alike(strata), *_doubted(groups)),
     )
 
 
@@ -199,7 +199,7 @@ def _text(
     size: int | None,
     resize: tuple[str, str] | None,
     made_of: Mapping[str, tuple[int, str]],
-    groups: tuple[str, str] | None,
+    groups: item_groups.Series | None,
     metric: str,
     splits: Sequence[str] | None,
     timed: bool,
@@ -213,8 +213,9 @@ def _text(
         data.append(f"  resize: {resize[0]}".ljust(34) + f"# {resize[1]}")
     for key, (value, why) in made_of.items():
         data.append(f"  {key}: {value}".ljust(34) + f"# {why}")
-    if groups is not None:
-        data.append(f"  {write_yaml({'groups': groups[0]}).rstrip()}".ljust(34) + f" # {groups[1]}")
+    if groups is not None and not groups.doubt:
+        why = f"{groups.told}: no split cuts one in two"
+        data.append(f"  {_groups_line(groups)}".ljust(34) + f" # {why}")
     share = 0.2 if items < SMALL else 0.15
     if timed or splits is None:
         how = "by time: the newest are test" if timed else "by content; copies never stand in two parts"
@@ -238,6 +239,20 @@ def _text(
             "",
         ]
     )
+
+
+def _groups_line(groups: item_groups.Series) -> str:
+    return write_yaml({"groups": groups.how}).rstrip()
+
+
+def _doubted(groups: item_groups.Series | None) -> list[str]:
+    """What is said of series that aren't proposed."""
+    if groups is None or not groups.doubt:
+        return []
+    return [
+        f"{groups.told[0].upper()}{groups.told[1:]}, {groups.doubt}. If items of a series belong together, "
+        f"such as shots of one plant, keep them in one split: `{_groups_line(groups)}` in the data section."
+    ]
 
 
 def _own_source(data: Path) -> str | None:

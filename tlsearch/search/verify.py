@@ -56,7 +56,8 @@ def verify(
 
     Returns:
         ``val`` and, where it was opened, ``test``: metric names to values; with ``_low`` and ``_high`` at the
-        end of a name, the ends of a test score's 95% interval. ``calibration``: what the bundle's
+        end of a name, the ends of a test score's 95% interval; and ``groups``, in how many of these the
+        split's items come, where they do. ``calibration``: what the bundle's
         description is to say of it; the features that its verdicts go by lie beside the bundle then, as
         `abstention.saved` finds them. ``flips``: whether mirrored images besides make it better. ``mix``,
         where the mean of several finalists is better than the winner: ``members``, their positions, and

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tlsearch.contracts import BackboneInfo, HeadPoint, HeadStrategy, HeadTask, Space, number
+from tlsearch.counts import kind_of
 from tlsearch.records import Params
 from tlsearch.strategies.standardize import RIDGE_PATH, Standardize, moments
 
@@ -129,7 +130,7 @@ def _learn(
             module.bias.copy_(torch.tensor(model.intercept_).reshape(-1))
         return
     if not isinstance(module, KernelRegression):
-        raise TypeError(f"a learner of numbers can't be a {type(module).__name__}")
+        raise TypeError(f"a learner of numbers can't be {kind_of(module)}")
     gamma = number(params, "svr.gamma") / features.shape[1]
     machines = [
         SVR(C=number(params, "svr.C"), gamma=gamma, epsilon=number(params, "svr.epsilon")).fit(features, one)

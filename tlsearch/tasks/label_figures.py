@@ -10,6 +10,7 @@ from sklearn.metrics import precision_recall_fscore_support
 
 from tlsearch.contracts import Figure, TargetSpec
 from tlsearch.contracts.figure import Trace, escape, matrix
+from tlsearch.counts import plural
 from tlsearch.tasks.label_scores import average_precisions
 
 LABELS = 40
@@ -46,8 +47,8 @@ def _each(names: list[str], shares: NDArray[np.float64], true: Flags, said: Flag
         worst = min(precisions, key=lambda at: precisions[at])
         finding = (
             f"The mean average precision is {np.mean(list(precisions.values())):.3f}; lowest for "
-            f'"{names[worst]}" ({precisions[worst]:.3f}, {counts[worst]} items; by chance it would be '
-            f"{share[worst]:.3f})."
+            f'"{names[worst]}" ({precisions[worst]:.3f}, {plural(counts[worst], "item")}; by chance it would '
+            f"be {share[worst]:.3f})."
         )
     if lacking:
         finding += f' Not measured, since no item has it: "{lacking[0]}"' + (

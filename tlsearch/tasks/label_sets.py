@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlsearch.contracts import TargetSpec
+from tlsearch.counts import plural
 from tlsearch.errors import DataError, did_you_mean
 
 HELD = {
@@ -79,7 +80,7 @@ def as_rows(targets: Sequence[Any] | NDArray[Any], spec: TargetSpec) -> Array:
             continue
         if len(target) != len(spec.names):
             raise DataError(
-                f"There are {len(target)} labels for an item, and {len(spec.names)} are learned: "
+                f"An item has {plural(len(target), 'label')}, and {len(spec.names)} are learned: "
                 f"{', '.join(spec.names)}.",
                 hint="Name as many label columns, in this order.",
             )

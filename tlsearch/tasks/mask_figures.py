@@ -10,6 +10,7 @@ from PIL import Image
 
 from tlsearch.contracts import Figure, TargetSpec, masks
 from tlsearch.contracts.figure import escape
+from tlsearch.counts import plural
 
 COLOURS = (
     *((0, 0, 0), (230, 97, 0), (26, 133, 255), (212, 17, 89), (64, 176, 166), (254, 254, 98)),
@@ -105,7 +106,8 @@ def figures(predicted: NDArray[np.uint8], actual: NDArray[np.uint8], spec: Targe
         Figure(
             "picture_overlap",
             "Mean intersection over union by picture",
-            f"The median of {len(each)} pictures is {np.median(each):.3f}, the lowest {each.min():.3f}.",
+            f"The median of {plural(len(each), 'picture')} is {np.median(each):.3f}, the lowest "
+            f"{each.min():.3f}.",
             [
                 {
                     "type": "histogram",

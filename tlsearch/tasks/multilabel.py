@@ -22,6 +22,7 @@ from tlsearch.contracts import (
     TargetSpec,
     Task,
 )
+from tlsearch.counts import plural
 from tlsearch.errors import DataError
 from tlsearch.tasks import class_sizes, label_figures, label_sets
 from tlsearch.tasks.label_scores import (
@@ -78,8 +79,8 @@ class Multilabel(Task):
             return 0.0, ""
         if all(label_sets.named(row) for row in rows):
             most = max(len(row) for row in rows)
-            return 1.0, f"up to {most} labels for an item"
-        return 1.0, f"{len(rows[0])} columns of 0 and 1"
+            return 1.0, f"up to {plural(most, 'label')} for an item"
+        return 1.0, f"{plural(len(rows[0]), 'column')} of 0 and 1"
 
     def unusable(self, targets: Sequence[Any] | NDArray[Any]) -> Mapping[int, str]:
         """Rows with a cell that is neither 0 nor 1.
@@ -235,7 +236,7 @@ class Multilabel(Task):
 
     def does(self, spec: TargetSpec) -> str:
         """It tells labels."""
-        return f"Predicts which of {len(spec.names)} labels an image has."
+        return f"Predicts which of {plural(len(spec.names), 'label')} an image has."
 
     def trust(self, calibration: Mapping[str, Any]) -> str:
         """Where the thresholds come from."""

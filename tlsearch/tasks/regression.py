@@ -26,6 +26,7 @@ from tlsearch.contracts import (
     TargetSpec,
     Task,
 )
+from tlsearch.counts import plural
 from tlsearch.errors import DataError
 from tlsearch.tasks import conformal, number_figures, numbers
 from tlsearch.tasks.number_scores import KAPPA, MAE, R2, RMSE, SPEARMAN, NumberEvaluator, error_of
@@ -240,9 +241,8 @@ class Regression(Task):
         held = calibration.get("test_coverage")
         return (
             f"Intervals are made to contain {100 * calibration['coverage']:.0f}% of the numbers of new "
-            "images "
-            f"like the {calibration['items']} validation images (split conformal prediction, by the errors "
-            "of the search's winner)"
+            f"images like the {plural(calibration['items'], 'validation image')} (split conformal "
+            "prediction, by the errors of the search's winner)"
             + (f"; of the test images' they contain {100 * held:.0f}%." if held is not None else ".")
         )
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from tlsearch import registry
 from tlsearch.contracts import Backbone, BackboneFamily, InputSpec, Pretrained, frozen_groups
 from tlsearch.contracts.backbone import hash_tensors
+from tlsearch.counts import kind_of, plural
 from tlsearch.errors import PluginError, UnknownNameError, WeightsError
 from tlsearch.testing import fixtures
 from tlsearch.testing.attempts import watched
@@ -53,7 +54,7 @@ class BackboneContract(Contract):
         try:
             family.load(NOT_A_VARIANT, weights="random", image_size=None)
         except UnknownNameError:
-            self.note(f"{len(names)} variants")
+            self.note(plural(len(names), "variant"))
             return
         except Exception as error:
             raise AssertionError(
@@ -103,7 +104,7 @@ class BackboneContract(Contract):
         demand(info.parameters == count, f"info.parameters is {info.parameters}, the trunk has {count}")
         demand(info.flops > 0, "info.flops is 0")
         demand(info.weights_sha256 == hash_tensors(trunk.state_dict()), "info.weights_sha256 is another's")
-        self.note(f"{len(info.groups)} groups, {count:,} parameters, {info.width} features")
+        self.note(f"{plural(len(info.groups), 'group')}, {count:,} parameters, {info.width} features")
 
     def test_input(self) -> None:
         """Encoded items have the declared shape and dtype; a description rebuilds the same input."""
@@ -133,7 +134,7 @@ class BackboneContract(Contract):
         with torch.inference_mode():
             features = trunk(batch)
             alone = torch.cat([trunk(batch[index : index + 1]) for index in range(3)])
-        demand(isinstance(features, Tensor), f"the trunk returns a {type(features).__name__}")
+        demand(isinstance(features, Tensor), f"the trunk returns {kind_of(features)}")
         wanted = (3, info.width)
         demand(tuple(features.shape) == wanted, f"features are {tuple(features.shape)}, not {wanted}")
         demand(bool(features.isfinite().all()), "features aren't finite")
@@ -148,7 +149,7 @@ class BackboneContract(Contract):
         with torch.inference_mode():
             logits = head.eval()(self._loaded.trunk.eval()(self._batch(2)))
         demand(isinstance(logits, Tensor) and logits.ndim == 2, "source_head doesn't give logits (B, C)")
-        self.note(f"{logits.shape[1]} source classes")
+        self.note(f"{plural(logits.shape[1], 'source class', 'source classes')}")
 
     def test_every_freeze_depth_trains(self) -> None:
         """k of n groups freeze, and every parameter that is left to train gets a gradient."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from tlsearch import registry
 from tlsearch.contracts import Backbone, Combination, CombinationTask, Combined, Member, Score, State
 from tlsearch.contracts.combination import MEMBERS, STRUCTURE, combined_params, members_of
+from tlsearch.counts import kind_of
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Params
 from tlsearch.testing import fixtures
@@ -86,7 +87,7 @@ class CombinationContract(Contract):
             for key, value in combined.params.items():
                 plain = value is None or isinstance(value, bool | int | float | str)
                 demand(isinstance(key, str) and key.isidentifier(), f"{key!r} can't name a parameter")
-                demand(plain, f"params[{key!r}] is a {type(value).__name__}")
+                demand(plain, f"params[{key!r}] is {kind_of(value)}")
                 demand(key not in (MEMBERS, STRUCTURE), f'params has "{key}", which is reserved')
             self.note(f"members {list(combined.members)} {dict(combined.params)} ({short_name(backbone)})")
 
@@ -180,8 +181,8 @@ class CombinationContract(Contract):
 
     def _combine(self, task: CombinationTask) -> Combined | None:
         combined = registry.combination(self._name).combine(task)
-        kind = type(combined).__name__
-        demand(combined is None or isinstance(combined, Combined), f"combine() returned a {kind}")
+        ours = combined is None or isinstance(combined, Combined)
+        demand(ours, f"combine() returned {kind_of(combined)}")
         return combined
 
     def _task(self, backbone: str) -> CombinationTask:

@@ -12,6 +12,7 @@ from tlsearch import registry, spec
 from tlsearch.contracts import DatasetOptions, DatasetSource, Samples
 from tlsearch.contracts.dataset import SPLITS
 from tlsearch.contracts.task import EARLIEST
+from tlsearch.counts import kind_of, plural
 from tlsearch.errors import DataError, SpecError, TlsearchError
 from tlsearch.testing import fixtures
 from tlsearch.testing.contract import CheckResult, Contract, checked, demand, in_fresh_process, skip
@@ -62,14 +63,20 @@ class DatasetContract(Contract):
         demand(count > 0, "it lists no items; load() should raise DataError where nothing is there")
         for name in ("labels", "names", "splits", "groups", "times"):
             values = getattr(samples, name)
-            demand(values is None or len(values) == count, f"{name} hasn't {count} entries, as items has")
+            demand(
+                values is None or len(values) == count,
+                f"{name} hasn't {plural(count, 'entry', 'entries')}, as items has",
+            )
         others = set(samples.splits or ()) - set(SPLITS)
         demand(not others, f"splits holds {sorted(others)[:1]}; right are train, val and test")
         if self._source.task != EARLIEST:
-            self.note(f"{count} items for {self._source.task}")
+            self.note(f"{plural(count, 'item')} for {self._source.task}")
             return
         classes = samples.classes
-        demand(len(classes) >= 2, f"there are {len(classes)} classes; it takes two to tell apart")
+        demand(
+            len(classes) >= 2,
+            f"there is only {plural(len(classes), 'class', 'classes')}; it takes two to tell apart",
+        )
         demand(len(set(classes)) == len(classes), "a class name stands twice in classes")
         labels = list(samples.labels)
         odd = [label for label in labels if isinstance(label, bool) or not isinstance(label, int)]
@@ -78,7 +85,7 @@ class DatasetContract(Contract):
         demand(not outside, f"labels holds {outside[:1]}, of {len(classes)} classes")
         empty = [name for index, name in enumerate(classes) if index not in set(labels)]
         demand(not empty, f"no item is of the class {empty[:1]}")
-        self.note(f"{count} items, {len(classes)} classes")
+        self.note(f"{plural(count, 'item')}, {len(classes)} classes")
 
     def test_items(self) -> None:
         """Items are paths, arrays, text or bytes, and the same each time that they are looked at."""
@@ -87,7 +94,7 @@ class DatasetContract(Contract):
             first, second = samples.items[index], samples.items[index]
             called = samples.names[index]
             kinds = (Path, np.ndarray, str, bytes)
-            demand(isinstance(first, kinds), f"{called} is a {type(first).__name__}")
+            demand(isinstance(first, kinds), f"{called} is {kind_of(first)}")
             if isinstance(first, Path):
                 demand(first.is_file(), f"{called}: {first} is no file")
             same = np.array_equal(first, second) if isinstance(first, np.ndarray) else first == second
@@ -154,7 +161,7 @@ class DatasetContract(Contract):
             except TlsearchError as error:
                 raise AssertionError(f"it can't be listed: {error.message}") from error
         loaded = self._loaded
-        demand(isinstance(loaded, Samples), f"load() returned a {type(loaded).__name__}, not Samples")
+        demand(isinstance(loaded, Samples), f"load() returned {kind_of(loaded)}, not Samples")
         assert loaded is not None
         return loaded
 

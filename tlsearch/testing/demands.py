@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from tlsearch.contracts import Backbone
+from tlsearch.counts import kind_of
 from tlsearch.testing import fixtures
 from tlsearch.testing.contract import demand
 
@@ -41,7 +42,7 @@ def check_groups(model: Backbone, groups: list[dict[str, Any]], where: str) -> N
 def check_logits(logits: object, rows: int, what: str, classes: int = fixtures.CLASSES) -> None:
     """Something is a finite tensor of logits (rows, classes)."""
     if not isinstance(logits, Tensor):
-        raise AssertionError(f"{what} returns a {type(logits).__name__}, not a tensor of logits")
+        raise AssertionError(f"{what} returns {kind_of(logits)}, not a tensor of logits")
     shape = (rows, classes)
     demand(tuple(logits.shape) == shape, f"{what} returns {tuple(logits.shape)}, not logits {shape}")
     demand(logits.is_floating_point(), f"{what} returns {logits.dtype}, not floating point logits")

@@ -171,6 +171,8 @@ from tlsearch import contracts
 class <<cls>>(contracts.FineTuning):
     """Fine-tuning with a confidence penalty."""
 
+    tasks = ("classification",)  # whose outputs are logits of classes; leave it out where any will do
+
     def space(self, backbone):
         """Fine-tuning's hyperparameters, and the strength of the penalty."""
         return {**super().space(backbone), "strength": FloatDistribution(0.0, 0.5)}

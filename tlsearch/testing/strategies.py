@@ -18,6 +18,7 @@ from torch import Tensor
 from tlsearch import registry
 from tlsearch.contracts import Backbone, HeadStrategy, Recipe, Space, Strategy
 from tlsearch.contracts.fine_tuning import rate_factor
+from tlsearch.counts import kind_of, plural
 from tlsearch.errors import PluginError
 from tlsearch.models.rebuild import rebuild
 from tlsearch.records import Params, Point, Scalar
@@ -71,9 +72,8 @@ class StrategyContract(Contract):
         """Hyperparameters are Optuna distributions of valid names; the default and the starts lie inside."""
         for backbone in BACKBONES:
             branch = self._branch(backbone)
-            self.note(
-                f"{len(branch.hyperparameters)} ranges, {len(branch.starts)} starts ({short_name(backbone)})"
-            )
+            ranges = plural(len(branch.hyperparameters), "range")
+            self.note(f"{ranges}, {plural(len(branch.starts), 'start')} ({short_name(backbone)})")
 
     def test_recipes(self) -> None:
         """Every point of the space spells a recipe that the training loop can follow, and a grace."""
@@ -82,7 +82,7 @@ class StrategyContract(Contract):
             inputs = self._laboratory.info(backbone).inputs
             recipe = strategy.recipe(params)
             where = f"recipe({params})"
-            demand(isinstance(recipe, Recipe), f"{where} is a {type(recipe).__name__}, not a Recipe")
+            demand(isinstance(recipe, Recipe), f"{where} is {kind_of(recipe)}, not a Recipe")
             demand(recipe.batch_size >= 1, f"{where}: batch_size is {recipe.batch_size}")
             rate = recipe.learning_rate
             demand(rate > 0 and math.isfinite(rate), f"{where}: learning_rate is {rate}")
@@ -126,7 +126,7 @@ class StrategyContract(Contract):
             value = run.outcome.value or 0.0
             demand(
                 value >= self.above,
-                f"accuracy {value:.2f} on {short_name(backbone)} after {len(run.results)} epochs; "
+                f"accuracy {value:.2f} on {short_name(backbone)} after {plural(len(run.results), 'epoch')}; "
                 f"{self.above:g} is wanted, chance is 0.1",
             )
             self.note(f"accuracy {value:.2f} ({short_name(backbone)})")
@@ -165,7 +165,7 @@ class StrategyContract(Contract):
                     f"{where} has a balanced accuracy of {value:.2f}: worse than chance",
                 )
                 compare(run.output, self._reloaded(run, classes)(probe()), f"{where}, reloaded", 1e-4)
-        self.note(f"{len(points)} points each")
+        self.note(f"{plural(len(points), 'point')} each")
 
     def test_reloads(self) -> None:
         """A saved model, rebuilt by name, predicts what the trained one did."""

@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from tlsearch.contracts import Backbone, Strategy
+from tlsearch.counts import plural
 from tlsearch.records import CUT_SHORT, Params
 from tlsearch.training.batch_source import BatchSource
 from tlsearch.training.heads import schedule
@@ -233,7 +234,7 @@ class _Training:
         """Why an epoch is the last; empty where it isn't."""
         epochs, patience = self.rules.epochs, self.recipe.patience
         if epoch == epochs and not cut_short:
-            return f"all {epochs} epochs{self.length.remark()}"
+            return f"{'all ' if epochs > 1 else ''}{plural(epochs, 'epoch')}{self.length.remark()}"
         if cut_short or time.time() > self.rules.deadline:
             return f"{CUT_SHORT} in epoch {epoch} of {epochs}"
         if patience and epoch - self.best.epoch >= patience:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tlsearch.contracts import HeadPoint, HeadStrategy, HeadTask
+from tlsearch.counts import plural
 from tlsearch.errors import TrialError
 from tlsearch.records import Costs, EpochResult, Point
 from tlsearch.training.batch_source import BatchSource, Counts
@@ -170,7 +171,9 @@ def _fit_each(
     try:
         heads = list(strategy.fit_heads(task, asked))
         if len(heads) != len(asked):
-            raise TrialError(f"the strategy returned {len(heads)} heads for {len(asked)} points")
+            raise TrialError(
+                f"the strategy returned {plural(len(heads), 'head')} for {plural(len(asked), 'point')}"
+            )
         return list(heads)
     except FAILURES as error:  # becomes the trials' reason
         if len(points) == 1:

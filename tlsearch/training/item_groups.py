@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,7 +23,11 @@ LONGEST = 200
 SERIES = r"([^/]*\d[^/]*?)[-_ .]+[a-zA-Z]*\d+\.\w+$"
 """Names such as plant07_2.jpg: of a series, with a number in it, and the picture's own number."""
 LEAST_GROUPS = 6
-"""Series of each class from which on names are taken to tell of series: all splits need some."""
+"""Series of each class from which on they are proposed: all splits need some."""
+LEAST_SERIES = 10
+"""Series in all from which on they are proposed: fewer leave a split one or two."""
+LARGEST = 0.15
+"""Share of all items that the largest series may have: that of a split."""
 _RIGHT = (
     "`folder`: items of one folder; `exif`: pictures of one camera, taken within seconds; or an expression "
     "whose first group (in parentheses) is what names of one series have in common, such as '(plant\\d+)_'."
@@ -117,8 +121,26 @@ def taken(path: str | Path) -> tuple[str, float] | None:
     return " ".join(words).strip(), moment.replace(tzinfo=UTC).timestamp()
 
 
-def suggested(samples: Samples, kinds: Sequence[tuple[int, ...]]) -> tuple[str, str] | None:
-    """What ``data.groups`` should be by names of items or by when they were taken, and why; or None.
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What names or cameras tell of series.
+
+    Attributes:
+        how: what ``data.groups`` is for them.
+        told: what was seen.
+        doubt: why it isn't proposed; empty where it is.
+    """
+
+    how: str
+    told: str
+    doubt: str = ""
+
+
+def suggested(samples: Samples, kinds: Sequence[tuple[int, ...]]) -> Series | None:
+    """What ``data.groups`` should be by names of items or by when they were taken; None without any series.
+
+    Series are doubted that splits can't well be made of: of too few of them, or too large ones, a split gets
+    none, or far from its share.
 
     Args:
         samples: as listed.
@@ -126,23 +148,41 @@ def suggested(samples: Samples, kinds: Sequence[tuple[int, ...]]) -> tuple[str, 
     """
     if samples.groups is not None or (samples.splits is not None and samples.times is None):
         return None
-    if found := _series(_matched(samples.names, SERIES, ""), kinds):
-        return SERIES, f'names tell of {found[1]} series ("{printable(found[0])}"): no split cuts one in two'
-    if found := _series(_bursts(samples.items), kinds):
-        return EXIF, f"cameras took them in {found[1]} series: no split cuts one in two"
-    return None
+    found = [
+        Series(how, told.format(count=plural(len(sizes), "series", "series")), _doubt(sizes, groups, kinds))
+        for how, told, groups in (
+            (SERIES, "names tell of {count}", _matched(samples.names, SERIES, "")),
+            (EXIF, "cameras took them in {count}", _bursts(samples.items)),
+        )
+        if (sizes := _series(groups, kinds))
+    ]
+    return next((one for one in found if not one.doubt), found[0] if found else None)
 
 
-def _series(groups: Sequence[str], kinds: Sequence[tuple[int, ...]]) -> tuple[str, int] | None:
-    """The largest of the groups, and how many there are; None where they can't well be series."""
+def _series(groups: Sequence[str], kinds: Sequence[tuple[int, ...]]) -> Counter[str]:
+    """Items of each group; empty where half of all stand alone, or some kind of items has no two groups."""
     sizes = Counter(group for group in groups if group)
     inside = sum(size for size in sizes.values() if size > 1)
-    if not sizes or inside < len(groups) / 2:
-        return None
-    of_kind: dict[int, set[str]] = {}
+    apart = min(map(len, _of_kinds(groups, kinds).values()), default=0)
+    return sizes if inside >= len(groups) / 2 and apart > 1 else Counter()
+
+
+def _doubt(sizes: Counter[str], groups: Sequence[str], kinds: Sequence[tuple[int, ...]]) -> str:
+    """Why splits can't well be made of such groups; empty where they can."""
+    (name, largest), items = sizes.most_common(1)[0], len(groups)
+    if len(sizes) < LEAST_SERIES:
+        return f'too few to make splits of, such as the {largest:,} items of "{printable(name)}"'
+    if largest > LARGEST * items:
+        return f'and "{printable(name)}" has {largest:,} of {items:,} items, more than a split is to have'
+    if min(map(len, _of_kinds(groups, kinds).values())) < LEAST_GROUPS:
+        return f'such as "{printable(name)}", of some kind fewer than {LEAST_GROUPS}: too few for every split'
+    return ""
+
+
+def _of_kinds(groups: Sequence[str], kinds: Sequence[tuple[int, ...]]) -> dict[int, set[str]]:
+    """The groups that each kind of items stands in; an item of no group is one of its own."""
+    found: dict[int, set[str]] = {}
     for position, group in enumerate(groups):
         for kind in kinds[position]:
-            of_kind.setdefault(kind, set()).add(group or f"\0{position}")
-    if min(map(len, of_kind.values())) < LEAST_GROUPS:
-        return None
-    return sizes.most_common(1)[0][0], len(sizes)
+            found.setdefault(kind, set()).add(group or f"\0{position}")
+    return found

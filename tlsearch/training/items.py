@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -127,19 +128,20 @@ def as_split(listed: Listed, study: StudyRecord) -> StudyItems:
     )
 
 
-def carried(items: StudyItems, listed: Listed, source: Listed | None) -> Carried:
+def carried(items: StudyItems, listed: Listed, source: Listed | None, *, study: str) -> Carried:
     """The splits of a study that goes on.
 
     Args:
         items: of the study.
         listed: its data as it is now.
         source: its source data.
+        study: its name, for errors.
 
     Raises:
         StudyConflictError: that isn't exactly the study's data, or its own splits are others.
     """
     everything = range(len(items.names))
-    indices = _located(items, listed, everything, added=True)
+    indices = _located(items, listed, everything, extends=study)
     if items.source != (source.fingerprint if source is not None else ""):
         raise StudyConflictError(
             "The source data has changed since the study was begun.",
@@ -237,7 +239,7 @@ AS_IT_WAS = (
     " can't be compared."
 )
 EXTEND = (
-    "Scores on other data can't be compared. `tlsearch study extend STUDY` takes new items in; or put it"
+    "Scores on other data can't be compared. `tlsearch study extend {study}` takes new items in; or put it"
     " back as it was, or give the study another name."
 )
 COMPLETE = (
@@ -260,13 +262,15 @@ def changed(findings: Sequence[tuple[str, Sequence[str]]], *, hint: str = AS_IT_
     )
 
 
-def _located(items: StudyItems, listed: Listed, wanted: Sequence[int], *, added: bool = False) -> list[int]:
+def _located(items: StudyItems, listed: Listed, wanted: Sequence[int], *, extends: str = "") -> list[int]:
+    """Indices of wanted positions; with a study's name, items that it doesn't know are refused."""
     found = _found(items, listed, wanted)
     taken, samples = set(found.values()), listed.samples
     lost = [at for at in wanted if at not in found]
-    extra = [str(samples.names[i]) for i in range(len(samples.items)) if added and i not in taken]
+    extra = [str(samples.names[i]) for i in range(len(samples.items)) if extends and i not in taken]
     if lost or extra:
-        raise _told(items, listed, lost, extra, hint=AS_IT_WAS if lost else EXTEND)
+        hint = AS_IT_WAS if lost else EXTEND.format(study=shlex.quote(extends))
+        raise _told(items, listed, lost, extra, hint=hint)
     return [found[at] for at in wanted]
 
 

@@ -245,8 +245,9 @@ def _assign(
     for label, holding in sorted(holders.items(), key=lambda pair: (len(pair[1]), pair[0])):
         if strata.required and not smallest and len(holding) <= len(shares):
             items = sum(units[number].counts[label] for number in holding)
+            distinct = plural(len(holding), "distinct item or group", "distinct items or groups")
             raise DataError(
-                f'{strata.one} "{strata.names[label]}" has {len(holding)} distinct items or groups (of'
+                f'{strata.one} "{strata.names[label]}" has {distinct} (of'
                 f" {items}) to be split, and {len(shares) + 1} are needed: one each for"
                 f" {', '.join(('train', *shares))}",
                 hint=f"Add items, remove the {strata.one}, or bring splits of your own.",

@@ -13,7 +13,7 @@ from typing import Any
 
 from tlsearch.contracts.verdict import ABSTENTION, NONE, UNSURE
 from tlsearch.counts import plural
-from tlsearch.models.intervals import wilson
+from tlsearch.models.intervals import over_groups, resampled, wilson
 from tlsearch.models.manifest import Manifest
 from tlsearch.models.model import Model
 from tlsearch.safe_text import for_code, for_markdown
@@ -165,7 +165,7 @@ def _taught_by(manifest: Manifest) -> str:
 def _made_of(manifest: Manifest) -> str:
     """Which items it has learned from, and what it averages."""
     if "val" not in manifest.trained_on:
-        return ""
+        return "It has learned from the training items alone: those of the other splits were held out."
     which, before = "The recipe that won on the validation split", "the search's winner"
     if "distilled_from" in manifest.provenance:
         which, before = "The recipe", "the training before that"
@@ -194,23 +194,27 @@ def _metrics(model: Model) -> str:
             if name not in scores:
                 continue
             expected = scores.get(f"{name}_expected")
-            count = int(counts.get(split) or 0) if name == "accuracy" else 0
+            items = int(counts.get(split) or 0)
+            count = items if name == "accuracy" else 0
+            groups = over_groups(scores, name, items)
             # The best of many trials is too good for an interval; its repeated runs have one.
-            own = _interval(scores[name], count) if expected is None else "-"
+            own = _interval(scores, name, count, groups) if expected is None else "-"
             which = SPLITS.get(split, for_markdown(split))
             lines.append(f"| {which} | {name} | {scores[name]:.4f} | {own} |")
             if expected is not None and count:
-                again = _interval(expected, count)
+                again = _interval({**scores, name: expected}, name, count, groups)
                 lines.append(f"| {which}, repeated runs | {name} | {expected:.4f} | {again} |")
     return "\n".join([*lines, "", *_over_seeds(model.manifest.metrics), _calibrated(model)]).rstrip()
 
 
-def _interval(share: float, count: int) -> str:
-    """Of a share of so many images, as a cell; none of no images."""
+def _interval(scores: Mapping[str, float], name: str, count: int, groups: str) -> str:
+    """Of a score, as a cell; of a share of so many images by a formula, where they weren't drawn anew."""
+    if found := resampled(scores, name):
+        return f"{found.low:.4f} to {found.high:.4f} (images drawn anew{groups})"
     if not count:
         return "-"
-    found = wilson(share * count, count)
-    return f"{found.low:.4f} to {found.high:.4f} (Wilson, {plural(count, 'image')})"
+    found = wilson(scores[name] * count, count)
+    return f"{found.low:.4f} to {found.high:.4f} (Wilson, {plural(count, 'image')}{groups})"
 
 
 def _over_seeds(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -258,16 +262,16 @@ def _temperature(model: Model) -> str:
         if chance is not None
         else ""
     )
+    items = plural(int(known.get("items", 0)), "validation image")
     if not known.get("used", True):
         return (
             f"Probabilities are not calibrated: {for_markdown(str(known.get('why')))}. Expected calibration "
-            f"error {known.get('error_before', math.nan):.4f} on {known.get('items')} validation "
-            f"images{noise}."
+            f"error {known.get('error_before', math.nan):.4f} on {items}{noise}."
         )
     whose = " of the search's winner" if "val" in model.manifest.trained_on else ""
     return (
         f"Probabilities are calibrated with the temperature {model.temperature:.3f}, fitted on "
-        f"{known.get('items')} validation images{whose}: expected calibration error "
+        f"{items}{whose}: expected calibration error "
         f"{known.get('error_before', math.nan):.4f} before, {known.get('error_after', math.nan):.4f} after"
         f"{noise}."
     )
@@ -280,7 +284,8 @@ def _limits(model: Model) -> list[str]:
         *_verdicts(model),
         "It was measured on images of the same origin as its training images. On others it may be worse, and "
         f"{sure}.",
-        "The validation score was used to choose among trials, so it is optimistic; the test score isn't.",
+        "Where several trials were compared, the validation score chose among them and is optimistic; the "
+        "test score isn't.",
         "Nothing was measured about groups of people or conditions of capture inside the classes.",
         "The licences of the pretrained weights and of the data apply to it.",
     ]

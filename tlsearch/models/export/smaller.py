@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tlsearch.counts import plural
 from tlsearch.errors import ExportError, InputError
 from tlsearch.files import scratch
 from tlsearch.models.export.inference_graph import Material, Options
@@ -141,8 +142,8 @@ def _refuse_worse(model: Model, found: Smaller, most: float) -> None:
     drop = sign * (known[FLOAT32] - known[found.precision])
     if drop > most:
         raise ExportError(
-            f"In {found.precision}, {found.metric} on {known['items']:.0f} validation images goes from "
-            f"{known[FLOAT32]:.4f} to {known[found.precision]:.4f}: worse by more than {most:g}.",
+            f"In {found.precision}, {found.metric} on {plural(int(known['items']), 'validation image')} goes "
+            f"from {known[FLOAT32]:.4f} to {known[found.precision]:.4f}: worse by more than {most:g}.",
             hint="Use --precision float16 or float32, or allow more with --max-drop.",
         )
 

@@ -99,7 +99,7 @@ class HuggingFace(DatasetSource[HuggingFaceOptions]):
             where += [split] * len(rows)
         classes = sorted({name for name in labels if name})
         if len(classes) < 2:
-            raise DataError(f"{_called(options)} has {len(classes)} classes; at least 2 are needed")
+            raise DataError(f"{_called(options)} has too few classes, {len(classes)}; at least 2 are needed")
         index = {name: number for number, name in enumerate(classes)}
         kept = [number for number, name in enumerate(labels) if name]
         joined = Joined(pictures)

@@ -95,7 +95,9 @@ class WebDataset(DatasetSource[WebDatasetOptions]):
         classes = sorted(set(labels), key=lambda one: (0, int(one), "") if one.isdigit() else (1, 0, one))
         if len(classes) < 2:
             first = f" (the first of {len(broken)} that can't be used: {broken[0]})" if broken else ""
-            raise DataError(f"{options.path} has {len(classes)} classes{first}; at least 2 are needed")
+            raise DataError(
+                f"{options.path} has too few classes, {len(classes)}{first}; at least 2 are needed"
+            )
         index = {name: number for number, name in enumerate(classes)}
         return Samples(
             items=Pictures(places),

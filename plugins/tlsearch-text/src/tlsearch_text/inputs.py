@@ -82,7 +82,7 @@ class TextInput(InputSpec):
     def encode(self, item: object) -> NDArray[np.int32]:
         """A text's ids, int32 (length,): lower case, word pieces, cut at the end, filled up with zeros."""
         if not isinstance(item, str):
-            raise DataError(f"is a {type(item).__name__}, not a text")
+            raise DataError(f"is of type {type(item).__name__}, not a text")
         if not item.strip():
             raise DataError("is empty")
         text = item[:LONGEST]
