@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ from tlsearch.errors import DataError, did_you_mean
 from tlsearch.names import printable, split_of
 from tlsearch.tables import (
     PICTURES,
+    decimal_points,
     meant,
     read_table,
     refuse_doubled,
@@ -35,6 +36,7 @@ DataPath = Annotated[Path, Field(strict=False)]
 _LABEL = "label:"
 _OF_INIT = ("image", "label", "split")
 """Columns that `tlsearch init` has options for."""
+_FILE = "file://"
 _DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])|\\\\[^\\/]+(?=[\\/])")
 """What a path of Windows begins with: a drive, or another machine."""
 _NO_SPLIT = "Set split_column: null if the column means something else."
@@ -100,7 +102,11 @@ class Table(DatasetSource[TableOptions]):
             refused=lambda image: _refused(image, files[image], root) if image else "no image path",
             item=lambda image: files[image],
             named=lambda image, row: printable(image),
-            hint=f"Image paths are relative to {root}; set root to change that.",
+            hint=lambda reason: (
+                f"Image paths are relative to {root}; set root to change that."
+                if reason.startswith(("no such file", "leads out of"))
+                else None
+            ),
         )
 
 
@@ -132,6 +138,9 @@ class Found:
         straight = self.root / written
         if "\0" in written or os.path.lexists(straight):
             return straight
+        if written.startswith(_FILE) and os.path.lexists(named := Path(unquote(urlsplit(written).path))):
+            self._count("URLs of files are read as their paths")
+            return named
         if "%" in written and os.path.lexists(decoded := self.root / unquote(written)):
             self._count("percent signs and what follows are read as in URLs")
             return decoded
@@ -140,6 +149,9 @@ class Found:
         if os.path.lexists(slashed):
             self._count("backslashes are read as slashes")
             return slashed
+        if not parts[0] and os.path.lexists(below := self.root.joinpath(*filter(None, parts))):
+            self._count("a slash at the beginning is left out")
+            return below
         place = self.root
         for part in parts:
             if part == "..":
@@ -250,12 +262,28 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
             f'{options.path}: the column "{printable(column)}" is to be {kind} and label',
             hint=f"Set {kind}_column or label_column.",
         )
+    _refuse_contents(table.frame[column], column, options.path)
     cells = {key: texts(table.frame[name]) for key, name in columns.items()}
     for key, name in columns.items():
-        alone = key.startswith(_LABEL) and options.label_separator is None
-        if alone and (seems := unlike_names(cells[key])):
-            raise DataError(f'{options.path}: the cells of "{printable(name)}" look like {seems}')
+        if key.startswith(_LABEL) and options.label_separator is None:
+            cells[key], told = decimal_points(cells[key], name, options.path)
+            if seems := unlike_names(cells[key]):
+                raise DataError(f'{options.path}: the cells of "{printable(name)}" look like {seems}')
+            notes += [told] if told else []
     return Rows(cells, tuple(notes), options.label_separator)
+
+
+def _refuse_contents(cells: Any, column: str, table: Path) -> None:
+    """Refuse a column of Parquet that holds what items are made of, as `datasets` saves pictures.
+
+    Raises:
+        DataError: it does.
+    """
+    if any(isinstance(cell, dict | bytes) for cell in cells.head(1)):
+        raise DataError(
+            f'{table}: the column "{printable(column)}" holds items themselves, not their paths',
+            hint="`source: huggingface` of tlsearch-datasets reads a folder of such files.",
+        )
 
 
 def samples_of(
@@ -266,7 +294,7 @@ def samples_of(
     refused: Callable[[str], str | None],
     item: Callable[[str], Any],
     named: Callable[[str, int], str],
-    hint: str | None = None,
+    hint: Callable[[str], str | None] = lambda reason: None,
 ) -> Samples:
     """A table's rows as samples; those without a label, or that are refused, are broken.
 
@@ -277,7 +305,7 @@ def samples_of(
         refused: why an item's cell can't be used, or None.
         item: what becomes of a cell.
         named: how to call it, by its cell and its row (from 1).
-        hint: what to do where too few can be used.
+        hint: what to do where too few can be used because of what was refused for a reason.
 
     Raises:
         DataError: an unknown split, or fewer than two classes.
@@ -287,10 +315,13 @@ def samples_of(
     splits = [_split(value, row, table) for row, value in enumerate(cells.get("split", []), start=1)]
     kept: list[int] = []
     broken: list[str] = []
+    lost: dict[tuple[str, ...], str] = {}
     columns = [key for key in cells if key.startswith(_LABEL)]
     labels = list(zip(*(cells[column] for column in columns), strict=True))
     for row, (cell, label) in enumerate(zip(cells[kind], labels, strict=True)):
         reason = refused(cell) if all(label) or rows.separator or not cell else "no label"
+        if reason not in (None, "no label") and cell:
+            lost.setdefault(label, reason)
         if reason is None and times is not None and times[row] is None:
             reason = f'"{printable(cells["time"][row])}" is no date such as 2024-05-31'
         if reason is None:
@@ -299,14 +330,20 @@ def samples_of(
             place, name = f"row {row + 1}", named(cell, row + 1)
             broken.append(f"{place}{f' ({name})' if cell and name != place else ''}: {reason}")
     classes = sorted({labels[row] for row in kept})
-    if len(classes) < (1 if rows.separator else 2):
+    needed = 1 if rows.separator else 2
+    if len(classes) < needed:
         first = f" (the first of {len(broken)} that can't be used: {broken[0]})" if broken else ""
-        if not broken:
-            hint = None if cells[kind] else "It has a header and no rows."
+        advice = None
+        if not cells[kind]:
+            advice = "It has a header and no rows."
+        elif not any(map(any, labels)):
+            advice = "Name the column of labels as label_column."
+        elif len({*classes, *lost}) >= needed:  # as many with all of them
+            advice = next(filter(None, (hint(reason) for reason in lost.values())), None)
         raise DataError(
             f"{table} has usable rows of {plural(len(classes), 'class', 'classes')}{first}; "
-            "at least 2 are needed",
-            hint=hint,
+            f"at least {needed} {'is' if needed == 1 else 'are'} needed",
+            hint=advice,
         )
     if splits and "train" not in {splits[row] for row in kept}:
         raise DataError(f'{table} has no usable row with split "train"')
