@@ -12,6 +12,7 @@ from pydantic import Field
 from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, Samples
 from tlsearch.counts import plural
 from tlsearch.errors import DataError
+from tlsearch.names import printable
 
 _LAYOUT = (
     "Write one by numpy.savez(path, images=numbers of shape (N, H, W) or (N, H, W, 3), labels=of shape (N,))."
@@ -43,14 +44,19 @@ class Arrays(DatasetSource[ArraysOptions]):
         """
         try:
             with np.load(options.path, allow_pickle=False) as file:
-                found = {name: file[name] for name in ("images", "labels", "splits") if name in file.files}
+                names = list(file.files)
+                found = {name: file[name] for name in ("images", "labels", "splits") if name in names}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{options.path} can't be read: {error}", hint=_LAYOUT) from None
         except AttributeError:  # a bare .npy comes back as an array, which has no names
             raise DataError(f"{options.path} holds a single array", hint=_LAYOUT) from None
         missing = {"images", "labels"} - set(found)
         if missing:
-            raise DataError(f"{options.path} has no {' and no '.join(sorted(missing))}", hint=_LAYOUT)
+            raise DataError(
+                f"{options.path} has no {' and no '.join(sorted(missing))}; it has:"
+                f" {printable(', '.join(names)) or 'nothing'}",
+                hint=_LAYOUT,
+            )
         images, labels = found["images"], found["labels"]
         if images.dtype.kind not in "uif" or images.ndim not in (3, 4):
             raise DataError(
