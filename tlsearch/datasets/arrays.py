@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, Samples
@@ -58,7 +59,7 @@ class Arrays(DatasetSource[ArraysOptions]):
                 hint=_LAYOUT,
             )
         images, labels = found["images"], found["labels"]
-        if images.dtype.kind not in "uif" or images.ndim not in (3, 4):
+        if images.dtype.kind not in "uif" or images.ndim not in (3, 4) or not images.size:
             raise DataError(
                 f"{options.path}: images are {images.dtype} of shape {images.shape}", hint=_LAYOUT
             )
@@ -67,9 +68,22 @@ class Arrays(DatasetSource[ArraysOptions]):
             raise DataError(f"{options.path}: {len(images)} images and labels of shape {labels.shape}")
         names = [f"image {index}" for index in range(len(images))]
         splits = _splits(found.get("splits"), options.path, len(images))
+        # All alike, they would be taken for copies of each other.
+        blank = _without_pixels(images)
+        broken = tuple(f"{names[at]}: has no finite pixel" for at in blank)
+        if len(blank) == len(images):
+            raise DataError(
+                f"{options.path}: no image has a finite pixel", hint="They hold NaN or infinity alone."
+            )
+        if blank:
+            kept = sorted(set(range(len(images))) - set(blank))
+            images, labels, names = images[kept], labels[kept], [names[at] for at in kept]
+            splits = None if splits is None else [splits[at] for at in kept]
         if several:
             columns = [f"label {number}" for number in range(labels.shape[1])]
-            return Samples(list(images), labels.tolist(), names=names, splits=splits, columns=columns)
+            return Samples(
+                list(images), labels.tolist(), names=names, splits=splits, columns=columns, broken=broken
+            )
         named, indices = np.unique(labels, return_inverse=True)
         if len(named) < 2:
             raise DataError(
@@ -81,7 +95,15 @@ class Arrays(DatasetSource[ArraysOptions]):
             classes=tuple(str(name) for name in named),
             names=names,
             splits=splits,
+            broken=broken,
         )
+
+
+def _without_pixels(images: NDArray[Any]) -> list[int]:
+    """Positions of images (N, ...) all of whose pixels are NaN or infinite."""
+    if images.dtype.kind != "f":
+        return []
+    return [at for at, image in enumerate(images) if not np.isfinite(image).any()]
 
 
 def _splits(given: Any, path: Path, count: int) -> list[str] | None:
