@@ -199,6 +199,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FOLDER",
+            parser=options.data_path,
             help="Images that are none of the classes: measure how well they are told apart from DATA.",
             show_default=False,
         ),

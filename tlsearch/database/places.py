@@ -36,10 +36,10 @@ def present(uri: str, folder: Path | None) -> str:
 
 
 def with_moved_paths(value: Any, uri: str | None, folder: Path | None) -> Any:
-    """Plain data, such as a study's, whose paths below the folder that a database lay in are of its folder now.
+    """Plain data, such as a study's, with its paths below the database's former folder below its present one.
 
-    Where the database lay is told by one of its files that was moved with it. A path stays where nothing is
-    at the new place: the data of a project may have been left out of its copy.
+    What was its folder is told by one of its files that moved with it. A path stays where nothing is at the
+    new place: the data of a project may have been left out of its copy.
 
     Args:
         value: with absolute paths, as recorded.

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import re
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote, urlsplit
 
 from pydantic import Field
 
 from tlsearch.contracts.dataset import SPLITS, DatasetOptions, DatasetSource, Samples
 from tlsearch.counts import plural
+from tlsearch.datasets.table_paths import Found
 from tlsearch.dates import moments
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.names import printable, split_of
 from tlsearch.tables import (
-    PICTURES,
     decimal_points,
     meant,
     read_table,
@@ -36,7 +33,6 @@ DataPath = Annotated[Path, Field(strict=False)]
 _LABEL = "label:"
 _OF_INIT = ("image", "label", "split")
 """Columns that `tlsearch init` has options for."""
-_FILE = "file://"
 _DRIVE = re.compile(r"[A-Za-z]:(?=[\\/])|\\\\[^\\/]+(?=[\\/])")
 """What a path of Windows begins with: a drive, or another machine."""
 _NO_SPLIT = "Set split_column: null if the column means something else."
@@ -118,78 +114,6 @@ def _refused(written: str, file: Path, root: Path) -> str | None:
     if reason is not None and "://" in written:
         return "a URL, not a file: download it first"
     return reason
-
-
-class Found:
-    """Where the files of a table's paths are, however their slashes and accents are written.
-
-    Attributes:
-        counts: of paths that were found another way than they are written, by how.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.counts: dict[str, int] = {}
-        self._names: dict[Path, dict[str, str]] = {}
-        self._stems: dict[Path, dict[str, list[str]]] = {}
-
-    def path(self, written: str) -> Path:
-        """The path of a file; the one as it is written where there is none."""
-        straight = self.root / written
-        if "\0" in written or os.path.lexists(straight):
-            return straight
-        if written.startswith(_FILE) and os.path.lexists(named := Path(unquote(urlsplit(written).path))):
-            self._count("URLs of files are read as their paths")
-            return named
-        if "%" in written and os.path.lexists(decoded := self.root / unquote(written)):
-            self._count("percent signs and what follows are read as in URLs")
-            return decoded
-        parts = written.replace("\\", "/").split("/")
-        slashed = self.root / "/".join(parts)
-        if os.path.lexists(slashed):
-            self._count("backslashes are read as slashes")
-            return slashed
-        if not parts[0] and os.path.lexists(below := self.root.joinpath(*filter(None, parts))):
-            self._count("a slash at the beginning is left out")
-            return below
-        place = self.root
-        for part in parts:
-            if part == "..":
-                return straight
-            place /= self._listed(place).get(unicodedata.normalize("NFC", part), part)
-        if os.path.lexists(place):
-            self._count("accents are written in another Unicode form than on disk")
-            return place
-        called = self._called(place.parent)
-        for name, how in ((place.name, "endings such as .jpg are left out"), (place.stem, "")):
-            same = called.get(name, [])
-            if len(same) == 1 and (how or same[0].casefold() == place.name.casefold()):
-                self._count(how or "endings are written in another case than on disk")
-                return place.with_name(same[0])
-        return straight
-
-    def _count(self, how: str) -> None:
-        self.counts[how] = self.counts.get(how, 0) + 1
-
-    def _called(self, folder: Path) -> dict[str, list[str]]:
-        """The pictures of a folder by their names without ending."""
-        if folder not in self._stems:
-            found: dict[str, list[str]] = {}
-            for name in self._listed(folder).values():
-                stem, ending = os.path.splitext(name)
-                if ending.lower() in PICTURES:
-                    found.setdefault(stem, []).append(name)
-            self._stems[folder] = found
-        return self._stems[folder]
-
-    def _listed(self, folder: Path) -> dict[str, str]:
-        if folder not in self._names:
-            try:
-                names = os.listdir(folder)
-            except OSError:
-                names = []
-            self._names[folder] = {unicodedata.normalize("NFC", name): name for name in names}
-        return self._names[folder]
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,21 +254,8 @@ def samples_of(
             place, name = f"row {row + 1}", named(cell, row + 1)
             broken.append(f"{place}{f' ({name})' if cell and name != place else ''}: {reason}")
     classes = sorted({labels[row] for row in kept})
-    needed = 1 if rows.separator else 2
-    if len(classes) < needed:
-        first = f" (the first of {len(broken)} that can't be used: {broken[0]})" if broken else ""
-        advice = None
-        if not cells[kind]:
-            advice = "It has a header and no rows."
-        elif not any(map(any, labels)):
-            advice = "Name the column of labels as label_column."
-        elif len({*classes, *lost}) >= needed:  # as many with all of them
-            advice = next(filter(None, (hint(reason) for reason in lost.values())), None)
-        raise DataError(
-            f"{table} has usable rows of {plural(len(classes), 'class', 'classes')}{first}; "
-            f"at least {needed} {'is' if needed == 1 else 'are'} needed",
-            hint=advice,
-        )
+    if len(classes) < (1 if rows.separator else 2):
+        raise _too_few(rows, kind, table, classes, broken, lost, hint)
     if splits and "train" not in {splits[row] for row in kept}:
         raise DataError(f'{table} has no usable row with split "train"')
     index = {label: number for number, label in enumerate(classes)}
@@ -365,6 +276,40 @@ def samples_of(
         times=None if times is None else [moment for row in kept if (moment := times[row]) is not None],
         broken=tuple(broken),
         notes=(*rows.notes, *_repeats(cells[kind], kind, table)),
+    )
+
+
+def _too_few(
+    rows: Rows,
+    kind: str,
+    table: Path,
+    classes: Sequence[tuple[str, ...]],
+    broken: Sequence[str],
+    lost: Mapping[tuple[str, ...], str],
+    hint: Callable[[str], str | None],
+) -> DataError:
+    """An error for a table of too few classes, with a hint for its own cause.
+
+    Args:
+        rows: as in `samples_of`, and so are ``kind``, ``table`` and ``hint``.
+        classes: labels of usable rows.
+        broken: sentences on the others.
+        lost: labels of rows whose items were refused, each with the first reason.
+    """
+    needed = 1 if rows.separator else 2
+    labelled = any(any(cells) for key, cells in rows.cells.items() if key.startswith(_LABEL))
+    advice = None
+    if not rows.cells[kind]:
+        advice = "It has a header and no rows."
+    elif not labelled:
+        advice = "Name the column of labels as label_column."
+    elif len({*classes, *lost}) >= needed:  # there are enough with what was refused
+        advice = next(filter(None, (hint(reason) for reason in lost.values())), None)
+    first = f" (the first of {len(broken)} that can't be used: {broken[0]})" if broken else ""
+    return DataError(
+        f"{table} has usable rows of {plural(len(classes), 'class', 'classes')}{first}; "
+        f"at least {needed} {'is' if needed == 1 else 'are'} needed",
+        hint=advice,
     )
 
 

@@ -86,9 +86,10 @@ def pixels(names: Sequence[str], found: Mapping[int, Header]) -> dict[str, tuple
         DataError: some of the pictures have other channels than others.
     """
     keys: dict[str, tuple[int, str]] = {}
-    several = {one.channels: index for index, one in reversed(found.items()) if one.channels is not None}
+    counts = {index: one.channels for index, one in found.items()}
+    several = {count: index for index in sorted(counts, reverse=True) if (count := counts[index]) is not None}
     if several:
-        usual = [index for index, one in found.items() if one.channels is None]
+        usual = [index for index, count in counts.items() if count is None]
         told = [f"{names[index]} has {count}" for count, index in sorted(several.items())]
         told += [f"{names[usual[0]]} has those of grey or RGB"] if usual else []
         if len(told) > 1:
