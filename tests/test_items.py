@@ -76,6 +76,17 @@ def test_pixels_one_or_many(given, count):
         assert (np.asarray(decode(value)) == (picture[..., :1] if grey else picture)).all()
 
 
+def test_of_many_there_may_be_none():
+    for given in (
+        [],
+        PICTURES[:0],
+        PICTURES[:0, :, :, 0],
+        torch.from_numpy(PICTURES[:0]),
+        pd.Series([], dtype=str),
+    ):
+        assert items_of(given).values == []
+
+
 def test_half_a_float_of_torch_is_read():
     tensor = torch.from_numpy(PICTURES).permute(0, 3, 1, 2) / 255
     for given in (tensor.bfloat16(), list(tensor.half())):
@@ -113,6 +124,11 @@ def test_pixels_stay_as_deep_as_they_are():
         (PICTURES * 1j, "Item 0 is an ndarray"),
         (np.zeros((4, 9, 9, 7, 3)), "shape"),
         (pd.DataFrame({"a": ["x"], "b": ["y"]}), "one column"),
+        *((np.zeros(shape), "holds none") for shape in ((1, 0, 0, 3), (2, 9, 0, 3), (2, 9, 9, 0), (0, 9, 3))),
+        *((np.zeros(shape), "holds none") for shape in ((9, 0, 3), (2, 0, 9), (0, 0, 0, 0), (0, 9, 0, 3))),
+        (torch.zeros(1, 3, 0, 9), "holds none"),
+        ([PICTURES[0], np.zeros((0, 9, 3))], "Item 1 has shape"),
+        ([np.zeros((9, 0))], "Item 0 has shape"),
     ],
 )
 def test_what_is_no_item_is_named(given, message):

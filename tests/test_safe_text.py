@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
+from tests.one_process import command
 from tlsearch.cli import live, output
 from tlsearch.contracts import TargetSpec
 from tlsearch.safe_text import for_code, for_csv, for_markdown, for_terminal
 from tlsearch.search.progress import Snapshot
 from tlsearch.tasks.classification import Classification
 
+BUNDLE = Path(__file__).parent / "golden" / "bundle"
 TITLE = "\x1b]0;owned\x07cat"
 
 
@@ -51,6 +56,20 @@ def test_a_spreadsheet_gets_no_formula(text, capsys):
     assert row[0].startswith("'")
     assert row[1] == "-0.5"  # a number is no text
     assert for_csv("cat = dog") == "cat = dog"
+    assert for_csv("two\nlines") == "two\\nlines"
+
+
+@pytest.mark.parametrize("asked", [[], ["--csv"]])
+def test_a_prediction_is_a_line_whatever_its_file_is_called(tmp_path, asked):
+    names = ["a\nb.png", "c\x1b[2Jd.png", "e.png"]
+    for name in names:
+        Image.new("RGB", (9, 9)).save(tmp_path / name)
+    done = command("predict", BUNDLE, tmp_path, *asked, folder=tmp_path, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()[len(asked) :]
+    assert len(lines) == len(names)
+    for line, name in zip(lines, ("a\\nb.png", "c\\x1b[2Jd.png", "e.png"), strict=True):
+        assert str(tmp_path / name) in line
 
 
 def test_markdown_shows_a_label_as_it_is():

@@ -108,17 +108,18 @@ class VerificationError(WorkError):
     """A model doesn't reproduce the score that was recorded for it."""
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], *, prefix: str = "") -> str:
     """``Did you mean "x"?`` for the nearest known name, or an empty string.
 
-    Case doesn't matter; a name that the given one is a part of is near, too.
+    Case doesn't matter; a name that the given one is a part of is near, too. The ``prefix`` stands before all
+    known names and isn't compared: the suggestion has it, so that it can be pasted.
     """
     folded = {one.casefold(): one for one in known}
     asked = name.casefold()
     close = difflib.get_close_matches(asked, list(folded), n=1, cutoff=0.6)
     if not close and len(asked) >= SHORTEST_PART:
         close = [one for one in folded if asked in one][:1]
-    return f'Did you mean "{folded[close[0]]}"?' if close else ""
+    return f'Did you mean "{prefix}{folded[close[0]]}"?' if close else ""
 
 
 SHORTEST_PART = 4

@@ -341,6 +341,9 @@ class TransferSearchRegressor(RegressorMixin, ImageSearch):
             raise ValueError(f"y has shape {targets.shape}; right are (N,) and (N, K).")
         if len(images) != len(targets):
             raise ValueError(f"X has {plural(len(images), 'item')} and y has {len(targets)}.")
+        constant = (targets == targets[:1]).reshape(len(targets), -1).all(axis=0)
+        if constant.any():
+            raise ValueError("y is the same number for all items: there is nothing to learn.")
         if len(images) < FEWEST:
             few = plural(len(images), "item is", "items are")
             raise ValueError(f"{few} too few to compare models on; {FEWEST} are needed.")

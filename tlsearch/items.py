@@ -55,7 +55,7 @@ def items_of(given: Any, *, modality: str = "image") -> Items:
     one range for all of a data set, as for files.
 
     Raises:
-        DataError: no items, or of no order (a set) or of another kind; the message names the first.
+        DataError: items of no order (a set), without pixels or of another kind; the message names the first.
     """
     if isinstance(given, Items):
         return given
@@ -182,6 +182,8 @@ def _item(value: Any, position: int, modality: str) -> Any:
     if hasattr(value, "detach"):
         value = _channels_last(_numbers(value))
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        if value.size == 0:
+            raise DataError(f"Item {position} has shape {value.shape}, which holds no pixel.", hint=_RIGHT)
         if value.ndim == 2 or (value.ndim == 3 and value.shape[2] in _CHANNELS):
             return _pixels(value)
         if value.ndim == 3 and (several := _multichannel(value)) is not None:
@@ -192,9 +194,12 @@ def _item(value: Any, position: int, modality: str) -> Any:
 
 def _images_of(array: NDArray[Any]) -> list[Any]:
     """The images of an array of one or of many."""
-    if array.size == 0 and array.ndim:
-        return []
-    if array.ndim == 3 and array.shape[2] in _CHANNELS:
+    alone = array.ndim == 3 and array.shape[2] in _CHANNELS
+    if array.shape[:1] == (0,) and all(array.shape[1:]) and not alone:
+        return []  # of many, none
+    if array.size == 0:
+        raise DataError(f"Pixels have shape {array.shape}, which holds none.", hint=_RIGHT)
+    if alone:
         return [_pixels(array)]
     if array.ndim == 4 and array.shape[3] not in _CHANNELS:
         array = _channels_last(array)

@@ -144,6 +144,15 @@ def backbone(name: str, *, weights: str, image_size: int | None, pixels: Pixels 
     return _fit(backbone_family(family).load(variant, weights=weights, image_size=image_size), pixels)
 
 
+def families_of(variant: str) -> list[str]:
+    """Whole names, ``family/variant``, of the installed backbones that have a variant of that name."""
+    return [
+        f"{family}/{variant}"
+        for family in installed(BACKBONES)
+        if not problem(BACKBONES, family) and variant in backbone_family(family).names()
+    ]
+
+
 def structure(
     name: str, *, image_size: int | None, architecture: Mapping[str, Any], pixels: Pixels = RGB
 ) -> Pretrained:

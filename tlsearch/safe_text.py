@@ -18,11 +18,12 @@ def for_terminal(text: str) -> str:
 def for_csv(value: object) -> object:
     """A cell that no spreadsheet takes for a formula: such texts get an apostrophe in front.
 
-    See https://owasp.org/www-community/attacks/CSV_Injection. Control characters are shown as escapes.
+    See https://owasp.org/www-community/attacks/CSV_Injection. Control characters are shown as escapes, the
+    ends of lines too: many readers of CSV take one for the end of a row.
     """
     if not isinstance(value, str):
         return value
-    text = for_terminal(value)
+    text = printable(value)
     return f"'{text}" if value.startswith(_FORMULA) else text
 
 

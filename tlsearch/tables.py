@@ -40,6 +40,12 @@ _AMOUNT = re.compile(
     rf"|(?:{_FRACTION}) ?(?:{_UNIT})?|\d{{1,3}}(?:[,.' ]\d{{3}})+)"
 )
 """A number with a unit, a currency, a decimal comma, or marks between thousands; 10mm may be a name."""
+_DECIMAL = re.compile(r"[-+]?(?:\d+|\d*,\d+)(?:[eE][-+]?\d+)?")
+"""A whole number, or one with a decimal comma."""
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2},\d{3}")
+"""What may be a whole number with a mark between thousands as well."""
+NUMBERS = 0.95
+"""Share of cells that are numbers in a column of numbers; some values may be missing."""
 _LIST = re.compile(r"[\[({]\s*(['\"].*['\"]\s*)?[\])}]")
 """A list of texts as Python and JSON print it."""
 _SAID = re.compile(r'"?sep=(?P<separator>[,;|\t])"?[,;|\t]*(\r\n|\n|\r)', re.IGNORECASE)
@@ -257,6 +263,36 @@ def refuse_headless(columns: Sequence[str], images: str, table: Path) -> None:
             f"{table} has no row that names its columns: it begins with {shortened(', '.join(columns))}",
             hint="Put a first row above it, such as image,label.",
         )
+
+
+def decimal_points(cells: Sequence[str], column: str, table: Path) -> tuple[list[str], str | None]:
+    """Cells of numbers with decimal commas, written with points, and a sentence on it; others as they are.
+
+    Where every comma may stand between thousands, the cells stay, and the sentence says so.
+
+    Args:
+        cells: of a column of labels.
+        column: its name.
+        table: its file.
+    """
+    filled = [cell for cell in cells if cell]
+    commas = [cell for cell in filled if "," in cell and _DECIMAL.fullmatch(cell)]
+    count = sum(_DECIMAL.fullmatch(cell) is not None for cell in filled)
+    if not commas or count < NUMBERS * len(filled):
+        return list(cells), None
+    where = f'"{printable(column)}" of {table.name}'
+    sure = [cell for cell in commas if not _THOUSANDS.fullmatch(cell)]
+    if not sure:
+        example = commas[0]
+        return list(cells), (
+            f'the cells of {where}, such as "{example}", are taken for names: if they are numbers, write '
+            f"{example.replace(',', '')} or {example.replace(',', '.')}"
+        )
+    written = [cell.replace(",", ".") if _DECIMAL.fullmatch(cell) else cell for cell in cells]
+    return written, (
+        f'understood: the numbers in {where} have decimal commas, such as "{sure[0]}"; if a cell holds '
+        "several labels, set label_separator"
+    )
 
 
 def unlike_names(cells: Sequence[str]) -> str | None:

@@ -225,7 +225,7 @@ def test_weights_that_timm_does_not_publish():
     ("variant", "meant"), [("reznet18", "resnet18"), ("resnet18.a1_in1", "resnet18.a1_in1k")]
 )
 def test_an_unknown_name_is_guessed_at(variant, meant):
-    with pytest.raises(UnknownNameError, match=f'Did you mean "{meant}"') as caught:
+    with pytest.raises(UnknownNameError, match=f'Did you mean "timm/{meant}"') as caught:
         load(variant)
     assert "tlsearch backbones" in caught.value.hint
 

@@ -134,7 +134,7 @@ def test_no_network_is_told_in_seconds_and_leaves_no_partial_file(tmp_path, monk
 
 
 def test_an_unknown_name_is_guessed_at():
-    with pytest.raises(UnknownNameError, match=r'"torchvision/alexnett".*Did you mean "alexnet"'):
+    with pytest.raises(UnknownNameError, match=r'"torchvision/alexnett".*Did you mean "torchvision/alexnet"'):
         load("alexnett")
 
 

@@ -50,6 +50,18 @@ def test_init_writes_a_study_that_fits_and_keeps_what_is_there(tmp_path):
     assert spec.load(tmp_path / "x.yaml").study == "x"
 
 
+def test_init_says_why_items_can_not_be_used(tmp_path):
+    photos(tmp_path / "pets", {"cat": 3, "dog": 9})
+    for number in range(7):
+        (tmp_path / "pets" / "dog" / f"{number}.jpg").unlink()
+        (tmp_path / "pets" / "dog" / f"{number}.jpg").symlink_to("nowhere")
+    done = tlsearch("init", "pets", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "7 can't be used" in done.stderr
+    assert "can't be used: dog/0.jpg: a link to nothing" in done.stderr
+    assert "can't be used: 2 more" in done.stderr
+
+
 def test_init_says_how_pictures_become_squares(tmp_path):
     photos(tmp_path / "square", {"cat": 3, "dog": 3}, size=100)
     photos(tmp_path / "wide", {"cat": 3, "dog": 3}, size=20)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import tiny_study
 
 from tlsearch import cli
 from tlsearch.cli import app
+from tlsearch.database.store import Store
 from tlsearch.datasets.table import read_table
 from tlsearch.errors import DataError, InputError
 from tlsearch.files import cache_folder, scratch, temporary_folder
+from tlsearch.records import StudyState
 
 
 def ends(monkeypatch: pytest.MonkeyPatch, command: object) -> int:
@@ -137,3 +142,46 @@ def test_an_interrupted_command_says_so():
     )
     done = subprocess.run([sys.executable, "-c", code, "wait"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
+
+
+@pytest.fixture
+def unread():
+    """The writing end of a pipe whose reader went away, as `head` does."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+def test_a_reader_that_goes_away_ends_a_question_without_a_word(environment, unread):
+    for words in (("plugins", "strategies"), ("plugins", "strategies", "--json")):
+        asked = subprocess.run(
+            [sys.executable, "-m", "tlsearch", *words], stdout=unread, stderr=subprocess.PIPE, env=environment
+        )
+        assert (asked.returncode, asked.stderr) == (0, b"")
+
+
+def test_a_search_goes_on_when_nobody_reads_what_it_says(environment, unread, tmp_path):
+    tiny_study.colours(tmp_path / "pictures", noise=30.0)
+    described = tiny_study.document(Path("pictures"), budget={"trials": 2}, strategies=["linear_probe"])
+    (tmp_path / "study.yaml").write_text(json.dumps(described))
+    tests = Path(tiny_study.__file__).parent
+    path = os.pathsep.join([str(tests), str(tests.parents[1])])
+    for name in ("TLSEARCH_DB", "TLSEARCH_ARTIFACTS"):
+        environment = {key: value for key, value in environment.items() if key != name}
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.one_process", "run", "study.yaml"],
+        stdout=unread,
+        stderr=unread,
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": path},
+    )
+    assert ended.returncode == 0
+    with Store.open(f"sqlite:///{tmp_path / 'tlsearch.db'}") as store:
+        assert store.study("tiny").state is StudyState.COMPLETE
+        assert store.model("tiny") is not None
+
+
+def test_streams_that_are_closed_are_none_to_fail_at(environment, tmp_path):
+    asked = f"{shlex.quote(sys.executable)} -m tlsearch plugins strategies <&- >&- 2>&-"
+    assert subprocess.run(asked, shell=True, env=environment, cwd=tmp_path).returncode == 0

@@ -363,6 +363,12 @@ def test_other_arrays_are_refused(array):
         decode(array)
 
 
+def test_half_floats_are_read_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.asarray(decode(np.array([[0, 1], [0.5, np.inf]], np.float16))).max() == 255
+
+
 def test_other_items_are_refused():
     with pytest.raises(DataError, match="str"):
         decode("a/path.jpg")  # type: ignore[arg-type]

@@ -261,6 +261,14 @@ def test_pictures_of_json_are_found_by_their_names(coco, written):
     assert (len(found.items), found.broken) == (9, ())
 
 
+def test_json_that_is_damaged_is_told_of(coco):
+    (path,) = coco.rglob("*.json")
+    path.write_text(path.read_text()[:200])
+    assert registry.dataset("boxes").suits(coco)
+    with pytest.raises(DataError, match=r"is no JSON"):
+        load(coco)
+
+
 def test_json_that_names_things_twice(coco):
     (path,) = coco.glob("**/*.json")
     text = path.read_text()
@@ -314,6 +322,18 @@ def test_files_of_text_that_all_hold_no_boxes_are_told_of(yolo, lines, reason):
     assert registry.dataset("boxes").suits(yolo)
     with pytest.raises(DataError, match=re.escape(reason)):
         load(yolo)
+
+
+def test_outlines_among_the_pictures_are_told_of_and_other_texts_are_not_taken_for_boxes(yolo):
+    for path in (yolo / "labels").glob("0*.txt"):
+        path.write_text("0 .1 .1 .2 .1 .2 .2\n")
+        path.rename(yolo / "images" / path.name)
+    assert registry.dataset("boxes").suits(yolo / "images")
+    with pytest.raises(DataError, match="line 1 is an outline, no box"):
+        load(yolo / "images")
+    for path in (yolo / "images").glob("*.txt"):
+        path.write_text("2 cats on 1 mat, 3 days old\n")
+    assert not registry.dataset("boxes").suits(yolo / "images")
 
 
 def test_files_that_name_the_classes_wrongly_are_not_passed_over(yolo):

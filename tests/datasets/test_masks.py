@@ -141,6 +141,25 @@ def test_photographs_are_no_masks(pairs):
         load(pairs)
 
 
+def test_edges_that_jpeg_blurred_are_no_classes(pairs):
+    for path in (pairs / "masks").iterdir():
+        drawn = Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8) * 255)
+        drawn.resize((12, 12), Image.Resampling.NEAREST).resize(drawn.size, Image.Resampling.NEAREST).save(
+            path.with_suffix(".jpg"), quality=90
+        )
+        path.unlink()
+    values = {int(v) for path in (pairs / "masks").iterdir() for v in np.unique(np.asarray(Image.open(path)))}
+    assert len(values) > 2
+    found = load(pairs)
+    assert found.spec.names == ("background", "foreground")
+    assert "soft edges" in found.notes[0]
+
+
+def test_a_mask_that_is_no_picture_is_told_without_words_of_python(pairs):
+    (pairs / "masks/003.png").write_bytes(b"junk")
+    assert load(pairs).broken == ("images/003.jpg: its mask is no known picture format",)
+
+
 def test_a_folder_without_masks(tmp_path):
     (tmp_path / "images").mkdir()
     with pytest.raises(DataError, match="no folders of images and of masks"):

@@ -29,7 +29,10 @@ def test_lists_images_labels_and_splits(tmp_path, shape):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"images": np.zeros((2, 4, 4), np.uint8)}, "no labels"),
+        ({"images": np.zeros((2, 4, 4), np.uint8)}, "no labels; it has: images"),
+        ({"x": np.zeros((2, 4, 4), np.uint8), "y": [0, 1]}, "no images and no labels; it has: x, y"),
+        ({"images": np.zeros((2, 0, 4), np.uint8), "labels": [0, 1]}, r"shape \(2, 0, 4\)"),
+        ({"images": np.full((2, 4, 4), np.nan), "labels": [0, 1]}, "no image has a finite pixel"),
         ({"images": np.zeros((2, 4, 4), np.complex64), "labels": [0, 1]}, "complex64"),
         ({"images": np.zeros((2, 4), np.uint8), "labels": [0, 1]}, "shape"),
         ({"images": np.zeros((2, 4, 4, 2, 3), np.uint8), "labels": [0, 1]}, "shape"),
@@ -43,6 +46,18 @@ def test_what_is_wrong_is_said(tmp_path, arrays, message):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(DataError, match=message):
         load(tmp_path / "x.npz")
+
+
+def test_images_of_no_number_are_set_aside_by_name(tmp_path):
+    images = np.random.default_rng(0).random((6, 4, 4))
+    images[1], images[4] = np.nan, np.inf
+    images[2, 0, 0] = np.nan
+    np.savez(tmp_path / "x.npz", images=images, labels=[0, 1, 0, 1, 2, 1], splits=["train"] * 5 + ["val"])
+    samples = load(tmp_path / "x.npz")
+    assert samples.broken == ("image 1: has no finite pixel", "image 4: has no finite pixel")
+    assert samples.names == ["image 0", "image 2", "image 3", "image 5"]
+    assert samples.classes == ("0", "1")
+    assert (samples.labels, samples.splits) == ([0, 0, 1, 1], ["train", "train", "train", "val"])
 
 
 @pytest.mark.parametrize("content", [None, b"", b"nonsense", b"PK\x03\x04nonsense"])

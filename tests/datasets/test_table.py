@@ -190,6 +190,21 @@ def test_a_split_column_that_means_something_else_is_switched_off(folder):
     assert load(folder, text, split_column=None).splits is None
 
 
+def test_paths_as_other_tools_write_them_are_found(folder):
+    samples = load(folder, f"image,label\nfile://{folder}/a.png,x\n/b.png,y\n/sub/c.png,x\n")
+    assert samples.items == [folder / "a.png", folder / "b.png", folder / "sub" / "c.png"]
+    assert "2 paths in table.csv: a slash at the beginning is left out" in samples.notes
+    assert "1 path in table.csv: URLs of files are read as their paths" in samples.notes
+
+
+def test_pictures_in_a_column_are_told_of(folder):
+    frame = pandas.DataFrame({"image": [{"bytes": b"x", "path": "a.png"}] * 3, "label": ["x", "y", "x"]})
+    frame.to_parquet(folder / "t.parquet")
+    with pytest.raises(DataError, match="holds items themselves") as caught:
+        Table().load(TableOptions(path=folder / "t.parquet"))
+    assert "huggingface" in caught.value.hint
+
+
 def test_backslashes_and_other_forms_of_accents_are_found(folder):
     accented = unicodedata.normalize("NFD", "grün")
     (folder / accented).mkdir()
@@ -301,7 +316,6 @@ def test_the_first_row_of_a_table_without_a_header_is_not_lost(folder, text, opt
     [
         (["1,234", "2,500", "17"], "1,234"),
         (["12 kg", "13.5 kg", "7 kg"], "12 kg"),
-        (["3,5", "4,25", "1"], "3,5"),
         (["$1.50", "$2", "$3"], "$1.50"),
         (["10%", "20%", "25%"], "10%"),
         (["1'000.5", "2'000.0", "3.0"], "1'000.5"),
@@ -317,6 +331,59 @@ def test_amounts_and_lists_are_not_taken_for_names(folder, cells, example):
     with pytest.raises(DataError) as caught:
         load(folder, text)
     assert f'such as "{example}"' in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("cells", "written"),
+    [
+        (["0,5", "1,5", "0,5"], ("0.5", "1.5")),
+        (["3,5", "-4,25", "1"], ("-4.25", "1", "3.5")),
+        (["0,125", "2,250", "2,250"], ("0.125", "2.250")),
+    ],
+)
+def test_numbers_with_decimal_commas_are_read_and_said(folder, cells, written):
+    text = "image;label\n" + "".join(
+        f"{image}.png;{cell}\n" for image, cell in zip("abd", cells, strict=True)
+    )
+    samples = load(folder, text)
+    assert samples.classes == written
+    assert f'decimal commas, such as "{cells[0]}"' in " ".join(samples.notes)
+    assert "label_separator" in " ".join(samples.notes)
+
+
+def test_commas_that_may_stand_between_thousands_stay_and_are_said(folder):
+    cells = ("1,000", "5,000", "1,000", "1,000", "5,000")
+    rows = [f"{image}.png;{cell}" for image, cell in zip("abdab", cells, strict=True)]
+    samples = load(folder, "\n".join(["image;label", *rows]))
+    assert samples.classes == ("1,000", "5,000")
+    assert "write 1000 or 1.000" in " ".join(samples.notes)
+
+
+@pytest.mark.parametrize("cells", [["a,5", "1,5", "a,5"], ["1.234,5", "x", "x"], ["1,2,3", "1", "1"]])
+def test_other_commas_stay_without_a_word(folder, cells):
+    samples = load(
+        folder, "image;label\n" + "".join(f"{i}.png;{c}\n" for i, c in zip("abd", cells, strict=True))
+    )
+    assert samples.classes == tuple(sorted(set(cells)))
+    assert not any("commas" in note or "taken for names" in note for note in samples.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("image,label\na.png,x\nb.png,x\n", None),
+        ("image,label\na.png,x\nlost.png,x\n", None),
+        ("image,label\na.png,x\nb.png,\n", None),
+        ("image,label\na.png,\nb.png,\n", "label_column"),
+        ("image,label\na.png,x\nlost.png,y\n", "Image paths are relative to"),
+        ("image,label\na.png,x\nhttps://somewhere/b.png,y\n", None),
+        ("image,label\n", "no rows"),
+    ],
+)
+def test_a_table_of_too_few_classes_gets_a_hint_for_its_own_cause(folder, text, hint):
+    with pytest.raises(DataError, match="at least 2 are needed") as caught:
+        load(folder, text)
+    assert hint in caught.value.hint if hint else caught.value.hint is None
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,13 @@ def test_labels_of_several_lines_leave_all_tiles_of_one_size(tmp_path):
         assert (below > 150).mean() > 0.5  # white below short labels, and no picture
 
 
+def test_a_name_of_any_letters_and_length_is_kept_as_far_as_it_fits(tmp_path):
+    picture = tmp_path / f"{chr(0x1F408) * 62}.png"
+    Image.new("RGB", (40, 30)).save(picture)
+    written, _ = annotated.save(tmp_path / "out", [(picture, "cat")])
+    assert written.name == f"00000-{chr(0x1F408) * 50}.jpg"
+
+
 def test_a_folder_with_something_in_it_is_refused(tmp_path):
     (tmp_path / "mine").mkdir()
     annotated.check_folder(tmp_path / "mine")

@@ -27,7 +27,6 @@ from tlsearch.database.store import Store
 from tlsearch.errors import (
     BundleError,
     InputError,
-    SpecError,
     StudyConflictError,
     UnknownNameError,
     VerificationError,
@@ -258,8 +257,11 @@ def test_wrong_use_is_refused(place: Path, tmp_path: Path) -> None:
         run(place, "tiny", "-o", small, "--backbone", "tiny/nett")
     with pytest.raises(UnknownNameError, match="nobody"):
         run(place, "tiny", "-o", small, "--backbone", "nobody/net")
-    with pytest.raises(SpecError, match="family/variant"):
-        run(place, "tiny", "-o", small, "--backbone", "lite0")
+    with pytest.raises(InputError, match=r'"net" is no name.*Did you mean "tiny/net"') as told:
+        run(place, "tiny", "-o", small, "--backbone", "net")
+    assert "--backbone" in str(told.value.hint)
+    with pytest.raises(InputError, match='"nett" is no name such as efficientnet_lite/lite0'):
+        run(place, "tiny", "-o", small, "--backbone", "nett")
     with pytest.raises(InputError, match="comes without data to learn from"):
         run(place, teacher_of(place).folder, "-o", small)
     with pytest.raises(UnknownNameError, match="tinny"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from unittest import mock
 
@@ -102,6 +103,17 @@ def test_where_the_model_stands_its_recipe_is_trained_anew_and_only_new_items_ar
     assert (trial.strategy, trial.params) == (winner.strategy, winner.params)
     computed = [name for name in new.names if "0new" in name and where[name] != "test"]
     assert 0 < trial.costs.prefix_images == len(computed) < 18
+
+
+def test_copies_of_known_items_are_told_of_and_no_score_is_of_them(tmp_path: Path) -> None:
+    pictures = begun(tmp_path)
+    for number in range(4):
+        shutil.copy(pictures / "red" / "00.png", pictures / "red" / f"copy{number}.png")
+    _, told = extend(tmp_path)
+    said = "\n".join(told)
+    assert "4 of 64 items are new" in said
+    assert "4 of the new items are copies of known ones" in said
+    assert "no new item is left to score the model of tiny on" in said
 
 
 def test_a_new_class_is_searched_with_the_old_best_points_first(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import tiny_study
 
 from tests.one_process import command
-from tlsearch.database.places import present
+from tlsearch.database.places import present, with_moved_paths
 from tlsearch.database.store import Store
 from tlsearch.records import StudyState
 
@@ -79,6 +79,36 @@ def test_a_copied_project_reads_its_own_files(project, tmp_path):
     shutil.copytree(project, here)
     assert all(place.is_relative_to(here) for place in places(here))
     assert all(place.is_relative_to(project) for place in places(project))
+
+
+def test_a_copied_project_is_extended_by_its_own_data(project, tmp_path):
+    here = tmp_path / "copy"
+    shutil.copytree(project, here)
+    tiny_study.colours(tmp_path / "more", each=4, noise=40.0)
+    for path in (tmp_path / "more").rglob("*.png"):
+        shutil.copy(path, here / "pictures" / path.parent.name / f"new{path.name}")
+    with database(here) as store:
+        assert store.study("tiny").spec["data"]["path"] == str(here / "pictures")
+    with database(project) as store:
+        assert store.study("tiny").spec["data"]["path"] == str(project / "pictures")
+    assert "items are new" in said(here, "study", "extend", "tiny")
+    with database(here) as store:
+        assert store.study("tiny-2").spec["data"]["path"] == str(here / "pictures")
+
+
+def test_only_paths_below_the_former_folder_move_and_only_to_what_is_there(tmp_path):
+    for name in ("model/weights", "pictures"):
+        (tmp_path / "now" / name).mkdir(parents=True)
+    spec = {
+        "study": "/old/pictures",
+        "data": {"path": "/old/home/pictures", "root": "/old/home/left out"},
+        "backbones": [{"name": "a/b", "weights": "/old/home/../pictures"}],
+    }
+    moved = with_moved_paths(spec, "/old/home/model/weights", tmp_path / "now")
+    assert moved == {**spec, "data": {**spec["data"], "path": str(tmp_path / "now" / "pictures")}}
+    assert with_moved_paths(spec, None, tmp_path / "now") is spec
+    assert with_moved_paths(spec, "s3://bucket/model/weights", tmp_path / "now") is spec
+    assert with_moved_paths(spec, "/old/home/model/weights", None) is spec
 
 
 def test_a_database_that_is_moved_alone_finds_its_files_where_they_are(project, tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from tlsearch.search.picture_shapes import Shapes, look
+from tlsearch.images import decoding
+from tlsearch.search.picture_shapes import Shapes, heads, pixels, shapes
 
 
 @pytest.mark.parametrize(
@@ -34,6 +37,24 @@ def test_shapes_are_upright_and_what_is_no_picture_is_passed_over(tmp_path):
     turned[0x0112] = 6
     Image.fromarray(np.zeros((40, 90, 3), np.uint8)).save(tmp_path / "a.jpg", exif=turned)
     (tmp_path / "b.jpg").write_bytes(b"none")
-    assert look([tmp_path / "a.jpg", tmp_path / "b.jpg", "a text"]).sizes == ((40, 90),)
-    assert look(["a text"]).resize() is None
-    assert look(["a text"]).pixels is None
+    assert shapes(heads([tmp_path / "a.jpg", tmp_path / "b.jpg", "a text"])).sizes == ((40, 90),)
+    assert shapes(heads(["a text"])).resize() is None
+    assert shapes(heads(["a text"])).pixels is None
+
+
+def test_each_file_is_opened_once(tmp_path):
+    files = [tmp_path / name for name in ("a.png", "b.npy", "c.tif", "d.png", "e.png")]
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(files[0])
+    np.save(files[1], np.zeros((4, 6), np.float32))
+    Image.fromarray(np.zeros((4, 6), np.uint16)).save(files[2])
+    Image.fromarray(np.zeros((4, 6), np.uint16)).save(files[3])
+    files[4].write_bytes(b"none")
+    opened = []
+    with mock.patch.object(
+        decoding, "open_regular", side_effect=lambda path: opened.append(path) or path.open("rb")
+    ):
+        found = heads(files)
+    assert opened == files
+    assert shapes(found).sizes == ((6, 4),) * 4
+    assert [one.deep for one in found.values()] == [False, True, True, True]
+    assert pixels([file.name for file in files], found) == {"bits": (16, "the files have more than 8")}

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from tlsearch import spec
-from tlsearch.errors import SpecError
+from tlsearch.cli.search import read_settings
+from tlsearch.errors import InputError, SpecError
 from tlsearch.spec import StudySpec, json_schema, load, parse
 
 MINIMAL = {"study": "flowers", "data": {"source": "digits"}, "backbones": ["timm/resnet18"]}
@@ -164,6 +165,22 @@ def test_any_valid_study_survives_the_database(more):
 def test_a_misspelt_key_is_named_with_its_line(tmp_path, lines, place, path, meant):
     said = refused(tmp_path, changed(lines))
     assert f'study.yaml:{place}: {path}: unknown key. Did you mean "{meant}"?' in said
+
+
+def test_names_with_commas_between_them_are_a_list(tmp_path):
+    study = load(write(tmp_path, changed("strategies: linear_probe, fine_tune")))
+    assert study.strategies == ("linear_probe", "fine_tune")
+    words = ["strategies=lora,fine_tune", "backbones=timm/a, timm/b", "space.*.augmentation=none,flip"]
+    words += ["space.fine_tune.freeze_depth=0.0,0.5", "space.fine_tune.length=1.5"]
+    study = parse(MINIMAL, overrides=read_settings(words))
+    assert study.strategies == ("lora", "fine_tune")
+    assert [one.name for one in study.backbones] == ["timm/a", "timm/b"]
+    assert study.space["*.augmentation"].choices == ("none", "flip")
+    assert study.space["fine_tune.freeze_depth"].choices == (0.0, 0.5)
+    assert study.space["fine_tune.length"].value == 1.5
+    with pytest.raises(InputError, match=r"not valid YAML") as told:
+        read_settings(["strategies=[lora"])
+    assert "[a, b]" in str(told.value)
 
 
 def test_a_misspelt_key_of_a_backbone(tmp_path):

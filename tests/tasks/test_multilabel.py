@@ -216,6 +216,8 @@ def test_unknown_labels_and_other_columns_are_refused():
     spec, _ = described()
     with pytest.raises(DataError, match="doesn't know the label 'rde'"):
         TASK.encode([["rde"]], spec)
+    with pytest.raises(DataError, match='--set "label_separator=;"'):
+        TASK.encode([[f"{spec.names[0]}; {spec.names[1]}"]], spec)
     with pytest.raises(DataError, match="An item has 2 labels, and 3 are learned"):
         TASK.encode([(1, 0)], spec)
 

@@ -156,6 +156,13 @@ def test_what_is_no_number_is_named():
         TASK.unusable(["cat", "dog", "1"])
 
 
+def test_missing_values_are_no_reason_to_take_numbers_for_names():
+    values = [f"{number / 3:.2f}" for number in range(16)] + ["NaN", "n/a", "", "null"]
+    assert TASK.claim(values)[0] > 0.5
+    assert TASK.claim([*values, "big", "small"])[0] == 0
+    assert TASK.claim(["1.5", "NaN", "NaN"])[0] == 0
+
+
 def test_a_column_of_one_value_is_refused():
     with pytest.raises(DataError, match=r'"age" is 3 for all 5 items'):
         TASK.describe([3, 3, 3, 3, 3], ("age",))

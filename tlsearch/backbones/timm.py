@@ -78,8 +78,9 @@ class TimmBackbones(BackboneFamily):
         """
         name = f"{self.family}/{variant}"
         if not self._knows(variant):
+            guess = did_you_mean(variant, self.names(), prefix=f"{self.family}/")
             raise UnknownNameError(
-                f'Unknown backbone "{name}". {did_you_mean(variant, self.names())}'.rstrip(),
+                f'Unknown backbone "{name}". {guess}'.rstrip(),
                 hint="`tlsearch backbones` lists what is installed.",
             )
         plan = _Plan(name, _architecture(name, self.architecture(variant)), image_size)

@@ -60,8 +60,9 @@ class TorchvisionBackbones(BackboneFamily):
         """
         name = f"{self.family}/{variant}"
         if variant not in self.names():
+            guess = did_you_mean(variant, self.names(), prefix=f"{self.family}/")
             raise UnknownNameError(
-                f'Unknown backbone "{name}". {did_you_mean(variant, self.names())}'.rstrip(),
+                f'Unknown backbone "{name}". {guess}'.rstrip(),
                 hint="`tlsearch backbones` lists what is installed.",
             )
         published = models.get_model_weights(variant).DEFAULT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import sys
@@ -22,16 +21,12 @@ def main() -> None:
 
     0 done, 1 the work failed, 2 the user's input is wrong, 130 interrupted.
     """
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that knows ASCII alone, or a file name that is no text, is no reason to fail.
-        if callable(set_up := getattr(stream, "reconfigure", None)):
-            set_up(errors="backslashreplace")
-
     from tlsearch import gc_tuning
-    from tlsearch.cli import defaults
+    from tlsearch.cli import defaults, streams
     from tlsearch.cli.app import app
     from tlsearch.errors import TlsearchError
 
+    streams.set_up()
     try:
         defaults.apply()
         app(prog_name="tlsearch")
@@ -43,28 +38,19 @@ def main() -> None:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        sys.stderr.close()
-        sys.exit(0)
     except OSError as error:
         if error.errno not in FULL:
             _tell_unexpected(error)
             sys.exit(1)
         print(f"Error: {harmless(error.filename or 'The output')}: {error.strerror}.", file=sys.stderr)
         print("Free some space, then run the same command again to continue.", file=sys.stderr)
-        _drop_output()
+        streams.drop_output()
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - a page of Python helps nobody who hasn't written it
         _tell_unexpected(error)
         sys.exit(1)
     finally:
         gc_tuning.spare()
-
-
-def _drop_output() -> None:
-    """What can't be written is not tried again, with a traceback, when the process ends."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell_unexpected(error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +29,7 @@ from tlsearch.cli import (
     search,
     serve,
     steer,
+    streams,
 )
 
 MOVED = {
@@ -59,12 +61,21 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run a command; typer would end an interrupted one without a word."""
+        """Run a command; typer would end an interrupted one without a word.
+
+        It would call it a failure, too, if the reader of the output goes away, as `head` does.
+        """
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # here, where an error still has somebody to tell it
         except KeyboardInterrupt:
             output.say("Interrupted.")
             raise typer.Exit(130) from None
+        except BrokenPipeError:
+            streams.drop_output()
+            raise typer.Exit(0) from None
 
 
 app = typer.Typer(

@@ -16,6 +16,9 @@ from tlsearch.errors import InputError
 if TYPE_CHECKING:
     from tlsearch.search.study_template import Proposal
 
+NAMED = 5
+"""Items that can't be used, of which `init` says why."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -89,6 +92,10 @@ def say_proposal(path: Path, proposal: Proposal) -> None:
         "Only file names and some image sizes were read: "
         "`tlsearch audit` and `run` decode every image."
     )
+    for line in proposal.broken[:NAMED]:
+        output.say(f"can't be used: {line}")
+    if len(proposal.broken) > NAMED:
+        output.say(f"can't be used: {len(proposal.broken) - NAMED} more")
     for note in proposal.notes:
         output.say(note)
     output.say(f"Wrote {path.absolute()}:")

@@ -14,6 +14,7 @@ from tlsearch import walk
 from tlsearch.cli import options, output
 from tlsearch.counts import plural
 from tlsearch.errors import BundleError, InputError
+from tlsearch.names import printable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -97,7 +98,7 @@ def predict(
     else:
         for prediction in predictions:
             told = _problem(prediction.error) if prediction.error else task.say(prediction, top=top)
-            output.tell(f"{prediction.item}: {told}")
+            output.tell(printable(f"{prediction.item}: {told}"))
     if any(prediction.error for prediction in predictions):
         raise typer.Exit(2)
 
@@ -198,6 +199,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FOLDER",
+            parser=options.data_path,
             help="Images that are none of the classes: measure how well they are told apart from DATA.",
             show_default=False,
         ),

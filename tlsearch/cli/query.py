@@ -125,6 +125,8 @@ def trials(
         output.print_table(
             TRIAL_COLUMNS, _trial_rows(found), right=TRIAL_NUMBERS, optional=["seconds", "freeze", "state"]
         )
+        if not found:
+            output.say("No trial of the study is so.")
 
 
 CELL = 62

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 Setting = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a value of the study file; may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replace a value of the study file; may be repeated. Lists as a,b: strategies=lora,fine_tune.",
+    ),
 ]
 
 
@@ -229,6 +233,8 @@ def search(
 def read_settings(settings: Sequence[str]) -> dict[str, Any]:
     """``key=value`` settings as dotted keys and values, the latter read as YAML.
 
+    A text with commas is a list where it is of ``space``, as it is of ``strategies`` and ``backbones``.
+
     Raises:
         InputError: one isn't of that form.
     """
@@ -242,9 +248,14 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
                 f'--set takes KEY=VALUE, not "{setting}".', hint="Example: --set budget.epochs=5"
             )
         try:
-            overrides[key] = YAML(typ="safe", pure=True).load(text)
+            value = YAML(typ="safe", pure=True).load(text)
+            if isinstance(value, str) and "," in value and key.startswith("space."):
+                value = YAML(typ="safe", pure=True).load(f"[{text}]")
         except error.YAMLError:
-            raise InputError(f'--set {key}: "{text}" is not valid YAML.') from None
+            raise InputError(
+                f'--set {key}: "{text}" is not valid YAML.', hint='A list is written as "[a, b]".'
+            ) from None
+        overrides[key] = value
     return overrides
 
 

@@ -123,6 +123,10 @@ class InputSpec(abc.ABC):
         Raises:
             DataError: nothing of that name is there.
         """
+        if not named:  # it would be the current folder
+            raise DataError(
+                "An item is empty.", hint="Name a file or a folder; . is the one that you are in."
+            )
         path = Path(named)
         if os.path.isdir(path):  # as below, false for names that no file can have
             left = walk.Left()

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from tlsearch.contracts.target import TargetSpec
 from tlsearch.counts import kind_of, plural
 from tlsearch.errors import DataError
-from tlsearch.images.decoding import FORMATS, MAX_PIXELS, Unreadable, open_regular
+from tlsearch.images.decoding import FORMATS, MAX_PIXELS, NO_PICTURE, Unreadable, open_regular
 
 UNKNOWN = 255
 """Code of pixels of which nothing is known; what masks themselves most often call so, too."""
@@ -86,7 +86,9 @@ def read(source: object) -> Values:
             )
     except Unreadable as error:
         raise DataError(str(error)) from error
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+    except UnidentifiedImageError as error:
+        raise DataError(NO_PICTURE[-1]) from error
+    except (OSError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         raise DataError(f"can't be read as a mask ({error})") from error
 
 
@@ -102,7 +104,9 @@ def size_of(path: Path) -> tuple[int, int]:
             return (image.height, image.width) if turned else image.size
     except Unreadable as error:
         raise DataError(str(error)) from error
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+    except UnidentifiedImageError as error:
+        raise DataError(NO_PICTURE[-1]) from error
+    except (OSError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         raise DataError(f"can't be read ({error})") from error
 
 
@@ -257,7 +261,10 @@ def _survey(mask: object) -> tuple[dict[int, int], int] | str:
 def _soft_edges(counts: Mapping[int, int], words: MaskWords) -> float:
     """The share of pixels between black and white, if that is what masks consist of; else 0."""
     between = sum(count for value, count in counts.items() if 0 < value < UNKNOWN) / sum(counts.values())
-    drawn = len(counts) > MOST and {0, UNKNOWN} <= set(counts) and max(counts) == UNKNOWN
+    found = set(counts)
+    # Where JPEG blurs edges, values right beside black and white occur; classes have no value so high.
+    blurred = len(found) > MOST or not (found.isdisjoint((1, 2)) or found.isdisjoint((253, 254)))
+    drawn = blurred and {0, UNKNOWN} <= found and max(counts) == UNKNOWN
     said = not words.named or set(words.named) == {0, UNKNOWN}
     return between if drawn and said and between <= SOFT else 0.0
 

@@ -11,7 +11,7 @@ from tlsearch.database.engine import database_time
 from tlsearch.database.leases import unknown_study
 from tlsearch.database.places import home
 from tlsearch.database.rows import Counted, curve, study_record, trial_record
-from tlsearch.database.tables import DATASETS, EPOCHS, STUDIES, TRIALS
+from tlsearch.database.tables import DATASETS, EPOCHS, MODELS, STUDIES, TRIALS
 from tlsearch.errors import UnknownNameError, did_you_mean
 from tlsearch.names import composed
 from tlsearch.records import EpochRecord, StudyRecord, TrialRecord, TrialRole, TrialState
@@ -45,13 +45,14 @@ def study_row(connection: Connection, study: str) -> Row[Any]:
 
 def studies(connection: Connection, name: str | None = None) -> list[StudyRecord]:
     """All studies, oldest first, or the one of that name."""
-    query = _studies().order_by(STUDIES.c.id)
+    query = _studies().add_columns(_kept().label("kept")).order_by(STUDIES.c.id)
     if name is not None:
         query = query.where(STUDIES.c.name == composed(name))
     rows = connection.execute(query).all()
     time = database_time(connection)
     counted = _counts(connection, None if name is None else [row.id for row in rows])
-    return [study_record(row, counted.get(row.id, Counted()), database_now=time) for row in rows]
+    folder = home(connection)
+    return [study_record(row, counted.get(row.id, Counted()), database_now=time, home=folder) for row in rows]
 
 
 def study(connection: Connection, name: str) -> StudyRecord:
@@ -169,6 +170,15 @@ def next_number(connection: Connection, study: str) -> int:
 
 def _studies() -> Select[Any]:
     return select(STUDIES, DATASETS.c.fingerprint).join(DATASETS, DATASETS.c.id == STUDIES.c.dataset_id)
+
+
+def _kept() -> ColumnElement[str | None]:
+    """The place of a file or folder that a study keeps: of its model, else of a trial."""
+    model = select(MODELS.c.uri).where(MODELS.c.study_id == STUDIES.c.id).scalar_subquery()
+    trials = select(TRIALS.c.artifact_uri).where(
+        TRIALS.c.study_id == STUDIES.c.id, TRIALS.c.artifact_uri.is_not(None)
+    )
+    return func.coalesce(model, trials.limit(1).scalar_subquery())
 
 
 def _trial_row(connection: Connection, study: Row[Any], number: int) -> Row[Any]:

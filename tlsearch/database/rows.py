@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from tlsearch.database.places import present
+from tlsearch.database.places import present, with_moved_paths
 from tlsearch.records import (
     Artifact,
     Costs,
@@ -221,11 +221,11 @@ class Counted:
             self.of_search[state] += number
 
 
-def study_record(row: Row[Any], counted: Counted, *, database_now: float) -> StudyRecord:
-    """A row of studies, joined with its data set's fingerprint, as a record.
+def study_record(row: Row[Any], counted: Counted, *, database_now: float, home: Path | None) -> StudyRecord:
+    """A row of studies, joined with its data set's fingerprint and one of its files, as a record.
 
     A study whose driver let its lease run out is shown as interrupted, whatever it wrote last; one that
-    was to be cancelled and isn't driven, as cancelled.
+    was to be cancelled and isn't driven, as cancelled. ``home`` as in `trial_record`.
     """
     state, reason = StudyState(row.state), row.reason
     if state is StudyState.RUNNING and (row.lease_until is None or row.lease_until < database_now):
@@ -237,7 +237,7 @@ def study_record(row: Row[Any], counted: Counted, *, database_now: float) -> Stu
         name=row.name,
         state=state,
         reason=reason,
-        spec=row.spec,
+        spec=with_moved_paths(row.spec, row.kept, home),
         metric=row.metric,
         direction=row.direction,
         fingerprint=row.fingerprint,

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, Samples
 from tlsearch.counts import plural
 from tlsearch.errors import DataError
+from tlsearch.names import printable
 
 _LAYOUT = (
     "Write one by numpy.savez(path, images=numbers of shape (N, H, W) or (N, H, W, 3), labels=of shape (N,))."
@@ -43,16 +45,21 @@ class Arrays(DatasetSource[ArraysOptions]):
         """
         try:
             with np.load(options.path, allow_pickle=False) as file:
-                found = {name: file[name] for name in ("images", "labels", "splits") if name in file.files}
+                names = list(file.files)
+                found = {name: file[name] for name in ("images", "labels", "splits") if name in names}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{options.path} can't be read: {error}", hint=_LAYOUT) from None
         except AttributeError:  # a bare .npy comes back as an array, which has no names
             raise DataError(f"{options.path} holds a single array", hint=_LAYOUT) from None
         missing = {"images", "labels"} - set(found)
         if missing:
-            raise DataError(f"{options.path} has no {' and no '.join(sorted(missing))}", hint=_LAYOUT)
+            raise DataError(
+                f"{options.path} has no {' and no '.join(sorted(missing))}; it has:"
+                f" {printable(', '.join(names)) or 'nothing'}",
+                hint=_LAYOUT,
+            )
         images, labels = found["images"], found["labels"]
-        if images.dtype.kind not in "uif" or images.ndim not in (3, 4):
+        if images.dtype.kind not in "uif" or images.ndim not in (3, 4) or not images.size:
             raise DataError(
                 f"{options.path}: images are {images.dtype} of shape {images.shape}", hint=_LAYOUT
             )
@@ -63,9 +70,22 @@ class Arrays(DatasetSource[ArraysOptions]):
             )
         names = [f"image {index}" for index in range(len(images))]
         splits = _splits(found.get("splits"), options.path, len(images))
+        # All alike, they would be taken for copies of each other.
+        blank = _without_pixels(images)
+        broken = tuple(f"{names[at]}: has no finite pixel" for at in blank)
+        if len(blank) == len(images):
+            raise DataError(
+                f"{options.path}: no image has a finite pixel", hint="They hold NaN or infinity alone."
+            )
+        if blank:
+            kept = sorted(set(range(len(images))) - set(blank))
+            images, labels, names = images[kept], labels[kept], [names[at] for at in kept]
+            splits = None if splits is None else [splits[at] for at in kept]
         if several:
             columns = [f"label {number}" for number in range(labels.shape[1])]
-            return Samples(list(images), labels.tolist(), names=names, splits=splits, columns=columns)
+            return Samples(
+                list(images), labels.tolist(), names=names, splits=splits, columns=columns, broken=broken
+            )
         named, indices = np.unique(labels, return_inverse=True)
         if len(named) < 2:
             raise DataError(
@@ -77,7 +97,15 @@ class Arrays(DatasetSource[ArraysOptions]):
             classes=tuple(str(name) for name in named),
             names=names,
             splits=splits,
+            broken=broken,
         )
+
+
+def _without_pixels(images: NDArray[Any]) -> list[int]:
+    """Positions of images (N, ...) all of whose pixels are NaN or infinite."""
+    if images.dtype.kind != "f":
+        return []
+    return [at for at, image in enumerate(images) if not np.isfinite(image).any()]
 
 
 def _splits(given: Any, path: Path, count: int) -> list[str] | None:

@@ -108,9 +108,12 @@ def _formatted(annotations: Path, images: Path, root: Path, split: str, given: s
             first = next((path for path in files_of(annotations, kind) if looks_so(path)), None)
             if first is not None:
                 return [Place(split, images, annotations, kind)]
-    # Lines of another kind, such as outlines, are told of by whoever reads them.
-    if given in (None, "yolo") and annotations not in (images, images.parent):
-        texts = {path.relative_to(annotations).with_suffix("") for path in files_of(annotations, "yolo")}
+    # Lines of another kind, such as outlines, are told of by whoever reads them. Texts among the pictures, or
+    # beside their folder, may be anything else.
+    if given in (None, "yolo"):
+        apart = annotations not in (images, images.parent)
+        files = [path for path in files_of(annotations, "yolo") if apart or _is_numbers(path)]
+        texts = {path.relative_to(annotations).with_suffix("") for path in files}
         if any(path.relative_to(images).with_suffix("") in texts for path, _ in _files(images, root)):
             return [Place(split, images, annotations, "yolo")]
     return []
@@ -152,6 +155,15 @@ def is_yolo(path: Path) -> bool:
         return (
             len(words) == 5 and words[0].isdigit() and bool(np.isfinite([float(w) for w in words[1:]]).any())
         )
+    except (UnicodeDecodeError, ValueError, IndexError):
+        return False
+
+
+def _is_numbers(path: Path) -> bool:
+    """Whether a text file begins with a line of numbers, more than four and the first of them whole."""
+    try:
+        first, *others = _head(path).decode().splitlines()[0].split()
+        return len(others) >= 4 and first.isdigit() and bool(np.isfinite([float(w) for w in others]).all())
     except (UnicodeDecodeError, ValueError, IndexError):
         return False
 

@@ -14,7 +14,8 @@ from tlsearch import walk
 from tlsearch.contracts import masks
 from tlsearch.contracts.dataset import DatasetOptions, DatasetSource, Samples
 from tlsearch.counts import plural
-from tlsearch.datasets.table import Found, RowOptions, read_rows
+from tlsearch.datasets.table import RowOptions, read_rows
+from tlsearch.datasets.table_paths import Found
 from tlsearch.errors import DataError
 from tlsearch.names import printable, split_of
 from tlsearch.tables import read_table

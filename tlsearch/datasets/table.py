@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import re
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote
 
 from pydantic import Field
 
 from tlsearch.contracts.dataset import SPLITS, DatasetOptions, DatasetSource, Samples
 from tlsearch.counts import plural
+from tlsearch.datasets.table_paths import Found
 from tlsearch.dates import moments
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.names import printable, split_of
 from tlsearch.tables import (
-    PICTURES,
+    decimal_points,
     meant,
     naming,
     read_table,
@@ -99,7 +97,11 @@ class Table(DatasetSource[TableOptions]):
             refused=lambda image: _refused(image, files[image], root) if image else "no image path",
             item=lambda image: files[image],
             named=lambda image, row: printable(image),
-            hint=f"Image paths are relative to {root}; set root to change that.",
+            hint=lambda reason: (
+                f"Image paths are relative to {root}; set root to change that."
+                if reason.startswith(("no such file", "leads out of"))
+                else None
+            ),
         )
 
 
@@ -111,72 +113,6 @@ def _refused(written: str, file: Path, root: Path) -> str | None:
     if reason is not None and "://" in written:
         return "a URL, not a file: download it first"
     return reason
-
-
-class Found:
-    """Where the files of a table's paths are, however their slashes and accents are written.
-
-    Attributes:
-        counts: of paths that were found another way than they are written, by how.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.counts: dict[str, int] = {}
-        self._names: dict[Path, dict[str, str]] = {}
-        self._stems: dict[Path, dict[str, list[str]]] = {}
-
-    def path(self, written: str) -> Path:
-        """The path of a file; the one as it is written where there is none."""
-        straight = self.root / written
-        if "\0" in written or os.path.lexists(straight):
-            return straight
-        if "%" in written and os.path.lexists(decoded := self.root / unquote(written)):
-            self._count("percent signs and what follows are read as in URLs")
-            return decoded
-        parts = written.replace("\\", "/").split("/")
-        slashed = self.root / "/".join(parts)
-        if os.path.lexists(slashed):
-            self._count("backslashes are read as slashes")
-            return slashed
-        place = self.root
-        for part in parts:
-            if part == "..":
-                return straight
-            place /= self._listed(place).get(unicodedata.normalize("NFC", part), part)
-        if os.path.lexists(place):
-            self._count("accents are written in another Unicode form than on disk")
-            return place
-        called = self._called(place.parent)
-        for name, how in ((place.name, "endings such as .jpg are left out"), (place.stem, "")):
-            same = called.get(name, [])
-            if len(same) == 1 and (how or same[0].casefold() == place.name.casefold()):
-                self._count(how or "endings are written in another case than on disk")
-                return place.with_name(same[0])
-        return straight
-
-    def _count(self, how: str) -> None:
-        self.counts[how] = self.counts.get(how, 0) + 1
-
-    def _called(self, folder: Path) -> dict[str, list[str]]:
-        """The pictures of a folder by their names without ending."""
-        if folder not in self._stems:
-            found: dict[str, list[str]] = {}
-            for name in self._listed(folder).values():
-                stem, ending = os.path.splitext(name)
-                if ending.lower() in PICTURES:
-                    found.setdefault(stem, []).append(name)
-            self._stems[folder] = found
-        return self._stems[folder]
-
-    def _listed(self, folder: Path) -> dict[str, str]:
-        if folder not in self._names:
-            try:
-                names = os.listdir(folder)
-            except OSError:
-                names = []
-            self._names[folder] = {unicodedata.normalize("NFC", name): name for name in names}
-        return self._names[folder]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,12 +184,28 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
             f'{options.path}: the column "{printable(column)}" is to be {kind} and label',
             hint=naming("label"),
         )
+    _refuse_contents(table.frame[column], column, options.path)
     cells = {key: texts(table.frame[name]) for key, name in columns.items()}
     for key, name in columns.items():
-        alone = key.startswith(_LABEL) and options.label_separator is None
-        if alone and (seems := unlike_names(cells[key])):
-            raise DataError(f'{options.path}: the cells of "{printable(name)}" look like {seems}')
+        if key.startswith(_LABEL) and options.label_separator is None:
+            cells[key], told = decimal_points(cells[key], name, options.path)
+            if seems := unlike_names(cells[key]):
+                raise DataError(f'{options.path}: the cells of "{printable(name)}" look like {seems}')
+            notes += [told] if told else []
     return Rows(cells, tuple(notes), options.label_separator)
+
+
+def _refuse_contents(cells: Any, column: str, table: Path) -> None:
+    """Refuse a column of Parquet that holds what items are made of, as `datasets` saves pictures.
+
+    Raises:
+        DataError: it does.
+    """
+    if any(isinstance(cell, dict | bytes) for cell in cells.head(1)):
+        raise DataError(
+            f'{table}: the column "{printable(column)}" holds items themselves, not their paths',
+            hint="`source: huggingface` of tlsearch-datasets reads a folder of such files.",
+        )
 
 
 def samples_of(
@@ -264,7 +216,7 @@ def samples_of(
     refused: Callable[[str], str | None],
     item: Callable[[str], Any],
     named: Callable[[str, int], str],
-    hint: str | None = None,
+    hint: Callable[[str], str | None] = lambda reason: None,
 ) -> Samples:
     """A table's rows as samples; those without a label, or that are refused, are broken.
 
@@ -275,7 +227,7 @@ def samples_of(
         refused: why an item's cell can't be used, or None.
         item: what becomes of a cell.
         named: how to call it, by its cell and its row (from 1).
-        hint: what to do where too few can be used.
+        hint: what to do where too few can be used because of what was refused for a reason.
 
     Raises:
         DataError: an unknown split, or fewer than two classes.
@@ -285,10 +237,13 @@ def samples_of(
     splits = [_split(value, row, table) for row, value in enumerate(cells.get("split", []), start=1)]
     kept: list[int] = []
     broken: list[str] = []
+    lost: dict[tuple[str, ...], str] = {}
     columns = [key for key in cells if key.startswith(_LABEL)]
     labels = list(zip(*(cells[column] for column in columns), strict=True))
     for row, (cell, label) in enumerate(zip(cells[kind], labels, strict=True)):
         reason = refused(cell) if all(label) or rows.separator or not cell else "no label"
+        if reason not in (None, "no label") and cell:
+            lost.setdefault(label, reason)
         if reason is None and times is not None and times[row] is None:
             reason = f'"{printable(cells["time"][row])}" is no date such as 2024-05-31'
         if reason is None:
@@ -298,14 +253,7 @@ def samples_of(
             broken.append(f"{place}{f' ({name})' if cell and name != place else ''}: {reason}")
     classes = sorted({labels[row] for row in kept})
     if len(classes) < (1 if rows.separator else 2):
-        first = f" (the first of {len(broken)} that can't be used: {broken[0]})" if broken else ""
-        if not broken:
-            hint = None if cells[kind] else "It has a header and no rows."
-        raise DataError(
-            f"{table} has usable rows of {plural(len(classes), 'class', 'classes')}{first}; "
-            "at least 2 are needed",
-            hint=hint,
-        )
+        raise _too_few(rows, kind, table, classes, broken, lost, hint)
     if splits and "train" not in {splits[row] for row in kept}:
         raise DataError(f'{table} has no usable row with split "train"')
     index = {label: number for number, label in enumerate(classes)}
@@ -326,6 +274,40 @@ def samples_of(
         times=None if times is None else [moment for row in kept if (moment := times[row]) is not None],
         broken=tuple(broken),
         notes=(*rows.notes, *_repeats(cells[kind], kind, table)),
+    )
+
+
+def _too_few(
+    rows: Rows,
+    kind: str,
+    table: Path,
+    classes: Sequence[tuple[str, ...]],
+    broken: Sequence[str],
+    lost: Mapping[tuple[str, ...], str],
+    hint: Callable[[str], str | None],
+) -> DataError:
+    """An error for a table of too few classes, with a hint for its own cause.
+
+    Args:
+        rows: as in `samples_of`, and so are ``kind``, ``table`` and ``hint``.
+        classes: labels of usable rows.
+        broken: sentences on the others.
+        lost: labels of rows whose items were refused, each with the first reason.
+    """
+    needed = 1 if rows.separator else 2
+    labelled = any(any(cells) for key, cells in rows.cells.items() if key.startswith(_LABEL))
+    advice = None
+    if not rows.cells[kind]:
+        advice = "It has a header and no rows."
+    elif not labelled:
+        advice = "Name the column of labels as label_column."
+    elif len({*classes, *lost}) >= needed:  # there are enough with what was refused
+        advice = next(filter(None, (hint(reason) for reason in lost.values())), None)
+    first = f" (the first of {len(broken)} that can't be used: {broken[0]})" if broken else ""
+    return DataError(
+        f"{table} has usable rows of {plural(len(classes), 'class', 'classes')}{first}; "
+        f"at least {needed} {'is' if needed == 1 else 'are'} needed",
+        hint=advice,
     )
 
 

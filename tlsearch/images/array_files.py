@@ -191,6 +191,8 @@ def _numpy_shape(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
         raise Unreadable(
             f"is an array {shape} of {kind}; right are (H, W), (H, W, C) and (C, H, W) of numbers"
         )
+    if 0 in shape:
+        raise Unreadable(f"is an array {shape}, which holds no pixel")
     _bounded(shape)
     return shape, kind
 

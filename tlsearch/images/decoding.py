@@ -356,7 +356,9 @@ def _valued(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Which pixels have a value: all but NaN, infinity, and what stands for no value."""
     if values.dtype.kind != "f":
         return np.ones(values.shape, dtype=bool)
-    return np.isfinite(values) & (np.abs(values) < NO_DATA)
+    finite = np.isfinite(values)
+    # Half floats end far below, and the number would overflow in them.
+    return finite & (np.abs(values) < NO_DATA) if float(np.finfo(values.dtype).max) > NO_DATA else finite
 
 
 def _range(kind: str, low: float, high: float) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ THUMBNAIL = 160
 """Pixels of a side on it."""
 LINES = 3
 """Of a label below a picture."""
+LONGEST = 200
+"""Bytes of a picture's own name that are kept in that of its copy: file systems take 255."""
 LEAST_SIDE = 320
 """Pixels of a saved picture's longer side at least, so that its label can be read."""
 
@@ -59,7 +62,8 @@ def save(
                 image = draw(number, path)
             except DataError:
                 continue  # its prediction has the error
-            out = folder / f"{number:05d}-{path.stem[:80]}.jpg"
+            stem = os.fsencode(path.stem)[:LONGEST].decode(errors="ignore")
+            out = folder / f"{number:05d}-{stem}.jpg"
             _labelled(_enlarged(image), label).save(out, quality=90)
             written.append(out)
             if len(small) < MOST:

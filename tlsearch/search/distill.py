@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -45,6 +46,7 @@ from tlsearch.search.refit import floor
 from tlsearch.search.registration import begun_with
 from tlsearch.search.verify import verify
 from tlsearch.spec import DataSpec, StudySpec, parse
+from tlsearch.spec.sections import BACKBONE_SHAPE
 from tlsearch.training.distillation import STRATEGY, Distilling, TaughtWorkspace
 from tlsearch.training.gradient_trials import train
 
@@ -119,6 +121,13 @@ def _spec(record: StudyRecord, backbone: str | None, weights: str | None) -> Stu
     """The study with the student's backbone alone."""
     own = parse(record.spec)
     known = {one.name: one.weights for one in own.backbones}
+    if backbone is not None and not re.fullmatch(BACKBONE_SHAPE, backbone):
+        meant = registry.families_of(backbone)
+        raise InputError(
+            f'backbone "{backbone}" is no name such as efficientnet_lite/lite0.'
+            + (f' Did you mean "{meant[0]}"?' if meant else ""),
+            hint="The option --backbone takes a family and a variant; `tlsearch backbones` lists them.",
+        )
     name = backbone or _smallest(list(known), own.data)
     described = {
         **record.spec,

@@ -96,7 +96,8 @@ def begin(prepared: Prepared, extended: Extended, *, database: str, observe: Obs
     with Store.open(database) as store:
         model = store.model(extended.study)
         many = len(_recipes(store, extended.study, model)) if model is not None else 0
-    told, stands = [*_news(growth)], False
+    copies = _copies(growth, extended)
+    told, stands = [*_news(growth, len(copies))], False
     if model is not None:
         sentences, stands = _judged(prepared, growth, model, extended)
         told += sentences
@@ -162,8 +163,14 @@ def _recipes(store: Store, study: str, model: ModelRecord) -> list[TrialRecord]:
     return [store.trial(study, number) for number in numbers]
 
 
-def _news(growth: Growth) -> Iterator[str]:
-    """What is new of the data, in sentences."""
+def _copies(growth: Growth, extended: Extended) -> set[int]:
+    """New items of the same content as items of the extended study, which its model may have learned from."""
+    known = set(extended.items.hashes)
+    return {at for at in growth.new if growth.listed.hashes[at] in known}
+
+
+def _news(growth: Growth, copies: int) -> Iterator[str]:
+    """What is new of the data, in sentences; ``copies`` of the new items are of known ones."""
     listed, new = growth.listed, set(growth.new)
     counts = {name: len(new & set(indices.tolist())) for name, indices in growth.parts.items()}
     into = ", ".join(f"{count:,} in {name}" for name, count in counts.items() if count)
@@ -172,6 +179,11 @@ def _news(growth: Growth) -> Iterator[str]:
         f"{len(new):,} of {plural(total, 'item')} {'is' if len(new) == 1 else 'are'} new"
         f"{f' ({into})' if into else ''}; known items keep their splits"
     )
+    if copies:
+        yield (
+            f"{copies:,} of the new items {'is a copy' if copies == 1 else 'are copies'} of known ones:"
+            " no score is of them"
+        )
     one, many = listed.strata.one, listed.strata.many
     if growth.new_names:
         yield f"{plural(len(growth.new_names), f'new {one}', f'new {many}')}: {_quoted(growth.new_names)}"
@@ -208,7 +220,7 @@ def _judged(
     """How the extended study's model does on new items, in sentences; and whether it stands."""
     metric, study = prepared.metric, extended.study
     gone = set(growth.names) - set(growth.listed.target_spec.names)
-    scored = _on_new_items(prepared, growth, record)
+    scored = _on_new_items(prepared, growth, record, copies=_copies(growth, extended))
     told, fell = [], False
     if scored is None:
         told.append(f"no new item is left to score the model of {study} on")
@@ -245,11 +257,16 @@ def _before(metric: Metric, record: ModelRecord, extended: Extended) -> tuple[_S
     return _Score(value, error, items), f"{plural(items, 'validation item')} before it was refitted"
 
 
-def _on_new_items(prepared: Prepared, growth: Growth, record: ModelRecord) -> _Score | None:
-    """The model's score on new items of what it knows; test items aside, which are opened for the winner."""
+def _on_new_items(
+    prepared: Prepared, growth: Growth, record: ModelRecord, *, copies: set[int]
+) -> _Score | None:
+    """The model's score on new items of what it knows, but for copies of known ones.
+
+    Test items are opened for the winner alone.
+    """
     listed, strata, metric = growth.listed, growth.listed.strata, prepared.metric
     unknown = {kind for kind, name in enumerate(strata.names) if name in growth.new_names}
-    closed = {*growth.parts["test"].tolist(), *prepared.items.aside}
+    closed = {*growth.parts["test"].tolist(), *prepared.items.aside, *copies}
     chosen = [at for at in growth.new if at not in closed and not unknown & set(strata.of[at])]
     if not chosen:
         return None

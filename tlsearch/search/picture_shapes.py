@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tlsearch.errors import DataError
 
@@ -59,28 +60,50 @@ class Shapes:
         return "pad", f"{lost}; shapes differ much, so bars are added"
 
 
-def look(items: Sequence[Any]) -> Shapes:
-    """The shapes of some of the pictures; only headers are read."""
-    from PIL import Image, UnidentifiedImageError
+def heads(items: Sequence[Any]) -> dict[int, Header]:
+    """What the files of some of the pictures say, by position; only headers are read, each file's once.
 
-    from tlsearch.images.decoding import FORMATS
-
-    sizes = []
-    for index in range(0, len(items), max(1, len(items) // LOOKED_AT)):
-        if (found := header_of(items[index])) is not None:
-            sizes.append((found.width, found.height))
-            continue
-        try:
-            with Image.open(items[index], formats=FORMATS) as image:
-                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-                sizes.append(image.size[::-1] if turned else image.size)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError):
-            continue  # the run sets broken ones aside and names them
-    return Shapes(tuple((width, height) for width, height in sizes if width and height))
+    Files that can't be read are left out: the run sets them aside and names them.
+    """
+    step = max(1, len(items) // LOOKED_AT)
+    found = {index: _head(items[index]) for index in range(0, len(items), step)}
+    return {index: one for index, one in found.items() if one is not None and one.width and one.height}
 
 
-def header_of(item: Any) -> Header | None:
-    """What a file says that isn't for Pillow alone; None of others and of broken ones."""
+def shapes(found: Mapping[int, Header]) -> Shapes:
+    """The shapes of pictures by their `heads`."""
+    return Shapes(tuple((one.width, one.height) for one in found.values()))
+
+
+def pixels(names: Sequence[str], found: Mapping[int, Header]) -> dict[str, tuple[int, str]]:
+    """``channels`` and ``bits`` of a data section with the reason, where pictures aren't 8-bit RGB.
+
+    Args:
+        names: of all items.
+        found: the `heads` of some.
+
+    Raises:
+        DataError: some of the pictures have other channels than others.
+    """
+    keys: dict[str, tuple[int, str]] = {}
+    counts = {index: one.channels for index, one in found.items()}
+    several = {count: index for index in sorted(counts, reverse=True) if (count := counts[index]) is not None}
+    if several:
+        usual = [index for index, count in counts.items() if count is None]
+        told = [f"{names[index]} has {count}" for count, index in sorted(several.items())]
+        told += [f"{names[usual[0]]} has those of grey or RGB"] if usual else []
+        if len(told) > 1:
+            raise DataError(
+                f"pictures have different numbers of channels: {'; '.join(told)}",
+                hint="All must have the same: take the odd ones out, or write them again.",
+            )
+        keys["channels"] = (next(iter(several)), "of all files; the first convolution is adapted")
+    if any(one.deep for one in found.values()):
+        keys["bits"] = (16, "the files have more than 8")
+    return keys
+
+
+def _head(item: Any) -> Header | None:
     from tlsearch.images import array_files
     from tlsearch.images.decoding import Unreadable, open_regular
 
@@ -90,48 +113,29 @@ def header_of(item: Any) -> Header | None:
         with open_regular(item) as file:
             kind = array_files.kind_of(file.read(array_files.HEAD))
             file.seek(0)
-            return array_files.header(file, kind) if kind else None
+            if kind:
+                with contextlib.suppress(Unreadable):
+                    return array_files.header(file, kind)
+                file.seek(0)  # Pillow may read what a decoder of arrays can't
+            return _pillow_head(file)
     except (Unreadable, OSError):
         return None
 
 
-def pixels(names: Sequence[str], items: Sequence[Any]) -> dict[str, tuple[int, str]]:
-    """``channels`` and ``bits`` of a data section with the reason, where pictures aren't 8-bit RGB.
-
-    Raises:
-        DataError: some of the pictures have other channels than others.
-    """
-    chosen = range(0, len(items), max(1, len(items) // LOOKED_AT))
-    found = {index: header_of(items[index]) for index in chosen}
-    known = {index: one for index, one in found.items() if one is not None}
-    counts = {index: one.channels for index, one in known.items()}
-    keys: dict[str, tuple[int, str]] = {}
-    several = {count: index for index, count in reversed(counts.items()) if count is not None}
-    if several:
-        usual = [index for index in chosen if counts.get(index) is None]
-        told = [f"{names[index]} has {count}" for count, index in sorted(several.items())]
-        told += [f"{names[usual[0]]} has those of grey or RGB"] if usual else []
-        if len(told) > 1:
-            raise DataError(
-                f"pictures have different numbers of channels: {'; '.join(told)}",
-                hint="All must have the same: take the odd ones out, or write them again.",
-            )
-        keys["channels"] = (next(iter(several)), "of all files; the first convolution is adapted")
-    if any(one.deep for one in known.values()) or any(map(_deep_for_pillow, (items[at] for at in chosen))):
-        keys["bits"] = (16, "the files have more than 8")
-    return keys
-
-
-def _deep_for_pillow(item: Any) -> bool:
+def _pillow_head(file: BinaryIO) -> Header | None:
+    """The header of a picture for Pillow, width and height upright; None of a broken one."""
     from PIL import Image
 
+    from tlsearch.images.array_files import Header
     from tlsearch.images.decoding import FORMATS, is_deep
 
     try:
-        with Image.open(item, formats=FORMATS) as image:
-            return is_deep(image)
-    except Exception:  # noqa: BLE001 - the run sets broken ones aside and names them
-        return False
+        with Image.open(file, formats=FORMATS) as image:
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            width, height = image.size[::-1] if turned else image.size
+            return Header(width, height, None, is_deep(image))
+    except Exception:  # noqa: BLE001 - Pillow raises almost anything on damaged files
+        return None
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:

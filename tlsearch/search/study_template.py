@@ -92,10 +92,11 @@ def propose(
             f"{data}: each {strata.one} has one item, such as {printable(next(iter(counts)))!r}",
             hint="Names must occur several times; `task: regression` learns amounts, as plain numbers.",
         )
-    shapes = picture_shapes.look(samples.items)
+    heads = picture_shapes.heads(samples.items)
+    shapes = picture_shapes.shapes(heads)
     pixels = shapes.pixels
     resize = shapes.resize() if listed.task.resize is None else None
-    made_of = picture_shapes.pixels(samples.names, samples.items)
+    made_of = picture_shapes.pixels(samples.names, heads)
     groups = item_groups.suggested(samples, strata.of)
     size = _image_size(pixels, len(samples.items), preset.epoch_seconds)
     metric, reason = listed.task.advised(counts)

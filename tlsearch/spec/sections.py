@@ -263,6 +263,13 @@ class LoggersSpec(_Section):
     """A project."""
 
 
+def _listed(given: Any) -> Any:
+    """Names in a text, with commas between them, as `--set strategies=a,b` gives them; a list as a tuple."""
+    if isinstance(given, str):
+        return tuple(name for part in given.split(",") if (name := part.strip()))
+    return tuple(given) if isinstance(given, list) else given
+
+
 NAME_SHAPE = r"^[^\s!-,/:-@\[-^`{-~._-][^\s!-,/:-@\[-^`{-~]{0,79}$"
 """What a schema can say of a study's name."""
 
@@ -305,8 +312,7 @@ class StudySpec(_Section):
     @field_validator("backbones", mode="before")
     @classmethod
     def _backbone_names(cls, given: Any) -> Any:
-        if isinstance(given, str):
-            given = (given,)
+        given = _listed(given)
         if isinstance(given, list | tuple):
             return tuple({"name": item} if isinstance(item, str) else item for item in given)
         return given
@@ -314,7 +320,7 @@ class StudySpec(_Section):
     @field_validator("strategies", mode="before")
     @classmethod
     def _strategy_names(cls, given: Any) -> Any:
-        return (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list) else given
+        return _listed(given)
 
     @model_validator(mode="after")
     def _one_kind_of_pixels(self) -> StudySpec:

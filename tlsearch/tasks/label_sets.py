@@ -90,9 +90,12 @@ def as_rows(targets: Sequence[Any] | NDArray[Any], spec: TargetSpec) -> Array:
 
 def _known(name: str, index: dict[str, int]) -> int:
     if name not in index:
+        hint = f"It knows: {', '.join(list(index)[:20])}"
+        for mark in ";|,":
+            if mark in name and all(part.strip() in index for part in name.split(mark)):
+                hint = f'Is it several labels? Set label_separator (`--set "label_separator={mark}"`).'
         raise DataError(
-            f"The model doesn't know the label {name!r}. {did_you_mean(name, index)}".rstrip(),
-            hint=f"It knows: {', '.join(list(index)[:20])}",
+            f"The model doesn't know the label {name!r}. {did_you_mean(name, index)}".rstrip(), hint=hint
         )
     return index[name]
 

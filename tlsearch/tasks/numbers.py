@@ -27,6 +27,8 @@ LARGEST = 1e30
 """What a target must stay below: larger ones stand for no value, and their squares overflow."""
 DIGITS = 6
 """Digits behind a deviation's first that are told: float32 has no more."""
+MISSING = "no target"
+"""What is wrong with a target that isn't there."""
 
 Array = NDArray[np.float64]
 
@@ -72,7 +74,7 @@ def _number(cell: Any) -> float:
 def _problem(cell: Any) -> str:
     text = str(cell).strip()
     if cell is None or text.lower() in ("", "nan", "na", "n/a", "none", "null", "<na>", "nat"):
-        return f'no target ("{text}")' if text and cell is not None else "no target"
+        return f'{MISSING} ("{text}")' if text and cell is not None else MISSING
     try:
         value = math.nan if "_" in text else float(cell)
     except (TypeError, ValueError, OverflowError):

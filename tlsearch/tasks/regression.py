@@ -33,7 +33,7 @@ from tlsearch.tasks.number_scores import KAPPA, MAE, R2, RMSE, SPEARMAN, NumberE
 
 HUBER, MSE = "huber", "mse"
 MOST_WRONG = 0.05
-"""Share of targets that may be no numbers where a column is taken for one of numbers."""
+"""Share of targets, but for missing ones, that may be no numbers in a column that is taken for numbers."""
 DELTA = 1.0
 """Deviations from which on an error counts by its size alone, no longer by its square (Huber 1964)."""
 
@@ -75,7 +75,9 @@ class Regression(Task):
     def claim(self, targets: Sequence[Any]) -> tuple[float, str]:
         """Fractions, and whole numbers of many values, are amounts; of few values they may be names."""
         wrong = numbers.problems(targets)
-        if len(wrong) > MOST_WRONG * len(targets):
+        missing = sum(why.startswith(numbers.MISSING) for why in wrong.values())
+        known = len(targets) - missing
+        if len(wrong) - missing > MOST_WRONG * known or missing > known:
             return 0.0, ""
         told = [targets[at] for at in range(len(targets)) if at not in wrong]
         values = sorted({float(number) for number in numbers.parsed(told).ravel()})

@@ -53,7 +53,9 @@ def test_another_size_and_random_weights():
 
 
 def test_only_its_own_variants():
-    with pytest.raises(UnknownNameError, match=r'"efficientnet_lite/lite3".*Did you mean "lite'):
+    with pytest.raises(
+        UnknownNameError, match=r'"efficientnet_lite/lite3".*Did you mean "efficientnet_lite/lite'
+    ):
         EfficientNetLite().load("lite3", weights="random", image_size=None)
     with pytest.raises(UnknownNameError):
         EfficientNetLite().load("resnet18", weights="random", image_size=None)

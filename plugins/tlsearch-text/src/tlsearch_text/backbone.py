@@ -62,7 +62,7 @@ def _length(variant: str) -> int:
         return LENGTH
     lengths = map(str, range(3, Sizes().positions + 1))
     if name != "l6" or length not in lengths:
-        guess = did_you_mean(variant, MiniLM().names())
+        guess = did_you_mean(variant, MiniLM().names(), prefix="minilm/")
         raise UnknownNameError(
             f'Unknown backbone "minilm/{variant}". {guess}'.strip(),
             hint=f"There is minilm/l6, and minilm/l6-N for N tokens, 3 to {Sizes().positions}.",
