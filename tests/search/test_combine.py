@@ -242,6 +242,7 @@ def test_it_can_win_is_verified_in_a_fresh_process_and_predicts(evaluator, tmp_p
         folder=str(tmp_path / "model"),
         provenance={},
         stopping=str,
+        progress=lambda done, total: None,
     )
     winner, refused = finish.choose([finalists.Finalist(made, (made.value or 0.0,))], end)
     assert refused == []

@@ -112,6 +112,15 @@ def test_of_ties_a_fine_tuned_network_comes_before_a_head() -> None:
     assert [one.trial.number for one in order] == [0, 1], "but not where the difference is proved"
 
 
+def test_a_single_run_that_leads_by_far_comes_before_repeated_ones() -> None:
+    """Where time ends between the repetitions, the better model is not to be lost."""
+    head, tuned = trial(0, 0.96), trial(1, 0.99)
+    again = runs(head, 0.958, 0.959)
+    for items, order in ((300, [1, 0]), (30, [0, 1])):
+        found = ranked([tuned, head], again, minimize=False, items=items, tie=LOG_LOSS)
+        assert [one.trial.number for one in found] == order
+
+
 def test_equal_values_are_no_certainty() -> None:
     one = trial(0, 1.0)
     (first,) = ranked([one], runs(one, 1.0, 1.0, 1.0), minimize=False, items=20, tie=LOG_LOSS)

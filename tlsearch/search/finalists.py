@@ -16,6 +16,8 @@ LIKENESS = 0.6
 """Trials of a strategy mostly err on the same items, so that the best of n by chance leads by less than the
 best of n independent ones would. The best of 30 equal trials measured 9.3, 6.1 and 2.5 points too good at 20,
 60 and 270 items."""
+PROOF = 2.0
+"""Standard errors by which a single run must lead to come before others that were repeated."""
 LOSS_TIE = 0.05
 """Relative difference of losses within which the smaller model is taken."""
 
@@ -190,8 +192,8 @@ def ranked(
     say of chance, and by what so few validation items do. Of these a network that was fine-tuned comes before
     a head, as its refit on all labels is still to come (it gained two to three points on two data sets); then
     the one of least loss, which tells more than the count of right answers; where that is nearly equal, the
-    smaller model. Those that time left without a repeated run come last where others were repeated: one value
-    may be luck.
+    smaller model. Those that time left without a repeated run come last where others were repeated, as one
+    value may be luck; but not where it leads, without its luck, by more than `PROOF` standard errors.
 
     A combined trial has one value, on which it was chosen. It is taken to gain over each run of its first
     member what it gained over that member itself; where that is no finalist, over the best one.
@@ -214,8 +216,11 @@ def ranked(
     sign = 1 if minimize else -1
     repeated = any(finalist.repeated for finalist in candidates)
 
+    steady = max((one.sober for one in candidates if one.repeated), default=-math.inf)
+
     def place(finalist: Finalist) -> tuple[bool, float]:
-        return repeated and not finalist.repeated, sign * finalist.sober
+        proved = finalist.items > 0 and finalist.sober - PROOF * finalist.error > steady
+        return repeated and not finalist.repeated and not proved, sign * finalist.sober
 
     def order(finalist: Finalist) -> tuple[bool, float, float, int, int]:
         costs = finalist.trial.costs
