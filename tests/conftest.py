@@ -131,7 +131,7 @@ class Place:
         return process
 
     def run(
-        self, *arguments: object, code: int = 0, seconds: float = 240, **env: str
+        self, *arguments: object, code: int = 0, seconds: float = 550, **env: str
     ) -> subprocess.CompletedProcess[str]:
         """A command from start to end, with the exit code that is expected of it."""
         process = self.start(*arguments, **env)
@@ -199,7 +199,7 @@ class Place:
         self,
         condition: Callable[[dict[str, int]], bool],
         process: subprocess.Popen[str],
-        seconds: float = 120,
+        seconds: float = 550,
     ) -> dict[str, int]:
         """Wait until the trials of the tiny study, counted by state, are as wanted."""
         until = time.monotonic() + seconds

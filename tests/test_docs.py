@@ -117,7 +117,7 @@ class Reader:
             done = command(*words[1:], folder=self.folder, env=self.env)
         else:
             done = subprocess.run(
-                words, cwd=self.folder, capture_output=True, text=True, env=self.env, timeout=400
+                words, cwd=self.folder, capture_output=True, text=True, env=self.env, timeout=550
             )
         assert done.returncode == 0, f"{words}: {done.stdout}\n{done.stderr}"
         return done.stdout

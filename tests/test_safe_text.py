@@ -34,7 +34,7 @@ def test_a_terminal_gets_no_orders(capsys):
 
 
 def test_a_running_search_gives_no_orders_in_what_it_repeats(capsys):
-    told = Snapshot(phase=f"look at {TITLE}", note=TITLE, by_strategy={TITLE: 0.5, "b": 0.4})
+    told = Snapshot(phase=f"look at {TITLE}", total=2, note=TITLE, by_strategy={TITLE: 0.5, "b": 0.4})
     with live.LineView() as view:
         view(told)
     said = capsys.readouterr().err

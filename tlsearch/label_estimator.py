@@ -12,7 +12,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from tlsearch.counts import plural
-from tlsearch.estimator import FEWEST, ImageSearch, images_of
+from tlsearch.image_search import FEWEST, ImageSearch, images_of
 from tlsearch.spec.presets import DEFAULT
 
 

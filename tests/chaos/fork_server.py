@@ -35,7 +35,7 @@ class Forked:
             self.returncode = self.fork_server.ask(poll=self.pid)["code"]
         return self.returncode
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = 550) -> int:
         until = time.monotonic() + seconds
         while (code := self.poll()) is None:
             assert time.monotonic() < until, f"still running after {seconds} s:\n{self.said()}"

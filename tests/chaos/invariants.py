@@ -128,7 +128,7 @@ def check_resumed(scene: Scene, study: str = "tiny") -> None:
                 over.add(number)
 
 
-def check_left(scene: Scene, *, within: float = 15) -> None:
+def check_left(scene: Scene, *, within: float = 120) -> None:
     """I6: no orphan process, no lock, no temporary file."""
     until = time.monotonic() + within
     while (left := scene.processes()) and time.monotonic() < until:

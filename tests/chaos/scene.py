@@ -103,7 +103,7 @@ class Scene:
         self.begun.append(process)
         return process
 
-    def run(self, *arguments: object, code: int = 0, seconds: float = 180, **env: object) -> str:
+    def run(self, *arguments: object, code: int = 0, seconds: float = 550, **env: object) -> str:
         """The same from start to end; answers what was printed."""
         process = self.start(*arguments, **env)
         returned = process.wait(seconds)
@@ -149,7 +149,7 @@ class Scene:
     def store(self) -> Store:
         return Store.open(self.url)
 
-    def wait_for(self, reached: Callable[[], object], process: Any, seconds: float = 120) -> None:
+    def wait_for(self, reached: Callable[[], object], process: Any, seconds: float = 550) -> None:
         """Wait for something that the search does."""
         until = time.monotonic() + seconds
         while not reached():

@@ -216,7 +216,7 @@ def create_together(url: str, fault: Fault) -> None:
         process.stdin.write("\n")
         process.stdin.flush()
     fault.landed("8 processes")
-    assert [process.communicate(timeout=120)[1] for process in processes] == [""] * 8
+    assert [process.communicate(timeout=550)[1] for process in processes] == [""] * 8
     with Store.open(url) as store:
         assert store.check() == []
         assert store.studies() == []

@@ -44,7 +44,7 @@ def test_a_study_is_paused_resumed_forked_and_cancelled_from_elsewhere(place):
     driver = place.start("run", place.study(**STUDY), TLSEARCH_USER="ann")
     place.wait_for(lambda counts: counts["COMPLETE"] >= 1 and counts["RUNNING"] >= 1, driver, 300)
     assert "continues it" in follow("tlsearch study pause flowers", TLSEARCH_USER="bob").stderr
-    _, errors = driver.communicate(timeout=200)
+    _, errors = driver.communicate(timeout=550)
     assert (driver.returncode, "Traceback" in errors) == (130, False), errors
     assert "Stopped: paused by bob@" in errors
     (told,) = place.ask("studies")

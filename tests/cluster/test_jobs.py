@@ -70,7 +70,7 @@ def test_a_job_is_found_again_stopped_and_its_study_resumed(place, cluster):
     job = json.loads(place.run("submit", study, "--json", **cluster).stdout)
     same = json.loads(place.run("submit", study, "--json", **cluster).stdout)
     assert (same["id"], same["new"]) == (job["id"], False)
-    until = time.monotonic() + 300
+    until = time.monotonic() + 550
     while not place.counts().get("COMPLETE"):
         assert time.monotonic() < until, place.run("logs", job["id"], **cluster).stdout
         time.sleep(0.5)

@@ -67,7 +67,7 @@ def test_gradients_are_trained_where_gpus_are_and_heads_on_any_cpu(ray_cluster):
         env=ray_cluster.env,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=550,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -41,7 +41,7 @@ def study(images: Path) -> str:
     )
 
 
-def wait_for(condition: Callable[[], object], driver: subprocess.Popen[str], seconds: float = 240) -> None:
+def wait_for(condition: Callable[[], object], driver: subprocess.Popen[str], seconds: float = 550) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert driver.poll() is None, driver.communicate()
@@ -51,7 +51,7 @@ def wait_for(condition: Callable[[], object], driver: subprocess.Popen[str], sec
 
 def objects(s3) -> list[str]:
     """Keys of everything in the store, read by another client than ours."""
-    with urllib.request.urlopen(f"{s3.endpoint}/studies?list-type=2", timeout=30) as answer:
+    with urllib.request.urlopen(f"{s3.endpoint}/studies?list-type=2", timeout=550) as answer:
         text = answer.read().decode()
     keys = [part.partition("</Key>")[0] for part in text.split("<Key>")[1:]]
     return [key for key in keys if not key.endswith("/")]  # a folder's mark holds nothing
@@ -91,7 +91,7 @@ def test_a_node_is_taken_away_and_its_trial_goes_on_at_the_other(ray_cluster, po
         before = store.epochs("tiny", victim[0].number)
     ray_cluster.kill("w1")
     print(f"w1 was killed in trial {victim[0].number} after epoch {before[-1].epoch}")
-    output, errors = driver.communicate(timeout=300)
+    output, errors = driver.communicate(timeout=550)
     assert driver.returncode == 0, f"{output}\n{errors}"
     assert "Traceback" not in errors
 
@@ -128,7 +128,7 @@ def test_a_node_is_taken_away_and_its_trial_goes_on_at_the_other(ray_cluster, po
     def ask(*arguments: str) -> str:
         elsewhere = {**env, "TLSEARCH_CACHE": str(folder / "elsewhere")}
         done = subprocess.run(
-            [*command, *arguments], env=elsewhere, capture_output=True, text=True, timeout=240, check=False
+            [*command, *arguments], env=elsewhere, capture_output=True, text=True, timeout=550, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -137,7 +137,7 @@ def test_a_node_is_taken_away_and_its_trial_goes_on_at_the_other(ray_cluster, po
     assert best["value"] == max(trial.value for trial in trials)
     assert best["model"] == {**best["model"], "uri": model.uri, "sha256": model.sha256}
     key = f"{model.uri.removeprefix('s3://studies/')}/model.safetensors"
-    with urllib.request.urlopen(f"{s3.endpoint}/studies/{key}", timeout=30) as answer:
+    with urllib.request.urlopen(f"{s3.endpoint}/studies/{key}", timeout=550) as answer:
         assert hashlib.sha256(answer.read()).hexdigest() == model.sha256
     picture = images / "frame" / "000.png"
     (said,) = json.loads(ask("predict", "tiny", str(picture), "--json"))

@@ -46,7 +46,7 @@ def test_eight_searches_on_one_database_lose_nothing(url: str, pytestconfig: pyt
         )
         for number in range(8)
     ]
-    assert [process.communicate(timeout=120)[1] for process in processes] == [""] * 8
+    assert [process.communicate(timeout=550)[1] for process in processes] == [""] * 8
     with Store.open(url) as store:
         assert len(store.studies()) == 8
         for study in store.studies():

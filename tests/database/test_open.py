@@ -108,7 +108,7 @@ def test_eight_processes_create_one_database(url: str) -> None:
         process.stdin.write("\n")
         process.stdin.flush()
     for process in processes:
-        answers.append(process.communicate(timeout=60))
+        answers.append(process.communicate(timeout=550))
     assert answers == [("0\n", "")] * 8
     assert schema_version(url) == schema.REVISIONS[-1]
     if url.startswith("sqlite"):
@@ -367,7 +367,7 @@ def test_opening_to_read_imports_neither_alembic_nor_the_other_driver(sqlite_url
         "print([name for name in ('alembic', 'psycopg', 'optuna', 'torch', 'ray') if name in sys.modules])"
     )
     answer = subprocess.run(
-        [sys.executable, "-c", script, sqlite_url], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script, sqlite_url], capture_output=True, text=True, check=True, timeout=550
     )
     assert answer.stdout.strip() == "[]"
 

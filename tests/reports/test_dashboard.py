@@ -26,11 +26,11 @@ def served(searched):
         assert found, line + process.stderr.read()
         yield found[0]
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=550) == 0
 
 
 def ask(url: str, method: str, path: str, **headers: str) -> tuple[int, dict]:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=550)
     connection.request(method, path, headers=headers)
     answer = connection.getresponse()
     return answer.status, json.loads(answer.read())

@@ -37,7 +37,7 @@ def test_products_of_matrices_end_while_ray_forks() -> None:
         """
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=550, check=False
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) > 0

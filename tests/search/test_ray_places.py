@@ -20,7 +20,7 @@ except WorkError as error:
 def test_a_home_that_is_no_folder_is_named_with_what_to_do():
     env = {**os.environ, "HOME": "/dev/null"}
     done = subprocess.run(
-        [sys.executable, "-c", CODE], env=env, capture_output=True, text=True, timeout=200, check=False
+        [sys.executable, "-c", CODE], env=env, capture_output=True, text=True, timeout=550, check=False
     )
     assert "/dev/null/.ray: Not a directory" in done.stdout, done.stderr
     assert "set HOME" in done.stdout

@@ -38,7 +38,7 @@ def processes_of(place) -> list[psutil.Process]:
     return found
 
 
-def assert_nothing_runs(place, *, within: float = 15) -> None:
+def assert_nothing_runs(place, *, within: float = 120) -> None:
     until = time.monotonic() + within
     while processes_of(place) and time.monotonic() < until:
         time.sleep(0.2)
@@ -88,7 +88,7 @@ def test_a_killed_driver_is_gone_on_with(place):
         elif trial["number"] < len(left):
             assert trial["attempt"] == 2
     assert f"search {len(done)}/8" in again.stderr
-    assert_nothing_runs(place, within=60)  # a worker that lost its driver takes a while to see it
+    assert_nothing_runs(place, within=550)  # a worker that lost its driver takes a while to see it
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_signal_stops_cleanly_and_the_stop_can_be_resumed(place, number, code)
     place.wait_for(lambda counts: counts["RUNNING"] >= 1, driver)
     began = time.monotonic()
     os.killpg(driver.pid, number)
-    _, errors = driver.communicate(timeout=60)
+    _, errors = driver.communicate(timeout=550)
     took = time.monotonic() - began
     assert "Traceback" not in errors, errors
     assert_nothing_runs(place)
@@ -186,13 +186,13 @@ def test_a_killed_worker_is_replaced_and_its_trial_run_again(place):
     driver = place.start("run", study)
     place.wait_for(lambda counts: counts["RUNNING"] >= 1, driver)
     workers: list[psutil.Process] = []
-    until = time.monotonic() + 60
+    until = time.monotonic() + 550
     while not workers and time.monotonic() < until:
         workers = [p for p in processes_of(place) if "Trainable.train" in " ".join(p.cmdline())]
         time.sleep(0.1)
     place.wait_for(lambda counts: counts["RUNNING"] >= 1, driver)
     workers[0].send_signal(signal.SIGKILL)
-    _, errors = driver.communicate(timeout=240)
+    _, errors = driver.communicate(timeout=550)
     assert driver.returncode == 0, errors
     assert "Traceback" not in errors
     searched = assert_whole(place, trials=4)

@@ -100,7 +100,7 @@ def test_who_reads_keeps_what_others_evict(tmp_path: Path) -> None:
         for step in (3, 7)
     ]
     for other in others:
-        told, error = other.communicate(timeout=300)
+        told, error = other.communicate(timeout=550)
         assert told == "done\n", error
     assert store.open(key(20)) is None  # evicted ...
     for number, rows in zip((20, 21), held, strict=True):

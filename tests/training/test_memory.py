@@ -24,7 +24,7 @@ def test_no_library_takes_more_threads_than_a_trial_was_given() -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=300,
+            timeout=550,
         )
         pools = json.loads(told.stdout)
         assert len(pools) > 1, "no BLAS was looked at"

@@ -202,7 +202,7 @@ def tlsearch(*arguments: object, cwd: Path, code: int = 0, given: str | None = N
         input=given,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=550,
     )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout if code == 0 else done.stderr

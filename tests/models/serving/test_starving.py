@@ -52,7 +52,7 @@ def png(size: int = 20, grey: int = 0) -> bytes:
 
 def connect(url: str, sent: bytes = b"") -> socket.socket:
     place = urlsplit(url)
-    connection = socket.create_connection((place.hostname, place.port), timeout=60)
+    connection = socket.create_connection((place.hostname, place.port), timeout=550)
     connection.sendall(sent)
     return connection
 
@@ -68,14 +68,14 @@ def rest(connection: socket.socket) -> bytes:
 
 def ask(url: str, **request: Any) -> requests.Response:
     request = {"data": png(), "headers": {"Content-Type": "image/png"}, **request}
-    return requests.post(f"{url}/predict", timeout=60, **request)
+    return requests.post(f"{url}/predict", timeout=550, **request)
 
 
 def test_idle_and_half_sent_requests_starve_nobody(start):
     url = start(kind=Few, head_seconds=3600)
     idle = [connect(url) for _ in range(10)]
     half = [connect(url, HALF) for _ in range(10)]
-    assert requests.get(f"{url}/health", timeout=60).status_code == 200
+    assert requests.get(f"{url}/health", timeout=550).status_code == 200
     assert ask(url).status_code == 200
     # All that wait are as many as may: the first were closed for those that came later.
     assert [rest(one) for one in idle] == [b""] * 10
@@ -95,7 +95,7 @@ def test_who_does_not_end_a_request_is_told_so_and_closed(start, capfd, sent, an
     said = rest(connect(url, sent))
     assert said.startswith(answer)
     assert (b"wasn't complete in time" in said) == bool(answer)
-    assert requests.get(f"{url}/health", timeout=60).status_code == 200
+    assert requests.get(f"{url}/health", timeout=550).status_code == 200
     assert "Traceback" not in capfd.readouterr().err
 
 
@@ -117,13 +117,13 @@ def test_who_sends_no_more_is_answered(start, capfd, sent, answer):
     said = rest(connection)
     assert said.startswith(answer)
     assert (b"ended before it was complete" in said) == (answer == b"HTTP/1.1 400 ")
-    assert requests.get(f"{url}/health", timeout=60).status_code == 200
+    assert requests.get(f"{url}/health", timeout=550).status_code == 200
     assert "Traceback" not in capfd.readouterr().err
 
 
 def test_who_does_not_read_answers_is_closed(start):
     url = start(body_seconds=0.2)
-    page = requests.get(f"{url}/docs", timeout=60).text
+    page = requests.get(f"{url}/docs", timeout=550).text
     script = next(part for part in page.split('"') if part.endswith(".js"))
     greedy = socket.socket()
     greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -158,7 +158,7 @@ def test_more_than_may_be_answered_at_once_is_refused_while_health_answers(start
         assert refused.status_code == 503
         assert refused.headers["Retry-After"] == "1"
         assert "try again later" in refused.json()["detail"]
-        assert requests.get(f"{url}/health", timeout=60).json()["status"] == "ok"
+        assert requests.get(f"{url}/health", timeout=550).json()["status"] == "ok"
         held.go.set()
         assert sorted(one.result().status_code for one in asked) == [200] * Limits.at_once + [503]
     assert ask(url).status_code == 200
