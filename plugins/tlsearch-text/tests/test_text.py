@@ -143,7 +143,7 @@ def test_texts_are_cut_and_filled_up():
     assert inputs.encode("The SUM").tolist() == [101, 1996, 7680, 102, 0, 0]
     assert inputs.encode("one two three four five six seven").tolist()[-1] == 102
     assert inputs.encode("the sum").dtype == np.dtype(inputs.dtype)
-    for item, why in ((" \n", "is empty"), (Path("a"), "is a PosixPath, not a text"), ("\ud800", "Unicode")):
+    for item, why in ((" \n", "is empty"), (Path("a"), "is of type PosixPath, not a text"), ("\ud800", "Unicode")):
         with pytest.raises(DataError, match=why):
             inputs.encode(item)
     with pytest.raises(ValueError, match="another vocabulary"):
@@ -187,7 +187,7 @@ def test_a_table_of_texts(tmp_path):
     assert samples.broken == ("row 2: no text", "row 3: no label")
     with pytest.raises(DataError, match='no column "text"; it has: body, kind, split') as caught:
         TextTable().load(TextTableOptions.model_validate({"path": str(path)}))
-    assert "Set text_column." in str(caught.value.hint)
+    assert "text_column in a study file" in str(caught.value.hint)
 
 
 # ------------------------------------------------------------------------------------------ a search
