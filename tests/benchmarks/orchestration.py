@@ -12,7 +12,7 @@ from unittest import mock
 from tests.benchmarks.bench import BACKBONE
 from tests.benchmarks.measure import Result
 from tlsearch.database.store import Store
-from tlsearch.search import first_heads, study
+from tlsearch.search import own_process, study
 from tlsearch.search.progress import Snapshot
 from tlsearch.spec import parse
 
@@ -21,7 +21,7 @@ def run(quick: bool) -> Iterator[Result]:
     """Linear probes on digits: many to a Ray trial, then one to a Ray trial, then the driver's own."""
     count = 64 if quick else 256
     # Heads as few and small as these the driver would fit itself.
-    with mock.patch.object(first_heads, "SECONDS", 0.0):
+    with mock.patch.object(own_process, "SECONDS", 0.0):
         together = _per_trial(count, heads_per_trial=32)
         alone = _per_trial(16 if quick else 32, heads_per_trial=1)
     own = _per_trial(64, heads_per_trial=32)

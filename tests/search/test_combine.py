@@ -28,6 +28,7 @@ from tlsearch.search import finalists, finish, plugin_choice, setup
 from tlsearch.search.budget import Budget
 from tlsearch.search.combine import Combining
 from tlsearch.search.ending import Ending
+from tlsearch.search.measurer import Measurer
 from tlsearch.search.model_files import Finishing
 from tlsearch.search.progress import Snapshot, silent
 from tlsearch.spec import BudgetSpec
@@ -243,6 +244,7 @@ def test_it_can_win_is_verified_in_a_fresh_process_and_predicts(evaluator, tmp_p
         provenance={},
         stopping=str,
         progress=lambda done, total: None,
+        measurer=Measurer(),
     )
     winner, refused = finish.choose([finalists.Finalist(made, (made.value or 0.0,))], end)
     assert refused == []
@@ -409,6 +411,7 @@ def test_a_combined_winners_refit_takes_as_long_as_one_of_its_members(evaluator)
         observe=evaluator.told.append,
         stopping=str,
         created=datetime.now(UTC),
+        measurer=Measurer(),
     )
     winner = finish.Winner(finalists.Finalist(made, (made.value,)), {}, {}, flips=False)
     refits = end.refits(winner, slots=1)

@@ -17,6 +17,8 @@ LEAST_AFTER = 30.0
 """Seconds for repeating and refitting; less is not kept: one longer trial is worth more."""
 STARTING = 6.0
 """Seconds in which a fresh process has imported torch and loaded a model."""
+LOADING = 1.0
+"""Seconds in which one that has imported it already has loaded a model."""
 OPERATIONS_PER_SECOND = 4e10
 """Floating-point operations of a forward pass that two modest cores do in a second: they did 5e10 here."""
 PREPARATION_SHARE = 0.5
@@ -127,11 +129,12 @@ def training(operations: float, *, items: int, cpus: int) -> float:
     return 3 * operations * items / (cpus * OPERATIONS_PER_SECOND)
 
 
-def looking(operations: float, *, items: int) -> float:
-    """Seconds in which a fresh process measures a model.
+def looking(operations: float, *, items: int, begun: bool = False) -> float:
+    """Seconds in which a process of its own measures a model.
 
     Args:
         operations: floating-point operations of a forward pass of one item.
         items: forward passes: items, times members, times two with mirrored images.
+        begun: whether it has imported what it needs.
     """
-    return STARTING + operations * items / OPERATIONS_PER_SECOND
+    return (LOADING if begun else STARTING) + operations * items / OPERATIONS_PER_SECOND

@@ -20,6 +20,7 @@ from tlsearch.search import finish, model_files, refit
 from tlsearch.search.budget import Budget, looking
 from tlsearch.search.combine import Combining
 from tlsearch.search.finalists import confirmations, leaders, ranked, standing, trains
+from tlsearch.search.measurer import Measurer
 from tlsearch.search.model_files import Finishing
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.setup import Prepared
@@ -48,6 +49,7 @@ class Ending:
         observe: told how it goes.
         stopping: why it is to be left for another time, or empty.
         created: when the study was.
+        measurer: the process that verifies models.
     """
 
     prepared: Prepared
@@ -59,6 +61,7 @@ class Ending:
     observe: Observer
     stopping: Callable[[], str]
     created: datetime
+    measurer: Measurer
 
     @property
     def study(self) -> str:
@@ -157,7 +160,8 @@ class Ending:
         val, test = counts.get("val", 0), counts.get("test", 0)
         flips = winner.mix.flips if winner.mix is not None else winner.flips
         items = networks * (2 * val + (1 + flips) * test) + self.prepared.references
-        return looking(self.prepared.backbone(winner.trial.backbone).flops, items=items)
+        operations = self.prepared.backbone(winner.trial.backbone).flops
+        return looking(operations, items=items, begun=self.measurer.begun)
 
     def _stands(self, model: ModelRecord, winner: finish.Winner) -> bool:
         """Whether the model is what would come of this winner: then its test set was opened already."""
@@ -284,6 +288,7 @@ class Ending:
             provenance={"study": self.study, "created": self.created.isoformat()},
             stopping=self.stopping,
             progress=progress,
+            measurer=self.measurer,
         )
 
     def _say(self, phase: str, sentences: Iterable[str]) -> None:

@@ -287,4 +287,5 @@ def _verified(
         mix=mix,
         stopping=end.stopping,
         progress=end.progress,
+        measurer=end.measurer,
     )

@@ -7,6 +7,7 @@ content: where some are missing, changed or unreadable, nothing is measured.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -309,12 +310,33 @@ def _tell(done: int, total: int) -> None:
     print(json.dumps({"done": done, "total": total}), flush=True)
 
 
+def _import_ahead(families: Sequence[str]) -> None:
+    """What an answer needs and takes seconds to import: here, nobody waits for it yet."""
+    import torchvision.transforms.v2  # noqa: F401
+
+    from tlsearch import registry
+    from tlsearch.models import bundle  # noqa: F401
+    from tlsearch.training import sources  # noqa: F401
+
+    for family in families:
+        with contextlib.suppress(TlsearchError):  # whoever asks is told
+            registry.backbone_family(family)
+
+
+def _main() -> None:
+    """Answer what the files hold whose names come line by line, until no more do."""
+    for line in sys.stdin:
+        try:
+            asked = json.loads(Path(json.loads(line)).read_text(encoding="utf-8"))
+            result = answer(asked, progress=_tell)
+        except TlsearchError as error:
+            result = {"error": str(error)}
+        print(json.dumps(result), flush=True)
+
+
 if __name__ == "__main__":
     from tlsearch import gc_tuning
 
-    try:
-        result = answer(json.load(sys.stdin), progress=_tell)
-    except TlsearchError as error:
-        result = {"error": str(error)}
-    print(json.dumps(result))
+    _import_ahead(sys.argv[1:])
+    _main()
     gc_tuning.spare()

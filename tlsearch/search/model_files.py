@@ -20,6 +20,7 @@ from tlsearch.models import bundle
 from tlsearch.models.manifest import MemberRecipe
 from tlsearch.models.rebuild import of_trial
 from tlsearch.records import Artifact, ModelRecord, TrialRecord, TrialRole, TrialState
+from tlsearch.search.measurer import Measurer
 from tlsearch.search.setup import Prepared
 from tlsearch.training import checkpoints
 from tlsearch.training.workspace import data_key
@@ -42,6 +43,7 @@ class Finishing:
         provenance: what a bundle is to tell besides.
         stopping: why it is to be left for another time, or empty.
         progress: told how many items were measured, of how many.
+        measurer: the process that measures.
     """
 
     store: Store
@@ -51,6 +53,7 @@ class Finishing:
     provenance: Mapping[str, Any]
     stopping: Callable[[], str]
     progress: Callable[[int, int], None]
+    measurer: Measurer
 
 
 @dataclass(frozen=True, slots=True)

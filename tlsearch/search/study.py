@@ -14,10 +14,11 @@ from tlsearch.database.store import Lease, Store
 from tlsearch.errors import DatabaseError, SearchError, StudyConflictError
 from tlsearch.files import cache_folder, temporary_folder
 from tlsearch.records import ModelRecord, StudyRecord, StudyState
-from tlsearch.search import extension, first_heads, lease_heartbeat, ray_cluster
+from tlsearch.search import extension, lease_heartbeat, own_process, ray_cluster
 from tlsearch.search.driver import HeldStudy
 from tlsearch.search.lease_heartbeat import Interruption
 from tlsearch.search.loggers import TrialLoggers, open_journal
+from tlsearch.search.measurer import Measurer
 from tlsearch.search.progress import Observer, Snapshot, silent
 from tlsearch.search.registration import begun_with, enter, extended_by, refuse_conflicts
 from tlsearch.search.result import StudyResult
@@ -63,11 +64,16 @@ def run(
     spec = settled(spec)
     known = refuse_conflicts(spec, database)
     stores.check(place)
+    spent = known.seconds if known is not None else 0.0
+    short = address is None and not here and own_process.is_short(spec, spent=spent)
+    measurer = Measurer()
 
     def checked(strategies: Mapping[str, Strategy]) -> None:
         # What remains to be done before the first trial takes seconds, and so does Ray.
         over = known is not None and known.state is StudyState.COMPLETE
-        if address is None and not here and not over and not first_heads.may_be_all(spec, strategies):
+        if short and not over:
+            measurer.begin({backbone.name.partition("/")[0] for backbone in spec.backbones})
+        elif address is None and not here and not over and not own_process.may_be_all(spec, strategies):
             ray_cluster.start_early()
 
     # Before Ray starts in a thread: MLflow's import beside it keeps Ray from coming up.
@@ -90,9 +96,19 @@ def run(
         )
         for warning in prepared.warnings:
             observe(Snapshot(phase="check", note=warning))
+        if measurer.begun:
+            told = "workers take too long to start for so little time: trials run in this process, one by one"
+            observe(Snapshot(phase="search", note=told))
         if extended is not None:
             prepared = extension.begin(prepared, extended, database=database, observe=observe)
-        settings = RunSettings(cache=cache, observe=observe, address=address, local=here, began=began)
+        settings = RunSettings(
+            cache=cache,
+            observe=observe,
+            address=address,
+            threads=threads if short else spec.resources.cpus_per_trial if here else None,
+            began=began,
+            measurer=measurer,
+        )
         with Store.open(database, create=True) as store:
             record = enter(store, prepared, parent=extends)
             return _run_prepared(
@@ -100,6 +116,7 @@ def run(
             )
     finally:
         journal.close()
+        measurer.close()
         ray_cluster.stop()
 
 

@@ -15,7 +15,7 @@ from tlsearch.contracts import Recipe
 from tlsearch.contracts.combination import members_of
 from tlsearch.errors import WorkError
 from tlsearch.records import ModelRecord, Point, StudyRecord, StudyState, TrialRecord, TrialRole, TrialState
-from tlsearch.search import finish, first_heads, model_files, ray_cluster
+from tlsearch.search import finish, model_files, own_process, ray_cluster
 from tlsearch.search.allocation import EXPLORATION, charge
 from tlsearch.search.backends.local import LocalBackend
 from tlsearch.search.backends.trial_backend import TrialBackend
@@ -25,6 +25,7 @@ from tlsearch.search.driver import Driver, HeldStudy, Phase
 from tlsearch.search.ending import CONFIRM, REFIT, Ending
 from tlsearch.search.extension import refits_only, starts
 from tlsearch.search.finalists import again
+from tlsearch.search.measurer import Measurer
 from tlsearch.search.phase_sequence import PhaseSequence
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.sampler import Sampler
@@ -47,15 +48,17 @@ class RunSettings:
         cache: folder of decoded items and activations.
         observe: told how it goes.
         address: of a Ray cluster; None starts Ray on this machine.
-        local: whether trials run in this process, without Ray.
+        threads: of a trial in this process, where all run here; None where Ray has workers for them.
         began: when the study's minutes began, as `time.time` counts.
+        measurer: the process that verifies models.
     """
 
     cache: Path
     observe: Observer
     address: str | None
-    local: bool
+    threads: int | None
     began: float
+    measurer: Measurer
 
 
 @dataclass
@@ -126,8 +129,9 @@ class StudyRun:
         val, test = counts.get("val", 0), counts.get("test", 0)
         offered = search.finalists if search.refit and search.ensemble and members > 1 else 1
         known = self.prepared.references
-        self.budget.verification = looking(operations, items=2 * offered * val + known)
-        self.budget.opening = looking(operations, items=2 * members * (val + test) + known)
+        begun = self.settings.measurer.begun
+        self.budget.verification = looking(operations, items=2 * offered * val + known, begun=begun)
+        self.budget.opening = looking(operations, items=2 * members * (val + test) + known, begun=begun)
         # Workers keep the deadline that they were given: it may only move away.
         if self.budget.worth_keeping and (self.spec.search.refit or self.spec.search.confirm_seeds):
             self.budget.after_search = math.inf
@@ -255,6 +259,7 @@ class StudyRun:
             observe=self.observe,
             stopping=self.held.stopping,
             created=self.record.created,
+            measurer=self.settings.measurer,
         )
 
     def _proposals(self, ended: list[TrialRecord], left_open: list[TrialRecord]) -> Searching:
@@ -299,7 +304,7 @@ class StudyRun:
         batches = math.ceil(self.prepared.dataset.counts["train"] / batch)
         items = batch * count_updates(self.spec.budget, 1.0, self.spec.budget.rounds, max(1, batches))
         trained = charge(point.params) * self.prepared.backbone(point.backbone).flops
-        return training(trained, items=items, cpus=self.spec.resources.cpus_per_trial)
+        return training(trained, items=items, cpus=self._assignment.threads)
 
     def _heads_at_once(self) -> int:
         """Heads in one turn: many, but no branch of heads gets more than a third of the trials unasked."""
@@ -323,14 +328,14 @@ class StudyRun:
             self.prepared,
             cache=self.settings.cache,
             artifacts=self.held.place,
-            threads=self.spec.resources.cpus_per_trial,
+            threads=self.settings.threads or self.spec.resources.cpus_per_trial,
             cuda=False,
         )
 
     @cached_property
     def _backend(self) -> TrialBackend:
         """What runs the trials; Ray is started, or joined, when the first one is due."""
-        if self.settings.local:
+        if self.settings.threads is not None:
             return LocalBackend(self._assignment, at_once=self.spec.resources.concurrent or 1)
         # Here, while Ray starts: its import takes seconds, which a local run has no use for.
         from tlsearch.search.backends.ray_tune import RayTuneBackend
@@ -345,8 +350,8 @@ class StudyRun:
         """Have a backend run one phase's points after another's, until there are no more, or time is up."""
         phases = PhaseSequence(drivers)
         first = None
-        if self.settings.address is None and not self.settings.local:
-            first = first_heads.backend(self.prepared, self._assignment)
+        if self.settings.address is None and self.settings.threads is None:
+            first = own_process.backend(self.prepared, self._assignment)
         try:
             if first is not None:
                 first.run(phases)

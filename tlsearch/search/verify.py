@@ -7,19 +7,13 @@ in `measuring`.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tlsearch.errors import SearchError, VerificationError
-from tlsearch.files import temporary_folder
 from tlsearch.records import StudyItems
-
-LOOK_SECONDS = 0.2
-"""How often the measuring process is looked after."""
+from tlsearch.search.measurer import Measurer
 
 
 def _untold(_done: int, _total: int) -> None:
@@ -38,8 +32,9 @@ def verify(
     mix: Sequence[int] | None = None,
     stopping: Callable[[], str] = str,
     progress: Callable[[int, int], None] = _untold,
+    measurer: Measurer | None = None,
 ) -> dict[str, Any]:
-    """Scores of a bundle on the validation split, and on the test split if asked, from a fresh process.
+    """Scores of a bundle on the validation split, and on the test split if asked, from a process of its own.
 
     Args:
         bundle: its folder.
@@ -53,6 +48,7 @@ def verify(
             most by a refit. All but ``mix`` of what is returned is then of the winner alone.
         stopping: why it is to be broken off, or empty.
         progress: told now and then how many items were measured, of how many.
+        measurer: the process; one that ends with its answer where it is None.
 
     Returns:
         ``val`` and, where it was opened, ``test``: metric names to values; with ``_low`` and ``_high`` at the
@@ -77,44 +73,8 @@ def verify(
         "mix": None if mix is None else list(mix),
     }
     request = json.dumps({"bundle": str(bundle), "spec": spec, **question, "items": items.to_json()})
-    command = [sys.executable, "-m", "tlsearch.search.measuring"]
-    pipe = subprocess.PIPE
-    # A file, as `communicate` drops what it couldn't write into a pipe before its time was out.
-    with tempfile.TemporaryFile("w+", encoding="utf-8", dir=temporary_folder()) as asked:
-        asked.write(request)
-        asked.seek(0)
-        with subprocess.Popen(command, stdin=asked, stdout=pipe, stderr=pipe, text=True) as process:
-            while True:
-                try:
-                    output, errors = process.communicate(timeout=LOOK_SECONDS)
-                    break
-                except subprocess.TimeoutExpired as running:
-                    progress(*_progress(running.output or b""))
-                    if stopping():
-                        process.kill()
-    answer = _last(output)
-    if answer.keys() <= {"done", "total"}:
-        tail = errors.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-        raise VerificationError(f"The model of {bundle} can't be verified: {tail[0]}")
+    answer = (measurer or Measurer()).ask(request, stopping=stopping, progress=progress)
     return scores_of(bundle, answer)
-
-
-def _progress(output: bytes) -> tuple[int, int]:
-    """Items measured, and items in all, by what the process has printed so far."""
-    told = _last(output.decode(errors="replace"))
-    return told.get("done", 0), told.get("total", 0)
-
-
-def _last(output: str) -> dict[str, Any]:
-    """The last whole line of JSON that the process has printed; empty where there is none."""
-    for line in reversed(output.splitlines()):
-        try:
-            told = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(told, dict):
-            return told
-    return {}
 
 
 def scores_of(bundle: Path, answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,7 +86,8 @@ def scores_of(bundle: Path, answer: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "changed" in answer:
         raise SearchError(f"The model can't be verified. {answer['changed']}", hint=answer["hint"])
-    if "error" in answer:
-        raise VerificationError(f"The model of {bundle} can't be verified: {answer['error']}")
+    for why in ("error", "died"):
+        if why in answer:
+            raise VerificationError(f"The model of {bundle} can't be verified: {answer[why]}")
     scores: dict[str, Any] = answer["scores"]
     return scores

@@ -1,10 +1,13 @@
-"""Which trials the search runs in its own process while Ray starts.
+"""Which trials the search runs in its own process: the first heads, and all of a short search.
 
 Ray and its workers take ten seconds before a trial begins, most of them imports. Heads on small data take
 less: their features are computed once, and stored for all trials that freeze the same layers. So for these
 seconds a `LocalBackend` fits heads of tlsearch's own strategies, as long as they are short; the code of
 other packages may end the process that it runs in. The work is what a Ray worker would have been given. A
 search of nothing else starts Ray only if these seconds do not suffice.
+
+Of a minute or two, what workers take to start is a fifth: then everything runs here, one trial after the
+other on all cores.
 """
 
 from __future__ import annotations
@@ -26,6 +29,20 @@ MOST_OPERATIONS = 2.5e11
 """Floating-point operations of the backbone, about four seconds of one core; more is for workers."""
 SECONDS = 10.0
 """What a first worker would take to be there; later turns are for workers."""
+SHORT = 120.0
+"""Seconds of a search that has no worker."""
+
+
+def is_short(spec: StudySpec, *, spent: float) -> bool:
+    """Whether a search on this machine isn't worth starting workers for.
+
+    Args:
+        spec: the study; one that says what trials get, or how many run at once, has workers.
+        spent: seconds of earlier drivers.
+    """
+    minutes, resources = spec.budget.minutes, spec.resources
+    as_usual = resources.cpus_per_trial == 1 and resources.concurrent is None
+    return minutes is not None and 60 * minutes - spent <= SHORT and as_usual and _on_cpus(spec)
 
 
 def may_be_all(spec: StudySpec, strategies: Mapping[str, Strategy]) -> bool:

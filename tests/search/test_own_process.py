@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tlsearch.search import own_process
+from tlsearch.spec import parse
+
 pytestmark = pytest.mark.slow
 
 WORKERS = "start workers"
-COMMAND = "from tlsearch.cli import main; from tlsearch.search import first_heads; first_heads.{}; main()"
+COMMAND = "from tlsearch.cli import main; from tlsearch.search import own_process; own_process.{}; main()"
 PATIENT = COMMAND.format("SECONDS = 300")
 """The command line, whose driver fits heads for as long as a busy machine may need."""
 AS_LARGE_DATA = COMMAND.format("MOST_OPERATIONS = 1")
@@ -38,6 +41,38 @@ def trials(place, name: str) -> list[tuple[object, ...]]:
     found = place.ask("trials", name)
     assert {trial["state"] for trial in found} == {"COMPLETE"}
     return [(trial["number"], trial["strategy"], trial["params"], trial["metrics"]) for trial in found]
+
+
+def test_a_short_search_starts_no_worker(place):
+    """Heads, fine-tuning and the refit run in the driver's process, on all cores."""
+    short = place.study(
+        strategies=["linear_probe", "fine_tune"], budget={"trials": 3, "epochs": 2, "minutes": 2}
+    )
+    said = place.run("run", short).stderr
+    assert WORKERS not in said
+    assert "trials run in this process" in said
+    found = place.ask("trials", "tiny")
+    assert {trial["strategy"] for trial in found} == {"linear_probe", "fine_tune"}
+    assert {trial["role"] for trial in found} >= {"search", "refit"}
+    assert place.ask("best", "tiny")["model"]["metrics"]["test"]
+
+
+def test_who_says_what_trials_get_has_workers():
+    def short(spent: float = 0.0, **sections: object) -> bool:
+        plain = {
+            "study": "s",
+            "data": {"source": "folder", "path": "none"},
+            "backbones": ["tiny/net"],
+            **sections,
+        }
+        return own_process.is_short(parse(plain), spent=spent)
+
+    assert short(budget={"minutes": 2})
+    assert not short(budget={"minutes": 3})
+    assert short(budget={"minutes": 3}, spent=90.0)
+    assert not short(budget={"trials": 5})
+    assert not short(budget={"minutes": 1}, resources={"concurrent": 2})
+    assert not short(budget={"minutes": 1}, resources={"cpus_per_trial": 2})
 
 
 HEADS = ["linear_probe", "feature_copy"]
