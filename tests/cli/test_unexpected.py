@@ -185,3 +185,12 @@ def test_a_search_goes_on_when_nobody_reads_what_it_says(environment, unread, tm
 def test_streams_that_are_closed_are_none_to_fail_at(environment, tmp_path):
     asked = f"{shlex.quote(sys.executable)} -m tlsearch plugins strategies <&- >&- 2>&-"
     assert subprocess.run(asked, shell=True, env=environment, cwd=tmp_path).returncode == 0
+
+
+def test_an_error_stream_that_somebody_put_in_place_stays_open(tmp_path):
+    code = "import sys; sys.stderr = open(2, 'w'); from tlsearch.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "no-such-command"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert "no-such-command" in done.stderr

@@ -8,6 +8,9 @@ import os
 import sys
 from typing import Any
 
+_replaced: list[Any] = []
+"""Streams that others stand for. They are kept, as one that nobody knows any more closes its file."""
+
 
 class _Beside(io.FileIO):
     """What is said beside the work: once nobody reads it any more, it goes nowhere, and the work goes on."""
@@ -36,6 +39,8 @@ def set_up() -> None:
     known = sys.stderr
     buffer = getattr(known, "buffer", None)  # the file itself with PYTHONUNBUFFERED
     if type(known) is io.TextIOWrapper and isinstance(getattr(buffer, "raw", buffer), io.FileIO):
+        known.flush()
+        _replaced.append(known)
         beside = io.BufferedWriter(_Beside(known.fileno(), "w", closefd=False))
         sys.stderr = io.TextIOWrapper(beside, encoding=known.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):

@@ -143,11 +143,8 @@ def test_texts_are_cut_and_filled_up():
     assert inputs.encode("The SUM").tolist() == [101, 1996, 7680, 102, 0, 0]
     assert inputs.encode("one two three four five six seven").tolist()[-1] == 102
     assert inputs.encode("the sum").dtype == np.dtype(inputs.dtype)
-    for item, why in (
-        (" \n", "is empty"),
-        (Path("a"), "is of type PosixPath, not a text"),
-        ("\ud800", "Unicode"),
-    ):
+    refused = ((" \n", "is empty"), (Path("a"), "is of type PosixPath, not a text"), ("\ud800", "Unicode"))
+    for item, why in refused:
         with pytest.raises(DataError, match=why):
             inputs.encode(item)
     with pytest.raises(ValueError, match="another vocabulary"):
