@@ -17,8 +17,8 @@ LEAST_AFTER = 30.0
 """Seconds for repeating and refitting; less is not kept: one longer trial is worth more."""
 STARTING = 6.0
 """Seconds in which a fresh process has imported torch and loaded a model."""
-LOADING = 1.0
-"""Seconds in which one that has imported it already has loaded a model."""
+LOADING = 2.5
+"""Seconds in which one that has imported it already has loaded a model, and the search has written it."""
 OPERATIONS_PER_SECOND = 4e10
 """Floating-point operations of a forward pass that two modest cores do in a second: they did 5e10 here."""
 PREPARATION_SHARE = 0.5

@@ -196,7 +196,8 @@ def ranked(
     value may be luck; but not where it leads, without its luck, by more than `PROOF` standard errors.
 
     A combined trial has one value, on which it was chosen. It is taken to gain over each run of its first
-    member what it gained over that member itself; where that is no finalist, over the best one.
+    member what it gained over that member itself; where that is no finalist, over the best one. One that is
+    worse than that is no candidate.
 
     Args:
         finalists: the best trials of the search.
@@ -227,7 +228,7 @@ def ranked(
         return *place(finalist), finalist.loss, costs.total_parameters, finalist.trial.number
 
     candidates.sort(key=order)
-    candidates += _combined(combined, candidates, confirmed, tie)
+    candidates += _combined(combined, candidates, confirmed, tie, minimize=minimize)
     candidates.sort(key=order)
     chance = _chance(candidates)
     candidates = [replace(one, expected=_expected(one, candidates, chance)) for one in candidates]
@@ -291,8 +292,13 @@ def _combined(
     finalists: Sequence[Finalist],
     confirmed: Sequence[TrialRecord],
     tie: Metric,
+    *,
+    minimize: bool,
 ) -> list[Finalist]:
-    """Combined trials beside finalists, which stand best first."""
+    """Combined trials beside finalists, which stand best first; those that lost by it are left out.
+
+    Their log-loss would rank them first: a mean of weights is less sure of all that it says, right or wrong.
+    """
     runs = {finalist.trial.number: (finalist.trial, finalist) for finalist in finalists}
     for trial in confirmed:
         if trial.confirms in runs:
@@ -302,6 +308,8 @@ def _combined(
         run, base = runs.get(members_of(trial.params)[0], (finalists[0].trial, finalists[0]))
         if trial.value is not None and run.value is not None:
             gain = trial.value - run.value
+            if gain * (-1 if minimize else 1) < 0:
+                continue
             lost = _loss(trial.metrics, tie) - _loss(run.metrics, tie)
             values = tuple(value + gain for value in base.values)
             loss = base.loss + lost if math.isfinite(lost) else math.inf

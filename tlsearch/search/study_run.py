@@ -36,6 +36,8 @@ from tlsearch.spec import BudgetSpec
 from tlsearch.training.length import count_updates
 from tlsearch.training.workspace import WorkerConfig
 
+MANY_HEADS, FEW_HEADS = 32, 8
+"""Heads in one turn at most, and where a search has a minute or two."""
 HEADS_SECONDS = 5.0
 """Seconds beyond the deadline in which heads of known points may be fitted."""
 
@@ -131,7 +133,11 @@ class StudyRun:
         known = self.prepared.references
         begun = self.settings.measurer.begun
         self.budget.verification = looking(operations, items=2 * offered * val + known, begun=begun)
-        self.budget.opening = looking(operations, items=2 * members * (val + test) + known, begun=begun)
+        opened = partial(looking, operations, begun=begun)
+        self.budget.opening = opened(items=2 * members * (val + test) + known)
+        if self.spec.budget.minutes is not None and not self.budget.worth_keeping:
+            # No network is refitted: it is the winner's, and perhaps the backbone's own beneath a head.
+            self.budget.opening = opened(items=2 * min(members, 2) * (val + test) + known)
         # Workers keep the deadline that they were given: it may only move away.
         if self.budget.worth_keeping and (self.spec.search.refit or self.spec.search.confirm_seeds):
             self.budget.after_search = math.inf
@@ -311,7 +317,8 @@ class StudyRun:
         if self.spec.search.heads_per_trial is not None:
             return self.spec.search.heads_per_trial
         branches = sum(branch.heads for branch in self.prepared.space.branches)
-        return max(1, min(32, self.spec.budget.trials // (3 * max(1, branches))))
+        most = FEW_HEADS if self.settings.measurer.begun else MANY_HEADS
+        return max(1, min(most, self.spec.budget.trials // (3 * max(1, branches))))
 
     def _driver(self, phase: Phase) -> Driver:
         return Driver(
