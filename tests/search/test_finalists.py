@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tlsearch import registry
+from tlsearch.contracts.combination import MEMBERS, STRUCTURE
 from tlsearch.records import Costs, TrialRecord, TrialRole, TrialState
 from tlsearch.search.finalists import leaders, ranked
 
@@ -163,3 +164,18 @@ def test_the_best_of_many_trials_counts_less_than_the_best_of_two() -> None:
 def test_the_luck_of_thirty_equal_trials_is_what_was_measured(items: int, too_good: float) -> None:
     (one,) = ranked([trial(0, 0.9)], [], minimize=False, items=items, tried={"fine_tune": 30}, tie=LOG_LOSS)
     assert 0.6 * too_good < one.luck < 1.4 * too_good
+
+
+def test_a_combination_that_lost_is_no_candidate() -> None:
+    """A mean of weights is less sure of all that it says, so that its log-loss alone would have it win."""
+    base = trial(0, 0.90, loss=0.5)
+    made = {STRUCTURE: "fine_tune", MEMBERS: "0"}
+    worse, even = (
+        replace(trial(number, value, loss=0.1), strategy="wise_ft", params=made)
+        for number, value in ((1, 0.88), (2, 0.90))
+    )
+    order = ranked([base], [], minimize=False, combined=[worse, even], items=100, tie=LOG_LOSS)
+    assert [one.trial.number for one in order] == [2, 0]
+    costly, cheap = (replace(one, value=1 - (one.value or 0.0)) for one in (worse, even))
+    order = ranked([replace(base, value=0.1)], [], minimize=True, combined=[costly, cheap], tie=LOG_LOSS)
+    assert [one.trial.number for one in order] == [2, 0]

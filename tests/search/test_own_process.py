@@ -46,7 +46,9 @@ def trials(place, name: str) -> list[tuple[object, ...]]:
 def test_a_short_search_starts_no_worker(place):
     """Heads, fine-tuning and the refit run in the driver's process, on all cores."""
     short = place.study(
-        strategies=["linear_probe", "fine_tune"], budget={"trials": 3, "epochs": 2, "minutes": 2}
+        strategies=["linear_probe", "fine_tune"],
+        budget={"trials": 3, "epochs": 2, "minutes": 2},
+        resources=None,
     )
     said = place.run("run", short).stderr
     assert WORKERS not in said

@@ -35,20 +35,24 @@ class View(Protocol):
         """Show where the search stands."""
 
 
-def view() -> View:
-    """The view that fits where stderr goes."""
-    return TerminalView() if sys.stderr.isatty() else LineView()
+def view(*, began: float | None = None) -> View:
+    """The view that fits where stderr goes.
+
+    Args:
+        began: when the command did, as `time.time` counts; now where it is None.
+    """
+    return TerminalView() if sys.stderr.isatty() else LineView(began)
 
 
 class LineView:
     """One line whenever something worth telling happened."""
 
-    def __init__(self) -> None:
+    def __init__(self, began: float | None = None) -> None:
         self.phase = ""
         self.best: int | None = None
         self.finished = False
         self.last = 0.0
-        self.begun = time.monotonic()
+        self.began = time.time() if began is None else began
 
     def __enter__(self) -> LineView:
         return self
@@ -76,7 +80,7 @@ class LineView:
         self._print(" | ".join(describe(snapshot)))
 
     def _print(self, text: str) -> None:
-        output.say(f"[{time.monotonic() - self.begun:6.1f}s] {text}")
+        output.say(f"[{time.time() - self.began:6.1f}s] {text}")
 
 
 class TerminalView:

@@ -202,7 +202,7 @@ def search(
     from tlsearch.cli.live import view
     from tlsearch.search import study as studies
 
-    with view() as observe:
+    with view(began=began) as observe:
         if address is not None:
             from tlsearch.cluster import preflight
 

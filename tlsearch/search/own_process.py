@@ -31,6 +31,8 @@ SECONDS = 10.0
 """What a first worker would take to be there; later turns are for workers."""
 SHORT = 120.0
 """Seconds of a search that has no worker."""
+TOLD = "workers take too long to start for so little time: trials run in this process, one by one"
+"""What is said of it."""
 
 
 def is_short(spec: StudySpec, *, spent: float) -> bool:

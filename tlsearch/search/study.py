@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 from tlsearch import artifacts as stores
@@ -64,17 +65,14 @@ def run(
     spec = settled(spec)
     known = refuse_conflicts(spec, database)
     stores.check(place)
-    spent = known.seconds if known is not None else 0.0
-    short = address is None and not here and own_process.is_short(spec, spent=spent)
+    alone = address is None and not here
+    short = alone and own_process.is_short(spec, spent=known.seconds if known is not None else 0.0)
     measurer = Measurer()
+    over = known is not None and known.state is StudyState.COMPLETE
 
     def checked(strategies: Mapping[str, Strategy]) -> None:
-        # What remains to be done before the first trial takes seconds, and so does Ray.
-        over = known is not None and known.state is StudyState.COMPLETE
-        if short and not over:
-            measurer.begin({backbone.name.partition("/")[0] for backbone in spec.backbones})
-        elif address is None and not here and not over and not own_process.may_be_all(spec, strategies):
-            ray_cluster.start_early()
+        if alone and not over:
+            _begin_ahead(spec, strategies, measurer=measurer if short else None)
 
     # Before Ray starts in a thread: MLflow's import beside it keeps Ray from coming up.
     journal = open_journal(spec, observe)
@@ -85,20 +83,13 @@ def run(
         extended = None
         if known is not None or extends is not None:
             extended = extended_by(spec.study, database, extends=extends)
-        prepared = prepare(
-            spec,
-            cache=cache,
-            threads=threads,
-            observe=observe,
-            checked=checked,
-            begun=begun_with(spec, database) if known is not None else None,
-            extended=extended,
-        )
+        begun = begun_with(spec, database) if known is not None else None
+        look = partial(prepare, spec, cache=cache, threads=threads, observe=observe, checked=checked)
+        prepared = look(begun=begun, extended=extended)
         for warning in prepared.warnings:
             observe(Snapshot(phase="check", note=warning))
         if measurer.begun:
-            told = "workers take too long to start for so little time: trials run in this process, one by one"
-            observe(Snapshot(phase="search", note=told))
+            observe(Snapshot(phase="search", note=own_process.TOLD))
         if extended is not None:
             prepared = extension.begin(prepared, extended, database=database, observe=observe)
         settings = RunSettings(
@@ -118,6 +109,20 @@ def run(
         journal.close()
         measurer.close()
         ray_cluster.stop()
+
+
+def _begin_ahead(spec: StudySpec, strategies: Mapping[str, Strategy], *, measurer: Measurer | None) -> None:
+    """Begin to start what takes seconds: what remains to be done before the first trial takes as long.
+
+    Args:
+        spec: the study.
+        strategies: of it, by name.
+        measurer: for a search that is too short for workers.
+    """
+    if measurer is not None:
+        measurer.begin({backbone.name.partition("/")[0] for backbone in spec.backbones})
+    elif not own_process.may_be_all(spec, strategies):
+        ray_cluster.start_early()
 
 
 def _run_prepared(
