@@ -86,10 +86,7 @@ def run(
         begun = begun_with(spec, database) if known is not None else None
         look = partial(prepare, spec, cache=cache, threads=threads, observe=observe, checked=checked)
         prepared = look(begun=begun, extended=extended)
-        for warning in prepared.warnings:
-            observe(Snapshot(phase="check", note=warning))
-        if measurer.begun:
-            observe(Snapshot(phase="search", note=own_process.TOLD))
+        _tell(prepared, observe, short=measurer.begun)
         if extended is not None:
             prepared = extension.begin(prepared, extended, database=database, observe=observe)
         settings = RunSettings(
@@ -109,6 +106,14 @@ def run(
         journal.close()
         measurer.close()
         ray_cluster.stop()
+
+
+def _tell(prepared: Prepared, observe: Observer, *, short: bool) -> None:
+    """What a study gives to worry about, and where its trials run if there is little time."""
+    for warning in prepared.warnings:
+        observe(Snapshot(phase="check", note=warning))
+    if short:
+        observe(Snapshot(phase="search", note=own_process.TOLD))
 
 
 def _begin_ahead(spec: StudySpec, strategies: Mapping[str, Strategy], *, measurer: Measurer | None) -> None:
