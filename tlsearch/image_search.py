@@ -20,7 +20,7 @@ from tlsearch.errors import DataError
 from tlsearch.files import scratch
 from tlsearch.item_files import as_file, pixels_of
 from tlsearch.items import Items, items_of, missing
-from tlsearch.spec.presets import DEFAULT, preset
+from tlsearch.spec.presets import preset
 
 FEWEST = 20
 """Items below which errors on the held out ones say nothing."""
@@ -29,34 +29,19 @@ FEWEST = 20
 class ImageSearch(BaseEstimator):
     """What classifier and regressor share: the parameters, and the search."""
 
-    def __init__(
-        self,
-        budget: float | None = None,
-        *,
-        trials: int | None = None,
-        epochs: int | None = None,
-        backbones: str | Sequence[str] = ("efficientnet_lite/lite0",),
-        strategies: str | Sequence[str] | None = None,
-        metric: str = "",
-        image_size: int | None = None,
-        channels: int | None = None,
-        validation: float = 0.2,
-        random_state: Any = 0,
-        preset: str = DEFAULT,
-        directory: str | Path | None = None,
-    ) -> None:
-        self.budget = budget
-        self.trials = trials
-        self.epochs = epochs
-        self.backbones = backbones
-        self.strategies = strategies
-        self.metric = metric
-        self.image_size = image_size
-        self.channels = channels
-        self.validation = validation
-        self.random_state = random_state
-        self.preset = preset
-        self.directory = directory
+    # scikit-learn reads the parameters of an estimator from its own constructor, which sets these.
+    budget: float | None
+    trials: int | None
+    epochs: int | None
+    backbones: str | Sequence[str]
+    strategies: str | Sequence[str] | None
+    metric: str
+    image_size: int | None
+    channels: int | None
+    validation: float
+    random_state: Any
+    preset: str
+    directory: str | Path | None
 
     def _search(self, images: Sequence[Any], targets: NDArray[Any], **study: Any) -> None:
         """Search, and keep what came out.

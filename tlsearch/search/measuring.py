@@ -173,6 +173,7 @@ def _mixed(asked: Asked, request: Mapping[str, Any], abstain: AbstainSpec) -> di
     seen: list[Tensor] | None = [] if task.abstains else None
     told = list(_looks(asked, "val", mirrored=mirrors, seen=seen))
     looks, targets = torch.cat([one for one, _ in told]), torch.cat([one for _, one in told])
+    units = resampling.counted(_groups(asked, "val"))
     errors = [
         _differs(metric, task.score(looks[:, 0, at], targets, spec), value, items=len(targets), which="")
         for at, value in enumerate(values)
@@ -187,7 +188,7 @@ def _mixed(asked: Asked, request: Mapping[str, Any], abstain: AbstainSpec) -> di
         both = task.score(averaged(own, task, parts), targets, spec) if mirrors else {}
         features = torch.cat(seen) if seen else None  # of the first member, which all means begin with
         scored = Scored(len(targets), plain, [], plain, both, (outputs, targets), {}, features)
-        found: dict[str, Any] = {"val": {**plain, **resampling.counted(_groups(asked, "val"))}}
+        found: dict[str, Any] = {"val": {**plain, **units}}
         if mirrors:
             found["flips"] = _worth_twice(task.rank(both, metric.name), task.rank(plain, metric.name))
         return scored, found | {"calibration": _calibrated(outputs, targets, task, metric.name)}
