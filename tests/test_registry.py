@@ -226,6 +226,16 @@ def test_a_backbone_is_loaded_by_its_whole_name():
         registry.backbone("torchvison/resnet18", weights="random", image_size=None)
 
 
+def test_a_name_may_carry_a_size_of_pictures():
+    name = "torchvision/squeezenet1_1@96"
+    loaded = registry.backbone(name, weights="random", image_size=64)
+    assert (loaded.info.name, loaded.info.inputs.shape) == (name, (3, 96, 96))
+    rebuilt = registry.structure(name, image_size=None, architecture=loaded.info.architecture)
+    assert (rebuilt.info.name, rebuilt.info.inputs.shape) == (name, (3, 96, 96))
+    with pytest.raises(UnknownNameError, match="squeezenet1_1"):
+        registry.backbone("torchvision/squeezenet1_2@96", weights="random", image_size=None)
+
+
 # ---------------------------------------------------------------------------------- plugins that hang
 
 HANGS = {

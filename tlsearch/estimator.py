@@ -33,7 +33,8 @@ class TransferSearchClassifier(ClassifierMixin, ImageSearch):
         backbones: names, as `tlsearch backbones` lists them.
         strategies: names; the preset's where it is None: all that are installed and apply, but for quick.
         metric: accuracy, balanced_accuracy, macro_f1 or log_loss, on items held out of ``X``.
-        image_size: pixels of a side; the backbone's own where it is None.
+        image_size: pixels of a side; where it is None, chosen from the images and the minutes as by `tlsearch
+            init`, or the backbone's own where another one is named.
         channels: of an image, where they aren't RGB; where it is None, arrays of other than 1, 3 and 4
             channels have all of theirs taken. Arrays of 4 are RGB and opacity, unless it says 4.
         validation: share of ``X`` that trials are compared on.

@@ -20,6 +20,8 @@ from tlsearch.errors import DataError
 from tlsearch.files import scratch
 from tlsearch.item_files import as_file, pixels_of
 from tlsearch.items import Items, items_of, missing
+from tlsearch.search.picture_shapes import heads, image_size, shapes
+from tlsearch.search.study_template import PREFERRED
 from tlsearch.spec.presets import preset
 
 FEWEST = 20
@@ -131,12 +133,14 @@ class ImageSearch(BaseEstimator):
             path: Path = place.with_suffix(".npz")
             source: dict[str, Any] = {"source": "arrays"}
             np.savez(path, images=np.stack(images), labels=targets)
+            side: int | None = min(images[0].shape[:2])
         else:
             whole = "channels" in pixels
             files = [
                 as_file(image, place / f"{number:06d}.png", whole=whole)
                 for number, image in enumerate(images)
             ]
+            side = shapes(heads(files)).pixels
             path = place.with_suffix(".csv")
             source = {"source": "table", "root": files[0].anchor}
             with path.open("w", newline="", encoding="utf-8") as file:
@@ -148,7 +152,15 @@ class ImageSearch(BaseEstimator):
             if targets.ndim > 1:
                 source["label_column"] = columns
         section = {**source, **pixels, "path": str(path), "split": {"val": self.validation, "test": 0.0}}
-        return section if self.image_size is None else {**section, "image_size": self.image_size}
+        size = self.image_size if self.image_size is not None else self._size(side, len(images))
+        return section if size is None else {**section, "image_size": size}
+
+    def _size(self, side: int | None, items: int) -> int | None:
+        """What `tlsearch init` would write, for the backbones that it proposes; they take any size."""
+        named = {self.backbones} if isinstance(self.backbones, str) else set(self.backbones)
+        if not named <= set(PREFERRED):
+            return None
+        return image_size(side, items, seconds=preset(self.preset).within(self.budget).epoch_seconds)
 
 
 def images_of(given: Any) -> Items:

@@ -43,6 +43,8 @@ UNKNOWN = "unknown"
 GROUPS = (STRATEGIES, BACKBONES, DATASETS, COMBINATIONS, TASKS)
 SECONDS = 60.0
 """How long a plugin may take to be imported and constructed."""
+SIZED = re.compile(r"(?P<variant>.+)@(?P<size>[1-9][0-9]{1,3})")
+"""A variant with pixels of a side behind it."""
 SECONDS_VARIABLE = "TLSEARCH_PLUGIN_SECONDS"
 ALLOWED_VARIABLE = "TLSEARCH_PLUGINS_ALLOWED"
 
@@ -134,14 +136,21 @@ def backbone_family(name: str) -> BackboneFamily:
 def backbone(name: str, *, weights: str, image_size: int | None, pixels: Pixels = RGB) -> Pretrained:
     """Load a backbone by its whole name, ``family/variant``, for pictures of such pixels.
 
+    Args:
+        name: its own size of pictures may stand behind it, as in ``efficientnet_lite/lite0@96``.
+        weights: ``pretrained``, ``random`` or a file.
+        image_size: pixels of a side where the name has none; the backbone's own where both are left out.
+        pixels: channels and bits of a picture.
+
     Raises:
         UnknownNameError: no such family or variant.
         WeightsError: its weights can't be had.
         PluginError: the plugin can't be used.
         InputError: it can't take such pictures.
     """
-    family, _, variant = name.partition("/")
-    return _fit(backbone_family(family).load(variant, weights=weights, image_size=image_size), pixels)
+    family, variant, size = _parts(name)
+    found = backbone_family(family).load(variant, weights=weights, image_size=size or image_size)
+    return _fit(_named(found, name) if size else found, pixels)
 
 
 def families_of(variant: str) -> list[str]:
@@ -163,9 +172,24 @@ def structure(
         PluginError: the plugin can't be used.
         InputError: it can't take such pictures.
     """
+    family, variant, size = _parts(name)
+    found = backbone_family(family).structure(
+        variant, image_size=size or image_size, architecture=architecture
+    )
+    return _fit(_named(found, name) if size else found, pixels)
+
+
+def _parts(name: str) -> tuple[str, str, int | None]:
+    """Family, variant, and the size of pictures that the name ends in."""
     family, _, variant = name.partition("/")
-    found = backbone_family(family).structure(variant, image_size=image_size, architecture=architecture)
-    return _fit(found, pixels)
+    if sized := SIZED.fullmatch(variant):
+        return family, sized["variant"], int(sized["size"])
+    return family, variant, None
+
+
+def _named(loaded: Pretrained, name: str) -> Pretrained:
+    """One by the name that says its size too: at another size it is another choice of the search."""
+    return replace(loaded, info=replace(loaded.info, name=name))
 
 
 def _fit(loaded: Pretrained, pixels: Pixels) -> Pretrained:

@@ -50,6 +50,27 @@ def test_init_writes_a_study_that_fits_and_keeps_what_is_there(tmp_path):
     assert spec.load(tmp_path / "x.yaml").study == "x"
 
 
+def test_init_enlarges_small_pictures(tmp_path):
+    photos(tmp_path / "icons", {"cat": 6, "dog": 6}, size=28)
+    assert tlsearch("init", "icons", cwd=tmp_path).returncode == 0
+    assert spec.load(tmp_path / "icons.yaml").data.image_size == 128
+    assert "small images are enlarged" in (tmp_path / "icons.yaml").read_text()
+
+
+def test_run_has_smaller_images_in_fewer_minutes_and_writes_nothing_for_what_are_none(tmp_path):
+    photos(tmp_path / "pets", {"cat": 6, "dog": 6}, size=300)
+    refused = tlsearch("run", "pets", "--minutes", "soon", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--minutes takes a finite number" in refused.stderr
+    assert not (tmp_path / "pets.yaml").exists()
+    one = ("--minutes", "1", "--trials", "1", "--set", "strategies=[linear_probe]")
+    assert tlsearch("run", "pets", *one, cwd=tmp_path).returncode == 0
+    small = spec.load(tmp_path / "pets.yaml").data.image_size
+    tlsearch("init", "pets", "--force", cwd=tmp_path)
+    assert small is not None
+    assert small < (spec.load(tmp_path / "pets.yaml").data.image_size or 224)
+
+
 def test_init_says_why_items_can_not_be_used(tmp_path):
     photos(tmp_path / "pets", {"cat": 3, "dog": 9})
     for number in range(7):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tlsearch.images import decoding
-from tlsearch.search.picture_shapes import Shapes, heads, pixels, shapes
+from tlsearch.search.picture_shapes import Shapes, heads, image_size, pixels, shapes
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,15 @@ def test_each_file_is_opened_once(tmp_path):
     assert shapes(found).sizes == ((6, 4),) * 4
     assert [one.deep for one in found.values()] == [False, True, True, True]
     assert pixels([file.name for file in files], found) == {"bits": (16, "the files have more than 8")}
+
+
+def test_small_images_are_enlarged_a_little_and_large_ones_made_smaller_where_they_take_long(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert image_size(28, 100, seconds=30) == 128
+    assert image_size(150, 100, seconds=30) == 160
+    assert image_size(1000, 100, seconds=30) is None  # the backbone's own, 224
+    assert image_size(None, 100, seconds=30) is None
+    assert image_size(1000, 100, seconds=8) == image_size(1000, 700, seconds=8) == 128  # as many updates
+    assert image_size(1000, 1500, seconds=8) == 64
+    assert image_size(28, 100_000, seconds=30) == 64

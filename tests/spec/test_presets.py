@@ -38,3 +38,13 @@ def test_differences_say_what_a_study_has():
 def test_another_name_is_refused_with_the_nearest():
     with pytest.raises(UnknownNameError, match='Did you mean "quick"'):
         preset("quik")
+
+
+def test_fewer_minutes_have_shorter_epochs_but_none_shorter_than_the_quickest():
+    good = preset("good")
+    seconds = [good.within(minutes).epoch_seconds for minutes in (None, 30, 10, 5, 1)]
+    assert seconds == sorted(seconds, reverse=True)
+    assert seconds[0] == seconds[1] == good.epoch_seconds
+    assert seconds[2] < good.epoch_seconds
+    assert seconds[-1] == preset("quick").epoch_seconds
+    assert preset("quick").within(60) == preset("quick")

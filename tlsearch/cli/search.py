@@ -92,7 +92,7 @@ def run(
         raise InputError("--local runs trials in this process, and --address on a cluster: give one of them.")
     url = options.database(db)
     columns = options.columns(image_column, label_column)
-    study = study_file(data, preset=preset, name=name, columns=columns)
+    study = study_file(data, preset=preset, name=name, columns=columns, minutes=minutes)
     parsed = read_study(study, url, trials=trials, minutes=minutes, settings=setting or ())
     search(
         parsed,
@@ -109,21 +109,28 @@ def run(
 
 
 def study_file(
-    target: Path, *, preset: str | None, name: str | None, columns: Mapping[str, Any] | None = None
+    target: Path,
+    *,
+    preset: str | None,
+    name: str | None,
+    columns: Mapping[str, Any] | None = None,
+    minutes: str | None = None,
 ) -> Path:
     """The study file that somebody names, or that of the data that they name, written if it isn't there.
 
     Raises:
-        InputError: a preset, a name or a column is given for a study file, which has its own.
+        InputError: a preset, a name or a column is given for a study file, which has its own; or the minutes
+            are no number.
     """
-    from tlsearch.search import from_data
+    from tlsearch.search import control, from_data
 
     if not from_data.is_data(target):
         named = {"--preset": preset, "--name": name}
         named |= {f"--{option.replace('_', '-')}": column for option, column in (columns or {}).items()}
         from_data.refuse_beside(target, named)
         return target
-    found = from_data.study_file(target, preset=preset, name=name, columns=columns)
+    most = control.minutes_of_new(minutes) if minutes is not None else None
+    found = from_data.study_file(target, preset=preset, name=name, columns=columns, minutes=most)
     if found.proposal is None:
         output.say(f"Using {found.path.absolute()}, which was written for this data before.")
     else:

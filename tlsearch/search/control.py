@@ -74,18 +74,33 @@ def minutes_in_all(text: str, known: StudySpec, database: str) -> float:
     Raises:
         InputError: it is neither.
     """
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise InputError(f'--minutes takes a finite number such as 30 or +4, not "{text}".')
+    number = _finite(text)
     if not text.startswith("+"):
         return number
     record = _record(known.study, database)
     if record is None:
         return number + (known.budget.minutes or 0.0)
     return number + max(record.spec["budget"].get("minutes") or 0.0, record.seconds / 60)
+
+
+def minutes_of_new(text: str) -> float | None:
+    """The minutes of a study that isn't there yet; None where they are added to what its file says.
+
+    Raises:
+        InputError: it is no number of minutes.
+    """
+    number = _finite(text)
+    return None if text.startswith("+") else number
+
+
+def _finite(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f'--minutes takes a finite number such as 30 or +4, not "{text}".')
+    return number
 
 
 def pause(database: str, study: str) -> bool:

@@ -80,6 +80,7 @@ def study_file(
     name: str | None = None,
     columns: Mapping[str, Any] | None = None,
     folder: Path = Path(),
+    minutes: float | None = None,
 ) -> StudyFile:
     """The study file of a folder or table, written if it isn't there.
 
@@ -89,6 +90,7 @@ def study_file(
         name: of the study; the data's own by default.
         columns: options of a table, such as ``label_column``.
         folder: where the file is, as ``NAME.yaml``.
+        minutes: that a new search has where they aren't the preset's; smaller images make up for fewer.
 
     Raises:
         InputError: a file of that name is there for other data, with other columns or with other values than
@@ -98,7 +100,7 @@ def study_file(
     path = known_file(data, preset=preset, name=name, columns=columns, folder=folder)
     if path is not None:
         return StudyFile(path)
-    effort = presets.preset(preset or presets.DEFAULT)
+    effort = presets.preset(preset or presets.DEFAULT).within(minutes)
     proposal = propose(data, name=name, beside=folder, preset=effort, columns=columns)
     path = folder / f"{proposal.study}.yaml"
     write(path, proposal.text)

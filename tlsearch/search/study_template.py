@@ -26,11 +26,6 @@ from tlsearch.yaml_text import write_yaml
 
 PREFERRED = ("efficientnet_lite/lite0", "timm/resnet18.a1_in1k", "torchvision/resnet18")
 """Backbones to begin with, the first whose family is installed; lite0 needs no hub."""
-SIZES = (224, 160, 128, 96, 64)
-SECONDS_AT_224 = 0.06
-"""Of one core for one image in one epoch of lite0 with half of it frozen: measured on a server core."""
-GPU_SPEED = 100.0
-"""How much faster a GPU is than a core, to the order of magnitude."""
 GENERAL = ("folder", "table")
 """Sources of what any task may learn; others are for one."""
 SMALL = 400
@@ -98,7 +93,7 @@ def propose(
     resize = shapes.resize() if listed.task.resize is None else None
     made_of = picture_shapes.pixels(samples.names, heads)
     groups = item_groups.suggested(samples, strata.of)
-    size = _image_size(pixels, len(samples.items), preset.epoch_seconds)
+    size = picture_shapes.image_size(pixels, len(samples.items), seconds=preset.epoch_seconds)
     metric, reason = listed.task.advised(counts)
     text = _text(
         study=study,
@@ -208,7 +203,8 @@ def _text(
 ) -> str:
     data = textwrap.indent(write_yaml(section), "  ").splitlines()
     if size is not None:
-        why = "the images are small" if pixels is not None and size >= pixels else "quick on this machine"
+        small = pixels is not None and size >= pixels
+        why = "small images are enlarged, which helps" if small else "quick on this machine"
         data.append(f"  image_size: {size}                 # {why}; the backbone's own is larger")
     if resize is not None:
         data.append(f"  resize: {resize[0]}".ljust(34) + f"# {resize[1]}")
@@ -321,19 +317,6 @@ def study_name(data: Path) -> str:
     named = Path(os.path.abspath(data))  # as it was given: a link goes by its own name
     stem = named.stem if data.is_file() else named.name
     return names.study_name(stem) or "study"
-
-
-def _image_size(pixels: int | None, items: int, seconds: float) -> int | None:
-    """The largest size that the images fill and this machine trains quickly; None for the backbone's own."""
-    import torch
-
-    speed = GPU_SPEED if torch.cuda.is_available() else len(os.sched_getaffinity(0))
-    for size in SIZES:
-        smaller = SIZES[min(SIZES.index(size) + 1, len(SIZES) - 1)]
-        filled = pixels is None or pixels > smaller or size == SIZES[-1]
-        if filled and items * SECONDS_AT_224 * (size / 224) ** 2 / speed <= seconds:
-            return None if size == SIZES[0] else size
-    return SIZES[-1]
 
 
 def _backbone() -> str:

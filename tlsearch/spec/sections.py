@@ -73,7 +73,7 @@ class DataSpec(BaseModel):
     """A data set plugin, such as folder or table; `tlsearch plugins datasets` lists them with their keys."""
     split: SplitSpec = SplitSpec()
     image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
-    """Pixels of a side; the backbone's own where it is left out."""
+    """Pixels of a side, where a backbone's name has none (family/variant@96); else the backbone's own."""
     resize: Literal["crop", "pad", "squash"] | None = None
     """How a picture becomes a square: its centre is cut out (also where this is left out), bars are added, or
     it is squeezed; the last two cut nothing off."""
@@ -125,7 +125,8 @@ class BackboneSpec(_Section):
         AfterValidator(_backbone_name),
         Field(max_length=200, json_schema_extra={"pattern": BACKBONE_SHAPE}),
     ]
-    """family/variant; `tlsearch backbones` lists them."""
+    """family/variant; `tlsearch backbones` lists them. At another size of pictures than the study's it is
+    family/variant@96; the search chooses among sizes that are listed so."""
     weights: str = "pretrained"
     """pretrained, random, or a file."""
 
