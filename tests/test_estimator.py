@@ -113,6 +113,13 @@ def test_arrays_of_one_type_are_kept_as_they_are(tmp_path):
     section = TransferSearchClassifier()._data(tmp_path / "s", list(deep), np.array(list("abababab")))
     assert section["source"] == "arrays"
     assert (np.load(section["path"])["images"] == deep).all()
+    assert section["bits"] == 16
+    TransferSearchClassifier()._data(tmp_path / "s", [*deep, deep[0, 1:]], np.array(list("ababababa")))
+    assert (np.load(tmp_path / "s" / "000008.npy") == deep[0, 1:]).all()
+    content = tmp_path / "a.png"
+    content.write_bytes(b"some bytes")
+    section = TransferSearchClassifier()._data(tmp_path / "b", [content.read_bytes(), content], np.arange(2))
+    assert (tmp_path / "b" / "000000.png").read_bytes() == b"some bytes"
 
 
 def test_small_arrays_are_enlarged_unless_a_backbone_or_a_size_is_named(tmp_path):
@@ -124,13 +131,6 @@ def test_small_arrays_are_enlarged_unless_a_backbone_or_a_size_is_named(tmp_path
     assert size() == 128
     assert size(image_size=32) == 32
     assert size(backbones="timm/vit_small_patch14_dinov2") is None
-    assert section["bits"] == 16
-    TransferSearchClassifier()._data(tmp_path / "s", [*deep, deep[0, 1:]], np.array(list("ababababa")))
-    assert (np.load(tmp_path / "s" / "000008.npy") == deep[0, 1:]).all()
-    content = tmp_path / "a.png"
-    content.write_bytes(b"some bytes")
-    section = TransferSearchClassifier()._data(tmp_path / "b", [content.read_bytes(), content], np.arange(2))
-    assert (tmp_path / "b" / "000000.png").read_bytes() == b"some bytes"
 
 
 @pytest.mark.slow

@@ -133,7 +133,7 @@ class ImageSearch(BaseEstimator):
             path: Path = place.with_suffix(".npz")
             source: dict[str, Any] = {"source": "arrays"}
             np.savez(path, images=np.stack(images), labels=targets)
-            side: int | None = min(images[0].shape[:2])
+            side: int | None = sorted(images[0].shape)[-2]  # channels may stand first or last, and are few
         else:
             whole = "channels" in pixels
             files = [

@@ -26,8 +26,8 @@ SQUEEZED = 3.0
 SIZES = (224, 160, 128, 96, 64)
 ENLARGED = 128
 """Pixels of a side up to which smaller pictures are enlarged: one recipe, on 400 labelled pictures of clothes
-(28 pixels), had 80.1, 83.3 and 84.5 % of the test items right at 64, 96 and 128; on digits (8 pixels) 93.4 and
-95.3 at 64 and 96."""
+(28 pixels), had 80.1, 83.3 and 84.5 % of the test items right at 64, 96 and 128; on digits (8 pixels) 93.4
+and 95.3 at 64 and 96."""
 SECONDS_AT_224 = 0.06
 """Of one core for one image in one epoch of lite0 with half of it frozen: measured on a server core."""
 FEWEST = 720
