@@ -234,6 +234,8 @@ def test_a_name_may_carry_a_size_of_pictures():
     assert (rebuilt.info.name, rebuilt.info.inputs.shape) == (name, (3, 96, 96))
     with pytest.raises(UnknownNameError, match="squeezenet1_1"):
         registry.backbone("torchvision/squeezenet1_2@96", weights="random", image_size=None)
+    with pytest.raises(InputError, match="8 to 4096 pixels a side, not 9600"):
+        registry.backbone("torchvision/squeezenet1_1@9600", weights="random", image_size=None)
 
 
 # ---------------------------------------------------------------------------------- plugins that hang

@@ -45,6 +45,7 @@ SECONDS = 60.0
 """How long a plugin may take to be imported and constructed."""
 SIZED = re.compile(r"(?P<variant>.+)@(?P<size>[1-9][0-9]{1,3})")
 """A variant with pixels of a side behind it."""
+LEAST_SIZE, MOST_SIZE = 8, 4096
 SECONDS_VARIABLE = "TLSEARCH_PLUGIN_SECONDS"
 ALLOWED_VARIABLE = "TLSEARCH_PLUGINS_ALLOWED"
 
@@ -146,7 +147,7 @@ def backbone(name: str, *, weights: str, image_size: int | None, pixels: Pixels 
         UnknownNameError: no such family or variant.
         WeightsError: its weights can't be had.
         PluginError: the plugin can't be used.
-        InputError: it can't take such pictures.
+        InputError: it can't take such pictures, or nobody has pictures of such a size.
     """
     family, variant, size = _parts(name)
     found = backbone_family(family).load(variant, weights=weights, image_size=size or image_size)
@@ -182,9 +183,16 @@ def structure(
 def _parts(name: str) -> tuple[str, str, int | None]:
     """Family, variant, and the size of pictures that the name ends in."""
     family, _, variant = name.partition("/")
-    if sized := SIZED.fullmatch(variant):
-        return family, sized["variant"], int(sized["size"])
-    return family, variant, None
+    sized = SIZED.fullmatch(variant)
+    if sized is None:
+        return family, variant, None
+    size = int(sized["size"])
+    if not LEAST_SIZE <= size <= MOST_SIZE:
+        raise InputError(
+            f"{name}: pictures have {LEAST_SIZE} to {MOST_SIZE} pixels a side, not {size}.",
+            hint="Write another number behind the @, or leave it out for the study's image_size.",
+        )
+    return family, sized["variant"], size
 
 
 def _named(loaded: Pretrained, name: str) -> Pretrained:
