@@ -133,14 +133,12 @@ class ImageSearch(BaseEstimator):
             path: Path = place.with_suffix(".npz")
             source: dict[str, Any] = {"source": "arrays"}
             np.savez(path, images=np.stack(images), labels=targets)
-            side: int | None = sorted(images[0].shape)[-2]  # channels may stand first or last, and are few
         else:
             whole = "channels" in pixels
-            files = [
+            images = files = [
                 as_file(image, place / f"{number:06d}.png", whole=whole)
                 for number, image in enumerate(images)
             ]
-            side = shapes(heads(files)).pixels
             path = place.with_suffix(".csv")
             source = {"source": "table", "root": files[0].anchor}
             with path.open("w", newline="", encoding="utf-8") as file:
@@ -152,15 +150,23 @@ class ImageSearch(BaseEstimator):
             if targets.ndim > 1:
                 source["label_column"] = columns
         section = {**source, **pixels, "path": str(path), "split": {"val": self.validation, "test": 0.0}}
-        size = self.image_size if self.image_size is not None else self._size(side, len(images))
+        size = self.image_size if self.image_size is not None else self._size(images)
         return section if size is None else {**section, "image_size": size}
 
-    def _size(self, side: int | None, items: int) -> int | None:
-        """What `tlsearch init` would write, for the backbones that it proposes; they take any size."""
+    def _size(self, images: Sequence[Any]) -> int | None:
+        """What `tlsearch init` would write, for the backbones that it proposes; they take any size.
+
+        Args:
+            images: arrays of one shape, or files.
+        """
         named = {self.backbones} if isinstance(self.backbones, str) else set(self.backbones)
         if not named <= set(PREFERRED):
             return None
-        return image_size(side, items, seconds=preset(self.preset).within(self.budget).epoch_seconds)
+        if isinstance(images[0], np.ndarray):
+            side: int | None = sorted(images[0].shape)[-2]  # channels may stand first or last, and are few
+        else:
+            side = shapes(heads(images)).pixels
+        return image_size(side, len(images), seconds=preset(self.preset).within(self.budget).epoch_seconds)
 
 
 def images_of(given: Any) -> Items:

@@ -26,6 +26,8 @@ class Pixels:
 
 
 RGB = Pixels()
+LEAST_SIDE, MOST_SIDE = 8, 4096
+"""Pixels of a side that a backbone may be given."""
 MOST_CHANNELS = 512
 """Of a picture; more are of hyperspectral cameras, and a convolution of as many is no pretrained one."""
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from tlsearch.errors import InputError, PluginError, UnknownNameError, did_you_mean
-from tlsearch.records import RGB, Pixels, PluginVersion
+from tlsearch.records import LEAST_SIDE, MOST_SIDE, RGB, Pixels, PluginVersion
 
 if TYPE_CHECKING:
     from tlsearch.contracts import BackboneFamily, Combination, DatasetSource, Pretrained, Strategy, Task
@@ -45,7 +45,6 @@ SECONDS = 60.0
 """How long a plugin may take to be imported and constructed."""
 SIZED = re.compile(r"(?P<variant>.+)@(?P<size>[1-9][0-9]{1,3})")
 """A variant with pixels of a side behind it."""
-LEAST_SIZE, MOST_SIZE = 8, 4096
 SECONDS_VARIABLE = "TLSEARCH_PLUGIN_SECONDS"
 ALLOWED_VARIABLE = "TLSEARCH_PLUGINS_ALLOWED"
 
@@ -187,9 +186,9 @@ def _parts(name: str) -> tuple[str, str, int | None]:
     if sized is None:
         return family, variant, None
     size = int(sized["size"])
-    if not LEAST_SIZE <= size <= MOST_SIZE:
+    if not LEAST_SIDE <= size <= MOST_SIDE:
         raise InputError(
-            f"{name}: pictures have {LEAST_SIZE} to {MOST_SIZE} pixels a side, not {size}.",
+            f"{name}: pictures have {LEAST_SIDE} to {MOST_SIDE} pixels a side, not {size}.",
             hint="Write another number behind the @, or leave it out for the study's image_size.",
         )
     return family, sized["variant"], size

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -88,8 +89,7 @@ def image_size(pixels: int | None, items: int, *, seconds: float) -> int | None:
     import torch
 
     speed = GPU_SPEED if torch.cuda.is_available() else len(os.sched_getaffinity(0))
-    for size in SIZES:
-        smaller = SIZES[min(SIZES.index(size) + 1, len(SIZES) - 1)]
+    for size, smaller in pairwise(SIZES):
         filled = pixels is None or pixels > smaller or size <= ENLARGED
         if filled and max(items, FEWEST) * SECONDS_AT_224 * (size / 224) ** 2 / speed <= seconds:
             return None if size == SIZES[0] else size

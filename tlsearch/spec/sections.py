@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from tlsearch.names import STUDY_BYTES, STUDY_LETTERS, composed, is_study_name
-from tlsearch.records import MOST_CHANNELS, RGB, Pixels
+from tlsearch.records import LEAST_SIDE, MOST_CHANNELS, MOST_SIDE, RGB, Pixels
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -72,7 +72,7 @@ class DataSpec(BaseModel):
     source: str
     """A data set plugin, such as folder or table; `tlsearch plugins datasets` lists them with their keys."""
     split: SplitSpec = SplitSpec()
-    image_size: Annotated[int, Field(ge=8, le=4096)] | None = None
+    image_size: Annotated[int, Field(ge=LEAST_SIDE, le=MOST_SIDE)] | None = None
     """Pixels of a side, where a backbone's name has none (family/variant@96); else the backbone's own."""
     resize: Literal["crop", "pad", "squash"] | None = None
     """How a picture becomes a square: its centre is cut out (also where this is left out), bars are added, or
