@@ -59,10 +59,18 @@ def test_init_enlarges_small_pictures(tmp_path):
 
 def test_run_has_smaller_images_in_fewer_minutes_and_writes_nothing_for_what_are_none(tmp_path):
     photos(tmp_path / "pets", {"cat": 6, "dog": 6}, size=300)
-    refused = tlsearch("run", "pets", "--minutes", "soon", cwd=tmp_path)
-    assert refused.returncode == 2
-    assert "--minutes takes a finite number" in refused.stderr
-    assert not (tmp_path / "pets.yaml").exists()
+    for words, told in (
+        (("--minutes", "soon"), "--minutes takes a finite number"),
+        (("--trials", "many"), "--trials takes a number such as 60 or +50"),
+        (("--trials", "0"), "budget.trials"),
+        (("--set", "budget.minutes=soon"), "budget.minutes"),
+        (("--set", "strategys=[fine_tune]"), "strategies"),
+        (("--set", "strategies"), "--set takes KEY=VALUE"),
+    ):
+        refused = tlsearch("run", "pets", *words, cwd=tmp_path)
+        assert refused.returncode == 2, words
+        assert told in refused.stderr
+        assert not (tmp_path / "pets.yaml").exists()
     one = ("--minutes", "1", "--trials", "1", "--set", "strategies=[linear_probe]")
     assert tlsearch("run", "pets", *one, cwd=tmp_path).returncode == 0
     small = spec.load(tmp_path / "pets.yaml").data.image_size

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -561,13 +562,16 @@ def test_turns_hold_heads_of_one_branch_and_single_points():
 
 
 def searching(
-    minutes: float | None, *strategies: str, foreseen: Callable[[Point], float] = lambda point: 0.0
+    minutes: float | None,
+    *strategies: str,
+    foreseen: Callable[[Point], float] = lambda point: 0.0,
+    space: Mapping[str, Any] = MappingProxyType({}),
 ) -> Searching:
     info = registry.backbone("tiny/net", weights="pretrained", image_size=None).info
-    space = spaces.build({name: registry.strategy(name) for name in strategies}, [info], {})
+    built = spaces.build({name: registry.strategy(name) for name in strategies}, [info], space)
     budget = parse({**STUDY, "budget": {"trials": 200, **({"minutes": minutes} if minutes else {})}}).budget
     return Searching(
-        Sampler(space, kind="random", minimize=False, seed=0),
+        Sampler(built, kind="random", minimize=False, seed=0),
         Budget(budget, started=0, spent=0),
         left_open=[],
         next_number=0,
@@ -619,6 +623,28 @@ def test_where_no_trial_that_fine_tunes_could_end_each_strategy_of_heads_has_its
     assert source.take() == []
     assert source.heads_alone
     assert not source.exhausted
+
+
+def test_a_trial_that_ends_in_time_if_nothing_is_refitted_begins_and_no_time_is_kept_for_that():
+    source = searching(2.0, "linear_probe", "fine_tune", foreseen=lambda point: 100.0)
+    source.budget.after_search = math.inf  # half of the time is kept at first: 60 s
+    (scout,) = source.take()
+    source.learn(took(scout, 1.0))
+    (trained,) = source.take()
+    assert trained.strategy == "fine_tune"
+    assert not source.budget.worth_keeping
+    kept = source.budget.verification + source.budget.opening
+    assert source.budget.end - source.budget.search_deadline == pytest.approx(kept)
+    assert not source.heads_alone
+
+
+@pytest.mark.parametrize(("length", "begins"), [(2.0, True), (1.0, False)])
+def test_a_long_trial_begins_where_there_is_time_for_one_of_the_usual_length(length, begins):
+    fixed = {"fine_tune.length": [length], "fine_tune.freeze_depth": [0.0]}
+    source = searching(2.0, "fine_tune", space=fixed)
+    (first,) = source.take()
+    source.learn(took(first, 160.0))
+    assert bool(source.take()) is begins
 
 
 def test_where_heads_have_no_score_a_trial_that_fine_tunes_begins_whatever_is_foreseen():

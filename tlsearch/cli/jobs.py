@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlsearch.cli import cluster, options, output
-from tlsearch.cli.search import Insecure, Minutes, Setting, Trials, read_study
+from tlsearch.cli.search import Insecure, Minutes, Setting, Trials, read_settings, read_study
 
 if TYPE_CHECKING:
     from tlsearch.spec import StudySpec
@@ -51,7 +51,8 @@ def submit(
     Submitting the same study again finds the same job.
     """
     url = options.database(db)
-    parsed = read_study(study, url, trials=trials, minutes=minutes, settings=setting or ())
+    settings = read_settings(setting or ())
+    parsed = read_study(study, url, trials=trials, minutes=minutes, overrides=settings)
     hand_in(
         parsed,
         url,

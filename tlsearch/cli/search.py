@@ -92,8 +92,10 @@ def run(
         raise InputError("--local runs trials in this process, and --address on a cluster: give one of them.")
     url = options.database(db)
     columns = options.columns(image_column, label_column)
-    study = study_file(data, preset=preset, name=name, columns=columns, minutes=minutes)
-    parsed = read_study(study, url, trials=trials, minutes=minutes, settings=setting or ())
+    settings = read_settings(setting or ())
+    new = {**settings, **budget_of_new(trials=trials, minutes=minutes)}
+    study = study_file(data, preset=preset, name=name, columns=columns, overrides=new)
+    parsed = read_study(study, url, trials=trials, minutes=minutes, overrides=settings)
     search(
         parsed,
         url,
@@ -114,23 +116,29 @@ def study_file(
     preset: str | None,
     name: str | None,
     columns: Mapping[str, Any] | None = None,
-    minutes: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Path:
     """The study file that somebody names, or that of the data that they name, written if it isn't there.
 
+    Args:
+        target: the file, or the data.
+        preset: of a new file.
+        name: of a new study.
+        columns: options of a table.
+        overrides: dotted keys and values that a new study must be able to have.
+
     Raises:
-        InputError: a preset, a name or a column is given for a study file, which has its own; or the minutes
-            are no number.
+        InputError: a preset, a name or a column is given for a study file, which has its own.
+        SpecError: a new study can't have such values.
     """
-    from tlsearch.search import control, from_data
+    from tlsearch.search import from_data
 
     if not from_data.is_data(target):
         named = {"--preset": preset, "--name": name}
         named |= {f"--{option.replace('_', '-')}": column for option, column in (columns or {}).items()}
         from_data.refuse_beside(target, named)
         return target
-    most = control.minutes_of_new(minutes) if minutes is not None else None
-    found = from_data.study_file(target, preset=preset, name=name, columns=columns, minutes=most)
+    found = from_data.study_file(target, preset=preset, name=name, columns=columns, overrides=overrides)
     if found.proposal is None:
         output.say(f"Using {found.path.absolute()}, which was written for this data before.")
     else:
@@ -141,12 +149,11 @@ def study_file(
 
 
 def read_study(
-    path: Path, url: str, *, trials: str | None, minutes: str | None, settings: Sequence[str]
+    path: Path, url: str, *, trials: str | None, minutes: str | None, overrides: Mapping[str, Any]
 ) -> StudySpec:
     """A study file with what the command line says in place of its values."""
     from tlsearch import spec
 
-    overrides = read_settings(settings)
     parsed = spec.load(path, overrides=overrides)
     budget = read_budget(parsed, url, trials=trials, minutes=minutes)
     return spec.load(path, overrides={**overrides, **budget}) if budget else parsed
@@ -169,6 +176,21 @@ def read_budget(known: StudySpec, url: str, *, trials: str | None, minutes: str 
     if minutes is not None:
         budget["budget.minutes"] = control.minutes_in_all(minutes, known, url)
     return budget
+
+
+def budget_of_new(*, trials: str | None, minutes: str | None) -> dict[str, Any]:
+    """--trials and --minutes of a study that isn't there yet, less those that add to what its file will say.
+
+    Raises:
+        InputError: one is no number.
+    """
+    from tlsearch.search import control
+
+    told = {
+        "budget.trials": control.trials_of_new(trials) if trials is not None else None,
+        "budget.minutes": control.minutes_of_new(minutes) if minutes is not None else None,
+    }
+    return {key: value for key, value in told.items() if value is not None}
 
 
 def search(

@@ -219,7 +219,12 @@ def charge(params: Params) -> float:
 
     Less, the deeper it is frozen, and in proportion to the ``length``.
     """
-    return max(LEAST_CHARGE, (1 - _number(params, "freeze_depth", 0.0)) * _number(params, "length", 1.0))
+    return max(LEAST_CHARGE, (1 - _number(params, "freeze_depth", 0.0)) * length(params))
+
+
+def length(params: Params) -> float:
+    """How long a trial trains, where 1 is the usual length."""
+    return _number(params, "length", 1.0)
 
 
 def _number(params: Params, name: str, otherwise: float) -> float:

@@ -37,6 +37,7 @@ class Budget:
             is known of it.
         verification: seconds in which a fresh process measures the winner on the validation items.
         opening: seconds in which one measures the refitted model on validation and test items.
+        refits: whether time is kept for repeating and refitting what leads.
     """
 
     budget: BudgetSpec
@@ -45,6 +46,7 @@ class Budget:
     after_search: float = 0.0
     verification: float = STARTING
     opening: float = STARTING
+    refits: bool = True
     _since: float = field(default_factory=time.time)
     _prepared: float = 0.0
     """Seconds that preparation took, of those since then."""
@@ -99,9 +101,22 @@ class Budget:
     @property
     def worth_keeping(self) -> bool:
         """Whether as much time can be kept for what comes after the search that it is of use."""
-        if self.budget.minutes is None:
+        if self.budget.minutes is None or not self.refits:
             return False
         return MOST_KEPT * self._whole - self.verification - self.opening >= LEAST_AFTER
+
+    def forgo_refits(self, seconds: float) -> bool:
+        """Whether a trial ends in time at least where nothing is refitted; then no time is kept for that.
+
+        A network that has learned from the training items alone is worth more than none.
+
+        Args:
+            seconds: of the trial.
+        """
+        if time.time() + seconds > self.end - (self.verification + self.opening):
+            return False
+        self.refits, self.after_search = False, 0.0
+        return True
 
     @property
     def seconds_to_train(self) -> float:

@@ -40,13 +40,27 @@ def trials_in_all(text: str, known: StudySpec, database: str) -> int:
     Raises:
         InputError: it is neither.
     """
-    try:
-        number = int(text)
-    except ValueError:
-        raise InputError(f'--trials takes a number such as 60 or +50, not "{text}".') from None
+    number = _whole(text)
     if not text.startswith("+"):
         return number
     return number + _had(known, database)
+
+
+def trials_of_new(text: str) -> int | None:
+    """The trials of a study that isn't there yet; None where they are added to what its file says.
+
+    Raises:
+        InputError: it is no number of trials.
+    """
+    number = _whole(text)
+    return None if text.startswith("+") else number
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f'--trials takes a number such as 60 or +50, not "{text}".') from None
 
 
 def _had(known: StudySpec, database: str) -> int:

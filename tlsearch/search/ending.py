@@ -94,20 +94,21 @@ class Ending:
         """What is left to run of finalists with fresh seeds, as far as the refit leaves time for it."""
         search = self.prepared.spec.search
         seeds = search.confirm_seeds if len(finalists) > 1 else 0
-        many = len(finalists)
-        seconds = max(finalist.costs.seconds for finalist in finalists)
+        slow = [finalist for finalist in finalists if trains(finalist)] or finalists  # heads take no time
+        seconds = max(finalist.costs.seconds for finalist in slow)
         left = self.budget.seconds_to_train - self.after_choice(seconds, slots=slots)
-        runs = refit.affordable(seconds, left=left, members=seeds * many, slots=slots, least=1.0)
-        if runs < seeds * many:
-            seeds = min(seeds, max(1, runs // many))
-            many = min(many, runs // seeds)
-            if many < 2:
+        runs = refit.affordable(seconds, left=left, members=seeds * len(slow), slots=slots, least=1.0)
+        if runs < seeds * len(slow):
+            seeds = min(seeds, max(1, runs // len(slow)))
+            left_out = slow[runs // seeds :]
+            finalists = [finalist for finalist in finalists if finalist not in left_out]
+            if len(left_out) == len(slow) or len(finalists) < 2:
                 self._say(CONFIRM, ["no time is left to repeat the best trials with other seeds"])
                 return []
-            told = f"there is time for {plural(seeds, 'other seed')} of {many} of the best trials"
+            told = f"there is time for {plural(seeds, 'other seed')} of {len(finalists)} of the best trials"
             self._say(CONFIRM, [told])
         return confirmations(
-            finalists[:many],
+            finalists,
             self.store.trials(self.study, role=TrialRole.CONFIRM),
             seeds=seeds,
             first_number=self.store.next_number(self.study),

@@ -80,7 +80,7 @@ def study_file(
     name: str | None = None,
     columns: Mapping[str, Any] | None = None,
     folder: Path = Path(),
-    minutes: float | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> StudyFile:
     """The study file of a folder or table, written if it isn't there.
 
@@ -90,18 +90,23 @@ def study_file(
         name: of the study; the data's own by default.
         columns: options of a table, such as ``label_column``.
         folder: where the file is, as ``NAME.yaml``.
-        minutes: that a new search has where they aren't the preset's; smaller images make up for fewer.
+        overrides: dotted keys and values that are to replace those of a new file. They aren't written;
+            smaller images make up for fewer ``budget.minutes``.
 
     Raises:
         InputError: a file of that name is there for other data, with other columns or with other values than
             the preset's; or it can't be written.
+        SpecError: a new study can't have these values; then nothing is written.
         DataError: there is nothing to search on.
     """
     path = known_file(data, preset=preset, name=name, columns=columns, folder=folder)
     if path is not None:
         return StudyFile(path)
-    effort = presets.preset(preset or presets.DEFAULT).within(minutes)
+    minutes = (overrides or {}).get("budget.minutes")
+    known = minutes if isinstance(minutes, int | float) else None  # what it must be is told below
+    effort = presets.preset(preset or presets.DEFAULT).within(known)
     proposal = propose(data, name=name, beside=folder, preset=effort, columns=columns)
+    _parsed(proposal, overrides)
     path = folder / f"{proposal.study}.yaml"
     write(path, proposal.text)
     return StudyFile(path, proposal)
@@ -190,6 +195,10 @@ def study_of(
         return spec.load(path, overrides=overrides)
     effort = presets.preset(preset or presets.DEFAULT)
     proposal = propose(target, name=name, beside=Path(), preset=effort, columns=columns)
+    return _parsed(proposal, overrides)
+
+
+def _parsed(proposal: Proposal, overrides: Mapping[str, Any] | None) -> spec.StudySpec:
     plain, _ = read_yaml(proposal.text, proposal.study)
     return spec.parse(plain, overrides=overrides, name=proposal.study)
 

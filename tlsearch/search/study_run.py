@@ -244,6 +244,7 @@ class StudyRun:
         known = driver.trains or heads_alone
         if seconds is not None and known and self.budget.worth_keeping:
             self.budget.after_search = self._ending.after_search(seconds, slots=self._slots)
+        if known:
             driver.deadline = self.budget.search_deadline
         self.searched = told
         self.observe(told)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from tlsearch.contracts import HeadStrategy
 from tlsearch.records import EpochResult, Point, TrialRole, TrialState
-from tlsearch.search.allocation import charge
+from tlsearch.search.allocation import charge, length
 from tlsearch.search.budget import Budget
 from tlsearch.search.sampler import Proposal, Sampler
 
@@ -101,13 +101,19 @@ class Searching:
             seconds = self._pace.expected(points[0])
             untried = seconds is None and self._scored and not self._waits
             seconds = self._foreseen(points[0]) if untried else seconds
-            if seconds is not None and time.time() + seconds * TOLERANCE > self.budget.search_deadline:
+            if seconds is not None and not self._in_time(seconds, points[0], untried=untried):
                 self.too_long, self.heads_alone = seconds, untried
                 return self.take()
         self.next_number += len(points)
         self.budget.started += len(points)
         self._open.update({point.number: point for point in points})
         return points
+
+    def _in_time(self, seconds: float, point: Point, *, untried: bool) -> bool:
+        """Whether a trial ends in time; a long one is shortened, and as good as one of the usual length."""
+        least = seconds * TOLERANCE / max(1.0, length(point.params))
+        in_time = time.time() + least <= self.budget.search_deadline
+        return in_time or (untried and self.budget.forgo_refits(least))
 
     def _proposed(self) -> list[Point]:
         """What the sampler proposes next: heads alone, once nothing else can end in time."""
