@@ -568,11 +568,12 @@ def searching(
     space: Mapping[str, Any] = MappingProxyType({}),
 ) -> Searching:
     info = registry.backbone("tiny/net", weights="pretrained", image_size=None).info
-    built = spaces.build({name: registry.strategy(name) for name in strategies}, [info], space)
-    budget = parse({**STUDY, "budget": {"trials": 200, **({"minutes": minutes} if minutes else {})}}).budget
+    budget = {"trials": 200, **({"minutes": minutes} if minutes else {})}
+    study = parse({**STUDY, "budget": budget, "space": dict(space)})
+    built = spaces.build({name: registry.strategy(name) for name in strategies}, [info], study.space)
     return Searching(
         Sampler(built, kind="random", minimize=False, seed=0),
-        Budget(budget, started=0, spent=0),
+        Budget(study.budget, started=0, spent=0),
         left_open=[],
         next_number=0,
         seed=0,
@@ -640,7 +641,7 @@ def test_a_trial_that_ends_in_time_if_nothing_is_refitted_begins_and_no_time_is_
 
 @pytest.mark.parametrize(("length", "begins"), [(2.0, True), (1.0, False)])
 def test_a_long_trial_begins_where_there_is_time_for_one_of_the_usual_length(length, begins):
-    fixed = {"fine_tune.length": [length], "fine_tune.freeze_depth": [0.0]}
+    fixed = {"fine_tune.length": length, "fine_tune.freeze_depth": 0.0}
     source = searching(2.0, "fine_tune", space=fixed)
     (first,) = source.take()
     source.learn(took(first, 160.0))
