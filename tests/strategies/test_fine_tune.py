@@ -83,7 +83,7 @@ def test_the_recipe_is_read_from_the_hyperparameters():
         optimizer="sgd",
         batch_size=16,
         label_smoothing=0.1,
-        augmentation="flip",
+        augmentation="light",
         patience=2,
     )
 

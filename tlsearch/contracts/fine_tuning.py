@@ -66,7 +66,7 @@ class FineTuning(Strategy):
             "weight_decay": 1e-2,
             "dropout": 0.0,
             "label_smoothing": 0.0,
-            "augmentation": _first_of(("flip", "light"), backbone),
+            "augmentation": _first_of(("light", "flip"), backbone),
             "length": 1.0,
             "optimizer": "adamw",
             "batch_size": 32,

@@ -134,7 +134,7 @@ def _spec(record: StudyRecord, backbone: str | None, weights: str | None) -> Stu
         "backbones": [{"name": name, "weights": weights or known.get(name, "pretrained")}],
         "strategies": [STRATEGY],
         "space": {},
-        "search": {**own.to_json()["search"], "views": max(VIEWS, own.search.views)},
+        "search": {**own.to_json()["search"], "views": max(VIEWS, own.search.views or 0)},
     }
     return parse(described)
 

@@ -90,5 +90,5 @@ class _Mine:
     def _operations(self, backbone: str, policy: str) -> float:
         info = next(info for info in self.prepared.backbones if info.name == backbone)
         items = self.prepared.data[data_key("data", info.inputs)].indices
-        views = 1 if policy == "none" else self.prepared.spec.search.views
+        views = 1 if policy == "none" else self.prepared.spec.search.views_of(policy, heads=True)
         return info.flops * (views * len(items["train"]) + len(items["stop"]) + len(items["val"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
@@ -79,19 +80,22 @@ class _GradientTrial:
 
     def epochs(self, deadline: float) -> Iterator[FitEpoch]:
         """The fit, an epoch at a time."""
-        budget = self.workspace.assignment.spec.budget
         return fit(
             self.model,
             strategy=self.strategy,
             params=self.point.params,
             plan=self._plan,
             epochs=self.rounds,
-            updates=partial(count_updates, budget, self.recipe.length, self.rounds),
+            updates=self._updates,
             seed=self.point.seed,
             metric=self.workspace.metric,
             deadline=deadline,
             resume=self.resume,
         )
+
+    def _updates(self, batches: int) -> int:
+        budget = self.workspace.assignment.spec.budget
+        return count_updates(budget, self.recipe.length, self.rounds, batches)
 
     def _plan(self) -> tuple[SplitPoint, BatchSource, BatchSource | None]:
         """The split point of the model as it is now, and what feeds it from there."""
@@ -105,6 +109,8 @@ class _GradientTrial:
         untrained = partial(_untrained, self.build, trainable_names(self.model))
         policy = self.recipe.augmentation
         feed = self.workspace.feed(data, self.pretrained, split_point, policy, Counts(), untrained)
+        batches = feed.batches(self.recipe.batch_size)
+        feed.views = min(feed.views, math.ceil(self._updates(batches) / batches))  # no pass sees more
         self.spans.append((split_point, feed.counts))
         return feed
 

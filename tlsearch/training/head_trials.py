@@ -81,7 +81,9 @@ class _HeadBatch:
         self.feed = workspace.feed(
             self.data, pretrained, self.split_point, policy, Counts(), lambda: model
         )  # its trunk never trains
-        self.views = [0] if policy == "none" else list(range(1, workspace.assignment.spec.search.views + 1))
+        many = workspace.assignment.spec.search.views_of(policy, heads=True)
+        self.feed.views = many
+        self.views = [0] if policy == "none" else list(range(1, many + 1))
 
     def results(self) -> list[EpochResult]:
         """Of all points, in their order. What goes wrong with one head is its own result."""

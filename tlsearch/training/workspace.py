@@ -167,7 +167,7 @@ class Workspace:
             split_point=split_point,
             store=self.store,
             policy=policy,
-            views=self.assignment.spec.search.views,
+            views=self.assignment.spec.search.views_of(policy, heads=False),
             seed=self.assignment.spec.seed,
             device=self.device,
             limit_bytes=self.assignment.cache_bytes // 2,
