@@ -32,7 +32,8 @@ MEANT = {
 """Names of columns, without case, blanks and hyphens, that say what is in them."""
 PICTURES = frozenset((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif"))
 """Endings that tell a path of a picture from other text."""
-_FLAGS = frozenset(("0", "1", "0.0", "1.0", "true", "false", "yes", "no"))
+_FLAGS = frozenset(("0", "1", "0.0", "1.0", "-1", "true", "false", "t", "f", "yes", "no", "y", "n"))
+_MARKS = frozenset(("1", "x", "true", "t", "yes", "y", "+", "*", "✓", "✔"))
 _WHOLE, _FRACTION = r"\d{1,3}(?:[,.' ]\d{3})+|\d+", r"(?:\d{1,3}(?:[,' ]\d{3})+|\d+)[.,]\d+"
 _UNIT = r"°?[^\W\d_]{1,4}[²³]?"
 _AMOUNT = re.compile(
@@ -131,7 +132,9 @@ def _parquet(path: Path) -> Any:
     import pandas
 
     try:
-        return pandas.read_parquet(path, dtype_backend="pyarrow").astype(object)
+        frame = pandas.read_parquet(path, dtype_backend="pyarrow").astype(object)
+        # pandas writes an index that has a name as if it were no column.
+        return frame.reset_index() if any(frame.index.names) else frame
     except OSError as error:
         raise DataError(f"table {path} can't be read ({error.strerror or error})") from error
     except Exception as error:  # pandas and pyarrow raise almost anything on damaged files
@@ -242,13 +245,32 @@ def names_apart(cells: Sequence[str]) -> str | None:
 
 
 def flag_columns(table: TableFile) -> list[str]:
-    """Columns that hold 0 and 1, or true and false, and nothing else."""
+    """Columns that hold 0 and 1, or true and false, and nothing else; or one mark, and cells without it."""
     found = []
     for name in table.columns:
         if table.columns.count(name) == 1:
-            cells = {str(cell).strip().lower() for cell in table.frame[name]}
-            found += [name] if len(cells) == 2 and cells <= _FLAGS else []
+            cells = {cell.strip().lower() for cell in texts(table.frame[name])}
+            found += [name] if len(cells) == 2 and (cells <= _FLAGS or _mark(cells)) else []
     return found
+
+
+def flags_of(columns: dict[str, list[str]]) -> tuple[dict[str, list[str]], str | None]:
+    """Columns of labels in which nothing stands but one mark, as 1 and 0; others stay as they are.
+
+    Returns:
+        The columns, and a sentence on how they were understood. Beside zeros an empty cell is missing.
+    """
+    mark = _mark({cell.strip().lower() for cells in columns.values() for cell in cells})
+    if not mark:
+        return columns, None
+    flags = {name: ["1" if cell.strip() else "0" for cell in cells] for name, cells in columns.items()}
+    return flags, f'understood: an item without "{mark}" in a column of labels hasn\'t got it'
+
+
+def _mark(kinds: set[str]) -> str:
+    """What stands in the cells that aren't empty; nothing where all are full, or several words do."""
+    (mark,) = kinds - {""} if len(kinds) == 2 and "" in kinds else ("",)
+    return mark if mark in _MARKS else ""
 
 
 def refuse_headless(columns: Sequence[str], images: str, table: Path) -> None:

@@ -268,7 +268,7 @@ def test_init_of_a_table_of_several_names_in_a_cell_finds_their_separator(tmp_pa
 
 def test_init_of_a_folder_takes_the_table_in_it_with_its_columns_of_labels(tmp_path):
     photos(tmp_path, {"all": 24}, size=32)
-    rows = [f"{number}.jpg,{number % 2},{number // 12}" for number in range(24)]
+    rows = [f"{number}.jpg,{number % 2},{number // 12}" for number in range(24)]  # six have neither
     (tmp_path / "all" / "list.csv").write_text("\n".join(["image,red,white", *rows]))
     done = tlsearch("init", "all", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -276,6 +276,7 @@ def test_init_of_a_folder_takes_the_table_in_it_with_its_columns_of_labels(tmp_p
     assert study.task == "multilabel"
     assert list(study.data.options["label_column"]) == ["red", "white"]
     assert "task: multilabel  # 2 columns of 0 and 1" in done.stderr
+    assert "24 items of 2 labels," in done.stderr
 
 
 def test_cells_that_only_look_like_several_names_are_left_alone():

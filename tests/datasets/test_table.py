@@ -426,6 +426,24 @@ def test_flags_may_be_words(folder):
     assert tables.flag_columns(tables.read_table(folder / "f.csv")) == ["cat", "dog"]
 
 
+@pytest.mark.parametrize("mark", ["x", "X", "1", "yes"])
+def test_columns_with_nothing_but_a_mark_are_flags(folder, mark):
+    text = f"image,cat,dog\na.png,{mark},\nb.png,,{mark}\n"
+    samples = load(folder, text, label_column=["cat", "dog"])
+    assert samples.targets == [("1", "0"), ("0", "1")]
+    assert any(f'without "{mark.lower()}"' in note for note in samples.notes)
+    assert tables.flag_columns(tables.read_table(folder / "table.csv")) == ["cat", "dog"]
+    # Beside zeros an empty cell is missing.
+    doubtful = load(folder, "image,cat,dog\na.png,1,0\nb.png,0,1\na.png,1,\n", label_column=["cat", "dog"])
+    assert doubtful.broken == ("row 3 (a.png): no label",)
+
+
+def test_parquet_whose_paths_are_the_index(folder):
+    frame = pandas.DataFrame({"image": ["a.png", "b.png"], "label": ["x", "y"]}).set_index("image")
+    frame.to_parquet(folder / "index.parquet")
+    assert list(tables.read_table(folder / "index.parquet").columns) == ["image", "label"]
+
+
 def test_paths_in_another_case_and_cells_that_are_no_paths(folder):
     samples = load(folder, f"image,label\na.PNG,x\nb.png,y\n{'z' * 5000},x\n")
     assert samples.items == [folder / "a.png", folder / "b.png"]

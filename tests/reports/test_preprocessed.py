@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 from dataclasses import dataclass
 
@@ -62,6 +63,8 @@ def test_pixels_for_one_of_the_square():
 
 @pytest.mark.parametrize("colour", ["black", "white", "grey", (124, 116, 104)])
 def test_another_preprocessing_is_followed(colour):
+    for line in ((1280, 4), (3, 3000)):  # less than a step of the ramp is left
+        assert math.isfinite(measure(ImageInput(size=128, **PLAIN), *line).stretch)
     padded = measure(Padded(size=128, colour=colour, **PLAIN), 640, 320)
     assert padded.lost == pytest.approx(0, abs=0.01)
     assert padded.filled == pytest.approx(0.5, abs=0.02)

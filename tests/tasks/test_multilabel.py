@@ -212,6 +212,13 @@ def test_cells_that_are_neither_are_named():
     assert set(TASK.unusable(["1", "0", "0", "maybe"])) == {3}
 
 
+def test_minus_one_says_no_but_not_beside_zeros_where_it_is_unsure():
+    signs = [("1", "-1"), ("-1", "1"), ("-1", "-1")]
+    assert not TASK.unusable(signs)
+    assert TASK.encode(signs, TASK.describe(signs, ("a", "b"))).tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert set(TASK.unusable([*signs[:1], *[("0", "1")] * 4])) == {0}
+
+
 def test_unknown_labels_and_other_columns_are_refused():
     spec, _ = described()
     with pytest.raises(DataError, match="doesn't know the label 'rde'"):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tlsearch.cli import options, output
-from tlsearch.counts import plural
 from tlsearch.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def say_proposal(path: Path, proposal: Proposal) -> None:
     size = f", about {proposal.pixels} pixels" if proposal.pixels else ""
     aside = f"; {len(proposal.broken)} can't be used" if proposal.broken else ""
     output.say(
-        f"{plural(proposal.items, 'item')} of {plural(len(proposal.counts), *proposal.kinds)}{size}{aside}. "
+        f"{proposal.about}{size}{aside}. "
         "Only file names and some image sizes were read: "
         "`tlsearch audit` and `run` decode every image."
     )

@@ -18,6 +18,7 @@ from tlsearch.errors import DataError, did_you_mean
 from tlsearch.names import printable, split_of
 from tlsearch.tables import (
     decimal_points,
+    flags_of,
     meant,
     naming,
     read_table,
@@ -192,6 +193,10 @@ def read_rows(options: RowOptions, kind: str, column: str) -> Rows:
             if seems := unlike_names(cells[key]):
                 raise DataError(f'{options.path}: the cells of "{printable(name)}" look like {seems}')
             notes += [told] if told else []
+    labels = {key: column for key, column in cells.items() if key.startswith(_LABEL)}
+    if len(labels) > 1:
+        flags, told = flags_of(labels)
+        cells, notes = cells | flags, notes + ([told] if told else [])
     return Rows(cells, tuple(notes), options.label_separator)
 
 

@@ -109,7 +109,8 @@ def measure(inputs: ImageInput, width: int, height: int) -> Sight:
 def _ends(ramp: NDArray[np.float64], count: int) -> tuple[float, float]:
     """Where a ramp begins and ends, as shares: ``count`` pixels of equal width show it."""
     low, high = (float(ramp.min()) - _LOW) / _SPAN, (float(ramp.max()) - _LOW) / _SPAN
-    half = (high - low) / max(1, count - 1) / 2
+    # Of a very long picture less than a step may be seen.
+    half = max((high - low) / max(1, count - 1), 1 / _SPAN) / 2
     low, high = max(0.0, low - half), min(1.0, high + half)
     near = 1.5 / _SPAN  # a ramp of 224 steps tells no more
     return 0.0 if low < near else low, 1.0 if high > 1 - near else high
@@ -195,7 +196,8 @@ def _sentences(size: int, sights: Sequence[Sight], lost: float) -> list[str]:
         told.append(f"On average {100 * filled:.0f}% of the square is filled up: pictures aren't square.")
     stretched = sum(not 0.95 < one.stretch < 1.05 for one in sights)
     if stretched:
-        told.append(f"{plural(stretched, 'picture')} of {len(sights)} lose their proportions.")
+        lose = "loses its" if stretched == 1 else "lose their"
+        told.append(f"{plural(stretched, 'picture')} of {len(sights)} {lose} proportions.")
     shrunk = statistics.median([one.shrunk for one in sights])
     if shrunk >= 2:
         told.append(

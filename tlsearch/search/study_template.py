@@ -35,20 +35,20 @@ TABLES = (".csv", ".tsv", ".parquet")
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A study file's text, and what it rests on: ``counts`` of each kind of items, such as a class.
+    """A study file's text, and what it rests on.
 
-    ``kinds`` is what one kind is called, and several.
+    ``about`` says how many items there are of how many kinds, such as classes; ``counts`` are those of each.
     """
 
     study: str
     text: str
+    about: str
     items: int
     counts: dict[str, int]
     splits: dict[str, int]
     pixels: int | None
     resize: str | None
     task: str
-    kinds: tuple[str, str]
     metric: str
     broken: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -95,10 +95,12 @@ def propose(
     groups = item_groups.suggested(samples, strata.of)
     size = picture_shapes.image_size(pixels, len(samples.items), seconds=preset.epoch_seconds)
     metric, reason = listed.task.advised(counts)
+    kinds = len(strata.needed) or len(counts)  # to have no label is none
+    about = f"{plural(len(samples.items), 'item')} of {plural(kinds, strata.one, strata.many)}"
     text = _text(
         study=study,
         section=section,
-        about=f"{plural(len(samples.items), 'item')} of {plural(len(counts), strata.one, strata.many)}",
+        about=about,
         items=len(samples.items),
         task=f"task: {task}   # {why}" if why else "",
         reason=reason,
@@ -115,13 +117,13 @@ def propose(
     return Proposal(
         study=study,
         text=text,
+        about=about,
         items=len(samples.items),
         counts=dict(counts),
         splits=dict(Counter(samples.splits or ())),
         pixels=pixels,
         resize=resize[0] if resize is not None else None,
         task=task,
-        kinds=(strata.one, strata.many),
         metric=metric,
         broken=samples.broken,
         notes=(*guessed, *samples.notes, *written_alike(strata), *_doubted(groups)),

@@ -16,10 +16,10 @@ from tlsearch.counts import plural
 from tlsearch.errors import DataError, did_you_mean
 
 HELD = {
-    **dict.fromkeys(("1", "1.0", "true", "yes"), True),
-    **dict.fromkeys(("0", "0.0", "false", "no"), False),
+    **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y"), True),
+    **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "-1"), False),
 }
-"""What may stand in a column of 0 and 1, in any case."""
+"""What may stand in a column of 0 and 1, in any case; -1 is unsure where there are zeros."""
 SEPARATORS = (";", "|", ",")
 """What several names in one cell usually stand apart by."""
 
@@ -49,8 +49,11 @@ def names_of(target: Any) -> list[str]:
 def problems(targets: Sequence[Any] | NDArray[Any]) -> dict[int, str]:
     """Positions of rows with a cell that is neither 0 nor 1, and why."""
     found: dict[int, str] = {}
-    for position, target in enumerate(cells_apart(targets)):
-        wrong = [] if named(target) else [cell for cell in target if held(cell) is None]
+    rows = cells_apart(targets)
+    zeros = any(str(cell).strip() in ("0", "0.0") for row in rows if not named(row) for cell in row)
+    for position, target in enumerate(rows):
+        cells = () if named(target) else target
+        wrong = [cell for cell in cells if held(cell) is None or (zeros and str(cell).strip() == "-1")]
         if wrong:
             text = str(wrong[0]).strip()[:40]
             found[position] = f'a label is "{text}", neither 0 nor 1' if text else "a label is missing"
