@@ -168,8 +168,11 @@ def files(folder: Path, root: Path, left: Left, *, arrays: bool = False) -> Iter
     Raises:
         DataError: a folder can't be read.
     """
-    # Found below the root as it is written; where links lead is compared with the root itself.
-    yield from _walk(folder, root, left, ancestors=(_identity(folder),), arrays=arrays)
+    # Found below the root as it is written; where links lead is compared with the root itself. One that leads
+    # to what the folder lies in would bring the items of all its neighbours.
+    above = (place for place in folder.resolve().parents if place.is_relative_to(root))
+    ancestors = tuple(map(_identity, (folder, *above)))
+    yield from _walk(folder, root, left, ancestors=ancestors, arrays=arrays)
 
 
 def overlooked(folder: Path, *, arrays: bool = False) -> tuple[str, ...]:

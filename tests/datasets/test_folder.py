@@ -235,16 +235,18 @@ def test_links_loops_and_fifos(tmp_path):
     (root / "a/in_folder").symlink_to("../b/more")
     (root / "a/self").symlink_to("self")
     (root / "a/around").symlink_to("../a")
+    (root / "a/above").symlink_to("..")  # with what is of other classes
     (root / "a/gone.png").symlink_to("nothing.png")
     os.mkfifo(root / "a/fifo.png")
     samples = load(root)
     assert samples.names == ["a/1.png", "a/in.png", "a/in_folder/2.png", "b/1.png", "b/more/2.png"]
     reasons = dict(line.split(": ", 1) for line in samples.broken)
-    refused = ["out.png", "out_folder", "up.png", "self", "around", "gone.png", "fifo.png"]
+    refused = ["out.png", "out_folder", "up.png", "self", "around", "above", "gone.png", "fifo.png"]
     assert set(reasons) == {f"a/{name}" for name in refused}
     assert all("leads out" in reasons[f"a/{name}"] for name in ("out.png", "out_folder", "up.png"))
     assert "loop" in reasons["a/self"]
     assert "loop" in reasons["a/around"]
+    assert "loop" in reasons["a/above"]
     assert "link to nothing" in reasons["a/gone.png"]
     assert "FIFO" in reasons["a/fifo.png"]
 

@@ -74,6 +74,22 @@ def test_columns_of_a_table_are_named_once(photos, tmp_path):
         study_file(photos, columns={"label_column": "kind"})
 
 
+def test_a_table_that_can_not_be_listed_without_an_option_gets_it(photos, tmp_path):
+    table = tmp_path / "lists" / "marks.csv"
+    table.parent.mkdir()
+    files = sorted(path.relative_to(photos) for path in photos.rglob("*.png"))
+    rows = [f"{path},{path.parent.name}{' + big' * (number % 2)}" for number, path in enumerate(files)]
+    table.write_text("\n".join(["image,label", *rows]) + "\n")
+    with pytest.raises(DataError) as told:
+        study_file(table)
+    assert "--set data.root=FOLDER" in str(told.value)
+    made = study_file(table, overrides={"data.root": str(photos), "data.label_separator": "+"})
+    study = spec.load(made.path)
+    assert study.task == "multilabel"
+    assert made.proposal is not None
+    assert made.proposal.about == f"{len(files)} items of 3 labels"
+
+
 def test_a_study_can_be_had_without_a_file(photos, tmp_path):
     study = study_of(photos, overrides={"seed": 3})
     assert (study.study, study.seed) == ("solar-cells", 3)

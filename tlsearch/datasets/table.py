@@ -99,7 +99,8 @@ class Table(DatasetSource[TableOptions]):
             item=lambda image: files[image],
             named=lambda image, row: printable(image),
             hint=lambda reason: (
-                f"Image paths are relative to {root}; set root to change that."
+                f"Image paths are relative to {root}; another folder is named by data.root, as in "
+                "--set data.root=FOLDER."
                 if reason.startswith(("no such file", "leads out of"))
                 else None
             ),

@@ -17,6 +17,8 @@ from tlsearch.yaml_text import read_yaml
 
 STUDY_FILES = (".yaml", ".yml", ".json", "")
 """Endings of files that are read as study files; any other file is a table."""
+OF_TABLES = ("root", "image_column", "label_column", "label_separator", "split_column", "group_column")
+"""Options of a table that say how it is to be listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ def study_file(
     minutes = (overrides or {}).get("budget.minutes")
     known = minutes if isinstance(minutes, int | float) else None  # what it must be is told below
     effort = presets.preset(preset or presets.DEFAULT).within(known)
-    proposal = propose(data, name=name, beside=folder, preset=effort, columns=columns)
+    own = _columns(data, columns, overrides)
+    proposal = propose(data, name=name, beside=folder, preset=effort, columns=own)
     _parsed(proposal, overrides)
     path = folder / f"{proposal.study}.yaml"
     write(path, proposal.text)
@@ -194,8 +197,18 @@ def study_of(
     if path is not None:
         return spec.load(path, overrides=overrides)
     effort = presets.preset(preset or presets.DEFAULT)
-    proposal = propose(target, name=name, beside=Path(), preset=effort, columns=columns)
+    own = _columns(target, columns, overrides)
+    proposal = propose(target, name=name, beside=Path(), preset=effort, columns=own)
     return _parsed(proposal, overrides)
+
+
+def _columns(
+    data: Path, columns: Mapping[str, Any] | None, overrides: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Options of a table, with those among the overrides without which it may not even be listed."""
+    told = {key.removeprefix("data."): value for key, value in (overrides or {}).items()}
+    wanted = told if data_of(data).is_file() else {}
+    return {**(columns or {}), **{key: value for key, value in wanted.items() if key in OF_TABLES}}
 
 
 def _parsed(proposal: Proposal, overrides: Mapping[str, Any] | None) -> spec.StudySpec:
