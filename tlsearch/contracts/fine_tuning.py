@@ -76,6 +76,8 @@ class FineTuning(Strategy):
     def starts(self, backbone: BackboneInfo) -> Sequence[Params]:
         """The default; three quarters frozen, in a third of the time; all trained, boldly; turned; gently.
 
+        Views that are only mirrored are few: where most is frozen, training takes less time than to store many.
+
         The default is right where images are few and like the pretrained ones; where they are far from those
         (digits, X-rays), training everything at a high rate is better, and the search is to see that early.
         What is seen from above or through a microscope may be turned, too; only scores tell whether.
@@ -86,7 +88,7 @@ class FineTuning(Strategy):
         turned = [{**default, "augmentation": "dihedral"}] if "dihedral" in backbone.inputs.policies else []
         return [
             default,
-            {**default, "freeze_depth": 0.75},
+            {**default, "freeze_depth": 0.75, "augmentation": _first_of(("flip", "light"), backbone)},
             {**default, "freeze_depth": 0.0, "learning_rate": 2 * rate, "augmentation": varied},
             *turned,
             {**default, "freeze_depth": 0.5, "lr_ratio": 0.3, "augmentation": varied, "length": 2.0},

@@ -26,6 +26,7 @@ from tlsearch.search.result import StudyResult
 from tlsearch.search.setup import Prepared, prepare
 from tlsearch.search.study_run import RunSettings, StudyRun
 from tlsearch.search.trial_queue import is_heads
+from tlsearch.search.workers import refuse_more_than_here
 from tlsearch.spec import StudySpec
 from tlsearch.training.objective import settled
 
@@ -65,6 +66,8 @@ def run(
     spec = settled(spec)
     known = refuse_conflicts(spec, database)
     stores.check(place)
+    if address is None:
+        refuse_more_than_here(spec.resources)
     alone = address is None and not here
     short = alone and own_process.is_short(spec, spent=known.seconds if known is not None else 0.0)
     measurer = Measurer()

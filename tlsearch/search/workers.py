@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from tlsearch.database.store import Lease, Store
+from tlsearch.errors import InputError
 from tlsearch.search import ray_cluster
 from tlsearch.search.fair_share import Share
 from tlsearch.search.progress import Observer, Snapshot
 from tlsearch.search.setup import Prepared
 from tlsearch.search.trial_queue import is_heads
+from tlsearch.spec import ResourcesSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,20 @@ class Workers:
     gpus: float
     on_cpus: Callable[[str], bool] | None
     share: Share
+
+
+def refuse_more_than_here(resources: ResourcesSpec) -> None:
+    """Refuse trials that this machine has no room for.
+
+    Raises:
+        InputError: one asks for more processors than there are.
+    """
+    here = os.cpu_count() or 1
+    if resources.cpus_per_trial > here:
+        raise InputError(
+            f"resources.cpus_per_trial is {resources.cpus_per_trial}: this machine has {here} of them.",
+            hint="Lower it, or name a cluster with --address.",
+        )
 
 
 def allocate(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlsearch.contracts import InputSpec, PlaceTask, Scores
+from tlsearch.spec.sections import FEW_VIEWS
 from tlsearch.training.activations import Activations, Items, Known, activations
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.cache_policy import Choice, FreezeDepths, choices
@@ -291,8 +292,10 @@ class BatchSource:
         while not isinstance(self._choice, str):
             choice = self._choice
             items = self._items(store, index, view, choice.dtype)
-            # The same pass over the items also serves the other depths that trials will freeze.
-            missing = choice.dtype == "float32" and store.open(items.key(choice.split_point)) is None
+            # The same pass over the items also serves the other depths that trials will freeze. Of many views
+            # it would take longer than what one trial trains, before anybody knows that others follow.
+            few = not view or self.views <= FEW_VIEWS
+            missing = few and choice.dtype == "float32" and store.open(items.key(choice.split_point)) is None
             stored = activations(
                 choice.split_point,
                 items=items,
