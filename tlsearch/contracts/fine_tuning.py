@@ -76,7 +76,7 @@ class FineTuning(Strategy):
     def starts(self, backbone: BackboneInfo) -> Sequence[Params]:
         """The default; three quarters frozen, in a third of the time; all trained, boldly; turned; gently.
 
-        Views that are only mirrored are few: where most is frozen, training takes less time than to store many.
+        Where most is frozen, pictures are only mirrored: training takes less time than to store many views.
 
         The default is right where images are few and like the pretrained ones; where they are far from those
         (digits, X-rays), training everything at a high rate is better, and the search is to see that early.
