@@ -25,6 +25,8 @@ SHOWN = 60
 """Characters that are shown of what a table holds."""
 LOOKED_AT = 50
 """Records that a separator is judged by."""
+APART, RARELY_APART = (";", "|", ","), ("+", "/", "&", " ")
+"""What stands between several names in a cell."""
 MEANT = {
     "image": ("image", "path", "file", "filename", "imagepath", "filepath", "img", "imagefile", "imgpath"),
     "label": ("label", "class", "target", "category", "classname", "labelname", "value", "score", "rating"),
@@ -233,13 +235,15 @@ def names_apart(cells: Sequence[str]) -> str | None:
     """What stands between names where cells hold several, such as ``;``; None where each holds one.
 
     Cells of several names put the same ones together in different ways: there are no more names than cells.
+    Names hold spaces, slashes and pluses, too; where these stand between names, there are far fewer of those.
     """
     distinct = {cell.strip() for cell in cells} - {""}
     if all(re.fullmatch(r"[\d\s.,;|-]+", cell) for cell in distinct):  # numbers, with commas say
         return None
-    for mark in (";", "|", ","):
+    for mark in (*APART, *RARELY_APART):
         names = {name.strip() for cell in distinct for name in cell.split(mark)} - {""}
-        if any(mark in cell for cell in distinct) and len(names) <= len(distinct):
+        most = len(distinct) if mark in APART else len(distinct) / 2
+        if any(mark in cell for cell in distinct) and len(names) <= most:
             return mark
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 
@@ -283,3 +284,13 @@ def test_cells_that_only_look_like_several_names_are_left_alone():
     assert names_apart(["Paris, France", "Lyon, France", "Bonn, Germany"]) is None
     assert names_apart(["1,5", "2,5", "3"]) is None
     assert names_apart(["cat", "dog"]) is None
+    assert names_apart(["A", "A+", "B", "n/a"]) is None
+    assert names_apart(["golden retriever", "golden eagle", "bald eagle"]) is None
+
+
+@pytest.mark.parametrize("mark", ["+", "/", " "])
+def test_other_marks_stand_between_names_where_there_are_far_fewer_of_these_than_of_cells(mark):
+    names = ("red", "blue", "long", "short")
+    cells = [mark.join(some) for many in (1, 2) for some in itertools.combinations(names, many)]
+    assert names_apart(cells) == mark
+    assert names_apart(cells[:5]) is None

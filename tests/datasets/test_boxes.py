@@ -78,6 +78,24 @@ def test_a_box_out_of_the_picture_breaks_its_item_and_one_by_rounding_is_clipped
     assert found.targets.min() >= -1
 
 
+def test_shares_where_pixels_should_be_are_told_of(voc):
+    for side, share in (("xmin", 0.1), ("ymin", 0.2), ("xmax", 0.7), ("ymax", 1)):
+        change(voc / "annotations/000.xml", (f"<{side}>.*?<", f"<{side}>{share}<"))
+    (broken,) = load(voc).broken
+    assert "is in shares of the sides; right are pixels" in broken
+
+
+@pytest.mark.parametrize("left", ["annotations", "nothing but a list"])
+def test_a_json_file_that_lacks_something_is_taken_for_cocos_and_says_so(coco, left):
+    (path,) = coco.rglob("*.json")
+    document = json.loads(path.read_text())
+    del document["categories"]
+    path.write_text(json.dumps(document if left == "annotations" else document["annotations"]))
+    assert registry.dataset("boxes").suits(coco)
+    with pytest.raises(DataError, match="needs lists of images, annotations and categories"):
+        load(coco)
+
+
 @pytest.mark.parametrize(
     ("pair", "told"),
     [

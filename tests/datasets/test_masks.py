@@ -121,6 +121,17 @@ def test_colours_are_refused(pairs):
     assert "its mask has colours (RGB)" in broken
 
 
+def test_floats_are_indices_where_they_are_whole(pairs):
+    levels = np.asarray(Image.open(pairs / "masks/001.png"), dtype=np.float32)
+    (pairs / "masks/001.png").unlink()
+    Image.fromarray(levels).save(pairs / "masks/001.tif")
+    assert load(pairs).broken == ()
+    levels = levels + 0.25
+    Image.fromarray(levels).save(pairs / "masks/001.tif")
+    (broken,) = load(pairs).broken
+    assert "its mask has fractions" in broken
+
+
 def test_masks_of_one_class_alone(pairs):
     for path in (pairs / "masks").iterdir():
         Image.new("L", (60, 48)).save(path)
@@ -194,6 +205,10 @@ def test_which_paths_suit(pairs, tmp_path):
     (tmp_path / "table.csv").write_text("image,mask\na.jpg,a.png\n")
     (tmp_path / "other.csv").write_text("image,label\na.jpg,a\n")
     assert source.suits(pairs)
+    german = write(tmp_path / "daten", 4)
+    (german / "images").rename(german / "Bilder")
+    (german / "masks").rename(german / "Masken")
+    assert source.suits(german)
     assert source.suits(tmp_path / "table.csv")
     assert not source.suits(tmp_path / "other.csv")
     assert not source.suits(pairs / "images")

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import draw_folder
 from tlsearch import spec
-from tlsearch.errors import DataError, InputError
+from tlsearch.errors import DataError, InputError, StudyConflictError
 from tlsearch.search.from_data import is_data, known_file, study_file, study_of
 from tlsearch.search.study_template import study_name
 
@@ -88,6 +88,24 @@ def test_a_table_that_can_not_be_listed_without_an_option_gets_it(photos, tmp_pa
     assert study.task == "multilabel"
     assert made.proposal is not None
     assert made.proposal.about == f"{len(files)} items of 3 labels"
+
+
+def test_nothing_is_written_for_a_study_that_is_refused(photos, tmp_path):
+    def refuse(study):
+        raise StudyConflictError(f"A study {study.study} exists.")
+
+    with pytest.raises(StudyConflictError):
+        study_file(photos, check=refuse)
+    assert known_file(photos) is None
+
+
+def test_a_file_that_another_run_wrote_meanwhile_is_told_of(photos):
+    def written_meanwhile(study):
+        study_file(photos)
+
+    with pytest.raises(InputError, match="already exists") as told:
+        study_file(photos, check=written_meanwhile)
+    assert "the same command again" in str(told.value)
 
 
 def test_a_study_can_be_had_without_a_file(photos, tmp_path):

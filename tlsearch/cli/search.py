@@ -94,7 +94,7 @@ def run(
     columns = options.columns(image_column, label_column)
     settings = read_settings(setting or ())
     new = {**settings, **budget_of_new(trials=trials, minutes=minutes)}
-    study = study_file(data, preset=preset, name=name, columns=columns, overrides=new)
+    study = study_file(data, url, preset=preset, name=name, columns=columns, overrides=new)
     parsed = read_study(study, url, trials=trials, minutes=minutes, overrides=settings)
     search(
         parsed,
@@ -112,6 +112,7 @@ def run(
 
 def study_file(
     target: Path,
+    url: str,
     *,
     preset: str | None,
     name: str | None,
@@ -122,6 +123,7 @@ def study_file(
 
     Args:
         target: the file, or the data.
+        url: of the study database, in which no other study may have the name of a new one.
         preset: of a new file.
         name: of a new study.
         columns: options of a table.
@@ -130,15 +132,24 @@ def study_file(
     Raises:
         InputError: a preset, a name or a column is given for a study file, which has its own.
         SpecError: a new study can't have such values.
+        StudyConflictError: another study has its name.
     """
-    from tlsearch.search import from_data
+    from tlsearch.search import from_data, registration
+    from tlsearch.training.objective import settled
 
     if not from_data.is_data(target):
         named = {"--preset": preset, "--name": name}
         named |= {f"--{option.replace('_', '-')}": column for option, column in (columns or {}).items()}
         from_data.refuse_beside(target, named)
         return target
-    found = from_data.study_file(target, preset=preset, name=name, columns=columns, overrides=overrides)
+    found = from_data.study_file(
+        target,
+        preset=preset,
+        name=name,
+        columns=columns,
+        overrides=overrides,
+        check=lambda study: registration.refuse_conflicts(settled(study), url),
+    )
     if found.proposal is None:
         output.say(f"Using {found.path.absolute()}, which was written for this data before.")
     else:

@@ -77,6 +77,8 @@ def read(source: object) -> Values:
             if image.mode in _INDEXED:
                 levels = np.asarray(image.convert("L") if image.mode == "1" else image)
                 return levels.astype(np.int64)
+            if image.mode == "F":
+                return _whole(np.asarray(image))
             bands = np.asarray(image.convert("RGB"))
             if image.mode in ("LA", "RGB", "RGBA") and bool((bands == bands[..., :1]).all()):
                 return bands[..., 0].astype(np.int64)
@@ -90,6 +92,12 @@ def read(source: object) -> Values:
         raise DataError(NO_PICTURE[-1]) from error
     except (OSError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         raise DataError(f"can't be read as a mask ({error})") from error
+
+
+def _whole(levels: NDArray[np.float32]) -> NDArray[np.int64]:
+    if not bool((np.isfinite(levels) & (levels == np.round(levels))).all()):
+        raise DataError("has fractions; masks hold the index of a class in each pixel")
+    return levels.astype(np.int64)
 
 
 def size_of(path: Path) -> tuple[int, int]:

@@ -143,7 +143,9 @@ def is_coco(path: Path) -> bool:
         document = json.loads(written)
     except (ValueError, RecursionError):
         return b'"images"' in written or b'"annotations"' in written
-    return isinstance(document, dict) and {"images", "annotations", "categories"} <= set(document)
+    if isinstance(document, list):  # of annotations alone; that the rest is missing is told
+        return any(isinstance(one, dict) and "bbox" in one for one in document[:1])
+    return isinstance(document, dict) and {"images", "annotations"} <= set(document)
 
 
 def coco(path: Path) -> Coco:
@@ -316,6 +318,8 @@ def placed(one: Marked, size: tuple[int, int]) -> tuple[tuple[float, float, floa
     told = f"{one.label} at ({', '.join(f'{edge:g}' for edge in one.box)})"
     if one.box[2] <= one.box[0] or one.box[3] <= one.box[1]:
         raise DataError(f"the box of {told} has no area")
+    if not one.shares and max(one.box) <= 1 and min(size) > 2:
+        raise DataError(f"the box of {told} is in shares of the sides; right are pixels")
     allowed = [max(ROUNDING, 2 / side) for side in (*size, *size)]
     if any(share < -most or share > 1 + most for share, most in zip(shares, allowed, strict=True)):
         if one.shares and max(one.box) > 2:

@@ -20,10 +20,10 @@ from tlsearch.errors import DataError
 from tlsearch.names import printable, split_of
 from tlsearch.tables import read_table
 
-IMAGES = ("images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "inputs")
+IMAGES = ("images", "image", "imgs", "img", "jpegimages", "pictures", "photos", "inputs", "bilder", "fotos")
 MASKS = (
     *("masks", "mask", "segmentationclass", "segmentations", "segmentation", "annotations", "labels"),
-    *("ground_truth", "groundtruth", "gt", "targets"),
+    *("ground_truth", "groundtruth", "gt", "targets", "masken"),
 )
 """What folders of pictures and of masks are called, in any case."""
 ENDINGS = ("_mask", "-mask", "_seg", "_label", "_labels", "_gt", "_segmentation")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ def study_file(
     columns: Mapping[str, Any] | None = None,
     folder: Path = Path(),
     overrides: Mapping[str, Any] | None = None,
+    check: Callable[[spec.StudySpec], object] = lambda study: None,
 ) -> StudyFile:
     """The study file of a folder or table, written if it isn't there.
 
@@ -94,6 +95,7 @@ def study_file(
         folder: where the file is, as ``NAME.yaml``.
         overrides: dotted keys and values that are to replace those of a new file. They aren't written;
             smaller images make up for fewer ``budget.minutes``.
+        check: refuses a new study, by its error, before anything is written.
 
     Raises:
         InputError: a file of that name is there for other data, with other columns or with other values than
@@ -109,9 +111,9 @@ def study_file(
     effort = presets.preset(preset or presets.DEFAULT).within(known)
     own = _columns(data, columns, overrides)
     proposal = propose(data, name=name, beside=folder, preset=effort, columns=own)
-    _parsed(proposal, overrides)
+    check(_parsed(proposal, overrides))
     path = folder / f"{proposal.study}.yaml"
-    write(path, proposal.text)
+    write(path, proposal.text, hint="Another run begins with it now: the same command again goes on with it.")
     return StudyFile(path, proposal)
 
 
@@ -216,8 +218,11 @@ def _parsed(proposal: Proposal, overrides: Mapping[str, Any] | None) -> spec.Stu
     return spec.parse(plain, overrides=overrides, name=proposal.study)
 
 
-def write(path: Path, text: str, *, over: bool = False) -> None:
-    """Write a study file.
+ELSEWHERE = "Name another with --output, or overwrite it with --force."
+
+
+def write(path: Path, text: str, *, over: bool = False, hint: str = ELSEWHERE) -> None:
+    """Write a study file; ``hint`` is the next step where one is there.
 
     Raises:
         InputError: one is there, unless it is to be written ``over``; or it can't be written.
@@ -226,9 +231,7 @@ def write(path: Path, text: str, *, over: bool = False) -> None:
         with path.open("w" if over else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise InputError(
-            f"{path} already exists.", hint="Name another with --output, or overwrite it with --force."
-        ) from None
+        raise InputError(f"{path} already exists.", hint=hint) from None
     except OSError as error:
         raise InputError(f"Can't write {path}: {error.strerror}.") from None
 

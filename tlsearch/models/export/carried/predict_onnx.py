@@ -10,7 +10,7 @@ import preprocess
 from numpy.typing import NDArray
 
 HOW = preprocess.described()
-SESSION = onnxruntime.InferenceSession(preprocess.HERE / "model.onnx", providers=["CPUExecutionProvider"])
+SESSION = onnxruntime.InferenceSession(preprocess.beside("model.onnx"), providers=["CPUExecutionProvider"])
 
 
 def answers(paths: Sequence[str]) -> list[NDArray[Any]]:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 HOW = preprocess.described()
-MODULE = torch.export.load(preprocess.HERE / "model.pt2").module()
+MODULE = torch.export.load(preprocess.beside("model.pt2")).module()
 
 
 def answers(paths: Sequence[str]) -> list[NDArray[Any]]:

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import decoding
 import names
@@ -25,8 +25,15 @@ AT_ONCE = 32
 
 def described() -> dict[str, Any]:
     """The content of preprocessing.json."""
-    document: dict[str, Any] = json.loads((HERE / "preprocessing.json").read_text(encoding="utf-8"))
+    document: dict[str, Any] = json.loads(beside("preprocessing.json").read_text(encoding="utf-8"))
     return document
+
+
+def beside(name: str) -> Path:
+    """A file that was exported with this one; where it is missing, the script ends and says so."""
+    if not (HERE / name).is_file():
+        _refuse(f"{HERE / name} is missing: keep the files of the export together, or export again.")
+    return HERE / name
 
 
 def open_rgb(path: str | Path, how: dict[str, Any]) -> Image.Image:
@@ -96,7 +103,9 @@ def main(answers: Callable[[Sequence[str]], list[NDArray[Any]]], how: dict[str, 
     folder = Path(words.pop(words.index("--masks") + 1)) if "--masks" in words[:-1] else None
     paths = [word for word in words if word != "--masks"]
     if not paths:
-        sys.exit("Usage: python predict.py IMAGE... [--json] [--masks FOLDER]")
+        _refuse("Usage: python predict.py IMAGE... [--json] [--masks FOLDER]")
+    if folder is not None and "values" not in how:
+        _refuse("--masks is for a model of masks, and this one puts out none.")
     told: list[tuple[Any, ...] | None] = []  # of each file what the model puts out, probabilities first
     for start in range(0, len(paths), AT_ONCE):
         some = paths[start : start + AT_ONCE]
@@ -129,6 +138,11 @@ def main(answers: Callable[[Sequence[str]], list[NDArray[Any]]], how: dict[str, 
                 print(names.printable(f"{path}: {_told(one[0], how)}{doubt}"))
     if any(row is None for row in rows):
         sys.exit(2)
+
+
+def _refuse(why: str) -> NoReturn:
+    print(why, file=sys.stderr)
+    sys.exit(2)
 
 
 def _objects(row: NDArray[Any], path: str, how: dict[str, Any]) -> list[dict[str, Any]]:
