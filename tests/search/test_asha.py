@@ -62,6 +62,14 @@ def test_a_worse_trial_is_stopped_at_the_first_rung(scheduler):
     assert Trial(scheduler, "bad").run(*[0.1] * 9) == 2
 
 
+def test_nothing_is_stopped_before_it_can_be_compared_with_three():
+    few = GradientASHA(
+        time_attr="epoch", metric="value", mode="max", max_t=10, grace_period=2, reduction_factor=2
+    )
+    for name, value, epochs in (("good", 0.9, 9), ("slow", 0.1, 9), ("worse", 0.05, 9), ("worst", 0.01, 2)):
+        assert Trial(few, name).run(*[value] * 9) == epochs
+
+
 def test_one_whose_desk_does_not_prune_is_let_be(scheduler):
     assert Trial(scheduler, "bad", prune=False).run(*[0.1] * 9) == 9
     assert recorded(scheduler, "bad") == {}

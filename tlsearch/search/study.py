@@ -66,8 +66,7 @@ def run(
     spec = settled(spec)
     known = refuse_conflicts(spec, database)
     stores.check(place)
-    if address is None:
-        refuse_more_than_here(spec.resources)
+    refuse_more_than_here(spec.resources, address=address)
     alone = address is None and not here
     short = alone and own_process.is_short(spec, spent=known.seconds if known is not None else 0.0)
     measurer = Measurer()

@@ -34,14 +34,14 @@ class Workers:
     share: Share
 
 
-def refuse_more_than_here(resources: ResourcesSpec) -> None:
-    """Refuse trials that this machine has no room for.
+def refuse_more_than_here(resources: ResourcesSpec, *, address: str | None) -> None:
+    """Refuse trials that this machine has no room for, where there is no cluster at an ``address``.
 
     Raises:
         InputError: one asks for more processors than there are.
     """
     here = os.cpu_count() or 1
-    if resources.cpus_per_trial > here:
+    if address is None and resources.cpus_per_trial > here:
         raise InputError(
             f"resources.cpus_per_trial is {resources.cpus_per_trial}: this machine has {here} of them.",
             hint="Lower it, or name a cluster with --address.",
