@@ -197,8 +197,8 @@ class GradientASHA(_Scheduler, AsyncHyperBandScheduler):
     fine-tuning run that would have passed them. A trial whose strategy asks for a grace enters at the first
     rung after it; the rungs that it passed over never get a value of it, which would be one of later epochs.
     So does one that was resumed: what it tells again has been compared. Nothing is stopped before it can be
-    compared with `FEWEST` others: of the first two trials, one that crops pictures learns more slowly than one
-    that only mirrors them, and ends in front.
+    compared with `FEWEST` others: of the first two trials, one that crops pictures learns more slowly than
+    one that only mirrors them, and ends in front.
     """
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
