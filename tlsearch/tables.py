@@ -327,7 +327,7 @@ def unlike_names(cells: Sequence[str]) -> str | None:
     lists = [cell for cell in filled if _LIST.fullmatch(cell)]
     if filled and len(lists) == len(filled):
         return f"lists, such as {shortened(lists[0])}: write cat;dog, and set label_separator"
-    amounts = [cell for cell in filled if not _is_number(cell) and _AMOUNT.fullmatch(cell)]
+    amounts = [cell for cell in filled if not is_number(cell) and _AMOUNT.fullmatch(cell)]
     if len(amounts) > len(filled) / 2 and len(set(amounts)) > len(filled) / 2:
         return f"amounts, such as {shortened(amounts[0])}: write plain numbers, such as 1234.5"
     return None
@@ -339,7 +339,8 @@ def shortened(text: str) -> str:
     return f'"{text}"' if len(text) <= SHOWN else f'"{text[:SHOWN]}..."'
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether a cell holds a number and nothing else."""
     try:
         float(cell)
     except ValueError:

@@ -232,6 +232,13 @@ def test_tiny_classes(count, test, fits):
             cut(samples, hashes, test=test)
 
 
+@pytest.mark.parametrize(("name", "told"), [("0.13", True), ("tiny", False)])
+def test_a_class_that_is_a_number_may_be_an_amount(name, told):
+    with pytest.raises(DataError, match=f'"{name}" has 1 distinct') as caught:
+        cut(*listed([0] * 30 + [1], classes=("0.25", name)))
+    assert ("task: regression" in (caught.value.hint or "")) is told
+
+
 def test_copies_of_one_image_are_not_enough():
     samples, hashes = listed([0] * 10 + [1] * 10, contents=[*range(10), *["same"] * 10])
     with pytest.raises(DataError, match='"class 1" has 1 distinct'):

@@ -19,6 +19,8 @@ STUDY_FILES = (".yaml", ".yml", ".json", "")
 """Endings of files that are read as study files; any other file is a table."""
 OF_TABLES = ("root", "image_column", "label_column", "label_separator", "split_column", "group_column")
 """Options of a table that say how it is to be listed."""
+ELSEWHERE = "Name another with --output, or overwrite it with --force."
+"""What `init` can do where a file is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +218,6 @@ def _columns(
 def _parsed(proposal: Proposal, overrides: Mapping[str, Any] | None) -> spec.StudySpec:
     plain, _ = read_yaml(proposal.text, proposal.study)
     return spec.parse(plain, overrides=overrides, name=proposal.study)
-
-
-ELSEWHERE = "Name another with --output, or overwrite it with --force."
 
 
 def write(path: Path, text: str, *, over: bool = False, hint: str = ELSEWHERE) -> None:

@@ -18,6 +18,7 @@ from tlsearch.contracts.target import Strata
 from tlsearch.counts import plural
 from tlsearch.errors import DataError
 from tlsearch.names import alike
+from tlsearch.tables import is_number
 
 IntArray = NDArray[np.int64]
 
@@ -250,7 +251,8 @@ def _assign(
                 f'{strata.one} "{strata.names[label]}" has {distinct} (of'
                 f" {items}) to be split, and {len(shares) + 1} are needed: one each for"
                 f" {', '.join(('train', *shares))}",
-                hint=f"Add items, remove the {strata.one}, or bring splits of your own.",
+                hint=f"Add items, remove the {strata.one}, or bring splits of your own."
+                + (" Amounts are learned with `task: regression`." if is_number(strata.names[label]) else ""),
             )
         pool = [number for number in holding if not places[number]]
         total = sum(units[number].counts[label] for number in holding)
