@@ -268,15 +268,18 @@ class StrategyContract(Contract):
         """The point that is trained.
 
         A tiny transformer has learned nothing that the low rates usual for transformers would keep: in a few
-        epochs it would not move.
+        epochs it would not move. Nor are these enough to learn from pictures that are cropped and turned.
         """
         info = self._laboratory.info(backbone)
         default = dict(self._laboratory.strategy.default(info))
+        hyperparameters = self._branch(backbone).hyperparameters
         rate = default.get("learning_rate")
         if isinstance(rate, float) and rate_factor(info) < 1:
             faster = rate / rate_factor(info)
-            if inside(self._branch(backbone).hyperparameters["learning_rate"], faster):
+            if inside(hyperparameters["learning_rate"], faster):
                 default["learning_rate"] = faster
+        if default.get("augmentation") == "light" and inside(hyperparameters["augmentation"], "flip"):
+            default["augmentation"] = "flip"
         return {**default, **self.params}
 
     def _points(self) -> Iterator[tuple[str, Params]]:
