@@ -332,7 +332,9 @@ class BatchSource:
 
     def _others(self) -> FreezeDepths:
         if self._depths is None:
-            self._depths = self.taps()
+            # An evaluation may be the first to ask, and to build a model counts versions of tensors.
+            with torch.inference_mode(False):
+                self._depths = self.taps()
         return self._depths
 
     def _kept(self, view: int) -> Indices:
