@@ -34,7 +34,11 @@ MEANT = {
 """Names of columns, without case, blanks and hyphens, that say what is in them."""
 PICTURES = frozenset((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".gif"))
 """Endings that tell a path of a picture from other text."""
-_FLAGS = frozenset(("0", "1", "0.0", "1.0", "-1", "true", "false", "t", "f", "yes", "no", "y", "n"))
+HELD = {
+    **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y"), True),
+    **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "-1"), False),
+}
+"""What may stand in a column of 0 and 1, in any case; -1 is unsure where there are zeros."""
 _MARKS = frozenset(("1", "x", "true", "t", "yes", "y", "+", "*", "✓", "✔"))
 _WHOLE, _FRACTION = r"\d{1,3}(?:[,.' ]\d{3})+|\d+", r"(?:\d{1,3}(?:[,' ]\d{3})+|\d+)[.,]\d+"
 _UNIT = r"°?[^\W\d_]{1,4}[²³]?"
@@ -254,7 +258,7 @@ def flag_columns(table: TableFile) -> list[str]:
     for name in table.columns:
         if table.columns.count(name) == 1:
             cells = {cell.strip().lower() for cell in texts(table.frame[name])}
-            found += [name] if len(cells) == 2 and (cells <= _FLAGS or _mark(cells)) else []
+            found += [name] if len(cells) == 2 and (cells <= HELD.keys() or _mark(cells)) else []
     return found
 
 

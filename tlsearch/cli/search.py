@@ -90,10 +90,12 @@ def run(
     began = time.time()
     if local and address is not None:
         raise InputError("--local runs trials in this process, and --address on a cluster: give one of them.")
+    from tlsearch.search import control
+
     url = options.database(db)
     columns = options.columns(image_column, label_column)
     settings = read_settings(setting or ())
-    new = {**settings, **budget_of_new(trials=trials, minutes=minutes)}
+    new = {**settings, **control.budget_of_new(trials=trials, minutes=minutes)}
     study = study_file(data, url, preset=preset, name=name, columns=columns, overrides=new)
     parsed = read_study(study, url, trials=trials, minutes=minutes, overrides=settings)
     search(
@@ -187,21 +189,6 @@ def read_budget(known: StudySpec, url: str, *, trials: str | None, minutes: str 
     if minutes is not None:
         budget["budget.minutes"] = control.minutes_in_all(minutes, known, url)
     return budget
-
-
-def budget_of_new(*, trials: str | None, minutes: str | None) -> dict[str, Any]:
-    """--trials and --minutes of a study that isn't there yet, less those that add to what its file will say.
-
-    Raises:
-        InputError: one is no number.
-    """
-    from tlsearch.search import control
-
-    told = {
-        "budget.trials": control.trials_of_new(trials) if trials is not None else None,
-        "budget.minutes": control.minutes_of_new(minutes) if minutes is not None else None,
-    }
-    return {key: value for key, value in told.items() if value is not None}
 
 
 def search(

@@ -46,16 +46,6 @@ def trials_in_all(text: str, known: StudySpec, database: str) -> int:
     return number + _had(known, database)
 
 
-def trials_of_new(text: str) -> int | None:
-    """The trials of a study that isn't there yet; None where they are added to what its file says.
-
-    Raises:
-        InputError: it is no number of trials.
-    """
-    number = _whole(text)
-    return None if text.startswith("+") else number
-
-
 def _whole(text: str) -> int:
     try:
         return int(text)
@@ -97,14 +87,17 @@ def minutes_in_all(text: str, known: StudySpec, database: str) -> float:
     return number + max(record.spec["budget"].get("minutes") or 0.0, record.seconds / 60)
 
 
-def minutes_of_new(text: str) -> float | None:
-    """The minutes of a study that isn't there yet; None where they are added to what its file says.
+def budget_of_new(*, trials: str | None, minutes: str | None) -> dict[str, Any]:
+    """--trials and --minutes of a study that isn't there yet, as dotted keys and values.
+
+    Those that add to what its file will say are left out.
 
     Raises:
-        InputError: it is no number of minutes.
+        InputError: one is no number.
     """
-    number = _finite(text)
-    return None if text.startswith("+") else number
+    given = {"budget.trials": (trials, _whole), "budget.minutes": (minutes, _finite)}
+    read = {key: (text, number(text)) for key, (text, number) in given.items() if text is not None}
+    return {key: value for key, (text, value) in read.items() if not text.startswith("+")}
 
 
 def _finite(text: str) -> float:

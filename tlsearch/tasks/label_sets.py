@@ -14,14 +14,7 @@ from numpy.typing import NDArray
 from tlsearch.contracts import TargetSpec
 from tlsearch.counts import plural
 from tlsearch.errors import DataError, did_you_mean
-
-HELD = {
-    **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y"), True),
-    **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "-1"), False),
-}
-"""What may stand in a column of 0 and 1, in any case; -1 is unsure where there are zeros."""
-SEPARATORS = (";", "|", ",")
-"""What several names in one cell usually stand apart by."""
+from tlsearch.tables import APART, HELD
 
 Array = NDArray[np.float32]
 
@@ -136,9 +129,9 @@ def described(targets: Sequence[Any] | NDArray[Any], columns: Sequence[str]) -> 
 
 def _refuse_unseparated(targets: Sequence[Any] | NDArray[Any]) -> None:
     cells = [target for target in targets if isinstance(target, str)]
-    several = next((cell for cell in cells for mark in SEPARATORS if mark in cell), None)
+    several = next((cell for cell in cells for mark in APART if mark in cell), None)
     if several is not None:
-        mark = next(mark for mark in SEPARATORS if mark in several)
+        mark = next(mark for mark in APART if mark in several)
         raise DataError(
             f'"{several[:60]}" seems to be several labels in one cell.',
             hint=f'Say so in the data section: label_separator: "{mark}".',
