@@ -59,6 +59,13 @@ def is_study_name(text: str) -> bool:
     )
 
 
+STUDY_NAMING = (
+    "must begin with a letter or digit, and hold only these, dots, hyphens and underscores, up to"
+    f" {STUDY_LETTERS} characters ({STUDY_BYTES} bytes)"
+)
+"""What `is_study_name` wants, as users are told."""
+
+
 def study_name(text: str) -> str:
     """A text made the name of a study, a hyphen for whatever none may hold; empty where nothing is left."""
     kept = "".join(c if _names_studies(c) else "\0" for c in composed(text))

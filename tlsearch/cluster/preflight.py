@@ -111,7 +111,7 @@ def _backbones_tried(spec: StudySpec, database: str) -> set[str]:
 def _examine(spec: StudySpec, found: Sequence[Node], place: str) -> list[Failure]:
     strategies, _ = resolve_strategies(spec)
     used = [(registry.STRATEGIES, name) for name in strategies]
-    used += [(registry.BACKBONES, backbone.name.partition("/")[0]) for backbone in spec.backbones]
+    used += [(registry.BACKBONES, family) for family in spec.families]
     used += [(registry.DATASETS, data.source) for data in (spec.data, spec.source_data) if data is not None]
     plugins = tuple(dict.fromkeys(used))
     with _meeting(place) as meeting:

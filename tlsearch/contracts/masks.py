@@ -154,8 +154,9 @@ def understand(masks: Sequence[object], words: MaskWords) -> Understood:
         for value, count in values.items():
             counts[value] = counts.get(value, 0) + count
     if not counts:
-        reasons = list(dict.fromkeys(broken.values()))[:3]
-        raise DataError(f"none of {plural(len(broken), 'mask')} can be used", hint="; ".join(reasons) or None)
+        first = {reason: position for position, reason in reversed(broken.items())}
+        named = [f"{_called(masks[at])}{reason}" for reason, at in reversed(first.items())][:3]
+        raise DataError(f"none of {plural(len(broken), 'mask')} can be used", hint="; ".join(named) or None)
     threshold, notes = words.threshold, []
     soft = _soft_edges(counts, words)
     if threshold is None and soft > 0:
@@ -253,6 +254,10 @@ def in_threads(work: Callable[[Any], Result], things: Sequence[Any]) -> list[Res
     """Results in order; files are read and decoded on all cores."""
     with ThreadPoolExecutor(max(1, min(8, len(os.sched_getaffinity(0))))) as threads:
         return list(threads.map(work, things))
+
+
+def _called(mask: object) -> str:
+    return f"{mask}: " if isinstance(mask, Path) else ""
 
 
 def _survey(mask: object) -> tuple[dict[int, int], int] | str:

@@ -7,6 +7,7 @@ weights' file, whose header names that of the description: who pins the first ha
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import uuid
@@ -187,16 +188,16 @@ def _network(manifest: Manifest, state: Mapping[str, Tensor], folder: Path) -> N
     try:
         members = []
         states = separated(state, manifest.members) if manifest.members > 1 else [state]
+        structure = registry.structure(
+            manifest.backbone,
+            image_size=manifest.image_size,
+            architecture=manifest.architecture,
+            pixels=manifest.pixels,
+        )
         for own, (strategy, params) in zip(states, _made_by(manifest), strict=True):
-            pretrained = registry.structure(
-                manifest.backbone,
-                image_size=manifest.image_size,
-                architecture=manifest.architecture,
-                pixels=manifest.pixels,
-            )
             members.append(
                 restored(
-                    pretrained,
+                    copy.deepcopy(structure),
                     strategy=strategy,
                     params=params,
                     task=registry.task(manifest.task),

@@ -90,40 +90,28 @@ def packages_of(provenance: Mapping[str, Any], names: Collection[str]) -> list[s
     )
 
 
-def of_trial(
-    trial: TrialRecord,
-    *,
-    weights: str,
-    image_size: int | None,
-    task: Task,
-    spec: TargetSpec,
-    pixels: Pixels = RGB,
-) -> Backbone:
+def of_trial(trial: TrialRecord, pretrained: Pretrained, *, task: Task, spec: TargetSpec) -> Backbone:
     """The finished model of a trial whose weights are kept.
 
     Args:
         trial: complete.
-        weights: what it started from.
-        image_size: as the study's data section had it.
+        pretrained: its backbone with the weights that it started from; becomes part of the model.
         task: the study's.
         spec: what the targets are.
-        pixels: as the study's data section had them.
 
     Raises:
         OSError: the weights are gone, or not what was written.
     """
     if trial.artifact is None:
         raise FileNotFoundError(f"the weights of trial {trial.number} are gone")
-    return rebuild(
-        backbone=trial.backbone,
-        weights=weights,
-        image_size=image_size,
+    return restored(
+        pretrained,
         strategy=trial.strategy,
         params=trial.params,
         task=task,
         spec=spec,
         state=load_file(artifacts.get(trial.artifact.uri, sha256=trial.artifact.sha256)),
-        pixels=pixels,
+        complete=False,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tlsearch import registry
 from tlsearch.contracts import Figure, InputSpec, LinearRecipe, MapTask, PlaceTask
 from tlsearch.contracts.images import ImageInput
 from tlsearch.contracts.verdict import ABSTENTION
@@ -304,14 +305,13 @@ def _unrefitted(model: Model, winner: TrialRecord | None, spec: StudySpec) -> Mo
     try:
         if winner is None:
             raise FileNotFoundError("the trial isn't known")
-        network = of_trial(
-            winner,
+        pretrained = registry.backbone(
+            winner.backbone,
             weights=next(b.weights for b in spec.backbones if b.name == winner.backbone),
             image_size=spec.data.image_size,
             pixels=spec.data.pixels,
-            task=model.task,
-            spec=model.target_spec,
         )
+        network = of_trial(winner, pretrained, task=model.task, spec=model.target_spec)
     except OSError as error:
         raise DataError(
             f"the model was trained on the validation split too, and of the trial that won on it {error}"

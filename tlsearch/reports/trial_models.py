@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tlsearch import registry
 from tlsearch.contracts import Backbone
 from tlsearch.database.store import Store
 from tlsearch.errors import InputError
@@ -83,15 +84,14 @@ def _network(url: str, study: str, trial: TrialRecord, winner: Model) -> Backbon
     with Store.open(url) as store:
         spec = parse(store.study(study).spec)
     weights = [backbone.weights for backbone in spec.backbones if backbone.name == trial.backbone]
+    pretrained = registry.backbone(
+        trial.backbone,
+        weights=weights[0] if weights else "pretrained",
+        image_size=spec.data.image_size,
+        pixels=spec.data.pixels,
+    )
     try:
-        return of_trial(
-            trial,
-            weights=weights[0] if weights else "pretrained",
-            image_size=spec.data.image_size,
-            pixels=spec.data.pixels,
-            task=winner.task,
-            spec=winner.target_spec,
-        )
+        return of_trial(trial, pretrained, task=winner.task, spec=winner.target_spec)
     except OSError as error:
         raise InputError(
             f"Trial {trial.number} can't be loaded as a model: {error}.",

@@ -19,6 +19,8 @@ STARTING = 6.0
 """Seconds in which a fresh process has imported torch and loaded a model."""
 LOADING = 2.5
 """Seconds in which one that has imported it already has loaded a model, and the search has written it."""
+MEMBER = 0.3
+"""Seconds in which each further network is written and loaded."""
 OPERATIONS_PER_SECOND = 4e10
 """Floating-point operations of a forward pass that two modest cores do in a second: they did 5e10 here."""
 PREPARATION_SHARE = 0.5
@@ -144,12 +146,14 @@ def training(operations: float, *, items: int, cpus: int) -> float:
     return 3 * operations * items / (cpus * OPERATIONS_PER_SECOND)
 
 
-def looking(operations: float, *, items: int, begun: bool = False) -> float:
+def looking(operations: float, *, items: int, networks: int = 1, begun: bool = False) -> float:
     """Seconds in which a process of its own measures a model.
 
     Args:
         operations: floating-point operations of a forward pass of one item.
         items: forward passes: items, times members, times two with mirrored images.
+        networks: members of the model; of heads, many take one pass.
         begun: whether it has imported what it needs.
     """
-    return (LOADING if begun else STARTING) + operations * items / OPERATIONS_PER_SECOND
+    start = LOADING if begun else STARTING
+    return start + (networks - 1) * MEMBER + operations * items / OPERATIONS_PER_SECOND

@@ -156,13 +156,14 @@ class Ending:
     def _opening(self, winner: finish.Winner) -> float:
         """Seconds in which its refit is measured. Heads share one pass through the backbone."""
         counts = self.prepared.dataset.counts
-        slow = sum(map(trains, winner.recipes))
-        networks = slow * self.prepared.spec.search.members + (slow < len(winner.recipes))
+        slow, members = sum(map(trains, winner.recipes)), self.prepared.spec.search.members
+        passes = slow * members + (slow < len(winner.recipes))
         val, test = counts.get("val", 0), counts.get("test", 0)
         flips = winner.mix.flips if winner.mix is not None else winner.flips
-        items = networks * (2 * val + (1 + flips) * test) + self.prepared.references
+        items = passes * (2 * val + (1 + flips) * test) + self.prepared.references
         operations = self.prepared.backbone(winner.trial.backbone).flops
-        return looking(operations, items=items, begun=self.measurer.begun)
+        networks = members * len(winner.recipes)
+        return looking(operations, items=items, networks=networks, begun=self.measurer.begun)
 
     def _stands(self, model: ModelRecord, winner: finish.Winner) -> bool:
         """Whether the model is what would come of this winner: then its test set was opened already."""

@@ -108,11 +108,7 @@ def study_file(
     path = known_file(data, preset=preset, name=name, columns=columns, folder=folder)
     if path is not None:
         return StudyFile(path)
-    minutes = (overrides or {}).get("budget.minutes")
-    known = minutes if isinstance(minutes, int | float) else None  # what it must be is told below
-    effort = presets.preset(preset or presets.DEFAULT).within(known)
-    own = _columns(data, columns, overrides)
-    proposal = propose(data, name=name, beside=folder, preset=effort, columns=own)
+    proposal = _proposed(data, preset, name, columns, overrides, folder)
     check(_parsed(proposal, overrides))
     path = folder / f"{proposal.study}.yaml"
     write(path, proposal.text, hint="Another run begins with it now: the same command again goes on with it.")
@@ -130,11 +126,12 @@ def known_file(
     """The study file that is there for a folder or table; None where there is none.
 
     Raises:
-        InputError: one is there for other data, with other columns, or with other values than the preset's.
+        InputError: one is there for other data, with other columns, or with other values than the preset's;
+            or no study can be called so.
         UnknownNameError: there is no such preset.
     """
     wanted = presets.preset(preset) if preset is not None else None
-    path = folder / f"{name or study_name(data)}.yaml"
+    path = folder / f"{study_name(data, name)}.yaml"
     if not path.exists():
         return None
     known = spec.load(path)
@@ -200,10 +197,22 @@ def study_of(
     path = known_file(target, preset=preset, name=name, columns=columns)
     if path is not None:
         return spec.load(path, overrides=overrides)
-    effort = presets.preset(preset or presets.DEFAULT)
-    own = _columns(target, columns, overrides)
-    proposal = propose(target, name=name, beside=Path(), preset=effort, columns=own)
-    return _parsed(proposal, overrides)
+    return _parsed(_proposed(target, preset, name, columns, overrides, Path()), overrides)
+
+
+def _proposed(
+    data: Path,
+    preset: str | None,
+    name: str | None,
+    columns: Mapping[str, Any] | None,
+    overrides: Mapping[str, Any] | None,
+    folder: Path,
+) -> Proposal:
+    minutes = (overrides or {}).get("budget.minutes")
+    known = minutes if isinstance(minutes, int | float) else None  # whoever parses it says what it must be
+    effort = presets.preset(preset or presets.DEFAULT).within(known)
+    own = _columns(data, columns, overrides)
+    return propose(data, name=name, beside=folder, preset=effort, columns=own)
 
 
 def _columns(

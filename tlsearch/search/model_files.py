@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from tlsearch import artifacts
-from tlsearch.contracts import Backbone, InputSpec
+from tlsearch import artifacts, registry
+from tlsearch.contracts import Backbone, InputSpec, Pretrained
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import BundleError, SearchError, VerificationError
 from tlsearch.files import cache_folder
@@ -141,7 +142,8 @@ def written(
         SearchError: the bundle can't be written.
     """
     members = networks(shares)
-    made = [_network(member, end) for member in members]
+    loaded: dict[str, Pretrained] = {}
+    made = [_network(member, loaded, end) for member in members]
     try:
         return bundle.write(place, network=made, manifest=manifest, beside=beside)
     except OSError as error:
@@ -151,22 +153,23 @@ def written(
         ) from error
 
 
-def _network(trial: TrialRecord, end: Finishing) -> Backbone:
-    """The finished model of a trial.
+def _network(trial: TrialRecord, loaded: dict[str, Pretrained], end: Finishing) -> Backbone:
+    """The finished model of a trial; its backbone is ``loaded`` once for all members that have it.
 
     Raises:
         VerificationError: its weights are gone, or not what was written.
     """
     spec = end.prepared.spec
-    try:
-        return of_trial(
-            trial,
+    if trial.backbone not in loaded:
+        loaded[trial.backbone] = registry.backbone(
+            trial.backbone,
             weights=next(b.weights for b in spec.backbones if b.name == trial.backbone),
             image_size=spec.data.image_size,
             pixels=spec.data.pixels,
-            task=end.prepared.task,
-            spec=end.prepared.target_spec,
         )
+    pretrained = copy.deepcopy(loaded[trial.backbone])
+    try:
+        return of_trial(trial, pretrained, task=end.prepared.task, spec=end.prepared.target_spec)
     except OSError as error:
         raise VerificationError(str(error)) from error
 

@@ -135,8 +135,7 @@ def versions_of(
     """The plugins that a study uses, with the packages that they come from and their versions."""
     used = [(registry.STRATEGIES, name) for name in strategies]
     used += [(registry.COMBINATIONS, name) for name in combinations]
-    families = dict.fromkeys(backbone.name.partition("/")[0] for backbone in spec.backbones)
-    used += [(registry.BACKBONES, name) for name in families]
+    used += [(registry.BACKBONES, name) for name in spec.families]
     used += [
         (registry.DATASETS, described.source)
         for described in (spec.data, spec.source_data)

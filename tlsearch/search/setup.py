@@ -129,8 +129,8 @@ def prepare(
     strategies, skipped = resolve_strategies(spec)
     combinations, left_out = resolve_combinations(spec)
     skipped += left_out
-    for backbone in spec.backbones:  # names first: data may take long
-        registry.backbone_family(backbone.name.partition("/")[0])
+    for family in spec.families:  # names first: data may take long
+        registry.backbone_family(family)
     listed = _listed(spec, threads=threads)
     carried = growth = None
     if begun is not None:

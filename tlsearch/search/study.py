@@ -98,6 +98,7 @@ def run(
             threads=threads if short else spec.resources.cpus_per_trial if here else None,
             began=began,
             measurer=measurer,
+            short=short,
         )
         with Store.open(database, create=True) as store:
             record = enter(store, prepared, parent=extends)
@@ -127,7 +128,7 @@ def _begin_ahead(spec: StudySpec, strategies: Mapping[str, Strategy], *, measure
         measurer: for a search that is too short for workers.
     """
     if measurer is not None:
-        measurer.begin({backbone.name.partition("/")[0] for backbone in spec.backbones})
+        measurer.begin(spec.families)
     elif not own_process.may_be_all(spec, strategies):
         ray_cluster.start_early()
 

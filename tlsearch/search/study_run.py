@@ -53,6 +53,7 @@ class RunSettings:
         threads: of a trial in this process, where all run here; None where Ray has workers for them.
         began: when the study's minutes began, as `time.time` counts.
         measurer: the process that verifies models.
+        short: whether the search is too short for workers.
     """
 
     cache: Path
@@ -61,6 +62,7 @@ class RunSettings:
     threads: int | None
     began: float
     measurer: Measurer
+    short: bool = False
 
 
 @dataclass
@@ -132,12 +134,18 @@ class StudyRun:
         offered = search.finalists if search.refit and search.ensemble and members > 1 else 1
         known = self.prepared.references
         begun = self.settings.measurer.begun
-        self.budget.verification = looking(operations, items=2 * offered * val + known, begun=begun)
-        opened = partial(looking, operations, begun=begun)
-        self.budget.opening = opened(items=2 * members * (val + test) + known)
+        self.budget.verification = looking(
+            operations, items=2 * offered * val + known, networks=offered, begun=begun
+        )
+
+        def opened(members: int) -> float:  # by the process that has verified
+            items = 2 * members * (val + test) + known
+            return looking(operations, items=items, networks=members * offered, begun=True)
+
+        self.budget.opening = opened(members)
         if self.spec.budget.minutes is not None and not self.budget.worth_keeping:
             # No network is refitted: it is the winner's, and perhaps the backbone's own beneath a head.
-            self.budget.opening = opened(items=2 * min(members, 2) * (val + test) + known)
+            self.budget.opening = opened(min(members, 2))
         # Workers keep the deadline that they were given: it may only move away.
         if self.budget.worth_keeping and (self.spec.search.refit or self.spec.search.confirm_seeds):
             self.budget.after_search = math.inf
@@ -171,6 +179,8 @@ class StudyRun:
         """
         if not over:
             yield from self._search(ended, left_open)
+        if not self.held.stopping():
+            self._begin_measurer()
         finalists = self._ending.finalists()
         refits = refits_only(self.store, self.record, trials=self.spec.budget.trials)
         if points := [] if refits else self._ending.confirmations(finalists, slots=self._slots):
@@ -246,8 +256,13 @@ class StudyRun:
             self.budget.after_search = self._ending.after_search(seconds, slots=self._slots)
         if known:
             driver.deadline = self.budget.search_deadline
+        if source.over:  # the last trials still run: the measurer needs not be waited for after them
+            self._begin_measurer()
         self.searched = told
         self.observe(told)
+
+    def _begin_measurer(self) -> None:
+        self.settings.measurer.begin(self.spec.families)
 
     @property
     def _slots(self) -> int:
@@ -318,7 +333,7 @@ class StudyRun:
         if self.spec.search.heads_per_trial is not None:
             return self.spec.search.heads_per_trial
         branches = sum(branch.heads for branch in self.prepared.space.branches)
-        most = FEW_HEADS if self.settings.measurer.begun else MANY_HEADS
+        most = FEW_HEADS if self.settings.short else MANY_HEADS
         return max(1, min(most, self.spec.budget.trials // (3 * max(1, branches))))
 
     def _driver(self, phase: Phase) -> Driver:

@@ -77,7 +77,7 @@ def propose(
         InputError: a folder was given columns.
         DataError: there is nothing to search on; the message says what and where.
     """
-    study = name or study_name(data)
+    study = study_name(data, name)
     section, guessed = _section(data_of(data), beside=beside, columns=columns or {}, corrected=corrected)
     listed, task, why = _listed(study, section, beside, guessed)
     samples, strata = listed.samples, listed.strata
@@ -314,8 +314,20 @@ def _columns(table: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], lis
     return found, told
 
 
-def study_name(data: Path) -> str:
-    """The name of a study of some data that is given none."""
+def study_name(data: Path, given: str | None = None) -> str:
+    """The name of a study of some data: what it was ``given``, or one like the data's own.
+
+    Raises:
+        InputError: no study can be called so.
+    """
+    if given is not None:
+        name = names.composed(given)
+        if not names.is_study_name(name):
+            hint = f"--name {near} is possible." if (near := names.study_name(given)) else None
+            raise InputError(
+                f'The name of a study {names.STUDY_NAMING}: "{printable(given)}" is none.', hint=hint
+            )
+        return name
     named = Path(os.path.abspath(data))  # as it was given: a link goes by its own name
     stem = named.stem if data.is_file() else named.name
     return names.study_name(stem) or "study"

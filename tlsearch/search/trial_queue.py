@@ -93,8 +93,8 @@ class Searching:
         """
         if self._again:
             return self._again.popleft()
-        over = self.too_long is not None and not (self._waits or self.heads_alone)
-        if self.budget.trials_left == 0 or self.settled or over:
+        late = self.too_long is not None and not (self._waits or self.heads_alone)
+        if self.budget.trials_left == 0 or self.settled or late:
             return []
         points = self._proposed()
         if points and not self._heads(points[0].strategy):
@@ -137,6 +137,13 @@ class Searching:
     def _waits(self) -> bool:
         """Whether trials that fine-tune are still running."""
         return any(not self._heads(point.strategy) for point in self._open.values())
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing but heads will be proposed any more."""
+        return (
+            self.exhausted or self.settled or self.budget.trials_left == 0 or self.too_long is not None
+        ) and not self._again
 
     @property
     def settled(self) -> bool:

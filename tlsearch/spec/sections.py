@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from tlsearch.names import STUDY_BYTES, STUDY_LETTERS, composed, is_study_name
+from tlsearch.names import STUDY_NAMING, composed, is_study_name
 from tlsearch.records import LEAST_SIDE, MOST_CHANNELS, MOST_SIDE, RGB, Pixels
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -288,10 +288,7 @@ NAME_SHAPE = r"^[^\s!-,/:-@\[-^`{-~._-][^\s!-,/:-@\[-^`{-~]{0,79}$"
 def _study_name(given: str) -> str:
     name = composed(given)
     if not is_study_name(name):
-        raise ValueError(
-            f"must begin with a letter or digit, and hold only these, dots, hyphens and underscores, up to"
-            f" {STUDY_LETTERS} characters ({STUDY_BYTES} bytes)"
-        )
+        raise ValueError(STUDY_NAMING)
     return name
 
 
@@ -354,6 +351,11 @@ class StudySpec(_Section):
             if doubled:
                 raise ValueError(f"{what}: {', '.join(doubled)} is listed twice")
         return self
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Of its backbones, each once."""
+        return tuple(dict.fromkeys(backbone.name.partition("/")[0] for backbone in self.backbones))
 
     def to_json(self) -> dict[str, Any]:
         """The study as plain data; `parse` takes it back."""

@@ -1,21 +1,19 @@
 """Feature copy: feature vectors are copied out of the source network, another learner is fitted on them.
 
 scikit-learn fits; what it learned is copied into tensors, so that every head is a plain `nn.Module` that
-predicts without scikit-learn.
+predicts without scikit-learn. It takes two seconds to import: who only predicts doesn't wait for it.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
-from sklearn.svm import SVC
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,6 +23,9 @@ from tlsearch.strategies import label_copy, number_copy
 from tlsearch.strategies.label_copy import LabelCopy
 from tlsearch.strategies.number_copy import NumberCopy
 from tlsearch.strategies.standardize import RIDGE_PATH, Standardize, moments
+
+if TYPE_CHECKING:
+    from sklearn.svm import SVC
 
 
 class NearestNeighbours(nn.Module):
@@ -169,6 +170,10 @@ def _learn(
     classes: int,
     point: HeadPoint,
 ) -> None:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.linear_model import LogisticRegression, RidgeClassifierCV
+    from sklearn.svm import SVC
+
     learner, params = point.params["learner"], point.params
     if isinstance(module, KernelMachine):
         gamma = number(params, "svm.gamma") / features.shape[1]

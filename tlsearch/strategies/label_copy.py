@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -95,6 +94,8 @@ class LabelCopy(HeadStrategy):
 def _learn(
     linear: nn.Linear, features: NDArray[np.float64], flags: NDArray[np.bool_], point: HeadPoint
 ) -> None:
+    from sklearn.linear_model import LogisticRegression
+
     strength = number(point.params, "binary_logistic.C")
     with torch.no_grad():
         for weight, bias, held in zip(linear.weight, linear.bias, flags.T, strict=True):

@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from sklearn.linear_model import RidgeCV
-from sklearn.svm import SVR
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -123,6 +121,9 @@ class NumberCopy(HeadStrategy):
 def _learn(
     module: nn.Module, features: NDArray[np.float64], targets: NDArray[np.float64], params: Params
 ) -> None:
+    from sklearn.linear_model import RidgeCV
+    from sklearn.svm import SVR
+
     if isinstance(module, nn.Linear):
         model = RidgeCV(alphas=RIDGE_PATH, alpha_per_target=targets.shape[1] > 1).fit(features, targets)
         with torch.no_grad():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tlsearch.counts import plural
 from tlsearch.errors import StudyConflictError
 from tlsearch.records import StudyItems, StudyRecord
 from tlsearch.training.encoding import unreadable_hash
@@ -199,9 +200,13 @@ def grown(items: StudyItems, names: Sequence[str], listed: Listed, *, seed: int)
         raise _told(items, listed, lost, (), names=names, hint=COMPLETE)
     new = tuple(sorted(set(range(len(listed.samples.items))) - set(found.values())))
     if not new and not relabelled:
+        unusable = listed.samples.broken
+        others = "no others"
+        if unusable:
+            others += f" but {plural(len(unusable), 'item')} that can't be used ({unusable[0]})"
         raise StudyConflictError(
             f"Nothing is new: {listed.described.options.get('path', 'the data')} has the study's"
-            f" {len(items.names)} items and no others.",
+            f" {len(items.names)} items and {others}.",
             hint="Put new items beside the old ones first; or name the folder or table that has them.",
         )
     known = {index: items.splits[at] for at, index in found.items() if items.splits[at]}
