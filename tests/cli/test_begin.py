@@ -48,6 +48,10 @@ def test_init_writes_a_study_that_fits_and_keeps_what_is_there(tmp_path):
     assert "--force" in again.stderr
     elsewhere = tlsearch("init", "my photos", "-o", "x.yaml", "--name", "x", "--json", cwd=tmp_path)
     assert json.loads(elsewhere.stdout)["counts"] == {"cat": 30, "dog": 6}
+    odd = tlsearch("init", "my photos", "--name", "my photos/2", cwd=tmp_path)
+    assert odd.returncode == 2
+    assert "The name of a study must begin with a letter or digit" in odd.stderr
+    assert "--name my-photos-2 is possible" in odd.stderr
     assert spec.load(tmp_path / "x.yaml").study == "x"
 
 

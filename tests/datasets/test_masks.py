@@ -212,3 +212,11 @@ def test_which_paths_suit(pairs, tmp_path):
     assert source.suits(tmp_path / "table.csv")
     assert not source.suits(tmp_path / "other.csv")
     assert not source.suits(pairs / "images")
+
+
+def test_masks_none_of_which_can_be_used_are_named_with_the_reason(pairs):
+    for path in (pairs / "masks").iterdir():
+        Image.new("RGB", (60, 48), "red").save(path)
+    with pytest.raises(DataError, match="none of 8 masks can be used") as refused:
+        load(pairs)
+    assert "masks/000.png: has colours (RGB)" in str(refused.value.hint)

@@ -604,7 +604,9 @@ def test_heads_fill_the_time_of_a_last_trial_that_runs():
     assert [scout.strategy, first.strategy, second.strategy] == ["linear_probe", "fine_tune", "fine_tune"]
     source.learn(took(scout, 1.0))
     source.learn(took(first, 300.0))
+    assert not source.over
     fillings = [point.strategy for turn in iter(source.take, []) for point in turn]
+    assert source.over  # but for what runs
     assert fillings[0] == "feature_copy"
     assert set(fillings) <= {"feature_copy", "linear_probe"}
     assert source.too_long is not None

@@ -207,6 +207,9 @@ def test_what_is_nothing_new_or_other_data_is_refused(tmp_path: Path) -> None:
     known = fixed(listed(folder))
     with pytest.raises(StudyConflictError, match=r"Nothing is new: .* has the study's 12 items"):
         grown(known, folder)
+    (folder / "a" / "list.png").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StudyConflictError, match=r"no others but 1 item that can't be used \(.*list\.png"):
+        grown(known, folder)
     other = tmp_path / "other"
     other.mkdir()
     for kind in ("a", "b"):

@@ -30,6 +30,8 @@ HALF = 128
 """From here on a pixel with a soft edge counts as foreground."""
 SOFT = 0.2
 """Share of pixels between black and white up to which masks are black and white with soft edges."""
+ITS = "its mask "
+"""What reasons begin with that pictures are set aside for."""
 SIDES = (64, 96, 128, 160, 192, 224, 256)
 """Sides of the square that masks are coded at."""
 _INDEXED = ("1", "L", "P", "I;16", "I")
@@ -155,7 +157,7 @@ def understand(masks: Sequence[object], words: MaskWords) -> Understood:
             counts[value] = counts.get(value, 0) + count
     if not counts:
         first = {reason: position for position, reason in reversed(broken.items())}
-        named = [f"{_called(masks[at])}{reason}" for reason, at in reversed(first.items())][:3]
+        named = [_said_of(masks[at], reason) for reason, at in reversed(first.items())][:3]
         raise DataError(f"none of {plural(len(broken), 'mask')} can be used", hint="; ".join(named) or None)
     threshold, notes = words.threshold, []
     soft = _soft_edges(counts, words)
@@ -176,8 +178,7 @@ def understand(masks: Sequence[object], words: MaskWords) -> Understood:
         for position, own in enumerate(found):
             if strange := sorted(set(own) - allowed):
                 broken[position] = (
-                    f"its mask holds {_listed(strange)}, which no class has: classes are "
-                    f"{_listed(list(names))}"
+                    f"{ITS}holds {_listed(strange)}, which no class has: classes are {_listed(list(names))}"
                 )
     spec = TargetSpec(
         tuple(names.values()),
@@ -256,17 +257,17 @@ def in_threads(work: Callable[[Any], Result], things: Sequence[Any]) -> list[Res
         return list(threads.map(work, things))
 
 
-def _called(mask: object) -> str:
-    return f"{mask}: " if isinstance(mask, Path) else ""
+def _said_of(mask: object, reason: str) -> str:
+    return f"{mask}: {reason.removeprefix(ITS)}" if isinstance(mask, Path) else reason
 
 
 def _survey(mask: object) -> tuple[dict[int, int], int] | str:
     try:
         levels = read(mask)
     except DataError as error:
-        return f"its mask {error.message}"
+        return f"{ITS}{error.message}"
     if levels.size == 0 or levels.min() < 0 or levels.max() > HIGHEST:
-        return f"its mask holds values outside 0 to {HIGHEST}, or none"
+        return f"{ITS}holds values outside 0 to {HIGHEST}, or none"
     counts = np.bincount(levels.ravel())
     return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}, max(levels.shape)
 

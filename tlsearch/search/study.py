@@ -82,9 +82,8 @@ def run(
         threads = max(1, len(os.sched_getaffinity(0)))
         cache = cache_folder()
         temporary_folder()  # Ray and the verification want it
-        extended = None
-        if known is not None or extends is not None:
-            extended = extended_by(spec.study, database, extends=extends)
+        there = known is not None or extends is not None
+        extended = extended_by(spec.study, database, extends=extends) if there else None
         begun = begun_with(spec, database) if known is not None else None
         look = partial(prepare, spec, cache=cache, threads=threads, observe=observe, checked=checked)
         prepared = look(begun=begun, extended=extended)
