@@ -23,14 +23,37 @@ BACKBONE = "efficientnet_lite/lite0"
 UPDATES, BATCH = 300, 32
 
 
+def accuracy(shares: Tensor, labels: Tensor) -> float:
+    """The share of items whose most probable class (of shares (N, classes)) is theirs."""
+    return float((shares.argmax(1) == labels).float().mean())
+
+
+def shares(logits: Tensor) -> Tensor:
+    """Class probabilities."""
+    return logits.softmax(1)
+
+
 @dataclass(frozen=True)
 class Images:
-    """A table's pictures (N, 3, S, S) uint8 and label indices (N,), by split."""
+    """A table's pictures (N, 3, S, S) uint8 and targets, by split: label indices (N,) if not said otherwise.
+
+    Attributes:
+        splits: pictures and targets.
+        outputs: how many a network needs.
+        size: S.
+        flips: which ways pictures may be flipped.
+        loss: of outputs and targets.
+        decode: outputs to predictions, which are averaged.
+        score: of predictions and targets.
+    """
 
     splits: dict[str, tuple[Tensor, Tensor]]
-    classes: int
+    outputs: int
     size: int
     flips: str
+    loss: Callable[[Tensor, Tensor], Tensor] = functional.cross_entropy
+    decode: Callable[[Tensor], Tensor] = shares
+    score: Callable[[Tensor, Tensor], float] = accuracy
 
     def of(self, *names: str) -> tuple[Tensor, Tensor]:
         """The items of some splits."""
@@ -72,7 +95,7 @@ class Network:
         torch.manual_seed(seed)
         loaded = registry.backbone(BACKBONE, weights="pretrained", image_size=images.size)
         self.images, self.inputs, self.groups = images, loaded.info.inputs, loaded.info.groups
-        self.trunk, self.head = loaded.trunk, nn.Linear(loaded.info.width, images.classes)
+        self.trunk, self.head = loaded.trunk, nn.Linear(loaded.info.width, images.outputs)
         self.model = nn.Sequential(self.trunk, self.head).to(memory_format=torch.channels_last)
 
     def rates(self, *, trunk: float, head: float, decay: float, frozen: float) -> list[dict[str, object]]:
@@ -98,13 +121,13 @@ class Network:
         after_pass: Callable[[], bool] = lambda: False,
     ) -> None:
         """Cosine with warm-up, flips; ``after_pass`` answers whether it is enough."""
-        pictures, labels = split
+        pictures, targets = split
         generator = torch.Generator().manual_seed(seed)
         peaks = [group["lr"] for group in optimizer.param_groups]
         warm = max(1, updates // 20)
         step = 0
         while step < updates:
-            order = torch.randperm(len(labels), generator=generator)
+            order = torch.randperm(len(targets), generator=generator)
             for start in range(0, max(BATCH, len(order) - len(order) % BATCH), BATCH):
                 self._train_mode()
                 index = order[start : start + BATCH]
@@ -114,7 +137,7 @@ class Network:
                     group["lr"] = peak * rate
                 optimizer.zero_grad()
                 logits = self.model(self.inputs.to_model(self._flipped(pictures[index], generator)))
-                functional.cross_entropy(logits, labels[index]).backward()
+                self.images.loss(logits, targets[index]).backward()
                 optimizer.step()
                 step += 1
                 if step == updates:
@@ -136,8 +159,13 @@ class Network:
                 batch = torch.where(turned[:, None, None, None], batch.flip(axis), batch)
         return batch
 
-    def probabilities(self, pictures: Tensor, *, flipped: bool = False) -> Tensor:
-        """(N, classes); the mean over flips where asked."""
+    def score(self, split: str) -> float:
+        """Of the predictions for a split."""
+        pictures, targets = self.images.splits[split]
+        return self.images.score(self.predictions(pictures), targets)
+
+    def predictions(self, pictures: Tensor, *, flipped: bool = False) -> Tensor:
+        """(N, outputs); the mean over flips where asked."""
         self.model.eval()
         axes: list[tuple[int, ...]] = [()]
         if flipped and self.images.flips in ("horizontal", "both"):
@@ -149,17 +177,13 @@ class Network:
                 [
                     torch.cat(
                         [
-                            self.model(self.inputs.to_model(part.flip(ways))).softmax(1)
+                            self.images.decode(self.model(self.inputs.to_model(part.flip(ways))))
                             for part in pictures.split(256)
                         ]
                     )
                     for ways in axes
                 ]
             ).mean(0)
-
-
-def _right(shares: Tensor, labels: Tensor) -> float:
-    return float((shares.argmax(1) == labels).float().mean())
 
 
 def _fit(images: Images, splits: Sequence[str], seed: int, updates: int) -> Network:
@@ -175,7 +199,7 @@ def single_fit(images: Images, seed: int) -> Score:
     began = time.perf_counter()
     network = _fit(images, ["train"], seed, UPDATES)
     seconds = time.perf_counter() - began
-    return Score(_right(network.probabilities(images.splits["test"][0]), images.splits["test"][1]), seconds)
+    return Score(network.score("test"), seconds)
 
 
 def refitted_three(images: Images, seed: int) -> Score:
@@ -185,8 +209,8 @@ def refitted_three(images: Images, seed: int) -> Score:
     networks = [_fit(images, ["train", "val"], 3 * seed + number, updates) for number in range(3)]
     seconds = time.perf_counter() - began
     pictures, labels = images.splits["test"]
-    mean = torch.stack([network.probabilities(pictures, flipped=True) for network in networks]).mean(0)
-    return Score(_right(mean, labels), seconds)
+    mean = torch.stack([network.predictions(pictures, flipped=True) for network in networks]).mean(0)
+    return Score(images.score(mean, labels), seconds)
 
 
 def medium_recipe(images: Images, seed: int) -> Score:
@@ -202,8 +226,7 @@ def medium_recipe(images: Images, seed: int) -> Score:
     def look() -> bool:
         nonlocal passes
         passes += 1
-        pictures, labels = images.splits["val"]
-        value = _right(network.probabilities(pictures), labels)
+        value = network.score("val")
         kept.append((value, -passes, copy.deepcopy(network.model.state_dict())))
         kept.sort(key=lambda entry: (-entry[0], -entry[1]))
         del kept[3:]
@@ -217,14 +240,13 @@ def medium_recipe(images: Images, seed: int) -> Score:
     }
     network.model.load_state_dict(mean)
     seconds = time.perf_counter() - began
-    return Score(_right(network.probabilities(images.splits["test"][0]), images.splits["test"][1]), seconds)
+    return Score(network.score("test"), seconds)
 
 
 def one_pass_keep_best(images: Images, seed: int) -> Score:
     """Eight random configurations for a sixth of the updates, the best two to the end."""
     began = time.perf_counter()
     chance = np.random.default_rng(seed)
-    pictures, labels = images.splits["val"]
     tried = []
     for number in range(8):
         network = Network(images, seed)
@@ -232,7 +254,7 @@ def one_pass_keep_best(images: Images, seed: int) -> Score:
         groups = network.rates(trunk=rate, head=2 * rate, decay=1.0, frozen=frozen)
         optimizer = torch.optim.AdamW(groups, weight_decay=1e-2)
         network.train(images.of("train"), optimizer, updates=UPDATES // 6, seed=seed)
-        tried.append((_right(network.probabilities(pictures), labels), -number, rate, frozen))
+        tried.append((network.score("val"), -number, rate, frozen))
     finals = []
     for *_, rate, frozen in sorted(tried, reverse=True)[:2]:
         network = Network(images, seed)
@@ -240,10 +262,10 @@ def one_pass_keep_best(images: Images, seed: int) -> Score:
         network.train(
             images.of("train"), torch.optim.AdamW(groups, weight_decay=1e-2), updates=UPDATES, seed=seed
         )
-        finals.append((_right(network.probabilities(pictures), labels), len(finals), network))
+        finals.append((network.score("val"), len(finals), network))
     seconds = time.perf_counter() - began
     best = max(finals)[2]
-    return Score(_right(best.probabilities(images.splits["test"][0]), images.splits["test"][1]), seconds)
+    return Score(best.score("test"), seconds)
 
 
 def scikit_learn(images: Images, seed: int) -> Score:
