@@ -72,19 +72,19 @@ def _smears(target: Callable[[Counter[str]], dict[str, float]]) -> Iterator[Row]
 
 CASES = (
     Case(
-        *("solar cells, probability", "regression", "mae", 96, "both", 600),
+        *("solar cells, probability", "regression", "mae", 64, "both", 400),
         lambda: _cells(lambda probability, kind: {"probability": probability}),
     ),
     Case(
-        *("solar cells, two labels", "multilabel", "map", 96, "both", 600),
+        *("solar cells, two labels", "multilabel", "map", 64, "both", 400),
         lambda: _cells(lambda probability, kind: {"defect": probability > 0.5, "mono": kind == "mono"}),
     ),
     Case(
-        *("blood cells, red ones", "regression", "mae", 128, "both", 290),
+        *("blood cells, red ones", "regression", "mae", 96, "both", 290),
         lambda: _smears(lambda found: {"red": found["RBC"]}),
     ),
     Case(
-        *("blood cells, kinds", "multilabel", "map", 128, "both", 290),
+        *("blood cells, kinds", "multilabel", "map", 96, "both", 290),
         lambda: _smears(lambda found: {"red": found["RBC"] > 0, "platelets": found["Platelets"] > 0}),
     ),
 )
