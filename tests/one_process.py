@@ -23,6 +23,7 @@ from tlsearch.cli import main
 from tlsearch.errors import TlsearchError
 from tlsearch.models.model import Model
 from tlsearch.search import distill, finish, measuring
+from tlsearch.search.measurer import Measurer
 from tlsearch.search.verify import scores_of
 
 Scores = dict[str, dict[str, float]]
@@ -31,7 +32,11 @@ Scores = dict[str, dict[str, float]]
 @contextlib.contextmanager
 def one_process(*, verify: Callable[..., Scores]) -> Iterator[None]:
     """Have commands run their trials here, and verify bundles by ``verify`` and not by a fresh process."""
-    with mock.patch.dict(os.environ, TLSEARCH_LOCAL="1"), mock.patch.object(finish, "verify", verify):
+    with (
+        mock.patch.dict(os.environ, TLSEARCH_LOCAL="1"),
+        mock.patch.object(finish, "verify", verify),
+        mock.patch.object(Measurer, "begin", lambda self, families: None),
+    ):
         yield
 
 

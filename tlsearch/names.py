@@ -11,6 +11,11 @@ _ESCAPED = ("Cc", "Cs", "Zl", "Zp")
 STUDY_LETTERS = 80
 STUDY_BYTES = 160
 """Of a study's name in UTF-8: files that are called by it have endings and marks besides, of 255 in all."""
+STUDY_NAMING = (
+    "must begin with a letter or digit, and hold only these, dots, hyphens and underscores, up to"
+    f" {STUDY_LETTERS} characters ({STUDY_BYTES} bytes)"
+)
+"""What `is_study_name` wants, as users are told."""
 
 _SPLITS = {
     "train": ("train", "training", "trn"),
@@ -57,13 +62,6 @@ def is_study_name(text: str) -> bool:
         and len(text) <= STUDY_LETTERS
         and len(text.encode()) <= STUDY_BYTES
     )
-
-
-STUDY_NAMING = (
-    "must begin with a letter or digit, and hold only these, dots, hyphens and underscores, up to"
-    f" {STUDY_LETTERS} characters ({STUDY_BYTES} bytes)"
-)
-"""What `is_study_name` wants, as users are told."""
 
 
 def study_name(text: str) -> str:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
+import tiny_study
 
+from tlsearch.search import study
 from tlsearch.search.measurer import COMMAND, Measurer
+from tlsearch.search.progress import Snapshot
+from tlsearch.spec import parse
 
 QUESTION = json.dumps(
     {
@@ -59,3 +64,29 @@ def test_a_process_that_dies_is_told_of_and_another_answers(staying: Measurer):
 def test_one_that_is_broken_off_ends(staying: Measurer):
     assert told(staying, stopping="asked to stop")["died"] == "exit code -9"
     assert not staying.begun
+
+
+def test_one_process_measures_the_winner_and_its_refit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TLSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TLSEARCH_LOCAL", "1")
+    asked = tiny_study.document(
+        tiny_study.colours(tmp_path / "pictures"),
+        backbones=["efficientnet_lite/lite0"],
+        data={"image_size": 32},
+        strategies=["linear_probe"],
+        budget={"trials": 2},
+        search={"refit": True, "members": 1},
+    )
+    seen: dict[str, set[int]] = {}
+
+    def observe(told: Snapshot) -> None:
+        seen.setdefault(told.phase, set()).update(processes())
+
+    result = study.run(
+        parse(asked), database=tiny_study.url(tmp_path), artifacts=tmp_path / "a", observe=observe
+    )
+    assert result.model is not None
+    assert result.model.metrics["handed_out"]["refitted"]
+    assert len(seen["verify the winner"]) == 1
+    assert seen["open the test set"] == seen["verify the winner"]
+    assert not processes()

@@ -84,13 +84,13 @@ def _network(url: str, study: str, trial: TrialRecord, winner: Model) -> Backbon
     with Store.open(url) as store:
         spec = parse(store.study(study).spec)
     weights = [backbone.weights for backbone in spec.backbones if backbone.name == trial.backbone]
-    pretrained = registry.backbone(
-        trial.backbone,
-        weights=weights[0] if weights else "pretrained",
-        image_size=spec.data.image_size,
-        pixels=spec.data.pixels,
-    )
     try:
+        pretrained = registry.backbone(
+            trial.backbone,
+            weights=weights[0] if weights else "pretrained",
+            image_size=spec.data.image_size,
+            pixels=spec.data.pixels,
+        )
         return of_trial(trial, pretrained, task=winner.task, spec=winner.target_spec)
     except OSError as error:
         raise InputError(

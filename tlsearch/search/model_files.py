@@ -160,15 +160,15 @@ def _network(trial: TrialRecord, loaded: dict[str, Pretrained], end: Finishing) 
         VerificationError: its weights are gone, or not what was written.
     """
     spec = end.prepared.spec
-    if trial.backbone not in loaded:
-        loaded[trial.backbone] = registry.backbone(
-            trial.backbone,
-            weights=next(b.weights for b in spec.backbones if b.name == trial.backbone),
-            image_size=spec.data.image_size,
-            pixels=spec.data.pixels,
-        )
-    pretrained = copy.deepcopy(loaded[trial.backbone])
     try:
+        if trial.backbone not in loaded:
+            loaded[trial.backbone] = registry.backbone(
+                trial.backbone,
+                weights=next(b.weights for b in spec.backbones if b.name == trial.backbone),
+                image_size=spec.data.image_size,
+                pixels=spec.data.pixels,
+            )
+        pretrained = copy.deepcopy(loaded[trial.backbone])
         return of_trial(trial, pretrained, task=end.prepared.task, spec=end.prepared.target_spec)
     except OSError as error:
         raise VerificationError(str(error)) from error
