@@ -12,7 +12,7 @@ import pytest
 
 from tlsearch import registry
 from tlsearch.contracts.combination import MEMBERS, STRUCTURE
-from tlsearch.records import Costs, TrialRecord, TrialRole, TrialState
+from tlsearch.records import Artifact, Costs, TrialRecord, TrialRole, TrialState
 from tlsearch.search.finalists import leaders, ranked
 
 LOG_LOSS = registry.task("classification").metric("log_loss")
@@ -96,11 +96,21 @@ def test_finalists_are_of_several_strategies_and_one_is_fine_tuned() -> None:
         for number, name in enumerate(["head2toe", "head2toe", "ranpac", "linear_probe"])
     ]
     tuned = [trial(10, 0.82), trial(11, 0.81)]
-    assert [one.number for one in leaders([*heads, *tuned], many=3)] == [0, 2, 10]
-    assert [one.number for one in leaders(heads, many=3)] == [0, 2, 3]
-    assert [one.number for one in leaders(tuned, many=3)] == [10, 11]
-    assert [one.number for one in leaders([*heads, *tuned], many=1)] == [0]
-    assert [one.number for one in leaders(heads[:2] + tuned, many=3)] == [0, 1, 10]
+    assert [one.number for one in leaders([*heads, *tuned], many=3, tie=LOG_LOSS)] == [0, 2, 10]
+    assert [one.number for one in leaders(heads, many=3, tie=LOG_LOSS)] == [0, 2, 3]
+    assert [one.number for one in leaders(tuned, many=3, tie=LOG_LOSS)] == [10, 11]
+    assert [one.number for one in leaders([*heads, *tuned], many=1, tie=LOG_LOSS)] == [0]
+    assert [one.number for one in leaders(heads[:2] + tuned, many=3, tie=LOG_LOSS)] == [0, 1, 10]
+
+
+def test_the_best_of_a_strategy_is_of_least_loss_where_a_right_answer_more_tells_nothing() -> None:
+    first, second, third = trial(0, 0.978, loss=0.09), trial(1, 0.974, loss=0.07), trial(2, 0.95, loss=0.01)
+    for items, best in ((269, 1), (100_000, 0), (0, 0)):
+        (one,) = leaders([first, second, third], many=1, items=items, tie=LOG_LOSS)
+        assert one.number == best
+    kept = replace(first, artifact=Artifact("weights", "0" * 64, 1))
+    (one,) = leaders([kept, second], many=1, items=269, tie=LOG_LOSS)
+    assert one.number == 0, "weights that are gone can't win"
 
 
 def test_of_ties_a_fine_tuned_network_comes_before_a_head() -> None:

@@ -68,6 +68,12 @@ class Ending:
         """Its name."""
         return self.prepared.spec.study
 
+    @property
+    def _shares(self) -> int:
+        """Validation items, where the metric is a share of right answers that is to be large; else 0."""
+        metric = self.prepared.metric
+        return self.prepared.dataset.counts["val"] if metric.share and not metric.minimize else 0
+
     def finalists(self) -> list[TrialRecord]:
         """The best trials of the search.
 
@@ -88,7 +94,8 @@ class Ending:
             number, tie = trial.number, self.prepared.tie
             return standing(value, trial.metrics, size=size, number=number, minimize=minimize, tie=tie)
 
-        return leaders(sorted(best, key=order), many=spec.search.finalists)
+        tie, many = self.prepared.tie, spec.search.finalists
+        return leaders(sorted(best, key=order), many=many, items=self._shares, tie=tie)
 
     def confirmations(self, finalists: list[TrialRecord], *, slots: int) -> list[Point]:
         """What is left to run of finalists with fresh seeds, as far as the refit leaves time for it."""
@@ -138,7 +145,7 @@ class Ending:
             self.store.trials(self.study, role=TrialRole.CONFIRM),
             minimize=self.prepared.metric.minimize,
             combined=combined,
-            items=self.prepared.dataset.counts["val"] if self.prepared.metric.share else 0,
+            items=self._shares,
             tried=Counter(trial.strategy for trial in self.store.best(self.study, limit=None)),
             tie=self.prepared.tie,
         )
