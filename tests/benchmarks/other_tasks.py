@@ -202,8 +202,8 @@ def _search(case: Case, table: Path, *, seconds: float, seed: int, folder: Path)
     best = json.loads(
         subprocess.run([*command, "best", "task", "--json"], capture_output=True, check=True, **words).stdout
     )
-    metrics = best["model"]["metrics"]
-    return {"test": metrics["test"][case.metric], "seconds": round(took), "recipe": best["best"]["strategy"]}
+    value = best["metrics"]["test"][case.metric]
+    return {"test": round(value, 4), "seconds": round(took), "recipe": best["strategy"]}
 
 
 def main() -> None:
