@@ -16,6 +16,7 @@ from tlsearch.contracts.images import ImageInput
 from tlsearch.spec import DataSpec
 from tlsearch.training import sources
 from tlsearch.training.arrays import ArrayStore
+from tlsearch.training.data import make_data
 
 
 class CountingInput(ImageInput):
@@ -42,7 +43,7 @@ def run(quick: bool) -> Iterator[Result]:
         inputs = CountingInput(64, (0.5,) * 3, (0.5,) * 3)
         described = DataSpec.model_validate({"source": "folder", "path": str(folder / "images")})
         for _ in range(3):  # three backbones of one input, or three searches
-            sources.load(sources.listing(described), inputs, ArrayStore(folder / "store"), seed=0)
+            make_data(sources.listing(described), inputs, ArrayStore(folder / "store"), seed=0)
         yield Result(
             "data",
             f"{count} JPEG files, loaded three times",

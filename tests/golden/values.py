@@ -15,6 +15,7 @@ from tlsearch.models import bundle
 from tlsearch.records import Point
 from tlsearch.spec import parse
 from tlsearch.training import sources
+from tlsearch.training.data import make_data
 from tlsearch.training.objective import settled
 from tlsearch.training.trial import TrialRunner
 from tlsearch.training.workspace import WorkerConfig
@@ -95,7 +96,7 @@ def points() -> dict[str, list[tuple[str, dict[str, Any]]]]:
 def _identities(bench: TrialRunner) -> dict[str, Any]:
     listed = sources.listing(bench.assignment.spec.data)
     inputs = bench.backbone("tiny/net").info.inputs
-    data = sources.load(listed, inputs, bench.items, seed=bench.assignment.spec.seed)
+    data = make_data(listed, inputs, bench.items, seed=bench.assignment.spec.seed)
     return {
         "fingerprint": data.fingerprint,
         "contents": _digest("".join(listed.hashes).encode()),

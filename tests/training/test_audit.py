@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.identified import identified
 from tlsearch.contracts import Samples
 from tlsearch.contracts.images import ImageInput
 from tlsearch.tasks.classification import Classification
@@ -32,20 +33,9 @@ def samples_of(items: list[np.ndarray], labels: list[int], splits: list[str] | N
 def look(tmp_path: Path):
     def run(samples: Samples, *, metric: str = "accuracy", **more: Any) -> dict[str, Any]:
         store = ArrayStore(tmp_path / "items")
-        hashed = data.fingerprint(samples, Classification())
-        encoded = data.prepare(
-            samples,
-            INPUTS,
-            store,
-            task=Classification(),
-            val=0.2,
-            test=0.2,
-            seed=0,
-            mirror=True,
-            max_broken=0.2,
-            hashed=hashed,
-        )
-        return audit.examine(samples, encoded, store, metric=metric, hashes=hashed[1], **more)
+        listed = identified(samples, Classification(), max_broken=0.2)
+        encoded = data.make_data(listed, INPUTS, store, seed=0)
+        return audit.examine(samples, encoded, store, metric=metric, hashes=listed.hashes, **more)
 
     return run
 
@@ -128,7 +118,7 @@ def test_tiny_classes_plain_pictures_and_clashes(look):
 def test_test_items_that_stand_in_the_source_data(look):
     items = noise(40)
     samples = samples_of(items, [0, 1] * 20, ["train"] * 30 + ["val"] * 5 + ["test"] * 5)
-    _, hashes = data.fingerprint(samples, Classification())
+    hashes = identified(samples, Classification()).hashes
     source = {hashes[0]: ["trained on"], hashes[38]: ["big/1.png", "big/2.png"]}
     found = look(samples, source=source)
     assert found["source_copies"] == {"count": 1, "examples": [["38.png", "big/1.png"]]}
@@ -148,9 +138,7 @@ def test_broken_items_are_listed(look):
 def test_items_that_are_no_pictures_are_not_compared(tmp_path):
     samples = samples_of(noise(40), [0, 1] * 20)
     store = ArrayStore(tmp_path / "items")
-    encoded = data.prepare(
-        samples, INPUTS, store, task=Classification(), val=0.2, test=0.2, seed=0, mirror=True
-    )
+    encoded = data.make_data(identified(samples, Classification()), INPUTS, store, seed=0)
     tokens = replace(encoded, array=np.zeros((40, 7), np.int64))
     found = audit.examine(samples, tokens, store, metric="accuracy")
     assert found["near_duplicates"] is None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from tests.identified import identified
 from tlsearch.contracts import Strata
 from tlsearch.contracts.dataset import NoOptions, Samples
 from tlsearch.contracts.images import ImageInput
@@ -21,6 +22,7 @@ from tlsearch.errors import DataError, SpecError
 from tlsearch.spec import DataSpec
 from tlsearch.tasks.classification import Classification
 from tlsearch.training import data, sources
+from tlsearch.training import listed as listing
 from tlsearch.training.arrays import ArrayStore
 
 HALF = (0.5, 0.5, 0.5)
@@ -35,7 +37,7 @@ def strata_of(samples: Samples) -> Strata:
 
 
 def fingerprint(samples: Samples, **more: int) -> tuple[str, list[str]]:
-    return data.fingerprint(samples, TASK, **more)
+    return listing.fingerprint(samples, TASK, **more)
 
 
 def listed(labels, *, contents=None, classes=None, **more) -> tuple[Samples, list[str]]:
@@ -313,8 +315,8 @@ def photos(tmp_path) -> Path:
 
 
 def prepared(samples: Samples, store: ArrayStore, inputs: ImageInput = INPUTS, **options) -> data.Data:
-    defaults = {"task": Classification(), "val": 0.2, "test": 0.2, "seed": 0, "mirror": True}
-    return data.prepare(samples, inputs, store, **{**defaults, **options})
+    progress = options.pop("progress", None)
+    return data.make_data(identified(samples, TASK, **options), inputs, store, seed=0, progress=progress)
 
 
 def test_prepare_photographs(photos, tmp_path):
@@ -348,7 +350,7 @@ def test_a_study_says_how_pictures_become_squares_and_it_is_part_of_the_key(phot
     for resize in (None, "crop", "pad"):
         section = {"source": "folder", "path": str(photos), "split": {"val": 0.2, "test": 0.2}}
         described = DataSpec.model_validate(section if resize is None else section | {"resize": resize})
-        loaded[resize] = sources.load(sources.listing(described), INPUTS, store, seed=0)
+        loaded[resize] = data.make_data(sources.listing(described), INPUTS, store, seed=0)
     assert loaded[None].key == loaded["crop"].key != loaded["pad"].key
     assert loaded["pad"].inputs == INPUTS.resized("pad")
     assert loaded["pad"].inputs.to_json()["resize"] == "pad"
@@ -458,7 +460,7 @@ def test_load_data_from_a_study_file(photos, tmp_path):
     described = DataSpec.model_validate(
         {"source": "folder", "path": str(photos), "split": {"val": 0.3}, "horizontal_flip": False}
     )
-    result = sources.load(sources.listing(described), INPUTS, ArrayStore(tmp_path / "store"), seed=0)
+    result = data.make_data(sources.listing(described), INPUTS, ArrayStore(tmp_path / "store"), seed=0)
     assert result.target_spec.names == ("china", "flower")
     assert len(result.indices["val"]) == 18
     assert not result.mirror

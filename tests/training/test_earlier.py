@@ -13,9 +13,9 @@ from tlsearch.records import StudyItems
 from tlsearch.spec import parse
 from tlsearch.training import items, sources
 from tlsearch.training.arrays import ArrayStore
-from tlsearch.training.data import Data
+from tlsearch.training.data import Data, make_data
 from tlsearch.training.earlier import Extended, earlier
-from tlsearch.training.sources import Listed
+from tlsearch.training.listed import Listed
 
 INPUTS = ImageInput(8, (0.5,) * 3, (0.5,) * 3)
 
@@ -37,7 +37,7 @@ def listed(folder: Path) -> Listed:
 def load(found: Listed, store: ArrayStore, extended: Extended | None = None) -> tuple[Data, list[int]]:
     """The encoded items, and how many had to be decoded."""
     totals: list[int] = []
-    data = sources.load(
+    data = make_data(
         found, INPUTS, store, seed=0, extended=extended, progress=lambda done, total: totals.append(total)
     )
     return data, totals

@@ -13,8 +13,8 @@ from tlsearch.contracts import Samples
 from tlsearch.errors import DataError, SpecError, TlsearchError
 from tlsearch.spec import DataSpec
 from tlsearch.training import sources
-from tlsearch.training.data import fingerprint
 from tlsearch.training.item_groups import SERIES, Series, grouped, suggested
+from tlsearch.training.listed import fingerprint
 from tlsearch.training.splits import split
 
 KINDS = ("oak", "elm")

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from tiny_bench import bench, outcomes, point, results, study
 
+from tests.identified import identified
 from tlsearch import registry
 from tlsearch.records import Point, TrialRole, TrialState
-from tlsearch.training.data import Data, prepare
+from tlsearch.training.data import Data, make_data
 from tlsearch.training.item_sets import NOT_TEST, items_of, key_of, reshuffles
 
 
@@ -63,8 +64,8 @@ def made(tmp_path: Path, count: int, **changes: object) -> Data:
 
     samples = replace(Colours().load(ColoursOptions(count=count)), **changes)
     inputs = registry.backbone("tiny/net", weights="random", image_size=None).info.inputs
-    store, task = ArrayStore(tmp_path), registry.task("classification")
-    return prepare(samples, inputs, store, task=task, val=0.2, test=0.2, seed=0, mirror=True)
+    items = identified(samples, registry.task("classification"))
+    return make_data(items, inputs, ArrayStore(tmp_path), seed=0)
 
 
 def test_groups_stay_together_in_a_split_that_is_drawn_again(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tlsearch.errors import StudyConflictError
 from tlsearch.records import StudyItems
 from tlsearch.spec import parse
 from tlsearch.training import items, sources
-from tlsearch.training.sources import Listed
+from tlsearch.training.listed import Listed
 from tlsearch.training.splits import split
 
 

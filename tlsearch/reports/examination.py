@@ -30,6 +30,7 @@ from tlsearch.reports.telling import surest, telling
 from tlsearch.spec import StudySpec, parse
 from tlsearch.training import sources
 from tlsearch.training.items import as_split, located
+from tlsearch.training.listed import Listed
 
 CHUNK = 512
 """Items held in memory at once."""
@@ -228,14 +229,14 @@ def examine(
     )
 
 
-def _seen(listed: sources.Listed, kept: Sequence[int], inputs: InputSpec) -> Overview | None:
+def _seen(listed: Listed, kept: Sequence[int], inputs: InputSpec) -> Overview | None:
     if not isinstance(inputs, ImageInput):
         return None
     some = kept[:: max(1, len(kept) // MEASURED)]
     return overview(inputs, [(listed.samples.names[index], listed.samples.items[index]) for index in some])
 
 
-def _look(model: Model, listed: sources.Listed, chosen: Sequence[int], *, aside: int, latency: float) -> Look:
+def _look(model: Model, listed: Listed, chosen: Sequence[int], *, aside: int, latency: float) -> Look:
     """Items at ``chosen`` as the model answers them: outputs a few at a time, answers of all."""
     task, spec = model.task, model.target_spec
     recipe = LinearRecipe(learning_rate=0.0)
@@ -275,9 +276,7 @@ def _look(model: Model, listed: sources.Listed, chosen: Sequence[int], *, aside:
     )
 
 
-def _shown(
-    model: Model, listed: sources.Listed, index: int, answer: NDArray[Any], target: NDArray[Any]
-) -> Outlier:
+def _shown(model: Model, listed: Listed, index: int, answer: NDArray[Any], target: NDArray[Any]) -> Outlier:
     """An item with what the model says of it; places are shown on its picture, beside the true ones."""
     task, spec = model.task, model.target_spec
     item, calibration = listed.samples.items[index], model.manifest.calibration
@@ -333,7 +332,7 @@ def _bins(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[Bi
 
 
 def _answer(
-    listed: sources.Listed,
+    listed: Listed,
     index: int,
     shares: NDArray[np.float64],
     model: Model,

@@ -19,6 +19,7 @@ from tlsearch.spec import StudySpec
 from tlsearch.training import sources
 from tlsearch.training.all_features import all_features
 from tlsearch.training.learning_curve import LearningCurve, learning_curve
+from tlsearch.training.listed import Listed
 from tlsearch.training.memory import use_threads
 from tlsearch.training.objective import task_of
 from tlsearch.training.suspects import Suspect, out_of_fold, suspects
@@ -120,7 +121,7 @@ def examine_labels(spec: StudySpec, *, observe: Observer) -> LabelAudit:
 
 
 def _named(
-    found: Sequence[Suspect], listed: sources.Listed, names: Sequence[str], splits: dict[int, str]
+    found: Sequence[Suspect], listed: Listed, names: Sequence[str], splits: dict[int, str]
 ) -> tuple[Doubtful, ...]:
     return tuple(
         Doubtful(

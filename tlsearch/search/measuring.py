@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tlsearch.models.ensemble import Part
     from tlsearch.models.model import Model
     from tlsearch.spec import AbstainSpec
-    from tlsearch.training.sources import Listed
+    from tlsearch.training.listed import Listed
 
 CHUNK = 256
 """Items held in memory at once."""

@@ -33,11 +33,11 @@ from tlsearch.search.space import SearchSpace, build
 from tlsearch.spec import StudySpec
 from tlsearch.training import audit, items, sources
 from tlsearch.training.arrays import ArrayStore
-from tlsearch.training.data import Data
+from tlsearch.training.data import Data, make_data
 from tlsearch.training.earlier import Extended
 from tlsearch.training.items import Growth
+from tlsearch.training.listed import Listed
 from tlsearch.training.objective import name_of, settled, task_of
-from tlsearch.training.sources import Listed
 from tlsearch.training.splits import IntArray
 from tlsearch.training.workspace import WorkerConfig, data_key
 
@@ -312,7 +312,7 @@ def _decoded(
     def progress(done: int, total: int) -> None:
         observe(Snapshot(phase=f"decode {section}", done=done, total=total))
 
-    return sources.load(
+    return make_data(
         listed,
         inputs,
         store,

@@ -21,6 +21,7 @@ from tlsearch.spec import DataSpec, parse
 from tlsearch.spec.presets import Preset
 from tlsearch.tables import flag_columns, meant, names_apart, read_table
 from tlsearch.training import item_groups, sources
+from tlsearch.training.listed import Listed
 from tlsearch.training.splits import written_alike
 from tlsearch.yaml_text import write_yaml
 
@@ -130,9 +131,7 @@ def propose(
     )
 
 
-def _listed(
-    study: str, section: dict[str, Any], beside: Path, told: list[str]
-) -> tuple[sources.Listed, str, str]:
+def _listed(study: str, section: dict[str, Any], beside: Path, told: list[str]) -> tuple[Listed, str, str]:
     """The items of a data section, what is learned of them, and why that.
 
     Dates by which a class would be left out of a split go from the section, and ``told`` says so.
@@ -153,7 +152,7 @@ def _listed(
     return listed, task, why
 
 
-def _lacking(listed: sources.Listed) -> str:
+def _lacking(listed: Listed) -> str:
     """Which kind of items a split by time leaves out of a split; empty where it leaves none out."""
     strata = listed.strata
     for name in SPLITS:

@@ -21,7 +21,7 @@ from tlsearch.records import StudyItems
 from tlsearch.search.scored import Scored
 from tlsearch.spec import AbstainSpec
 from tlsearch.training.items import located
-from tlsearch.training.sources import Listed
+from tlsearch.training.listed import Listed
 
 
 def fitted(

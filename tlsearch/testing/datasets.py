@@ -17,7 +17,7 @@ from tlsearch.errors import DataError, SpecError, TlsearchError
 from tlsearch.testing import fixtures
 from tlsearch.testing.contract import CheckResult, Contract, checked, demand, in_fresh_process, skip
 from tlsearch.training import sources
-from tlsearch.training.sources import Listed
+from tlsearch.training.listed import Listed
 from tlsearch.training.splits import split
 
 LOOKED_AT = 64

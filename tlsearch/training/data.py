@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tlsearch.contracts.dataset import Samples, encoded
+from tlsearch.contracts.dataset import Samples
 from tlsearch.contracts.inputs import InputSpec
 from tlsearch.contracts.target import Strata, TargetSpec
 from tlsearch.contracts.task import Task
 from tlsearch.errors import DataError
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.earlier import Earlier, Extended
-from tlsearch.training.encoding import Progress, encode, hash_of, in_threads, suited
+from tlsearch.training.encoding import Progress, encode, suited
+from tlsearch.training.listed import Listed
 from tlsearch.training.splits import Audit, IntArray, audit, split, units_of
 
 RESHUFFLED_BELOW = 1_000
@@ -81,85 +80,77 @@ class Data:
         return self.task.strata(self.targets, self.target_spec)
 
 
-def prepare(
-    samples: Samples,
+def make_data(
+    listed: Listed,
     inputs: InputSpec,
     store: ArrayStore,
     *,
-    task: Task,
-    val: float,
-    test: float,
-    stop: float = 0.1,
     seed: int,
-    mirror: bool,
     threads: int = 2,
-    max_broken: float = 0.05,
-    max_overlap: float = 0.05,
-    hashed: tuple[str, list[str]] | None = None,
     parts: Mapping[str, IntArray] | None = None,
     extended: Extended | None = None,
     progress: Progress | None = None,
 ) -> Data:
-    """Identify, split, audit and encode.
+    """Split, audit and encode listed items for a backbone's input.
 
     Args:
-        samples: the listed items.
+        listed: the items.
         inputs: the backbone's.
         store: where encoded items are kept.
-        task: what is learned.
-        val: share of all items, see `split`; ``test`` and ``stop`` likewise.
-        test: see `split`.
-        stop: see `split`.
         seed: see `split`.
-        mirror: whether flips are harmless.
         threads: for hashing and decoding.
-        max_broken: share of broken items above which the data is refused.
-        max_overlap: share of val, or of test, that may be copies of items of train.
-        hashed: what `fingerprint` gave for these samples, where it is known already.
         parts: splits that were made before; they are cut anew where there are none.
         extended: the study that this one extends: what it stored is not encoded again.
         progress: called with (items done, items) while decoding.
 
     Raises:
-        DataError: too many broken or copied items, a class or split that has none left, or see `split`.
+        DataError: the items are of another kind than the backbone takes, too many are broken or copied, a
+            class or split has none left, or see `split`.
     """
-    identity, hashes = hashed if hashed is not None else fingerprint(samples, task, threads=threads)
-    targets, spec = encoded(task, samples)
-    strata = task.strata(targets, spec)
+    described, samples, task, hashes = listed.described, listed.samples, listed.task, listed.hashes
+    if listed.modality != inputs.modality:
+        raise DataError(
+            f'The data source "{described.source}" holds {listed.modality} items; '
+            f"the backbone takes {inputs.modality}."
+        )
+    if (resize := described.resize or task.resize) is not None:
+        inputs = inputs.resized(resize)
+    targets, spec, shares = np.asarray(samples.targets), listed.target_spec, described.split
+    strata = listed.strata
     if parts is None:
-        parts = split(samples, hashes, strata, val=val, test=test, stop=stop, seed=seed)
-    inputs = suited(samples, inputs, store, fingerprint=identity, hashes=hashes, threads=threads)
+        parts = split(samples, hashes, strata, val=shares.val, test=shares.test, stop=shares.stop, seed=seed)
+    inputs = suited(samples, inputs, store, fingerprint=listed.fingerprint, hashes=hashes, threads=threads)
     stored = encode(
         samples,
         inputs,
         store,
-        fingerprint=identity,
+        fingerprint=listed.fingerprint,
         hashes=hashes,
         threads=threads,
         extended=extended,
         progress=progress,
     )
     broken = (*samples.broken, *(f"{samples.names[index]}: {why}" for index, why in stored.broken.items()))
-    _check_broken(broken, len(samples.items) + len(samples.broken), limit=max_broken)
+    _check_broken(broken, len(samples.items) + len(samples.broken), limit=described.max_broken)
     aside = np.array(sorted(stored.broken), dtype=np.int64)
     kept = {name: np.setdiff1d(indices, aside) for name, indices in parts.items()}
-    _check_overlap(samples, hashes, kept, limit=max_overlap)
-    _check_left(kept, parts, {"train": 1.0, "stop": stop, "val": val, "test": test}, strata, broken)
+    _check_overlap(samples, hashes, kept, limit=described.max_overlap)
+    _check_left(kept, parts, {"train": 1.0, **shares.model_dump()}, strata, broken)
     return Data(
         array=stored.array,
         targets=targets,
         target_spec=spec,
         indices=kept,
-        fingerprint=identity,
+        fingerprint=listed.fingerprint,
         key=stored.key,
-        mirror=mirror,
+        mirror=listed.mirror,
         inputs=inputs.fitted(stored.array, kept["train"]),
         broken=broken,
         audit=audit(samples, hashes, parts, strata, lambda index: task.plain(targets[index], spec)),
         task=task.fitted(spec).counted(targets[kept["train"]], spec),
         parts=parts,
         aside=tuple(sorted(stored.broken)),
-        units=_units(samples, hashes, strata, kept) if val > 0 else None,
+        units=_units(samples, hashes, strata, kept) if shares.val > 0 else None,
         earlier=stored.earlier,
     )
 
@@ -171,26 +162,6 @@ def _units(
     if len(pool) >= RESHUFFLED_BELOW or "val" in (samples.splits or ()):
         return None
     return units_of(samples, hashes, strata, pool)
-
-
-def fingerprint(samples: Samples, task: Task, *, threads: int = 2) -> tuple[str, list[str]]:
-    """SHA-256 over all contents and targets, and the SHA-256 of each item's content in their order.
-
-    The first doesn't depend on the order or the paths of the items. An item that can't be read counts by
-    its name; decoding will set it aside.
-    """
-
-    def hash_some(start: int, end: int) -> list[str]:
-        return [hash_of(samples, index) for index in range(start, end)]
-
-    chunks = in_threads(hash_some, len(samples.items), threads=threads)
-    hashes = [digest for _, chunk in sorted(chunks) for digest in chunk]
-    targets, spec = encoded(task, samples)
-    lines = sorted(
-        json.dumps([content, task.plain(target, spec)])
-        for content, target in zip(hashes, targets, strict=True)
-    )
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest(), hashes
 
 
 def _check_broken(broken: Sequence[str], count: int, *, limit: float) -> None:

@@ -13,7 +13,7 @@ from tlsearch.counts import plural
 from tlsearch.errors import StudyConflictError
 from tlsearch.records import StudyItems, StudyRecord
 from tlsearch.training.encoding import unreadable_hash
-from tlsearch.training.sources import Listed
+from tlsearch.training.listed import Listed
 from tlsearch.training.splits import IntArray, split
 
 NAMED = 3

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,58 +10,17 @@ import numpy as np
 from pydantic import ValidationError
 
 from tlsearch import artifacts, registry
-from tlsearch.contracts import InputSpec, Samples, Strata, TargetSpec, Task
+from tlsearch.contracts import Samples
 from tlsearch.contracts.dataset import encoded, raw_for, usable
-from tlsearch.errors import DataError, SpecError
+from tlsearch.errors import SpecError
 from tlsearch.spec import DataSpec, complaint, unknown_option
 from tlsearch.training import fetching, item_groups, item_times
-from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.corrections import corrected
-from tlsearch.training.data import Data, fingerprint, prepare
-from tlsearch.training.earlier import Extended
-from tlsearch.training.splits import IntArray, units_of
+from tlsearch.training.listed import Listed, fingerprint
+from tlsearch.training.splits import units_of
 
 PLACES = ("path", "root")
 """Keys of a source that may name a place in an object store."""
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """Items of a data section, identified but not yet decoded."""
-
-    described: DataSpec
-    samples: Samples
-    modality: str
-    mirror: bool
-    fingerprint: str
-    hashes: list[str]
-    task: Task
-
-    @property
-    def target_spec(self) -> TargetSpec:
-        """What the targets are."""
-        if self.samples.spec is None:
-            raise ValueError("the targets weren't described")
-        return self.samples.spec
-
-    @property
-    def learned(self) -> Task:
-        """The task as it learns such targets, before they are split."""
-        spec = self.target_spec
-        return self.task.fitted(spec).counted(np.asarray(self.samples.targets), spec)
-
-    @property
-    def strata(self) -> Strata:
-        """Kinds of items by which they are split."""
-        return self.task.strata(np.asarray(self.samples.targets), self.target_spec)
-
-    def plain(self, index: int) -> Any:
-        """An item's target as people read it."""
-        return self.task.plain(self.samples.targets[index], self.target_spec)
-
-    def identity(self, index: int) -> str:
-        """An item's target as text, equal for equal targets."""
-        return self.task.identity(self.samples.targets[index], self.target_spec)
 
 
 def listing(
@@ -148,50 +106,3 @@ def _samples(described: DataSpec, section: str) -> Samples:
             problems.append(f"{section}.{name}: {text}")
         raise SpecError("\n".join(problems)) from None
     return source.load(options)
-
-
-def load(
-    listed: Listed,
-    inputs: InputSpec,
-    store: ArrayStore,
-    *,
-    seed: int,
-    threads: int = 2,
-    parts: Mapping[str, IntArray] | None = None,
-    extended: Extended | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Data:
-    """Split and encode listed items for a backbone's input; ``parts`` are splits that were made before.
-
-    Of items of the study that is ``extended``, what that stored is taken.
-
-    Raises:
-        DataError: the items are of another kind than the backbone takes, or see `data.prepare`.
-    """
-    if listed.modality != inputs.modality:
-        raise DataError(
-            f'The data source "{listed.described.source}" holds {listed.modality} items; '
-            f"the backbone takes {inputs.modality}."
-        )
-    resize = listed.described.resize or listed.task.resize
-    if resize is not None:
-        inputs = inputs.resized(resize)
-    split = listed.described.split
-    return prepare(
-        listed.samples,
-        inputs,
-        store,
-        task=listed.task,
-        val=split.val,
-        test=split.test,
-        stop=split.stop,
-        seed=seed,
-        mirror=listed.mirror,
-        threads=threads,
-        max_broken=listed.described.max_broken,
-        max_overlap=listed.described.max_overlap,
-        hashed=(listed.fingerprint, listed.hashes),
-        parts=parts,
-        extended=extended,
-        progress=progress,
-    )

@@ -20,7 +20,7 @@ from tlsearch.training import sources, weights
 from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.batch_source import BatchSource, Counts
 from tlsearch.training.cache_policy import FreezeDepths
-from tlsearch.training.data import Data
+from tlsearch.training.data import Data, make_data
 from tlsearch.training.memory import device_room, keep_freed_memory, take_share, use_threads
 from tlsearch.training.objective import metric_of
 from tlsearch.training.split_point import SplitPoint, find_split_points
@@ -128,7 +128,7 @@ class Workspace:
             if prepared is not None and entry is not None:
                 self._data[key] = replace(prepared, array=entry.arrays[0])
             else:  # another node than the driver's, or evicted since
-                loaded = sources.load(
+                loaded = make_data(
                     sources.listing(described, section=section, task=spec.task),
                     inputs if prepared is None else prepared.inputs,
                     self.items,
