@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import torch
+
 import tlsearch
 from tlsearch import gc_tuning, registry
 from tlsearch.cli import main
@@ -149,5 +151,6 @@ def _path(given: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # what is forked off a process with threads may wait for them for ever
     with one_process(verify=verify_forked):
         main()
