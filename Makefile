@@ -12,7 +12,7 @@ PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 
 help:
 	@echo "make demo   search for the best way to carry ImageNet weights over to handwritten digits"
-	@echo "make test   all checks, and the tests of a quarter of an hour"
+	@echo "make test   all checks, and the tests of twelve minutes"
 	@echo "make test-slow  whole searches, faults, clusters, the commands of the documentation: another half"
 	@echo "make test-all  both, and repetitions of faults"
 	@echo "make check-gpu  on a machine with a GPU: all that a CPU can't prove"

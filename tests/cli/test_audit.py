@@ -52,6 +52,7 @@ def ask(place, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_wrong_labels_are_shown_in_a_page_corrected_in_a_table_and_read_back(place, images, ask, tmp_path):
     root = tmp_path / "mixed"
     for name in ("disc", "frame"):

@@ -224,6 +224,7 @@ def test_a_layer_runs_once_whoever_looks_at_it_and_whatever_others_trained(
 
 
 @pytest.mark.parametrize("flips", [False, True])
+@pytest.mark.slow
 def test_exports_say_what_the_members_say(tmp_path: Path, flips: bool) -> None:
     loaded = bundle.load(write(tmp_path / "bundle", members(), flips=flips))
     files = []

@@ -66,6 +66,7 @@ def test_one_that_is_broken_off_ends(staying: Measurer):
     assert not staying.begun
 
 
+@pytest.mark.slow
 def test_one_process_measures_the_winner_and_its_refit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TLSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TLSEARCH_LOCAL", "1")

@@ -62,6 +62,7 @@ def test_no_kind_is_offered_that_cannot_be_written():
     assert tuple(NewKind) == KINDS
 
 
+@pytest.mark.slow
 def test_a_new_package_passes_its_own_tests(packages):
     folder, site = packages
     tests = [folder / f"tlsearch-fresh-{kind}" / "tests" for kind in KINDS]
@@ -71,6 +72,7 @@ def test_a_new_package_passes_its_own_tests(packages):
     assert "35 passed" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_new_package_keeps_the_contract_and_the_verdict_says_so(packages):
     folder, site = packages
     done = run("tlsearch", "plugins", "check", "fresh_strategy", cwd=folder, PYTHONPATH=str(site))

@@ -16,6 +16,7 @@ NAMES = ["lora", "dora"]
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_it_learns_and_the_saved_model_is_the_trained_one(bench, name):
     worker = bench()
     worker.learns_and_reloads(worker.point(CNN, name))
@@ -115,6 +116,7 @@ def test_groups_below_the_freeze_depth_get_no_adapter(depth):
     assert all(p.requires_grad for p in model.head.parameters())
 
 
+@pytest.mark.slow
 def test_the_frozen_prefix_is_fine_tunings_own(bench):
     worker = bench(1)
     worker.outcome(worker.point(VIT, "fine_tune", freeze_depth=0.5))

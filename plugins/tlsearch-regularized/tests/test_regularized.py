@@ -19,6 +19,7 @@ NAMES = ["l2_sp", "bss", "delta"]
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_it_learns_and_the_saved_model_is_the_trained_one(bench, name):
     worker = bench()
     worker.learns_and_reloads(worker.point(CNN, name))
@@ -146,6 +147,7 @@ def test_delta_is_the_distance_of_the_features(bench):
 
 
 @pytest.mark.parametrize("depth", [0.0, 0.7])
+@pytest.mark.slow
 def test_no_image_goes_through_deltas_source_network_twice(bench, depth):
     worker = bench(1)
     data = worker.data("data", worker.backbone(CNN).info.inputs)

@@ -14,6 +14,7 @@ NAMES = ["lp_ft", "gradual_unfreezing", "surgical"]
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_it_learns_and_the_saved_model_is_the_trained_one(bench, name):
     worker = bench()
     worker.learns_and_reloads(worker.point(CNN, name, **({"head_epochs": 1} if name == "lp_ft" else {})))

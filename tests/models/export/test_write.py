@@ -162,6 +162,7 @@ def test_the_carried_preprocessing_is_that_of_training_to_the_pixel(photos, monk
         np.testing.assert_allclose(preprocess.batch(photos, how), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_read_are_named_and_the_others_answered(made, photos, tmp_path):
     write.export(made("fine_tune"), tmp_path / "out", ["torch"], items=photos[:2])
     postscript, bomb = tmp_path / "innocent.jpg", tmp_path / "bomb.png"
@@ -224,6 +225,7 @@ def test_an_export_makes_squares_as_the_bundle_does_and_timm_s_own_transform_too
 
 
 @pytest.mark.parametrize("form", ["timm", "onnx"])
+@pytest.mark.slow
 def test_what_makes_classes_count_alike_goes_into_the_export(lite0, form, photos, tmp_path):
     calibration = {"temperature": 2.0, "adjustment": [3.0, -1.0, -2.0], "adjustment_share": 1.0}
     calibration |= {"recall_before_adjustment": 0.5, "recall_after_adjustment": 0.75}
@@ -264,6 +266,7 @@ def test_torch_loads_the_program_without_the_code(made, kind, photos, tmp_path):
 # ------------------------------------------------------------------------ timm, Hugging Face
 
 
+@pytest.mark.slow
 def test_plain_timm_loads_real_weights_and_predicts_the_same(lite0, squares, tmp_path):
     (done,) = write.export(lite0, tmp_path / "out", ["huggingface"], items=squares)
     assert {"README.md", "config.json", "model.safetensors"} <= set(done.files)
@@ -401,6 +404,7 @@ def test_a_model_on_another_device_is_exported_to_onnx_and_stays_there(tmp_path,
     assert next(model.network.parameters()).device.type == device
 
 
+@pytest.mark.slow
 def test_the_cards_snippet_reads_a_turned_picture_as_the_model_does(tmp_path, lite0):
     place = tmp_path / "hub"
     write.export(lite0, place, ["huggingface"])
