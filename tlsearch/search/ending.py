@@ -70,9 +70,8 @@ class Ending:
 
     @property
     def _shares(self) -> int:
-        """Validation items, where the metric is a share of right answers that is to be large; else 0."""
-        metric = self.prepared.metric
-        return self.prepared.dataset.counts["val"] if metric.share and not metric.minimize else 0
+        """Validation items, where the metric is a share of right answers, or like one; else 0."""
+        return self.prepared.dataset.counts["val"] if self.prepared.metric.share else 0
 
     def finalists(self) -> list[TrialRecord]:
         """The best trials of the search.
