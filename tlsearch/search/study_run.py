@@ -256,7 +256,7 @@ class StudyRun:
             self.budget.after_search = self._ending.after_search(seconds, slots=self._slots)
         if known:
             driver.deadline = self.budget.search_deadline
-        if source.over:  # the last trials still run: the measurer needs not be waited for after them
+        if source.over:  # the last trials still run: nobody waits for the measurer after them
             self._begin_measurer()
         self.searched = told
         self.observe(told)
