@@ -315,3 +315,22 @@ def test_classes_that_are_deeper_are_pointed_at(tmp_path):
     (tmp_path / "loop" / "a" / "a").symlink_to(tmp_path / "loop" / "a")
     with pytest.raises(DataError, match="at least 2"):
         load(tmp_path / "loop")
+
+
+@pytest.mark.parametrize("shape", ["{name}_{number:03d}.jpg", "{name}.{number}.jpg", "{number} {name}.jpg"])
+def test_names_that_tell_the_class_are_seen_where_there_is_no_folder(tmp_path, shape):
+    for name in ("cat", "Russian_Blue"):
+        for number in range(4):
+            (tmp_path / shape.format(name=name, number=number)).write_bytes(b"")
+    with pytest.raises(DataError, match="holds no folder") as refused:
+        load(tmp_path)
+    assert "8 files lie right in it" in str(refused.value.hint)
+    assert 'their names hold "Russian_Blue", "cat": are these the classes?' in str(refused.value.hint)
+
+
+def test_names_that_tell_nothing_are_not_taken_for_classes(tmp_path):
+    for name in ("IMG_1.jpg", "IMG_2.jpg", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError) as refused:
+        load(tmp_path)
+    assert "2 files lie right in it: put each into a folder of its class" in str(refused.value.hint)

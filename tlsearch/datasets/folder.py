@@ -22,6 +22,8 @@ NOT_CLASSES = frozenset(("annotations", "annotation", "labels", "label", "masks"
 """What folders beside images/ are called, not classes."""
 _FOLD = re.compile(r"(k?fold|cv|split|part|chunk|batch)[\s_-]*\d+", re.IGNORECASE)
 """A part of a data set, of a cross-validation for instance."""
+_NUMBERS = re.compile(r"^\d+[\W_]+|[\W_]*\d[\W\d_]*$")
+"""What counts pictures in their names: ``cat_012``, ``cat.12``, ``12 cat``."""
 _SAY = "`splits: false` in the data section takes every folder as a class."
 
 
@@ -81,7 +83,7 @@ class _Found:
         if len(names) < 2 and split in ("", "train"):
             raise DataError(
                 f"{place} holds {_counted(list(folders))}; at least 2 are needed",
-                hint=_inner(folders, self.root) or _LAYOUT,
+                hint=_inner(folders, self.root) or _loose(place) or _LAYOUT,
             )
         self.notes += _doubts(folders, self.root)
         for label, spellings in names.items():
@@ -282,6 +284,23 @@ def _inner(folders: Mapping[str, Path], root: Path, *, depth: int = 3) -> str | 
     if len(inside) == 1:
         return _inner(inside, root, depth=depth - 1)
     return f"Did you mean {only}? It holds {_counted(list(inside))}." if len(inside) > 1 else None
+
+
+def _loose(place: Path) -> str | None:
+    """What to do with files that lie in no folder; None where there are none."""
+    here = [entry.name for entry in walk.entries(place) if not os.path.isdir(entry.path)]
+    stems = [Path(name).stem for name in here if walk.beside(name) is None]
+    if not stems:
+        return None
+    told = f"{plural(len(stems), 'file')} {'lies' if len(stems) == 1 else 'lie'} right in it"
+    names = sorted({_NUMBERS.sub("", stem) for stem in stems})
+    if 2 <= len(names) <= len(stems) // 2 and all(names):
+        shown = ", ".join(f'"{printable(name)}"' for name in names[:5])
+        told += f", and their names hold {shown}{', ...' if len(names) > 5 else ''}: are these the classes"
+        told += "? Then put each file into a folder of that name"
+    else:
+        told += ": put each into a folder of its class"
+    return f"{told}, or list them in a table with the columns image and label."
 
 
 def _same_classes(classes: Mapping[str, set[str]], places: Mapping[str, Path]) -> None:
