@@ -8,7 +8,6 @@ model. A line of JSON is printed for each split of each case; ``--out`` appends 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import subprocess
@@ -32,7 +31,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tests.benchmarks.quality_peers import BACKBONE, Images, Network, refitted_three, single_fit
-from tests.benchmarks.quality_sets import PHOTOS
+from tests.benchmarks.quality_sets import PHOTOS, solar_cells
 
 Row = tuple[Image.Image, dict[str, float]]
 
@@ -52,13 +51,8 @@ class Case:
 
 def _cells(target: Callable[[float, str], dict[str, float]]) -> Iterator[Row]:
     """Solar cells of `elpv-dataset`, by what is said of each: its defect's probability, and its type."""
-    spec = importlib.util.find_spec("elpv_dataset")
-    assert spec is not None
-    data = Path(str(spec.origin)).parent / "data"
-    for line in (data / "labels.csv").read_text().splitlines():
-        file, probability, kind = line.split()
-        with Image.open(data / file) as picture:
-            yield picture.convert("RGB").resize((150, 150)), target(float(probability), kind)
+    for picture, probability, kind in solar_cells():
+        yield picture.convert("RGB"), target(probability, kind)
 
 
 def _smears(target: Callable[[Counter[str]], dict[str, float]]) -> Iterator[Row]:

@@ -84,15 +84,21 @@ def _fashion() -> Iterator[tuple[Image.Image, str]]:
         yield Image.fromarray(images[index]), str(labels[index])
 
 
-def _cells() -> Iterator[tuple[Image.Image, str]]:
-    """Solar cells: sound (0, 1/3) or defective (2/3, 1), as its authors cut it."""
+def solar_cells() -> Iterator[tuple[Image.Image, float, str]]:
+    """Grey pictures of `elpv-dataset`, with the probability of a defect and the cell's type."""
     spec = importlib.util.find_spec("elpv_dataset")
     assert spec is not None
     data = Path(str(spec.origin)).parent / "data"
     for line in (data / "labels.csv").read_text().splitlines():
-        file, probability, _ = line.split()
+        file, probability, kind = line.split()
         with Image.open(data / file) as picture:
-            yield picture.convert("L").resize((150, 150)), "defect" if float(probability) > 0.5 else "sound"
+            yield picture.convert("L").resize((150, 150)), float(probability), kind
+
+
+def _cells() -> Iterator[tuple[Image.Image, str]]:
+    """Solar cells: sound (0, 1/3) or defective (2/3, 1), as its authors cut it."""
+    for picture, probability, _ in solar_cells():
+        yield picture, "defect" if probability > 0.5 else "sound"
 
 
 def _tiles() -> Iterator[tuple[Image.Image, str]]:

@@ -156,8 +156,10 @@ def understand(masks: Sequence[object], words: MaskWords) -> Understood:
         for value, count in values.items():
             counts[value] = counts.get(value, 0) + count
     if not counts:
-        first = {reason: position for position, reason in reversed(broken.items())}
-        named = [_said_of(masks[at], reason) for reason, at in reversed(first.items())][:3]
+        first: dict[str, int] = {}
+        for position, reason in broken.items():
+            first.setdefault(reason, position)
+        named = [_said_of(masks[at], reason) for reason, at in first.items()][:3]
         raise DataError(f"none of {plural(len(broken), 'mask')} can be used", hint="; ".join(named) or None)
     threshold, notes = words.threshold, []
     soft = _soft_edges(counts, words)

@@ -295,8 +295,7 @@ def _loose(place: Path) -> str | None:
     told = f"{plural(len(stems), 'file')} {'lies' if len(stems) == 1 else 'lie'} right in it"
     names = sorted({_NUMBERS.sub("", stem) for stem in stems})
     if 2 <= len(names) <= len(stems) // 2 and all(names):
-        shown = ", ".join(f'"{printable(name)}"' for name in names[:5])
-        told += f", and their names hold {shown}{', ...' if len(names) > 5 else ''}: are these the classes"
+        told += f", and their names hold {_some(names)}: are these the classes"
         told += "? Then put each file into a folder of that name"
     else:
         told += ": put each into a folder of its class"
@@ -320,5 +319,9 @@ def _same_classes(classes: Mapping[str, set[str]], places: Mapping[str, Path]) -
 def _counted(names: list[str]) -> str:
     if not names:
         return "no folder"
+    return f"{plural(len(names), 'folder')} ({_some(names)})"
+
+
+def _some(names: list[str]) -> str:
     shown = ", ".join(f'"{printable(name)}"' for name in sorted(names)[:5])
-    return f"{plural(len(names), 'folder')} ({shown}{', ...' if len(names) > 5 else ''})"
+    return f"{shown}, ..." if len(names) > 5 else shown

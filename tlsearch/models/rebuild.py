@@ -15,6 +15,7 @@ from tlsearch.contracts import Backbone, Pretrained, TargetSpec, Task
 from tlsearch.contracts.combination import structure_of
 from tlsearch.errors import BundleError
 from tlsearch.records import RGB, Params, Pixels, TrialRecord
+from tlsearch.spec import StudySpec
 
 
 def rebuild(
@@ -87,6 +88,22 @@ def packages_of(provenance: Mapping[str, Any], names: Collection[str]) -> list[s
             for plugin in (plugins if isinstance(plugins, list) else [])
             if isinstance(plugin, dict) and plugin.get("name") in names
         }
+    )
+
+
+def started_from(trial: TrialRecord, study: StudySpec) -> Pretrained:
+    """The backbone that a trial of a study began with.
+
+    Raises:
+        UnknownNameError: its plugin isn't installed.
+        WeightsError: the weights can't be had.
+    """
+    weights = {backbone.name: backbone.weights for backbone in study.backbones}
+    return registry.backbone(
+        trial.backbone,
+        weights=weights.get(trial.backbone, "pretrained"),
+        image_size=study.data.image_size,
+        pixels=study.data.pixels,
     )
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tlsearch import registry
 from tlsearch.contracts import Figure, InputSpec, LinearRecipe, MapTask, PlaceTask
 from tlsearch.contracts.images import ImageInput
 from tlsearch.contracts.verdict import ABSTENTION
@@ -21,7 +20,7 @@ from tlsearch.errors import BundleError, DataError
 from tlsearch.models import bundle, explanation
 from tlsearch.models.abstaining import risk_coverage
 from tlsearch.models.model import Model
-from tlsearch.models.rebuild import of_trial
+from tlsearch.models.rebuild import of_trial, started_from
 from tlsearch.records import ModelRecord, StudyItems, StudyRecord, TrialRecord
 from tlsearch.reports.latency import milliseconds
 from tlsearch.reports.pictures import THUMBNAIL, data_url, fitted
@@ -304,13 +303,7 @@ def _unrefitted(model: Model, winner: TrialRecord | None, spec: StudySpec) -> Mo
     try:
         if winner is None:
             raise FileNotFoundError("the trial isn't known")
-        pretrained = registry.backbone(
-            winner.backbone,
-            weights=next(b.weights for b in spec.backbones if b.name == winner.backbone),
-            image_size=spec.data.image_size,
-            pixels=spec.data.pixels,
-        )
-        network = of_trial(winner, pretrained, task=model.task, spec=model.target_spec)
+        network = of_trial(winner, started_from(winner, spec), task=model.task, spec=model.target_spec)
     except OSError as error:
         raise DataError(
             f"the model was trained on the validation split too, and of the trial that won on it {error}"

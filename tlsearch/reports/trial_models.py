@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tlsearch import registry
 from tlsearch.contracts import Backbone
 from tlsearch.database.store import Store
 from tlsearch.errors import InputError
 from tlsearch.models import bundle
 from tlsearch.models.export import as_timm
 from tlsearch.models.model import Model
-from tlsearch.models.rebuild import of_trial
+from tlsearch.models.rebuild import of_trial, started_from
 from tlsearch.records import TrialRecord, TrialRole, TrialState
 from tlsearch.spec import parse
 
@@ -83,15 +82,8 @@ def best_for_timm(url: str, study: str, *, winner: Model) -> TrialRecord | None:
 def _network(url: str, study: str, trial: TrialRecord, winner: Model) -> Backbone:
     with Store.open(url) as store:
         spec = parse(store.study(study).spec)
-    weights = [backbone.weights for backbone in spec.backbones if backbone.name == trial.backbone]
     try:
-        pretrained = registry.backbone(
-            trial.backbone,
-            weights=weights[0] if weights else "pretrained",
-            image_size=spec.data.image_size,
-            pixels=spec.data.pixels,
-        )
-        return of_trial(trial, pretrained, task=winner.task, spec=winner.target_spec)
+        return of_trial(trial, started_from(trial, spec), task=winner.task, spec=winner.target_spec)
     except OSError as error:
         raise InputError(
             f"Trial {trial.number} can't be loaded as a model: {error}.",

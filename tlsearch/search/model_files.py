@@ -12,14 +12,14 @@ from typing import Any
 
 from torch import Tensor
 
-from tlsearch import artifacts, registry
+from tlsearch import artifacts
 from tlsearch.contracts import Backbone, InputSpec, Pretrained
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import BundleError, SearchError, VerificationError
 from tlsearch.files import cache_folder
 from tlsearch.models import bundle
 from tlsearch.models.manifest import MemberRecipe
-from tlsearch.models.rebuild import of_trial
+from tlsearch.models.rebuild import of_trial, started_from
 from tlsearch.records import Artifact, ModelRecord, TrialRecord, TrialRole, TrialState
 from tlsearch.search.measurer import Measurer
 from tlsearch.search.setup import Prepared
@@ -159,15 +159,9 @@ def _network(trial: TrialRecord, loaded: dict[str, Pretrained], end: Finishing) 
     Raises:
         VerificationError: its weights are gone, or not what was written.
     """
-    spec = end.prepared.spec
     try:
         if trial.backbone not in loaded:
-            loaded[trial.backbone] = registry.backbone(
-                trial.backbone,
-                weights=next(b.weights for b in spec.backbones if b.name == trial.backbone),
-                image_size=spec.data.image_size,
-                pixels=spec.data.pixels,
-            )
+            loaded[trial.backbone] = started_from(trial, end.prepared.spec)
         pretrained = copy.deepcopy(loaded[trial.backbone])
         return of_trial(trial, pretrained, task=end.prepared.task, spec=end.prepared.target_spec)
     except OSError as error:
