@@ -10,10 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,7 +27,8 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 from torch.nn import functional
 
-from tests.benchmarks.quality_peers import BACKBONE, Images, Network, refitted_three, single_fit
+from tests.benchmarks.command import searched
+from tests.benchmarks.quality_peers import BACKBONE, Images, Network, refitted_three, single_fit, squares
 from tests.benchmarks.quality_sets import PHOTOS, solar_cells
 
 Row = tuple[Image.Image, dict[str, float]]
@@ -109,15 +107,8 @@ def _read(case: Case, table: Path) -> Images:
     mean, scale = torch.from_numpy(known.mean(0)), torch.from_numpy(known.std(0))
     splits = {}
     for split, rows in frame.groupby("split"):
-        pictures = []
-        for file in rows["image"]:
-            with Image.open(table.parent / file) as picture:
-                small = picture.resize((case.image_size, case.image_size), Image.Resampling.BICUBIC)
-                pictures.append(np.asarray(small).transpose(2, 0, 1))
-        splits[str(split)] = (
-            torch.from_numpy(np.stack(pictures)),
-            torch.tensor(rows[names].to_numpy(np.float32)),
-        )
+        files = [table.parent / file for file in rows["image"]]
+        splits[str(split)] = squares(files, case.image_size), torch.tensor(rows[names].to_numpy(np.float32))
 
     def huber(outputs: Tensor, targets: Tensor) -> Tensor:
         return functional.huber_loss(outputs, (targets - mean) / scale)
@@ -141,12 +132,7 @@ def _read(case: Case, table: Path) -> Images:
 def _scikit_learn(case: Case, images: Images) -> float:
     """On features of all but the test items: ridge by leave-one-out, logistic regression by validation."""
     network = Network(images, 0)
-    trunk = network.trunk.eval()
-    with torch.inference_mode():
-        found = {
-            split: torch.cat([trunk(network.inputs.to_model(part)) for part in pictures.split(128)]).numpy()
-            for split, (pictures, _) in images.splits.items()
-        }
+    found = {split: network.features(split) for split in images.splits}
     targets = {split: one.numpy() for split, (_, one) in images.splits.items()}
     both, known = (
         np.concatenate([found["train"], found["val"]]),
@@ -184,20 +170,9 @@ def _search(case: Case, table: Path, *, seconds: float, seed: int, folder: Path)
         "seed": seed,
     }
     folder.mkdir()
-    (folder / "study.yaml").write_text(json.dumps(study))
-    place = {"TLSEARCH_CACHE": str(folder / "cache"), "TLSEARCH_DB": f"sqlite:///{folder / 'studies.db'}"}
-    command, words = [sys.executable, "-m", "tlsearch"], {"env": {**os.environ, **place}, "cwd": folder}
-    began = time.perf_counter()
-    ran = subprocess.run([*command, "run", "study.yaml"], capture_output=True, text=True, **words)
-    took = time.perf_counter() - began
-    if ran.returncode:
-        raise RuntimeError(ran.stderr[-3000:])
-    (folder / "told.txt").write_text(ran.stderr)
-    best = json.loads(
-        subprocess.run([*command, "best", "task", "--json"], capture_output=True, check=True, **words).stdout
-    )
-    value = best["metrics"]["test"][case.metric]
-    return {"test": round(value, 4), "seconds": round(took), "recipe": best["strategy"]}
+    told = searched(study, folder)
+    value = told.best["metrics"]["test"][case.metric]
+    return {"test": round(value, 4), "seconds": round(told.seconds), "recipe": told.best["strategy"]}
 
 
 def main() -> None:

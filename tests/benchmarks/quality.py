@@ -9,14 +9,11 @@ was broken off goes on where it was left. The table (``results/quality.md``) is 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tests.benchmarks.command import searched
 from tests.benchmarks.quality_peers import BACKBONE, PEERS, read
 from tests.benchmarks.quality_sets import CASES, Case
 from tests.benchmarks.strategies import _read, _write
@@ -96,54 +94,23 @@ def _row(
 
 
 def _search(case: Case, made: Path, *, seconds: float, seed: int) -> Cell:
-    """The command that anybody gives, with the defaults for whatever isn't the comparison's own."""
+    """With the defaults for whatever isn't the comparison's own."""
+    study = {
+        "study": "quality",
+        "data": {"source": "table", "path": str(made), "image_size": case.image_size},
+        "backbones": [BACKBONE],
+        "budget": {"trials": 1000, "minutes": seconds / 60},
+        "seed": seed,
+    }
     with tempfile.TemporaryDirectory(prefix="tlsearch-quality-run-") as name:
-        work = Path(name)
-        study = {
-            "study": "quality",
-            "data": {"source": "table", "path": str(made), "image_size": case.image_size},
-            "backbones": [BACKBONE],
-            "budget": {"trials": 1000, "minutes": seconds / 60},
-            "seed": seed,
-        }
-        (work / "study.yaml").write_text(json.dumps(study))
-        database = f"sqlite:///{work / 'studies.db'}"
-        environment = {**os.environ, "TLSEARCH_CACHE": str(work / "cache"), "TLSEARCH_DB": database}
-        command = [sys.executable, "-m", "tlsearch"]
-        began = time.perf_counter()
-        ran = subprocess.run(
-            [*command, "run", str(work / "study.yaml")],
-            env=environment,
-            capture_output=True,
-            text=True,
-            cwd=work,
-        )
-        took = time.perf_counter() - began
-        if ran.returncode:
-            raise RuntimeError(f"{' '.join(ran.args)}: exit code {ran.returncode}\n{ran.stderr[-3000:]}")
-        asked = {
-            what: json.loads(
-                subprocess.run(
-                    [*command, *what.split(), "quality", "--json"],
-                    env=environment,
-                    capture_output=True,
-                    check=True,
-                    cwd=work,
-                ).stdout
-            )
-            for what in ("best", "trials")
-        }
-        best, trials = asked["best"], asked["trials"]
+        told = searched(study, Path(name))
         return {
-            "test": _tested(best["model"]["uri"], made),
-            "seconds": took,
+            "test": _tested(told.best["model"]["uri"], made),
+            "seconds": told.seconds,
             "minutes": seconds / 60,
-            "best": best,
-            "trials": {
-                name: sum(trial["strategy"] == name for trial in trials)
-                for name in sorted({trial["strategy"] for trial in trials})
-            },
-            "notes": [line for line in ran.stderr.splitlines() if line.strip()][-25:],
+            "best": told.best,
+            "trials": dict(sorted(Counter(trial["strategy"] for trial in told.trials).items())),
+            "notes": told.notes,
         }
 
 

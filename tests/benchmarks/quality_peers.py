@@ -77,14 +77,20 @@ def read(table: Path, *, size: int, flips: str) -> Images:
     names = sorted(set(frame["label"]))
     splits = {}
     for split, rows in frame.groupby("split"):
-        pictures = []
-        for file in rows["image"]:
-            with Image.open(table.parent / file) as picture:
-                small = picture.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
-                pictures.append(np.asarray(small).transpose(2, 0, 1))
         labels = [names.index(label) for label in rows["label"]]
-        splits[str(split)] = torch.from_numpy(np.stack(pictures)), torch.tensor(labels)
+        files = [table.parent / file for file in rows["image"]]
+        splits[str(split)] = squares(files, size), torch.tensor(labels)
     return Images(splits, len(names), size, flips)
+
+
+def squares(files: Sequence[Path], size: int) -> Tensor:
+    """Pictures (N, 3, size, size) uint8."""
+    pictures = []
+    for file in files:
+        with Image.open(file) as picture:
+            small = picture.convert("RGB").resize((size, size), Image.Resampling.BICUBIC)
+            pictures.append(np.asarray(small).transpose(2, 0, 1))
+    return torch.from_numpy(np.stack(pictures))
 
 
 class Network:
@@ -163,6 +169,15 @@ class Network:
         """Of the predictions for a split."""
         pictures, targets = self.images.splits[split]
         return self.images.score(self.predictions(pictures), targets)
+
+    def features(self, split: str) -> np.ndarray:
+        """What the trunk makes of a split, (N, width)."""
+        self.trunk.eval()
+        with torch.inference_mode():
+            parts = [
+                self.trunk(self.inputs.to_model(part)) for part in self.images.splits[split][0].split(256)
+            ]
+        return torch.cat(parts).numpy()
 
     def predictions(self, pictures: Tensor, *, flipped: bool = False) -> Tensor:
         """(N, outputs); the mean over flips where asked."""
@@ -272,14 +287,7 @@ def scikit_learn(images: Images, seed: int) -> Score:
     """Features once, a grid of logistic regressions on them."""
     began = time.perf_counter()
     network = Network(images, seed)
-    trunk = network.trunk.eval()
-
-    def features(split: str) -> np.ndarray:
-        with torch.inference_mode():
-            parts = [trunk(network.inputs.to_model(part)) for part in images.splits[split][0].split(256)]
-        return torch.cat(parts).numpy()
-
-    train, val = features("train"), features("val")
+    train, val = network.features("train"), network.features("val")
     mean, scale = train.mean(0), train.std(0) + 1e-6
     best: tuple[float, float, LogisticRegression] | None = None
     for strength in (1e-4, 1e-3, 1e-2, 1e-1, 1.0):
@@ -291,7 +299,7 @@ def scikit_learn(images: Images, seed: int) -> Score:
     seconds = time.perf_counter() - began
     assert best is not None
     labels = images.splits["test"][1].numpy()
-    return Score(float(best[2].score((features("test") - mean) / scale, labels)), seconds)
+    return Score(float(best[2].score((network.features("test") - mean) / scale, labels)), seconds)
 
 
 PEERS: dict[str, Callable[[Images, int], Score]] = {

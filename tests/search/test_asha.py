@@ -26,7 +26,10 @@ class Trial:
         prune: bool = True,
     ) -> None:
         self.scheduler, self.grace, self.epochs = scheduler, grace, epochs
-        self.own = SimpleNamespace(trial_id=name, config={"prune": prune})
+        told = SimpleNamespace(
+            metric_analysis={"value": 1}, metric_n_steps={"value": 1}, last_result={"value": 1}
+        )
+        self.own = SimpleNamespace(trial_id=name, config={"prune": prune}, run_metadata=told)
         scheduler.on_trial_add(None, self.own)
 
     def result(self, epoch: int, value: float) -> dict:
@@ -56,6 +59,17 @@ def scheduler() -> GradientASHA:
 def recorded(scheduler: GradientASHA, name: str) -> dict[int, float]:
     (bracket,) = scheduler._brackets
     return {rung: values[name] for rung, values in bracket._rungs if name in values}
+
+
+def test_trials_are_emptied_once_another_has_ended(scheduler):
+    """Tune keeps them all, and still reads the one that has just ended."""
+    first, second, third = (Trial(scheduler, name) for name in ("first", "second", "third"))
+    first.run(0.9)
+    second.run(0.9, 0.9)
+    scheduler.on_trial_error(None, third.own)
+    assert (first.own.config, first.own.run_metadata.last_result) == ({}, {})
+    assert (second.own.config, second.own.run_metadata.metric_analysis) == ({}, {})
+    assert third.own.run_metadata.last_result
 
 
 def test_a_worse_trial_is_stopped_at_the_first_rung(scheduler):

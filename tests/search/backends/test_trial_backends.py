@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tlsearch.search import ray_cluster
@@ -49,3 +51,9 @@ class TestRayTuneBackend(TrialBackendContract):
         from tlsearch.search.backends.ray_tune import RayTuneBackend
 
         return RayTuneBackend(Workers(2, 0.0, None, share=lambda: 2), assignment, spec, alone=True)
+
+    def test_loggers_that_nobody_asked_for_are_not_imported(self, tmp_path, monkeypatch):
+        """Ray imports all that it knows where it is given a callback: mlflow alone takes two seconds."""
+        for name in ("comet", "mlflow", "wandb"):
+            monkeypatch.setitem(sys.modules, f"ray.air.integrations.{name}", None)
+        assert self.run(RecordingDispatcher([_points(0, 1)]), tmp_path).done == [0]

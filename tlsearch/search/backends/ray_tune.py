@@ -165,13 +165,17 @@ class DispatcherSearcher(_Unsaved, Searcher):
 
 
 class _Scheduler:
-    """A scheduler's share of how workers come and go, which Tune has no settings for.
+    """A scheduler's share of how workers come and go, and of what is kept, which Tune has no settings for.
 
     Where a trial hears nothing, its worker is killed. And ``warm`` workers (what each takes, and how many)
     stay while there is nothing to do for them: Tune would keep one, and have others import everything anew.
+
+    Trials that have ended are emptied: Tune keeps them all, and 30 kB of statistics with each. It tells
+    callbacks of their end, too, but imports mlflow, wandb and comet to count whose callbacks they are.
     """
 
     warm: tuple[tune.PlacementGroupFactory, int] | None = None
+    last: Any = None
 
     def choose_trial_to_run(self, tune_controller: Any, **options: Any) -> Any:
         """Asked all the time; Tune waits ten seconds for each worker unless it is told otherwise."""
@@ -180,6 +184,25 @@ class _Scheduler:
             tune_controller._actor_cache.increase_max(*self.warm)
             self.warm = None
         return super().choose_trial_to_run(tune_controller, **options)  # type: ignore[misc]
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """A trial ended by itself, or was stopped."""
+        self.forget(trial)
+        super().on_trial_complete(tune_controller, trial, result)  # type: ignore[misc]
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """A trial's worker died."""
+        self.forget(trial)
+        super().on_trial_error(tune_controller, trial)  # type: ignore[misc]
+
+    def forget(self, trial: Any) -> None:
+        """Tune isn't done with a trial that has just ended, but with the one before it."""
+        if self.last is not None:
+            self.last.run_metadata.metric_analysis.clear()
+            self.last.run_metadata.metric_n_steps.clear()
+            self.last.run_metadata.last_result = {}
+            self.last.config = self.last.evaluated_params = {}
+        self.last = trial
 
 
 class InTurn(_Scheduler, FIFOScheduler):
@@ -214,6 +237,8 @@ class GradientASHA(_Scheduler, AsyncHyperBandScheduler):
         """Let be what isn't to be compared."""
         if self._compares(trial, result):
             super().on_trial_complete(tune_controller, trial, result)
+        else:
+            self.forget(trial)
 
     def _compares(self, trial: Any, result: dict[str, Any]) -> bool:
         if not trial.config["prune"] or _one_shot(result) or result.get("told_again"):
@@ -230,26 +255,6 @@ def grace(epochs: int) -> int:
     front: on digits at 64 pixels, the best of nine trials of four epochs was sixth after two of them.
     """
     return max(1, min(epochs - 1, max(3, epochs // 2)))
-
-
-class Forgetting(_Unsaved, tune.Callback):
-    """Empties trials that have ended: Tune keeps them all, and 30 kB of statistics with each."""
-
-    def __init__(self) -> None:
-        self.ended: list[Any] = []
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tune isn't done with this one yet, but with those before it."""
-        for before in self.ended:
-            before.run_metadata.metric_analysis.clear()
-            before.run_metadata.metric_n_steps.clear()
-            before.run_metadata.last_result = {}
-            before.config = before.evaluated_params = {}
-        self.ended = [trial]
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """An end as well."""
-        self.on_trial_complete(iteration, trials, trial, **info)
 
 
 class DispatcherStopper(_Unsaved, tune.Stopper):
@@ -371,7 +376,6 @@ def _run_config(scratch: str, stopper: DispatcherStopper) -> tune.RunConfig:
         name="search",
         storage_path=scratch,
         stop=stopper,
-        callbacks=[Forgetting()],
         # The dispatcher hands out the points of a dead worker again, as their next attempt.
         failure_config=tune.FailureConfig(max_failures=0),
         checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
