@@ -253,7 +253,7 @@ def test_the_model_tells_what_it_has_learned_from_and_what_to_read_its_score_bes
     counts = evidence.dataset.counts
     assert f"{counts['train']} of 72 labelled items, without the {counts['val']} for validation" in page
     assert "there was no time to train it anew on these too" in page
-    assert "Always answering “plain”, the commonest class, is right on" in page
+    assert "Always answering &#34;plain&#34;, the commonest class, is right on" in page
 
 
 def test_an_interval_over_single_items_is_called_too_narrow_where_they_come_in_groups(evidence):

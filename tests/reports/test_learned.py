@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from tlsearch.records import CUT_SHORT, HANDED_OUT, TrialRole, TrialState
-from tlsearch.reports.baseline import commonest
+from tlsearch.reports.baseline import Baseline, baseline_of
 from tlsearch.reports.evidence import gather
 from tlsearch.reports.formatting import made_of
 from tlsearch.reports.learned import learned_from
@@ -89,46 +89,23 @@ def test_what_a_model_is_made_of(made, told):
 
 
 AUDIT = {
-    "counts": {"train": {"elm": 60, "oak": 20}, "test": {"elm": 9, "oak": 6}, "val": {"elm": 3, "oak": 7}}
+    "baseline": {
+        "words": "always answering the median",
+        "scores": {"val": {"mae": 3.5}, "test": {"mae": 3.0, "r2": -0.1}},
+    }
 }
-KNOWN = {"accuracy": 0.9, "balanced_accuracy": 0.9, "macro_f1": 0.9}
 
 
-@pytest.mark.parametrize(
-    ("metric", "value"), [("accuracy", 0.6), ("balanced_accuracy", 0.5), ("macro_f1", 2 * 0.6 / 1.6 / 2)]
-)
-def test_the_baseline_is_that_of_always_answering_the_commonest_class(metric, value):
-    found = commonest(AUDIT, {"val": KNOWN, "test": KNOWN}, metric)
-    assert found is not None
-    assert (found.split, found.name) == ("test", "elm")
-    assert found.value == pytest.approx(value)
-    on_val = commonest(AUDIT, {"val": KNOWN}, "accuracy")
+def test_the_baseline_is_of_the_items_that_the_model_was_tested_on():
+    scores = {"val": {"mae": 2.0}, "test": {"mae": 2.5}}
+    assert baseline_of(AUDIT, scores, "mae") == Baseline("test", "mae", "always answering the median", 3.0)
+    on_val = baseline_of(AUDIT, {"val": {"mae": 2.0}}, "mae")
     assert on_val is not None
-    assert (on_val.split, on_val.value) == ("val", 0.3)  # the class that training items are mostly of
-
-
-def test_the_baseline_agrees_with_the_metrics_of_such_a_model():
-    import torch
-
-    from tlsearch.tasks.class_scores import ClassEvaluator
-
-    evaluator = ClassEvaluator()
-    evaluator.update(torch.tensor([[1.0, 0.0]] * 15), torch.tensor([0] * 9 + [1] * 6))
-    scores = evaluator.compute()
-    for metric in KNOWN:
-        found = commonest(AUDIT, {"test": KNOWN}, metric)
-        assert found is not None
-        assert found.value == pytest.approx(scores[metric])
+    assert (on_val.split, on_val.value) == ("val", 3.5)
 
 
 @pytest.mark.parametrize(
-    ("audit", "scores", "metric"),
-    [
-        ({}, {"test": KNOWN}, "accuracy"),  # an older study
-        (AUDIT, {"test": KNOWN}, "log_loss"),
-        (AUDIT, {"test": {"macro_f1": 0.5}}, "macro_f1"),  # of labels
-        (AUDIT, {}, "accuracy"),
-    ],
+    ("audit", "metric"), [({}, "mae"), ({"baseline": None}, "mae"), (AUDIT, "quadratic_kappa")]
 )
-def test_no_baseline_where_none_is_known(audit, scores, metric):
-    assert commonest(audit, scores, metric) is None
+def test_no_baseline_where_none_was_measured(audit, metric):
+    assert baseline_of(audit, {"test": {"mae": 2.0}}, metric) is None

@@ -15,8 +15,6 @@ KNOWN = {
     # The page, card and figures of a classifier: `Task.probabilities` keeps other tasks out of them.
     "models/export/card.py": 3,
     "reports/answer.py": 1,
-    # `best` loads no torch, and so no task.
-    "reports/baseline.py": 2,
     "reports/data_findings.py": 1,
     "reports/examination.py": 3,
     "reports/model_figures.py": 2,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.identified import identified
+from tlsearch import registry
 from tlsearch.contracts import Samples
 from tlsearch.contracts.images import ImageInput
 from tlsearch.tasks.classification import Classification
@@ -143,3 +144,57 @@ def test_items_that_are_no_pictures_are_not_compared(tmp_path):
     found = audit.examine(samples, tokens, store, metric="accuracy")
     assert found["near_duplicates"] is None
     assert audit.sentences(found) == []
+
+
+SPLITS = ["train"] * 20 + ["val"] * 10 + ["test"] * 10
+
+
+@pytest.mark.parametrize(
+    ("task", "targets", "words", "metric", "value"),
+    [
+        ("classification", ["bee"] * 15 + ["ant"] * 25, 'always answering "bee"', "accuracy", 0.0),
+        (
+            "classification",
+            ["ant"] + ["bee"] * 35 + ["ant"] * 4,
+            'always answering "bee"',
+            "balanced_accuracy",
+            0.5,
+        ),
+        (
+            "regression",
+            [1.0] * 12 + [9.0] * 8 + [1.0] * 10 + [2.0, 4.0] * 5,
+            "the median",
+            "mae",
+            pytest.approx(2.0),
+        ),
+        (
+            "multilabel",
+            [["a"], ["a", "b"]] * 16 + [["a"], ["b"]] * 4,
+            "how common each label is",
+            "map",
+            pytest.approx(0.55),
+        ),
+        (
+            *("segmentation", [np.tri(8, 8, k=number % 3, dtype=np.uint8) for number in range(40)]),
+            *('all of every picture is "class 1"', "mean_iou"),
+            pytest.approx(0.33, abs=0.02),
+        ),
+        ("detection", [[{"label": "cell", "box": [0.2, 0.2, 0.6, 0.6]}]] * 40, None, "map", None),
+    ],
+)
+def test_one_answer_for_all_items_is_what_scores_are_read_beside(
+    task, targets, words, metric, value, tmp_path
+):
+    learned = registry.task(task)
+    names = [f"{index}.png" for index in range(40)]
+    samples = Samples(noise(40), targets, names=names, splits=SPLITS, columns=("x",))
+    listed = identified(samples, learned)
+    store = ArrayStore(tmp_path / "items")
+    made = data.make_data(listed, INPUTS, store, seed=0)
+    found = audit.examine(listed.samples, made, store, metric=metric)["baseline"]
+    if words is None:
+        assert found is None, "no boxes are right for all pictures"
+        return
+    assert words in found["words"]
+    assert found["scores"]["test"][metric] == value
+    assert set(found["scores"]) == {"val", "test"}

@@ -15,6 +15,7 @@ from tlsearch.errors import InputError
 from tlsearch.records import HANDED_OUT, StudyState, TrialRecord, TrialRole, TrialState
 
 if TYPE_CHECKING:
+    from tlsearch.reports.baseline import Baseline
     from tlsearch.reports.studies import BestModel
 
 StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")]
@@ -342,7 +343,17 @@ def _baseline(found: BestModel) -> str:
     """What the score is to be read beside, as a cell; empty where nothing is known."""
     if (one := found.baseline) is None:
         return ""
-    return f'{one.value:.4f} {one.split} {one.metric}: always answering "{one.name}", the commonest class'
+    return f"{one.value:.4f} {one.split} {one.metric}: {one.words}{_no_better(found, one)}"
+
+
+def _no_better(found: BestModel, one: Baseline) -> str:
+    """What a score says whose interval holds the baseline."""
+    from tlsearch.reports.intervals import of_items
+
+    interval = of_items(found.metrics[one.split], one.metric, found.counts.get(one.split, 0))
+    if interval is None or not interval.low <= one.value <= interval.high:
+        return ""
+    return "; on so few items the model can't be told from that"
 
 
 def _score(found: BestModel, split: str) -> str:

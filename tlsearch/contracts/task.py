@@ -232,6 +232,18 @@ class Task(Predictions):
 
     # How good it is
 
+    def constant(self, targets: NDArray[Any], spec: TargetSpec) -> tuple[str, Tensor] | None:
+        """The one answer for all items that a model must be better than: in words, and as outputs (1, ...).
+
+        Args:
+            targets: encoded, of the training items.
+            spec: what they are.
+
+        Returns:
+            None where no answer could be that of all items.
+        """
+        return None
+
     @abc.abstractmethod
     def evaluator(self, spec: TargetSpec) -> Evaluator:
         """A fresh evaluator, which computes all metrics."""

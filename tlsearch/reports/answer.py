@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tlsearch.models.intervals import Interval, over_groups, over_seeds, wilson
 from tlsearch.records import HANDED_OUT, TrialRecord, TrialRole
-from tlsearch.reports.baseline import Baseline, commonest
+from tlsearch.reports.baseline import Baseline, baseline_of
 from tlsearch.reports.evidence import Evidence
 from tlsearch.reports.formatting import made_of
 from tlsearch.reports.intervals import of_items
@@ -37,7 +37,7 @@ class Answer:
         value_interval: of the winner's value as such a share, where it wasn't repeated.
         test_groups: what is to be told of the test items' groups beside an interval; empty without any.
         val_groups: likewise of the validation items.
-        baseline: the accuracy of always answering the commonest class; None where that isn't measured.
+        baseline: what one answer for all items scores; None where that isn't measured.
         learned_from: which labelled items the model has learned from, in words; empty without one.
         made_of: what the model that is handed out consists of, as a sentence; empty without one.
         runner_up: the next of the finalists.
@@ -134,7 +134,7 @@ def answer(evidence: Evidence) -> Answer:
         value_interval=_among_items(first, repeated=False) if first else None,
         test_groups=over_groups(test, shown if shown in test else metric, count),
         val_groups=over_groups(val, metric, chosen_by),
-        baseline=commonest(evidence.study.audit, scores, shown),
+        baseline=baseline_of(evidence.study.audit, scores, shown if shown in test else metric),
         learned_from=_learned_from(evidence),
         made_of=made_of(scores.get(HANDED_OUT, {})),
         runner_up=second,

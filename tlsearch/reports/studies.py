@@ -23,7 +23,7 @@ from tlsearch.records import (
     TrialState,
 )
 from tlsearch.reports import formatting
-from tlsearch.reports.baseline import Baseline, commonest
+from tlsearch.reports.baseline import Baseline, baseline_of
 from tlsearch.reports.learned import learned_from
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class BestModel:
 
     ``metrics`` maps ``val`` and, after the test set was opened, ``test`` to metric names and values;
     ``counts`` maps splits to their numbers of items. ``learned_from`` says in words which labelled items the
-    model has learned from; ``baseline`` is what always answering the commonest class scores.
+    model has learned from; ``baseline`` is what one answer for all items scores.
     """
 
     study: str
@@ -328,5 +328,5 @@ def _best_model(
         seed=trial.seed,
         counts=dataset.counts,
         learned_from=learned,
-        baseline=commonest(record.audit, metrics, metric),
+        baseline=baseline_of(record.audit, metrics, metric),
     )

@@ -122,6 +122,12 @@ class Classification(Task):
         """What unequal and tiny classes mean for scores."""
         return class_sizes.remarks(findings)
 
+    def constant(self, targets: NDArray[Any], spec: TargetSpec) -> tuple[str, Tensor]:
+        """The commonest class; logits are the classes' shares, one item of each added."""
+        counts = np.bincount(targets, minlength=len(spec.names))
+        words = f'always answering "{spec.names[counts.argmax()]}", the commonest class'
+        return words, torch.from_numpy(np.log((counts + 1) / (counts.sum() + len(counts))))[None]
+
     def counted(self, targets: NDArray[Any], spec: TargetSpec) -> Classification:
         """With the classes' counts where the largest has three times the items of the smallest, or more."""
         return type(self)(class_sizes.unequal_counts(targets, len(spec.names)))

@@ -188,6 +188,11 @@ class Multilabel(Task):
 
     # How good it is
 
+    def constant(self, targets: NDArray[Any], spec: TargetSpec) -> tuple[str, Tensor]:
+        """Each label as often as it occurs; an item with it and one without are added."""
+        shares = (targets.sum(axis=0, dtype=np.float64) + 1) / (len(targets) + 2)
+        return "the same for every item: how common each label is", torch.from_numpy(shares).logit()[None]
+
     def evaluator(self, spec: TargetSpec) -> LabelEvaluator:
         """Of all metrics, at the thresholds that are best on the items it is given."""
         return LabelEvaluator()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from tlsearch import registry
 from tlsearch.contracts.dataset import Samples
@@ -62,9 +64,29 @@ def examine(
         "near_duplicates": _near_duplicates(samples, data, store, threads=threads),
         "source_copies": _counted(_source_copies(samples, data, hashes, source or {})),
         "times": item_times.ranges(samples, data.parts),
+        "baseline": _baseline(data),
         **found,
         "remarks": data.task.remarks(found),
     }
+
+
+def _baseline(data: Data) -> dict[str, Any] | None:
+    """What one answer for all items scores on val and test: models' scores are read beside it."""
+    found = data.task.constant(data.targets[data.indices["train"]], data.target_spec)
+    if found is None:
+        return None
+    words, outputs = found
+    scores = {}
+    for split in ("val", "test"):
+        evaluator = data.task.evaluator(data.target_spec)
+        for some in torch.from_numpy(data.indices[split]).split(data.task.at_once):
+            evaluator.update(
+                outputs.expand(len(some), *outputs.shape[1:]), torch.from_numpy(data.targets[some])
+            )
+        if len(data.indices[split]):
+            values = evaluator.compute().items()
+            scores[split] = {name: float(value) for name, value in values if math.isfinite(value)}
+    return {"words": words, "scores": scores}
 
 
 def sentences(found: Mapping[str, Any]) -> list[str]:
