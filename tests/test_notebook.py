@@ -37,7 +37,7 @@ def outputs(tmp_path_factory):
 def test_progress_result_leaderboard_and_figures_are_shown(outputs):
     _, searched, board, history, rate, predicted = outputs
     progress, result = (shown["text/html"] for shown in searched)
-    assert "open the test set" in progress
+    assert "measure the final model" in progress
     assert "linear_probe on efficientnet_lite/lite0" in progress
     assert "efficientnet_lite/lite0" in result
     assert "test accuracy" in result

@@ -1,4 +1,5 @@
 import os
+import shutil
 import unicodedata
 
 import pandas
@@ -375,7 +376,7 @@ def test_other_commas_stay_without_a_word(folder, cells):
         ("image,label\na.png,x\nlost.png,x\n", None),
         ("image,label\na.png,x\nb.png,\n", None),
         ("image,label\na.png,\nb.png,\n", "label_column"),
-        ("image,label\na.png,x\nlost.png,y\n", "Image paths are relative to"),
+        ("image,label\na.png,x\nlost.png,y\n", "Image paths count from"),
         ("image,label\na.png,x\nhttps://somewhere/b.png,y\n", None),
         ("image,label\n", "no rows"),
     ],
@@ -384,6 +385,24 @@ def test_a_table_of_too_few_classes_gets_a_hint_for_its_own_cause(folder, text, 
     with pytest.raises(DataError, match="at least 2 are needed") as caught:
         load(folder, text)
     assert hint in caught.value.hint if hint else caught.value.hint is None
+
+
+def test_paths_may_count_from_the_one_folder_beside_the_table_that_holds_them(folder, tmp_path):
+    inside = tmp_path / "lab"
+    (inside / "slides").mkdir(parents=True)
+    for name in "ab":
+        (inside / "slides" / f"{name}.png").write_bytes((folder / f"{name}.png").read_bytes())
+    text = "image,label\na.png,x\nb.png,y\n"
+    samples = load(inside, text)
+    assert [path.parent.name for path in samples.items] == ["slides"] * 2
+    assert "image paths count from slides/ beside the table" in samples.notes
+    shutil.copytree(inside / "slides", inside / "copies")
+    with pytest.raises(
+        DataError, match=r"None of the 2 rows of .* can be used; row 1 \(a.png\): no such file"
+    ):
+        load(inside, text)
+    with pytest.raises(DataError, match="there is no folder"):
+        load(inside, text, root=inside / "slide")
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,11 @@ def test_a_refitted_model_has_learned_from_all_but_the_test_items(evidence):
 @pytest.mark.parametrize(
     ("refit", "why"),
     [
-        ({}, "no time to train it anew on these too. The same run again with --minutes +2 "),
-        ({"state": TrialState.COMPLETE, "reason": f"{CUT_SHORT} (after epoch 1 of 3)"}, "no time"),
+        ({}, "no time to train it anew on these too. `tlsearch study resume "),
+        (
+            {"state": TrialState.COMPLETE, "reason": f"{CUT_SHORT} in epoch 1 of 3"},
+            f"(trial 90 was {CUT_SHORT} in",
+        ),
         ({"state": TrialState.FAILED, "reason": "the loss is nan"}, "failed (trial 90: the loss is nan)"),
         ({"state": TrialState.COMPLETE, "reason": ""}, "was refused when it was verified"),
     ],
@@ -69,7 +72,7 @@ def test_slow_trials_are_given_more_than_the_least_minutes(evidence):
     costs = dataclasses.replace(evidence.winner.costs, seconds=600.0)
     slow = dataclasses.replace(evidence.winner, costs=costs)
     trials = [slow if one.number == slow.number else one for one in evidence.trials]
-    assert "--minutes +20 " in told_of(dataclasses.replace(evidence, trials=trials))
+    assert "--minutes +20`" in told_of(dataclasses.replace(evidence, trials=trials))
 
 
 @pytest.mark.parametrize(

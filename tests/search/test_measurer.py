@@ -89,5 +89,5 @@ def test_one_process_measures_the_winner_and_its_refit(tmp_path: Path, monkeypat
     assert result.model is not None
     assert result.model.metrics["handed_out"]["refitted"]
     assert len(seen["verify the winner"]) == 1
-    assert seen["open the test set"] == seen["verify the winner"]
+    assert seen["measure the final model"] == seen["verify the winner"]
     assert not processes()

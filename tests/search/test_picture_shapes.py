@@ -32,6 +32,15 @@ def test_the_centre_is_cut_out_only_where_that_takes_little(sizes, expected):
     assert ("centre alone would lose" in found[1]) == (expected != "crop")
 
 
+def test_nothing_is_cut_off_where_all_that_a_picture_shows_counts():
+    assert Shapes(((640, 480),) * 20).resize(whole=True) == (
+        "squash",
+        "sides are up to 1.3 to 1, so that the centre alone would lose 25%; they are squeezed",
+    )
+    assert Shapes(((500, 100), (100, 100)) * 20).resize(whole=True)[0] == "pad"
+    assert Shapes(((64, 64),)).resize(whole=True)[0] == "crop"
+
+
 def test_shapes_are_upright_and_what_is_no_picture_is_passed_over(tmp_path):
     turned = Image.Exif()
     turned[0x0112] = 6

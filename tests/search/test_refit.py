@@ -109,8 +109,13 @@ def test_the_winners_recipe_is_refitted_and_its_members_averaged(place: Place) -
     assert told[HANDED_OUT]["accuracy_on_learned_validation_items"] >= told["val"]["accuracy"] - 0.2
     assert "accuracy" in told["test"]
     phases = list(dict.fromkeys(one.phase for one in place.told))
-    assert phases[-4:] == ["confirm the best", "verify the winner", "refit the winner", "open the test set"]
-    measured = [one for one in place.told if one.phase == "open the test set" and one.total]
+    assert phases[-4:] == [
+        "confirm the best",
+        "verify the winner",
+        "refit the winner",
+        "measure the final model",
+    ]
+    measured = [one for one in place.told if one.phase == "measure the final model" and one.total]
     assert measured[-1].done == measured[-1].total, "long work shows progress"
     assert place.openings() == told[HANDED_OUT]["test_openings"] == 1
 

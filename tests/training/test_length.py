@@ -117,3 +117,10 @@ def test_a_shortened_fit_that_goes_on_elsewhere_goes_on_as_it_was(monkeypatch):
     other.restore(length.facts())
     assert [other.end_of(epoch) for epoch in (11, 12)] == [length.end_of(epoch) for epoch in (11, 12)]
     assert other.position(length.total) == length.position(length.total) == pytest.approx(300)
+
+
+def test_a_fit_is_as_good_as_whole_once_its_rate_is_at_rest():
+    length = Length(120, epochs=12)
+    assert not length.rested(100)
+    assert length.rested(109)
+    assert schedule(109, 120) < 0.03

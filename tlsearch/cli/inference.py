@@ -300,10 +300,7 @@ def model_of(study: str, db: str | None) -> Model:
     with Studies(options.database(db)) as database:
         best = database.best(study)
     if best.model is None:
-        raise BundleError(
-            f'Study "{study}" has no verified model yet.',
-            hint="It gets one at the end of its search: run the study again to finish it.",
-        )
+        raise BundleError(f'Study "{study}" has no verified model yet.', hint=best.missing)
     loaded = bundle.load(best.model.uri)
     if loaded.manifest.sha256 != best.model.sha256:
         raise BundleError(

@@ -329,7 +329,7 @@ def print_best(found: BestModel) -> None:
     )
     output.tell()
     if model is None:
-        output.tell("The weights of this trial were not kept: the study's model comes from another trial.")
+        output.tell(found.missing)
     else:
         output.tell(f"Model:\n{model.uri}\nsha256 {model.sha256}")
 

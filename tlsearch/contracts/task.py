@@ -65,6 +65,8 @@ class Task(Predictions):
     """Items whose outputs may stand in memory at the same time."""
     resize: ClassVar[str | None] = None
     """How pictures become squares, in the words of ``data.resize``; None leaves it to the study."""
+    whole: ClassVar[bool] = False
+    """Whether a target tells of all that a picture shows: ``init`` proposes no ``resize`` that cuts off."""
     examples: ClassVar[Sequence[Any]] = ()
     """Raw targets of a few dozen items, of which a data set could consist: for the contract's tests."""
 

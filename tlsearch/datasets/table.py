@@ -12,7 +12,7 @@ from pydantic import Field
 
 from tlsearch.contracts.dataset import SPLITS, DatasetOptions, DatasetSource, Samples
 from tlsearch.counts import plural
-from tlsearch.datasets.table_paths import Found
+from tlsearch.datasets.table_paths import Found, folder_of
 from tlsearch.dates import moments
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.names import printable, split_of
@@ -84,8 +84,19 @@ class Table(DatasetSource[TableOptions]):
         Raises:
             DataError: no such table or column, an unknown split, or fewer than two classes.
         """
-        root = (options.root or options.path.parent).resolve()
+        if options.root is not None and not options.root.is_dir():
+            raise DataError(
+                f"data.root: there is no folder {options.root}.",
+                hint="It is the folder that the table's image paths count from; by default the table's own.",
+            )
+        own = options.path.parent.resolve()
         rows = read_rows(options, "image", options.image_column)
+        inside = None if options.root is not None else folder_of(rows.cells["image"], own)
+        root = inside or (options.root or own).resolve()
+        if inside is not None:
+            rows = replace(
+                rows, notes=(*rows.notes, f"image paths count from {inside.name}/ beside the table")
+            )
         found = Found(root)
         files = {image: found.path(image) for image in rows.cells["image"] if image}
         told = [
@@ -99,8 +110,8 @@ class Table(DatasetSource[TableOptions]):
             item=lambda image: files[image],
             named=lambda image, row: printable(image),
             hint=lambda reason: (
-                f"Image paths are relative to {root}; another folder is named by data.root, as in "
-                "--set data.root=FOLDER."
+                f"Image paths count from {root}, and absolute ones must not leave it. `root` in the "
+                "study file's data section names another, as `tlsearch run --set data.root=FOLDER` does."
                 if reason.startswith(("no such file", "leads out of"))
                 else None
             ),
@@ -309,6 +320,8 @@ def _too_few(
         advice = "Name the column of labels as label_column."
     elif len({*classes, *lost}) >= needed:  # there are enough with what was refused
         advice = next(filter(None, (hint(reason) for reason in lost.values())), None)
+    if lost and not classes:
+        return DataError(f"None of the {len(broken)} rows of {table} can be used; {broken[0]}.", hint=advice)
     first = f" (the first of {len(broken)} that can't be used: {broken[0]})" if broken else ""
     return DataError(
         f"{table} has usable rows of {plural(len(classes), 'class', 'classes')}{first}; "

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from tlsearch.tables import PICTURES
 
 _FILE = "file://"
+LOOKED_AT = 50
+"""Paths of a table that are looked for when it is found out where they count from."""
+
+
+def folder_of(written: Sequence[str], root: Path) -> Path | None:
+    """The folder right below a table's own that its paths count from; None where there isn't just one."""
+    some = [path for path in written if path][:LOOKED_AT]
+    own = Found(root)
+    if not some or any(os.path.lexists(own.path(path)) for path in some):
+        return None
+    holding = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        found = Found(folder)
+        if 2 * sum(os.path.lexists(found.path(path)) for path in some) > len(some):
+            holding.append(folder)
+    return holding[0] if len(holding) == 1 else None
 
 
 class Found:

@@ -63,7 +63,8 @@ def _why(study: StudyRecord, winner: TrialRecord, refits: Sequence[TrialRecord])
     if failed := [trial for trial in refits if trial.state is TrialState.FAILED]:
         return f"training it anew on these too failed (trial {failed[0].number}: {failed[0].reason})"
     minutes = max(LEAST_MINUTES, math.ceil(winner.costs.seconds / SHARE / 60))
+    cut = [f"trial {trial.number} was {trial.reason}" for trial in refits if trial.cut_short]
     return (
-        "there was no time to train it anew on these too. "
-        f"The same run again with --minutes +{minutes} has time for that"
+        f"there was no time to train it anew on these too{''.join(f' ({why})' for why in cut[:1])}. "
+        f"`tlsearch study resume {study.name} --minutes +{minutes}` has time for that"
     )

@@ -18,6 +18,7 @@ from tlsearch.records import (
     ModelRecord,
     Params,
     StudyRecord,
+    StudyState,
     TrialRecord,
     TrialRole,
     TrialState,
@@ -46,7 +47,8 @@ class BestModel:
 
     ``metrics`` maps ``val`` and, after the test set was opened, ``test`` to metric names and values;
     ``counts`` maps splits to their numbers of items. ``learned_from`` says in words which labelled items the
-    model has learned from; ``baseline`` is what one answer for all items scores.
+    model has learned from; ``baseline`` is what one answer for all items scores; ``missing`` says why there
+    is no model.
     """
 
     study: str
@@ -65,6 +67,7 @@ class BestModel:
     counts: Mapping[str, int]
     learned_from: str
     baseline: Baseline | None
+    missing: str = ""
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
@@ -253,7 +256,8 @@ class Studies:
                 hint=f"`tlsearch trials {study}` lists what there is.",
             )
         own = model if model and model.trial == trial.number else None
-        return _best_model(self.store, record, trial, own, wanted)
+        best = _best_model(self.store, record, trial, own, wanted)
+        return best if own else dataclasses.replace(best, missing=_missing(record, model))
 
     def _best_by(
         self,
@@ -301,6 +305,15 @@ def to_json(value: Any) -> Any:
     if hasattr(value, "isoformat"):
         return value.isoformat()
     return str(value) if isinstance(value, PurePath) else value
+
+
+def _missing(record: StudyRecord, model: ModelRecord | None) -> str:
+    """Why a trial has no model."""
+    if model is not None:
+        return f"The study's model comes from trial {model.trial}; only that one is verified."
+    if record.state is StudyState.RUNNING:
+        return "The search is still running: at its end the study gets its verified model."
+    return f"The study has no verified model yet: `tlsearch study resume {record.name}` finishes the search."
 
 
 def _best_model(

@@ -65,6 +65,8 @@ def model_of_trial(url: str, study: str, number: int, *, winner: Model, folder: 
 
 def best_for_timm(url: str, study: str, *, winner: Model) -> TrialRecord | None:
     """The best trial whose weights are kept and that timm can hold; None where there is none."""
+    if not winner.task.probabilities or winner.inputs.reading():
+        return None  # it can hold none of the study
     with Store.open(url) as store:
         minimize = store.study(study).direction == "minimize"
         trials = store.trials(study, states=[TrialState.COMPLETE], sort="value", descending=not minimize)

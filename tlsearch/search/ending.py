@@ -30,7 +30,7 @@ CONFIRM, VERIFY, REFIT, OPEN = (
     "confirm the best",
     "verify the winner",
     "refit the winner",
-    "open the test set",
+    "measure the final model",
 )
 """Phases, as they are told."""
 
@@ -239,7 +239,7 @@ class Ending:
                 [f"no time is left to refit {_trials(slow)}: the model is the one trained in the search"],
             )
         elif members < wanted:
-            self._say(REFIT, [f"there is time for {members} of {wanted} networks"])
+            self._say(REFIT, [f"there is time for {members} of {wanted} networks that are fine-tuned"])
         points: list[Point] = []
         for trial in winner.recipes:
             place = slow.index(trial) if trial in slow else None

@@ -49,8 +49,11 @@ class Shapes:
         """The median shorter side."""
         return int(median(min(size) for size in self.sizes)) if self.sizes else None
 
-    def resize(self) -> tuple[str, str] | None:
+    def resize(self, *, whole: bool = False) -> tuple[str, str] | None:
         """What fits as ``data.resize``, and why; None where nothing is known.
+
+        Args:
+            whole: whether nothing may be cut off.
 
         The centre is cut out where that takes little of nine in ten pictures. Where it would take much, they
         are squeezed, which keeps the most pixels; where some would be squeezed much and others not, bars are
@@ -64,11 +67,10 @@ class Shapes:
         stretched = sorted(max(ratio, 1 / ratio) for ratio in ratios)
         longest = stretched[0] if len(stretched) == 1 else _ends(stretched)[1]
         cut = 1 - 1 / longest
-        if cut <= CUT:
-            told = (
-                f"at most {cut:.0%} of a picture is cut off" if round(cut, 2) > 0 else "pictures are square"
-            )
-            return "crop", told
+        if round(cut, 2) == 0:
+            return "crop", "pictures are square"
+        if cut <= CUT and not whole:
+            return "crop", f"at most {cut:.0%} of a picture is cut off; squash and pad cut nothing"
         lost = f"sides are up to {longest:.1f} to 1, so that the centre alone would lose {cut:.0%}"
         if high / low <= ALIKE or longest <= SQUEEZED:
             return "squash", f"{lost}; they are squeezed"

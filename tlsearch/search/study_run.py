@@ -217,7 +217,7 @@ class StudyRun:
             )
         if source.too_long is not None:
             self._say(
-                f"the search ended: another trial takes about {source.too_long:.0f} s, and less is left"
+                f"the search ended: a trial takes about {source.too_long:.0f} s, and less is left for it"
                 + (", so that only heads were fitted" if source.heads_alone else "")
             )
 

@@ -22,7 +22,7 @@ from tlsearch.spec.presets import Preset
 from tlsearch.tables import flag_columns, meant, names_apart, read_table
 from tlsearch.training import item_groups, sources
 from tlsearch.training.listed import Listed
-from tlsearch.training.splits import written_alike
+from tlsearch.training.splits import split, written_alike
 from tlsearch.yaml_text import write_yaml
 
 PREFERRED = ("efficientnet_lite/lite0", "timm/resnet18.a1_in1k", "torchvision/resnet18")
@@ -91,7 +91,7 @@ def propose(
     heads = picture_shapes.heads(samples.items)
     shapes = picture_shapes.shapes(heads)
     pixels = shapes.pixels
-    resize = shapes.resize() if listed.task.resize is None else None
+    resize = shapes.resize(whole=listed.task.whole) if listed.task.resize is None else None
     made_of = picture_shapes.pixels(samples.names, heads)
     groups = item_groups.suggested(samples, strata.of)
     size = picture_shapes.image_size(pixels, len(samples.items), seconds=preset.epoch_seconds)
@@ -127,7 +127,7 @@ def propose(
         task=task,
         metric=metric,
         broken=samples.broken,
-        notes=(*guessed, *samples.notes, *written_alike(strata), *_doubted(groups)),
+        notes=(*guessed, *samples.notes, *written_alike(strata), *_doubted(groups), *_refused(listed)),
     )
 
 
@@ -241,6 +241,24 @@ def _text(
 
 def _groups_line(groups: item_groups.Series) -> str:
     return write_yaml({"groups": groups.how}).rstrip()
+
+
+def _refused(listed: Listed) -> list[str]:
+    """Why a search of such items would be refused, for whoever writes a file to change it first."""
+    shares = listed.described.split
+    try:
+        split(
+            listed.samples,
+            listed.hashes,
+            listed.strata,
+            val=shares.val,
+            test=shares.test,
+            stop=shares.stop,
+            seed=0,
+        )
+    except DataError as error:
+        return [f"this can't be searched as it is: {error.message}. {error.hint or ''}".rstrip()]
+    return []
 
 
 def _doubted(groups: item_groups.Series | None) -> list[str]:

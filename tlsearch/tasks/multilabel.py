@@ -24,7 +24,7 @@ from tlsearch.contracts import (
 )
 from tlsearch.counts import plural
 from tlsearch.errors import DataError
-from tlsearch.tasks import class_sizes, label_figures, label_sets
+from tlsearch.tasks import class_sizes, label_figures, label_sets, temperature
 from tlsearch.tasks.label_scores import (
     LOG_LOSS,
     MACRO_F1,
@@ -59,6 +59,7 @@ class Multilabel(Task):
         Metric(LOG_LOSS, minimize=True, unit="nats", tolerance=lambda items: 1e-3, slack=0.1),
     )
     tie_breaker = LOG_LOSS
+    whole = True
     losses_by_name = (BCE, WEIGHTED)
     examples = tuple([name for name in "abc" if (number + ord(name)) % 4 == 0] for number in range(42))
     per_name: ClassVar[str] = "average precision"
@@ -222,6 +223,11 @@ class Multilabel(Task):
             return outputs[:, 0]
         held = functional.logsigmoid(outputs).logsumexp(dim=1)
         return held - functional.logsigmoid(-outputs).logsumexp(dim=1)
+
+    def scale(self, outputs: Tensor, targets: Tensor) -> float:
+        """One over the temperature that suits all labels together, each against its absence (logit 0)."""
+        pairs = torch.stack([torch.zeros_like(outputs), outputs], dim=-1).reshape(-1, 2)
+        return 1 / temperature.fit(pairs, targets.reshape(-1).long()).temperature
 
     def calibrate(self, outputs: Tensor, targets: Tensor) -> Mapping[str, Any]:
         """``thresholds`` of the labels' probabilities, of best F1, and how many ``items`` they rest on."""

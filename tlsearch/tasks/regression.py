@@ -61,6 +61,7 @@ class Regression(Task):
         Metric(KAPPA, unit="agreement", tolerance=lambda items: 5 / max(1, items)),
     )
     tie_breaker = RMSE
+    whole = True
     losses_by_name = (HUBER, MSE)
     unreadable = {"values": {}, "intervals": {}, "coverage": None}
     answer_types = {

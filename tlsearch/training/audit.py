@@ -79,10 +79,9 @@ def _baseline(data: Data) -> dict[str, Any] | None:
     scores = {}
     for split in ("val", "test"):
         evaluator = data.task.evaluator(data.target_spec)
-        for some in torch.from_numpy(data.indices[split]).split(data.task.at_once):
-            evaluator.update(
-                outputs.expand(len(some), *outputs.shape[1:]), torch.from_numpy(data.targets[some])
-            )
+        for start in range(0, len(data.indices[split]), data.task.at_once):
+            targets = data.targets[data.indices[split][start : start + data.task.at_once]]
+            evaluator.update(outputs.expand(len(targets), *outputs.shape[1:]), torch.from_numpy(targets))
         if len(data.indices[split]):
             values = evaluator.compute().items()
             scores[split] = {name: float(value) for name, value in values if math.isfinite(value)}

@@ -233,8 +233,9 @@ class _Training:
     def _ended(self, epoch: int, *, cut_short: bool) -> str:
         """Why an epoch is the last; empty where it isn't."""
         epochs, patience = self.rules.epochs, self.recipe.patience
-        if epoch == epochs and not cut_short:
-            return f"{'all ' if epochs > 1 else ''}{plural(epochs, 'epoch')}{self.length.remark()}"
+        if epoch == epochs and (not cut_short or self.length.rested(self.stream.taken)):
+            least = ", but for the last updates" if cut_short else ""
+            return f"{'all ' if epochs > 1 else ''}{plural(epochs, 'epoch')}{least}{self.length.remark()}"
         if cut_short or time.time() > self.rules.deadline:
             return f"{CUT_SHORT} in epoch {epoch} of {epochs}"
         if patience and epoch - self.best.epoch >= patience:

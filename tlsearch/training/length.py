@@ -31,6 +31,8 @@ def count_updates(budget: BudgetSpec, length: float, epochs: int, batches: int) 
 
 FIRST_LOOK = 8
 """Updates after which the first pace is taken; the first of all isn't counted, which waits for its data."""
+RESTED = 0.9
+"""Share of the schedule after which a learning rate is at rest: it has 2 % of its peak, or less."""
 CONCLUDING = 1.0
 """Seconds from the last evaluation to the saved weights."""
 
@@ -68,6 +70,10 @@ class Length:
         """Where an update lies in the schedule, counted as one of the planned updates."""
         left = self.planned * (1 - self._share)
         return self.planned * self._share + (taken - self._update) * left / (self.total - self._update)
+
+    def rested(self, taken: int) -> bool:
+        """Whether a fit that ends after so many updates is as good as whole."""
+        return self.position(taken) >= RESTED * self.planned
 
     def stepped(self, taken: int, *, epoch: int, seconds: float) -> None:
         """Take note of what an update took, and of the pace after the first of them."""
