@@ -179,6 +179,8 @@ def test_unfitted_and_clones():
         (np.zeros((40, 8, 8)), ["a", " a"] * 20, 'several labels that are written "a"'),
         (np.zeros((40, 8, 8)), ["a", None] * 20, "20 labels of y are missing, such as that of item 1"),
         (np.zeros((40, 8, 8)), pd.array(["a", pd.NA] * 20, "string"), "20 labels of y are missing"),
+        (np.zeros((40, 8, 8)), ["a", 1] * 20, "y has 20 texts and 20 other labels, such as 1"),
+        (np.zeros((40, 8, 8)), ["a", np.nan] * 20, "y has 20 texts and 20 other labels, such as nan"),
         (np.zeros((40, 8, 8)), None, "requires y"),
         (np.zeros((40, 8, 8)), "ab" * 20, "y is a str"),
         (np.zeros((40, 8, 8)), {n: n % 2 for n in range(40)}, "y is a dict"),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tlsearch.counts import kind_of
+from tlsearch.counts import kind_of, plural
 from tlsearch.errors import DataError
 from tlsearch.images.decoding import Unreadable, as_rgb, is_deep, open_regular, upright
 from tlsearch.urls import public
@@ -117,7 +117,19 @@ def labels_of(y: Any) -> NDArray[Any]:
     labels = labels.ravel()
     if len(lacking := np.flatnonzero(pandas.isna(labels))):
         raise ValueError(f"{len(lacking)} labels of y are missing, such as that of item {lacking[0]}.")
+    if labels.dtype.kind in "OUS":
+        _refuse_mixed(np.asarray(rows, dtype=object).ravel())
     return labels
+
+
+def _refuse_mixed(labels: NDArray[Any]) -> None:
+    """Refuse texts beside numbers, of which NumPy makes texts without a word."""
+    others = [label for label in labels if not isinstance(label, str | bytes)]
+    if 0 < len(others) < len(labels):
+        raise ValueError(
+            f"y has {plural(len(labels) - len(others), 'text')} and {len(others)} other labels, such as "
+            f"{others[0]!r}: make all of them texts, as by [str(label) for label in y]."
+        )
 
 
 def missing(items: Items) -> list[str]:

@@ -175,6 +175,8 @@ class EpochRecord:
 
 CUT_SHORT = "stopped at the time budget"
 """What the reason of a trial begins with that was trained for less than its length."""
+OUT_OF_TIME = "the time budget ran out"
+"""What the reason of one begins with that has no model for it."""
 
 
 @dataclass(frozen=True, slots=True)

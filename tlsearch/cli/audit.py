@@ -104,13 +104,16 @@ def _labels(parsed: StudySpec, page: Path, *, limit: int, json: bool) -> None:
         return
     output.tell(
         f"Of {plural(found.items, 'label')}, {found.confident} probably wrong and "
-        f"{len(found.doubtful) - found.confident} more doubtful:"
+        f"{len(found.doubtful) - found.confident} more doubtful. Heads that haven't learned from these items "
+        "say so, and they err, too: look before you change a label."
     )
     rows = [
         [one.name, one.label, one.suggested, f"{one.probability:.2f}", one.split]
         for one in found.doubtful[:limit]
     ]
     output.print_table(["item", "label", "suggested", "probability", "split"], rows, right=["probability"])
+    if more := len(found.doubtful) - len(rows):
+        output.tell(f"... and {more} more: see {page}")
     for sentence in label_page.sentences(found):
         output.tell(sentence)
     output.say(f'Look at {page}. Write right classes into the column "corrected" of {table}, then set')

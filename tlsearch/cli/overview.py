@@ -125,6 +125,7 @@ def compare(
 
     with Studies(options.database(db)) as database:
         found = [(database.study(name), _best(database, name)) for name in (one, other)]
+        same_test = _tested_on(database, one) == _tested_on(database, other)
     if json:
         output.print_json([{"study": record, "best": best} for record, best in found])
         return
@@ -132,10 +133,18 @@ def compare(
     rows = [[key, *(side.get(key, "-") for side in sides)] for key in {**sides[0], **sides[1]}]
     output.print_table(["", one, other], rows)
     (first, _), (second, _) = found
-    if first.fingerprint != second.fingerprint:
-        output.tell("\nThe studies have different data, so their scores can't be compared.")
-    elif first.metric != second.metric:
+    if first.metric != second.metric:
         output.tell("\nThe studies have different metrics, so their scores can't be compared.")
+    elif first.fingerprint != second.fingerprint and same_test:
+        output.tell("\nThe studies have different data, but the same test items: compare the test scores.")
+    elif first.fingerprint != second.fingerprint:
+        output.tell("\nThe studies have different data, so their scores can't be compared.")
+
+
+def _tested_on(database: Studies, study: str) -> list[tuple[str, str]] | str:
+    """Contents and labels of a study's test items; its name where an older version didn't keep them."""
+    items = database.store.items(study)
+    return study if items is None else sorted((items.hashes[at], items.labels[at]) for at in items.of("test"))
 
 
 def _side(record: Study, best: BestModel | None) -> dict[str, str]:

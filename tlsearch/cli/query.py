@@ -146,12 +146,19 @@ def _trial_rows(found: Sequence[TrialRecord]) -> list[list[str]]:
             t.strategy,
             t.backbone,
             depth(t.freeze_depth, t.groups),
-            output.show(t.value),
+            _of_unseen(t),
             f"{t.costs.seconds:.1f}",
             t.reason,
         ]
         for t in found
     ]
+
+
+def _of_unseen(trial: TrialRecord) -> str:
+    """A trial's value; a refit's is of items that it has learned from, and says nothing beside others."""
+    if trial.role is TrialRole.REFIT and trial.value is not None:
+        return "learned"
+    return output.show(trial.value)
 
 
 def _again(trial: TrialRecord) -> str:

@@ -39,10 +39,15 @@ def report(
     from tlsearch.reports import html
 
     _refuse_bundle(study)
+    page = out or Path(f"{study}.html")
+    if page.suffix.lower() not in (".html", ".htm"):
+        raise InputError(
+            f"{page} would hold a page: its name must end in .html.", hint="A browser prints it as PDF."
+        )
     written = html.write(
         options.database(db),
         study,
-        out or Path(f"{study}.html"),
+        page,
         run_model=not no_model,
         say=output.say,
     )

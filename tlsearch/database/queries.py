@@ -97,6 +97,8 @@ def trials(
         query = query.where(TRIALS.c.state.in_([TrialState(state).value for state in states]))
     column = TRIALS.c[sort]
     order = [] if sort == "number" else [(column.desc() if descending else column.asc()).nulls_last()]
+    if sort == "value":  # a refit's is of items that it has learned from: it comes after all others
+        order = [(TRIALS.c.role == TrialRole.REFIT.value).asc(), *order]
     number = TRIALS.c.number.desc() if sort == "number" and descending else TRIALS.c.number
     return _records(connection, row.name, query.order_by(*order, number).limit(limit).offset(offset))
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from tlsearch.counts import plural
 from tlsearch.records import TrialRecord, TrialState
 
+CUT = "CUT SHORT"
+"""What is said of complete trials that trained for less than their length."""
 REASON = 90
 """Characters of a reason in a line."""
 
@@ -35,7 +37,7 @@ def endings(trials: Sequence[TrialRecord]) -> list[Ending]:
     groups: dict[tuple[str, str], list[TrialRecord]] = {}
     for trial in trials:
         if trial.cut_short:
-            groups.setdefault(("CUT SHORT", trial.reason), []).append(trial)
+            groups.setdefault((CUT, trial.reason), []).append(trial)
         elif trial.state is not TrialState.COMPLETE:
             reason = re.sub(r" \(after epoch \d+ of \d+\)$", "", trial.reason)
             groups.setdefault((trial.state.value, reason), []).append(trial)
@@ -53,9 +55,10 @@ def endings(trials: Sequence[TrialRecord]) -> list[Ending]:
 
 def in_a_line(trials: Sequence[TrialRecord]) -> str:
     """All of it in one line, such as ``20 trials: 17 complete, 3 pruned (others were better)``."""
-    complete = sum(trial.state is TrialState.COMPLETE and not trial.cut_short for trial in trials)
+    complete = sum(trial.state is TrialState.COMPLETE for trial in trials)
     told = [f"{complete} complete"]
     for ending in endings(trials):
         reason = ending.reason if len(ending.reason) <= REASON else f"{ending.reason[: REASON - 1]}…"
-        told.append(f"{ending.count} {ending.state.lower()} ({reason})")
+        of_these = " of these" if ending.state == CUT else ""
+        told.append(f"{ending.count}{of_these} {ending.state.lower()} ({reason})")
     return f"{plural(len(trials), 'trial')}: {', '.join(told)}"

@@ -12,6 +12,7 @@ from tlsearch import artifacts
 from tlsearch.contracts import frozen_groups
 from tlsearch.database.store import Lease, Store
 from tlsearch.records import (
+    OUT_OF_TIME,
     Costs,
     EpochResult,
     Outcome,
@@ -176,7 +177,7 @@ class Driver:
                 return
             state, reason = TrialState.FAILED, error
         elif why or late:
-            state, reason = TrialState.CANCELLED, why or "the time budget ran out"
+            state, reason = TrialState.CANCELLED, why or OUT_OF_TIME
         else:
             state, reason = TrialState.PRUNED, "stopped by ASHA: others were better at the same epoch"
         self._close(left, state, reason)
@@ -231,7 +232,7 @@ class Driver:
     def close(self) -> None:
         """End whatever is still open when no worker is left."""
         if self._open:
-            late = "the time budget ran out" if time.time() >= self.deadline else "the search was interrupted"
+            late = OUT_OF_TIME if time.time() >= self.deadline else "the search was interrupted"
             reason = self.stopping() or late
             self._close(list(self._open.values()), TrialState.CANCELLED, reason)
 

@@ -15,7 +15,15 @@ from tlsearch.contracts.combination import members_of
 from tlsearch.counts import plural
 from tlsearch.database.store import Lease, Store
 from tlsearch.errors import SearchError
-from tlsearch.records import HANDED_OUT, ModelRecord, Point, TrialRecord, TrialRole, TrialState
+from tlsearch.records import (
+    HANDED_OUT,
+    OUT_OF_TIME,
+    ModelRecord,
+    Point,
+    TrialRecord,
+    TrialRole,
+    TrialState,
+)
 from tlsearch.search import finish, model_files, refit
 from tlsearch.search.budget import Budget, looking
 from tlsearch.search.combine import Combining
@@ -82,10 +90,7 @@ class Ending:
         spec = self.prepared.spec
         best = [t for t in self.store.best(self.study, limit=None) if not members_of(t.params)]
         if not best:
-            raise SearchError(
-                "No trial completed.",
-                hint=f"`tlsearch trials {self.study}` says why each ended as it did.",
-            )
+            raise self._nothing()
 
         def order(trial: TrialRecord) -> tuple[float, float, int, int]:
             value = trial.value if trial.value is not None else math.inf
@@ -95,6 +100,18 @@ class Ending:
 
         tie, many = self.prepared.tie, spec.search.finalists
         return leaders(sorted(best, key=order), many=many, items=self._shares, tie=tie)
+
+    def _nothing(self) -> SearchError:
+        """That no trial completed, and what helps."""
+        hint = f"`tlsearch trials {self.study}` says why each ended as it did."
+        stopped = self.store.trials(self.study, states=[TrialState.CANCELLED])
+        if not any(trial.reason.startswith(OUT_OF_TIME) for trial in stopped):
+            return SearchError("No trial completed.", hint=hint)
+        more = math.ceil(self.prepared.spec.budget.minutes or 1)
+        return SearchError(
+            "No trial completed in the search's share of the minutes; the rest is kept to verify and refit.",
+            hint=f"`tlsearch study resume {self.study} --minutes +{more}` runs them again. {hint}",
+        )
 
     def confirmations(self, finalists: list[TrialRecord], *, slots: int) -> list[Point]:
         """What is left to run of finalists with fresh seeds, as far as the refit leaves time for it."""

@@ -374,8 +374,10 @@ class Classification(Task):
         if verdict == NONE:
             return f"{told} ({NONE})"
         if verdict == UNSURE:
-            more = f": {' or '.join(held[:NAMED])}" if 1 < len(held) <= NAMED else ""
-            return f"{told} ({UNSURE}{more})"
+            if len(held) > NAMED:
+                return f"{told} ({UNSURE}: {len(held)} classes are possible)"
+            why = " or ".join(held) if len(held) > 1 else "no class is probable enough"
+            return f"{told} ({UNSURE}: {why})"
         return told
 
     def cells(self, prediction: Mapping[str, Any], spec: TargetSpec) -> list[tuple[str, Any]]:
