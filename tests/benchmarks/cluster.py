@@ -28,7 +28,8 @@ from tlsearch import registry
 from tlsearch.database.store import Lease, Store
 from tlsearch.records import Costs, DatasetRecord, EpochResult, Outcome, Point, TrialState
 from tlsearch.search import ray_cluster, space
-from tlsearch.search.backends.ray_tune import DispatcherSearcher, GradientASHA
+from tlsearch.search.backends.ray_tune import DispatcherSearcher
+from tlsearch.search.backends.schedulers import GradientASHA
 from tlsearch.search.budget import Budget
 from tlsearch.search.driver import Driver, HeldStudy, Phase
 from tlsearch.search.sampler import Sampler

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tlsearch.records import EpochResult
-from tlsearch.search.backends.ray_tune import GradientASHA, grace
+from tlsearch.search.backends.schedulers import GradientASHA, grace
 
 STOP, CONTINUE = "STOP", "CONTINUE"
 RUNGS = (2, 4, 8)
