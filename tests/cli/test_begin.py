@@ -298,3 +298,9 @@ def test_other_marks_stand_between_names_where_there_are_far_fewer_of_these_than
     cells = [mark.join(some) for many in (1, 2) for some in itertools.combinations(names, many)]
     assert names_apart(cells) == mark
     assert names_apart(cells[:5]) is None
+
+
+def test_init_says_that_a_class_is_too_small_to_be_searched(tmp_path):
+    photos(tmp_path / "pets", {"cat": 30, "dog": 30, "owl": 1})
+    done = tlsearch("init", "pets", cwd=tmp_path)
+    assert 'can\'t be searched as it is: class "owl" has 1 distinct item' in done.stderr

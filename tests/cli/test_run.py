@@ -285,7 +285,7 @@ def test_predict_saves_labelled_pictures_and_tells_what_is_no_picture(finished, 
     lines = done.stdout.splitlines()
     assert ": no picture: " in lines[0]
     assert ": unreadable: " in lines[1]
-    assert f"Wrote 4 pictures to {out}" in done.stderr
+    assert f"Wrote 3 pictures and a contact sheet to {out}" in done.stderr
     assert {path.suffix for path in out.iterdir()} == {".jpg"}
     assert len(list(out.iterdir())) == 4
     assert "isn't empty" in finished.refused("predict", "tiny", *good, "--save", out)

@@ -239,3 +239,12 @@ def test_figures_tell_of_each_label_and_of_pairs():
     assert together.traces[0]["text"][0] == ["100%", "0%", "33%"]
     shown = TASK.figures(np.zeros_like(decoded), np.zeros_like(decoded), spec, {})
     assert "No label occurs" in shown[0].finding
+
+
+def test_outputs_of_overconfident_recipes_are_scaled_down_before_they_are_averaged():
+    """Else they would dominate the mean, and a worse recipe would seem to mend it by being less sure."""
+    generator = torch.Generator().manual_seed(0)
+    true = torch.randn(400, 3, generator=generator)
+    targets = (torch.rand(400, 3, generator=generator) < true.sigmoid()).float()
+    assert registry.task("multilabel").scale(5 * true, targets) == pytest.approx(0.2, rel=0.3)
+    assert registry.task("multilabel").scale(5 * true[:5], targets[:5]) == 1.0, "of so few nothing is known"

@@ -152,7 +152,8 @@ def _save(
             return explanation.drawn(explainer, path, number)
 
     written = annotated.save(folder, labelled, draw)
-    output.say(f"Wrote {plural(len(written), 'picture')} to {folder}.")
+    if written:
+        output.say(f"Wrote {plural(len(written) - 1, 'picture')} and a contact sheet to {folder}.")
 
 
 def _check_save(folder: Path, model: Model) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlsearch import walk
-from tlsearch.errors import DataError
+from tlsearch.errors import DataError, did_you_mean
 
 
 class InputSpec(abc.ABC):
@@ -144,7 +144,9 @@ class InputSpec(abc.ABC):
                     f"An item is a URL ({scheme}://...); items are files of this machine.",
                     hint="Download it first.",
                 )
-            raise DataError(f"There is no file {path}.")
+            beside = os.listdir(path.parent) if os.path.isdir(path.parent) else []
+            guess = did_you_mean(path.name, beside)
+            raise DataError(f"There is no file {path}.{' ' + guess if guess else ''}")
         return [(named, path)]
 
     def draw(self, policy: str, count: int, *, seed: int, mirror: bool) -> Tensor | None:

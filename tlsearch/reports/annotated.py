@@ -67,7 +67,8 @@ def save(
             _labelled(_enlarged(image), label).save(out, quality=90)
             written.append(out)
             if len(small) < MOST:
-                small.append((ImageOps.pad(image, (THUMBNAIL, THUMBNAIL), color="white"), label))
+                thumbnail = ImageOps.pad(image, (THUMBNAIL, THUMBNAIL), color="white")
+                small.append((thumbnail, f"{path.name}: {label}"))
         if small:
             _sheet(_tiles(small)).save(folder / SHEET, quality=90)
             written.append(folder / SHEET)
