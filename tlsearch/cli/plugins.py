@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -113,7 +113,7 @@ def check(
 
     --set gives a hyperparameter of a strategy, or a key of a data set source.
     """
-    from tlsearch import registry, testing
+    from tlsearch import registry
     from tlsearch.errors import UnknownNameError, did_you_mean
     from tlsearch.testing.datasets import missing_options
 
@@ -134,16 +134,7 @@ def check(
     checked: dict[Kind, list[CheckResult]] = {}
     for one in chosen:
         output.say(f"Checking the {one} {name} ...")
-        if one is Kind.strategy:
-            checked[one] = testing.check_strategy(name, params=given)
-        elif one is Kind.backbone:
-            checked[one] = testing.check_backbone(name, weights=weights, image_size=image_size)
-        elif one is Kind.combination:
-            checked[one] = testing.check_combination(name)
-        elif one is Kind.task:
-            checked[one] = testing.check_task(name)
-        else:
-            checked[one] = testing.check_dataset(name, given)
+        checked[one] = _checked(one, name, given, weights, image_size)
     failed = sum(not result.ok for results in checked.values() for result in results)
     if json:
         rows = [
@@ -164,6 +155,23 @@ def check(
             _print_verdict(name, one, groups[one], results, missing)
     if failed:
         raise typer.Exit(1)
+
+
+def _checked(
+    kind: Kind, name: str, given: dict[str, Any], weights: str, image_size: int | None
+) -> list[CheckResult]:
+    """Results of the contract tests of a kind."""
+    from tlsearch import testing
+
+    if kind is Kind.strategy:
+        return testing.check_strategy(name, params=given)
+    if kind is Kind.backbone:
+        return testing.check_backbone(name, weights=weights, image_size=image_size)
+    if kind is Kind.combination:
+        return testing.check_combination(name)
+    if kind is Kind.task:
+        return testing.check_task(name)
+    return testing.check_dataset(name, given)
 
 
 def _print_verdict(name: str, kind: Kind, group: str, results: list[CheckResult], missing: list[str]) -> None:
