@@ -205,6 +205,18 @@ def test_a_source_that_lacks_its_keys_is_told_what_to_give():
     assert "keeps the contract" not in done.stdout
 
 
+class OldSource(fixtures.TinyDigits):
+    api_version = 99
+
+
+def test_a_source_that_does_not_load_fails_one_check():
+    with fixtures.installed(datasets={"old": OldSource}):
+        done = invoke("plugins", "check", "old")
+    assert done.exit_code == 1, done.output
+    assert "1 of 1 check failed." in done.stdout
+    assert "was written for version 99" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [

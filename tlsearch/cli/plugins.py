@@ -151,7 +151,8 @@ def check(
         output.print_json({"name": name, "ok": not failed, "checks": rows})
     else:
         for one, results in checked.items():
-            missing = missing_options(name, given) if one is Kind.dataset else []
+            loads = one is Kind.dataset and registry.problem(groups[one], name) is None
+            missing = missing_options(name, given) if loads else []
             _print_verdict(name, one, groups[one], results, missing)
     if failed:
         raise typer.Exit(1)
