@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import json
 import re
 import shlex
 import sys
@@ -14,9 +15,11 @@ from pathlib import Path
 
 import click
 import pytest
+from PIL import Image
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from tlsearch import spec
 from tlsearch.cli.app import app
 from tlsearch.contracts import BackboneFamily, Combination, DatasetSource, Strategy
 from tlsearch.testing import (
@@ -24,9 +27,11 @@ from tlsearch.testing import (
     CombinationContract,
     DatasetContract,
     StrategyContract,
+    check_dataset,
     installed,
 )
 from tlsearch.testing.contract import Contract
+from tlsearch.training import sources
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "plugins" / "README.md").read_text()
@@ -86,6 +91,26 @@ def test_python_is_run_and_plugins_keep_the_contract(tmp_path, monkeypatch, numb
         else:
             with installed(datasets={"documented": kind}):
                 keeps(type("Checked", (DatasetContract,), {"dataset": "documented"}))
+
+
+def test_the_source_that_lists_files_works_from_a_study_file(tmp_path, monkeypatch):
+    (number,) = [number for number, code in enumerate(blocks("python")) if "class JsonList(" in code]
+    module = module_of(number, tmp_path, monkeypatch)
+    listed = {f"{index}.png": f"kind {index % 2}" for index in range(40)}
+    (tmp_path / "pictures").mkdir()
+    for index, name in enumerate(listed):
+        Image.new("RGB", (20, 20), (index, 0, 0)).save(tmp_path / "pictures" / name)
+    (tmp_path / "list.json").write_text(json.dumps(listed))
+    (tmp_path / "study.yaml").write_text(
+        "study: listed\ndata: {source: json_list, path: list.json, pictures: pictures}\n"
+        "backbones: [testing/cnn]\n"
+    )
+    with installed(datasets={"json_list": module.JsonList}):
+        found = sources.listing(spec.load(tmp_path / "study.yaml").data)
+        checked = check_dataset("json_list", {"path": tmp_path / "list.json", "pictures": "pictures"})
+    assert found.samples.classes == ("kind 0", "kind 1")
+    assert [result.message for result in checked if not result.ok] == []
+    assert not any(result.message.startswith("not checked") for result in checked)
 
 
 def test_the_python_shows_every_kind():

@@ -94,6 +94,22 @@ def test_listing_runs_no_plugin_code(install, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_an_import_error_shows_the_entry_point_and_the_line(install):
+    install("broken", entry("broken:Plugin"), "\n\ndef helper():\n    raise KeyError('k')\n\n\nhelper()\n")
+    error = refused()
+    assert (
+        "can't be imported: KeyError: 'k' at broken.py line 4 in helper (entry point broken:Plugin)"
+        in str(error)
+    )
+    assert "a changed entry point counts once it is installed again, with `pip install -e`" in str(error)
+
+
+def test_a_class_that_is_not_there_shows_the_entry_point(install):
+    install("broken", entry("broken:Plugim"))
+    assert "AttributeError" in refused().message
+    assert refused().message.endswith("(entry point broken:Plugim).")
+
+
 def test_what_a_plugin_prints_stays_out_of_stdout(install, capsys):
     install("loud", entry("loud:Plugin"), GOOD + "    def __init__(self):\n        print('constructed')\n")
     assert registry.strategy("special") is not None
@@ -122,6 +138,10 @@ def test_what_a_plugin_prints_stays_out_of_stdout(install, capsys):
         (GOOD + "    def __init__(self):\n        raise SystemExit\n", "can't be constructed: SystemExit"),
         (GOOD + "    def __init__(self, more):\n        pass\n", "can't be constructed: TypeError"),
         ("from tlsearch.contracts import Strategy as Plugin\n", "can't be constructed: TypeError"),
+        (
+            GOOD + "    tasks = 'regression'\n",
+            "has tasks = 'regression', a text; right is a tuple: tasks = ('regression',)",
+        ),
     ],
 )
 def test_a_broken_plugin_harms_itself_alone(install, capsys, code, said):

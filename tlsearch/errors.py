@@ -13,6 +13,7 @@ TlsearchError                      says what, what it got, what would be right; 
 │   └── StudyConflictError         a study that exists otherwise, or that another driver holds
 └── WorkError                      the work itself failed (exit code 1)
     ├── TrialError                 one trial; recorded as FAILED with this reason
+    │   └── HookError              a strategy's hook gave what it must not; the reason names the strategy, too
     ├── SearchError                the search has no result
     ├── ExportError                a model that can't be written in a format, or predicts otherwise there
     └── VerificationError          a model that doesn't reproduce its score
@@ -94,6 +95,10 @@ class WorkError(TlsearchError):
 
 class TrialError(WorkError):
     """One trial can't go on; it is recorded as FAILED with this message as its reason."""
+
+
+class HookError(TrialError):
+    """A hook of the strategy gave what it must not; whoever records it adds which strategy it was."""
 
 
 class SearchError(WorkError):

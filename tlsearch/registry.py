@@ -14,7 +14,6 @@ Where TLSEARCH_PLUGINS_ALLOWED names packages, plugins of no other package are i
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import importlib.metadata
 import inspect
@@ -24,11 +23,13 @@ import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from tlsearch.errors import InputError, PluginError, UnknownNameError, did_you_mean
+from tlsearch.frames import own_frame
+from tlsearch.limited import within
 from tlsearch.records import LEAST_SIDE, MOST_SIDE, RGB, Pixels, PluginVersion
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ SIZED = re.compile(r"(?P<variant>.+)@(?P<size>[1-9][0-9]{1,3})")
 """A variant with pixels of a side behind it."""
 SECONDS_VARIABLE = "TLSEARCH_PLUGIN_SECONDS"
 ALLOWED_VARIABLE = "TLSEARCH_PLUGINS_ALLOWED"
+REINSTALL = "If it is yours: a changed entry point counts once it is installed again, with `pip install -e`."
 
 _KINDS = {
     STRATEGIES: "strategy",
@@ -62,8 +64,6 @@ _COMMANDS = {
     COMBINATIONS: "`tlsearch plugins strategies`",
     TASKS: "`tlsearch plugins`",
 }
-
-Plugin = TypeVar("Plugin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,9 +292,11 @@ def _load(group: str, name: str) -> object:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # also SystemExit: a plugin must not end us
-            raise _broken(plugin, f"can't be imported: {_short(error)}") from error
+            what = f"can't be imported: {_told(plugin, error)} (entry point {plugin.target})"
+            raise _broken(plugin, what, author=REINSTALL) from error
         if not (inspect.isclass(kind) and issubclass(kind, base)):
-            raise _broken(plugin, f"({plugin.target}) is not a subclass of {base.__name__}")
+            what = f"({plugin.target}) is not a subclass of {base.__name__}"
+            raise _broken(plugin, what, author=REINSTALL)
         version = getattr(kind, "api_version", None)
         if version not in recipe.SPOKEN:
             raise _broken(
@@ -302,18 +304,20 @@ def _load(group: str, name: str) -> object:
                 f"was written for version {version} of the plugin contract; this tlsearch speaks "
                 f"version {contracts.API_VERSION}",
             )
+        if isinstance(tasks := getattr(kind, "tasks", ()), str):
+            raise _broken(plugin, f"has tasks = {tasks!r}, a text; right is a tuple: tasks = ({tasks!r},)")
         try:
             return kind()
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            raise _broken(plugin, f"can't be constructed: {_short(error)}") from error
+            raise _broken(plugin, f"can't be constructed: {_told(plugin, error)}") from error
 
     seconds = _patience()
     # What a plugin prints while it is imported must not get into a JSON document on stdout.
     with contextlib.redirect_stdout(io.StringIO()):
         try:
-            return _within(seconds, load)
+            return within(seconds, load)
         except TimeoutError:
             _given_up[plugin] = (
                 f"was given up after {seconds:g} s of importing ({SECONDS_VARIABLE} sets the limit)"
@@ -353,42 +357,15 @@ def _patience() -> float:
     return seconds
 
 
-def _within(seconds: float, work: Callable[[], Plugin]) -> Plugin:
-    """What ``work`` returns or raises, computed in a thread of its own.
-
-    Raises:
-        TimeoutError: it took longer; the thread is asked to end, and can't keep the process from ending.
-    """
-    results: list[Plugin] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="tlsearch-plugin", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if results:
-        return results[0]
-    if errors:
-        raise errors[0]
-    if thread.ident is not None:
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit))
-    raise TimeoutError
-
-
-def _broken(plugin: Installed, what: str) -> PluginError:
+def _broken(plugin: Installed, what: str, *, author: str = "") -> PluginError:
     # Not looked up again: the thread of a plugin that was given up gets here late, and would put what it
     # finds on the path of then into `installed`, over what was found since.
-    return PluginError(
-        f"The {_called(plugin)} {what}.",
-        hint=f"Upgrade it, or `pip uninstall {plugin.distribution}`; the rest works on.",
-    )
+    hint = f"Upgrade it, or `pip uninstall {plugin.distribution}`; the rest works on. {author}"
+    return PluginError(f"The {_called(plugin)} {what}.", hint=hint.strip())
 
 
-def _short(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+def _told(plugin: Installed, error: BaseException) -> str:
+    """An error's kind and first line, and where in the plugin's code it came up."""
+    place = own_frame(error, plugin.target.partition(":")[0])
+    text = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+    return f"{text} at {place}" if place else text

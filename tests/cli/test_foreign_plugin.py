@@ -53,7 +53,7 @@ class Elsewhere(Place):
 def write_package(folder: Path) -> Path:
     """The README's ten lines and its entry point, and what pip asks for."""
     readme = (ROOT / "README.md").read_text()
-    (source,) = re.findall(r"```python\n(from torch.nn.functional.*?)```", readme, flags=re.DOTALL)
+    (source,) = re.findall(r"```python\n(from tlsearch.contracts .*?)```", readme, flags=re.DOTALL)
     (entry,) = re.findall(r"```toml\n(.*?)```", readme, flags=re.DOTALL)
     ((name, target),) = tomllib.loads(entry)["project"]["entry-points"]["tlsearch.strategies"].items()
     module, _, kind = target.partition(":")

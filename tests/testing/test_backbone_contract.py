@@ -78,7 +78,7 @@ class Raising(fixtures.TinyBackbones):
     ("family", "check", "wanted"),
     [
         (Careless, "names", 'accepts the variant "no-such-variant"'),
-        (Raising, "names", "an unknown variant raises KeyError, not UnknownNameError"),
+        (Raising, "names", "get as far as KeyError: 'no-such-variant'; right is an UnknownNameError"),
         (Careless, "missing_weights_are_an_error", "takes a weights file that isn't there"),
         (Raising, "missing_weights_are_an_error", "raises KeyError, not WeightsError"),
         (Wide, "info", "info.parameters is 3"),

@@ -69,7 +69,7 @@ def test_a_new_package_passes_its_own_tests(packages):
     options = ("-q", "-p", "no:cacheprovider", "--import-mode=importlib")
     done = run("pytest", *options, *tests, cwd=folder, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stdout
-    assert "35 passed" in done.stdout
+    assert "36 passed" in done.stdout
 
 
 @pytest.mark.slow
@@ -79,11 +79,12 @@ def test_a_new_package_keeps_the_contract_and_the_verdict_says_so(packages):
     assert done.returncode == 0, done.stdout + done.stderr
     header, _, *rows = done.stdout.splitlines()
     assert header.split() == ["check", "ok", "seconds", "message"]
-    assert all(row.split("  ")[0] and "FAILS" not in row for row in rows[:13])
-    assert rows[-1] == (
-        "The strategy fresh_strategy of tlsearch-fresh-strategy 0.1.0: keeps the contract: 13 checks, "
-        "1 of them not applicable."
-    )
+    assert all(row.split("  ")[0] and "FAILS" not in row for row in rows[:14])
+    assert rows[-2:] == [
+        "The strategy fresh_strategy of tlsearch-fresh-strategy 0.1.0: keeps the contract: 13 checks passed, "
+        "1 wasn't applicable.",
+        "Training was checked with classification.",
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -175,6 +176,73 @@ def test_what_fails_is_shown_and_ends_with_1(monkeypatch):
         done = invoke("plugins", "check", "broken", "--json")
     assert done.exit_code == 1
     assert json.loads(done.stdout)["ok"] is False
+
+
+def test_one_cause_is_told_once_and_what_is_not_applicable_is_no_failure(monkeypatch):
+    long = "the trial failed: KeyError: 'lambda'"
+    results = [
+        CheckResult("hooks", True, "", 0.1),
+        CheckResult("trains", False, long, 0.1),
+        CheckResult("finish", False, "other", 0.1),
+        CheckResult("reloads", False, long, 0.1),
+        CheckResult("many heads at once", True, "not checked: it is no head strategy", 0.1),
+    ]
+    monkeypatch.setattr("tlsearch.testing.check_strategy", lambda name, params: results)
+    done = invoke("plugins", "check", "fine_tune")
+    assert done.stdout.count(long) == 1
+    assert [line.split("  ")[-1].strip() for line in done.stdout.splitlines() if "reloads" in line] == [
+        'as "trains"'
+    ]
+    assert ": 3 of 5 checks failed, 1 wasn't applicable." in done.stdout
+    told = json.loads(invoke("plugins", "check", "fine_tune", "--json").stdout)["checks"]
+    assert [one["message"] for one in told].count(long) == 2
+
+
+def test_a_source_that_lacks_its_keys_is_told_what_to_give():
+    done = invoke("plugins", "check", "folder")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.strip().endswith("only its options were checked; the rest needs --set path=....")
+    assert "keeps the contract" not in done.stdout
+
+
+class OldSource(fixtures.TinyDigits):
+    api_version = 99
+
+
+def test_a_source_that_does_not_load_fails_one_check():
+    with fixtures.installed(datasets={"old": OldSource}):
+        done = invoke("plugins", "check", "old")
+    assert done.exit_code == 1, done.output
+    assert "1 of 1 check failed." in done.stdout
+    assert "was written for version 99" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("dropuot=0.1", 'fine_tune has no hyperparameter "dropuot". Did you mean "dropout"?'),
+        ("dropout=7", "fine_tune: dropout=7 is outside its space; right is 0 to 0.5."),
+        ("optimizer=sgd", "fine_tune: optimizer='sgd' is outside its space; right is one of adamw."),
+        ("dropout=much", "fine_tune: dropout='much' is outside its space; right is 0 to 0.5."),
+    ],
+)
+def test_a_setting_that_no_study_could_have_is_refused(setting, said):
+    done = invoke("plugins", "check", "fine_tune", "--set", setting)
+    assert isinstance(done.exception, InputError)
+    assert done.exception.exit_code == 2
+    assert done.exception.message == said
+    assert "FAILS" not in done.output
+
+
+def test_a_setting_is_one_of_the_space_of_either_tiny_backbone():
+    """A rate that is too high for the transformer is usual for the CNN."""
+    from tlsearch.testing import StrategyContract
+
+    contract = type(
+        "Rated", (StrategyContract,), {"strategy": "fine_tune", "params": {"learning_rate": 0.003}}
+    )
+    contract.setup_class()
+    contract.teardown_class()
 
 
 def test_a_name_of_two_kinds_is_checked_as_both_or_as_one(monkeypatch):

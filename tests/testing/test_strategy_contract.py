@@ -9,10 +9,12 @@ import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from torch import nn
 
+from tlsearch import registry
 from tlsearch.contracts import FineTuning, HeadStrategy, Strategy
 from tlsearch.errors import UnknownNameError
 from tlsearch.testing import StrategyContract, check_strategy, fixtures
 from tlsearch.testing.contract import results
+from tlsearch.testing.given import misspelt_hooks
 
 
 class TestFineTune(StrategyContract):
@@ -219,9 +221,24 @@ class Vain(First):
     requires_source = True
 
 
+class Misspelt(FineTuning):
+    def penality(self, model, params):
+        return None
+
+    def ranges(self):
+        """A method of its own, called like no hook."""
+
+
+class MisspeltHeads(First):
+    def heads(self, width, outputs, params):
+        return nn.Linear(width, outputs)
+
+
 @pytest.mark.parametrize(
     ("strategy", "check", "wanted"),
     [
+        (Misspelt(), "hooks", "penality is no hook: did you mean penalty?"),
+        (MisspeltHeads(), "hooks", "heads is no hook: did you mean head?"),
         (ListSpace(), "space_and_starts", "space() returned a list, not a dict"),
         (OutsideDefault(), "space_and_starts", "default: dropout=0.9 is outside FloatDistribution"),
         (OutsideStart(), "space_and_starts", 'starts[1]: has no value for "augmentation"'),
@@ -298,8 +315,6 @@ def test_a_strategy_that_does_not_load_fails_one_check():
 
 
 def test_nothing_stays_installed_and_no_file_is_left():
-    from tlsearch import registry
-
     contract = type("Good", (StrategyContract,), {"strategy": "fine_tune"})
     contract.setup_class()
     folder = contract._folder
@@ -307,3 +322,8 @@ def test_nothing_stays_installed_and_no_file_is_left():
     contract.teardown_class()
     assert "testing" not in registry.installed(registry.BACKBONES)
     assert not folder.exists()
+
+
+def test_no_strategy_here_has_a_method_called_nearly_as_a_hook_is():
+    for name in registry.installed(registry.STRATEGIES):
+        assert misspelt_hooks(type(registry.strategy(name))) == {}, name

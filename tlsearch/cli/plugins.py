@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -113,8 +113,9 @@ def check(
 
     --set gives a hyperparameter of a strategy, or a key of a data set source.
     """
-    from tlsearch import registry, testing
+    from tlsearch import registry
     from tlsearch.errors import UnknownNameError, did_you_mean
+    from tlsearch.testing.datasets import missing_options
 
     groups = dict(zip(Kind, registry.GROUPS, strict=False))  # the kinds that have contract tests
     family = name.partition("/")[0]
@@ -126,21 +127,14 @@ def check(
         known = [other for group in registry.GROUPS for other in registry.installed(group)]
         raise UnknownNameError(
             f'No {kind or "plugin"} is called "{name}". {did_you_mean(name, known)}'.strip(),
-            hint="`tlsearch plugins` lists what is installed.",
+            hint="`tlsearch plugins` lists what is installed. A new or changed entry point counts once its "
+            "package is installed again, with `pip install -e`.",
         )
+    given = read_settings(setting or ())
     checked: dict[Kind, list[CheckResult]] = {}
     for one in chosen:
         output.say(f"Checking the {one} {name} ...")
-        if one is Kind.strategy:
-            checked[one] = testing.check_strategy(name, params=read_settings(setting or ()))
-        elif one is Kind.backbone:
-            checked[one] = testing.check_backbone(name, weights=weights, image_size=image_size)
-        elif one is Kind.combination:
-            checked[one] = testing.check_combination(name)
-        elif one is Kind.task:
-            checked[one] = testing.check_task(name)
-        else:
-            checked[one] = testing.check_dataset(name, read_settings(setting or ()))
+        checked[one] = _checked(one, name, given, weights, image_size)
     failed = sum(not result.ok for results in checked.values() for result in results)
     if json:
         rows = [
@@ -157,26 +151,57 @@ def check(
         output.print_json({"name": name, "ok": not failed, "checks": rows})
     else:
         for one, results in checked.items():
-            _print_verdict(name, one, groups[one], results)
+            loads = one is Kind.dataset and registry.problem(groups[one], name) is None
+            missing = missing_options(name, given) if loads else []
+            _print_verdict(name, one, groups[one], results, missing)
     if failed:
         raise typer.Exit(1)
 
 
-def _print_verdict(name: str, kind: Kind, group: str, results: list[CheckResult]) -> None:
+def _checked(
+    kind: Kind, name: str, given: dict[str, Any], weights: str, image_size: int | None
+) -> list[CheckResult]:
+    """Results of the contract tests of a kind."""
+    from tlsearch import testing
+
+    if kind is Kind.strategy:
+        return testing.check_strategy(name, params=given)
+    if kind is Kind.backbone:
+        return testing.check_backbone(name, weights=weights, image_size=image_size)
+    if kind is Kind.combination:
+        return testing.check_combination(name)
+    if kind is Kind.task:
+        return testing.check_task(name)
+    return testing.check_dataset(name, given)
+
+
+def _print_verdict(name: str, kind: Kind, group: str, results: list[CheckResult], missing: list[str]) -> None:
     from tlsearch import registry
 
-    output.print_table(
-        ["check", "ok", "seconds", "message"],
-        [[r.check, "ok" if r.ok else "FAILS", f"{r.seconds:.1f}", r.message] for r in results],
-        right=["seconds"],
-    )
+    first: dict[str, str] = {}  # one cause fails many checks, and its message is long
+    rows = []
+    for r in results:
+        before = first.setdefault(r.message, r.check) if not r.ok else r.check
+        message = r.message if before == r.check else f'as "{before}"'
+        rows.append([r.check, "ok" if r.ok else "FAILS", f"{r.seconds:.1f}", message])
+    output.print_table(["check", "ok", "seconds", "message"], rows, right=["seconds"])
     owner = registry.installed(group)[name.partition("/")[0] if kind is Kind.backbone else name]
+    output.tell(f"\nThe {kind} {name} of {owner.distribution} {owner.version}: {_verdict(results, missing)}")
+    if kind is Kind.strategy:
+        output.tell("Training was checked with classification.")
+
+
+def _verdict(results: list[CheckResult], missing: list[str]) -> str:
+    """What the results of checks come to; ``missing`` are keys without which hardly anything is checked."""
     failed = sum(not result.ok for result in results)
     passed_over = sum(result.message.startswith("not checked") for result in results)
+    if missing and not failed:
+        settings = " ".join(f"--set {key}=..." for key in missing)
+        return f"only its options were checked; the rest needs {settings}."
     verdict = (
         f"{failed} of {plural(len(results), 'check')} failed"
         if failed
-        else f"keeps the contract: {plural(len(results), 'check')}"
+        else f"keeps the contract: {plural(len(results) - passed_over, 'check')} passed"
     )
-    rest = f", {passed_over} of them not applicable" if passed_over else ""
-    output.tell(f"\nThe {kind} {name} of {owner.distribution} {owner.version}: {verdict}{rest}.")
+    were = "wasn't" if passed_over == 1 else "weren't"
+    return f"{verdict}, {passed_over} {were} applicable." if passed_over else f"{verdict}."

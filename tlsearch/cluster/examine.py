@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tlsearch import artifacts, registry
+from tlsearch import artifacts, plugin_faults, registry
 from tlsearch.counts import plural
 from tlsearch.errors import TlsearchError
 from tlsearch.spec import DataSpec, StudySpec
@@ -133,9 +133,9 @@ def _largest_batch(spec: StudySpec) -> int:
 
 def _unreadable(described: DataSpec) -> str:
     """Why a data section can't be read here; empty where it can."""
-    source = registry.dataset(described.source)
+    options = registry.dataset(described.source).options
     try:
-        samples = source.load(source.options.model_validate(described.options))
+        samples = plugin_faults.samples(described.source, options.model_validate(described.options))
         for item in (samples.items[0], samples.items[len(samples.items) - 1]):
             if isinstance(item, Path):
                 with item.open("rb") as file:

@@ -276,6 +276,7 @@ class BackboneFamily(abc.ABC):
     """A plugin that brings backbones. Its entry point's name is the part before the slash."""
 
     api_version: ClassVar[int] = 1
+    """The version of the contracts that it was written for."""
 
     @abc.abstractmethod
     def names(self) -> Sequence[str]:

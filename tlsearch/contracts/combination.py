@@ -74,6 +74,7 @@ class Combination(abc.ABC):
     """One way to make a model out of finished ones of the same structure."""
 
     api_version: ClassVar[int] = API_VERSION
+    """The version of the contracts that it was written for; the current one, unless it pins another."""
 
     @abc.abstractmethod
     def combine(self, task: CombinationTask) -> Combined | None:

@@ -6,11 +6,11 @@ import abc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from tlsearch.contracts.recipe import API_VERSION
 from tlsearch.contracts.target import TargetSpec
@@ -20,9 +20,34 @@ SPLITS = ("train", "val", "test")
 
 
 class DatasetOptions(BaseModel):
-    """Base of a source's own keys in the study file's ``data`` section; unknown keys are errors."""
+    """Base of a source's own keys in the study file's ``data`` section; unknown keys are errors.
+
+    A field is a ``Path`` where its text names a file or folder. What the keys ``path`` and ``root`` name is
+    absolute by then, since the study file's folder was put before it; others hold what the study file says.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _paths(cls, given: Any) -> Any:
+        """Texts as paths where a field wants these: a study file has no others, and pydantic is strict."""
+        if not isinstance(given, dict):
+            return given
+        wanted = {name for name, field in cls.model_fields.items() if _wants_path(field.annotation)}
+        return {key: _as_paths(value) if key in wanted else value for key, value in given.items()}
+
+
+def _wants_path(annotation: Any) -> bool:
+    """Whether paths are meant where texts are given: ``Path``, ``Path | None``, ``tuple[Path, ...]``."""
+    inner = get_args(annotation)
+    return annotation is Path or (str not in inner and any(_wants_path(one) for one in inner))
+
+
+def _as_paths(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_as_paths(one) for one in value)
+    return Path(value) if isinstance(value, str) else value
 
 
 class NoOptions(DatasetOptions):
@@ -171,7 +196,9 @@ class DatasetSource(abc.ABC, Generic[Options]):
     """A plugin that lists labelled items. Its entry point's name is the study file's ``source``."""
 
     api_version: ClassVar[int] = API_VERSION
+    """The version of the contracts that it was written for; the current one, unless it pins another."""
     modality: ClassVar[str] = "image"
+    """What its items are: backbones of that modality can take them."""
     task: ClassVar[str] = EARLIEST
     """What its targets are for, where a study file doesn't say."""
     options: ClassVar[type[DatasetOptions]] = NoOptions
@@ -187,7 +214,8 @@ class DatasetSource(abc.ABC, Generic[Options]):
     def load(self, options: Options) -> Samples:
         """List the items.
 
-        Paths in ``options`` are absolute by then: the study file's folder was put before relative ones.
+        What the keys ``path`` and ``root`` name is absolute by then: the study file's folder was put before
+        it. Paths in other keys count from the working directory, unless you make them count from ``path``.
 
         Raises:
             DataError: nothing usable is there; the message names what and where.

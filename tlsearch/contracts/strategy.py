@@ -51,6 +51,7 @@ class Strategy(abc.ABC):
     """One way to carry a pretrained backbone over to a target task."""
 
     api_version: ClassVar[int] = API_VERSION
+    """The version of the contracts that it was written for; the current one, unless it pins another."""
     requires_source: ClassVar[bool] = False
     """Whether it trains on the study's ``source_data`` too; offered only where that is given."""
     tasks: ClassVar[tuple[str, ...]] = ()

@@ -57,6 +57,7 @@ class Task(Predictions):
     """What is learned. Its entry point's name is the study file's ``task``."""
 
     api_version: ClassVar[int] = API_VERSION
+    """The version of the contracts that it was written for; the current one, unless it pins another."""
     metrics: ClassVar[tuple[Metric, ...]]
     """What a study may optimize; the first is the default."""
     tie_breaker: ClassVar[str]

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tlsearch import registry
-from tlsearch.contracts import DatasetSource, Samples
+from tlsearch import plugin_faults, registry
+from tlsearch.contracts import Samples
 from tlsearch.contracts.dataset import raw_for, usable
 from tlsearch.errors import DataError, did_you_mean
 from tlsearch.items import content_hash
@@ -78,7 +78,8 @@ def evaluate(
         raise DataError(f"There is no {path} to evaluate on.")
     if options and path.is_dir():
         raise DataError(f"{path} is a folder: it has no {' and no '.join(options)}.")
-    source = _source(model, path)
+    name = _source(model, path)
+    source = registry.dataset(name)
     known = list(source.options.model_fields)
     for key in options or {}:
         if key not in known or key == "path":
@@ -86,7 +87,8 @@ def evaluate(
                 f'A table has no key "{key}". {did_you_mean(key, known)}'.rstrip(),
                 hint=f"Keys: {', '.join(name for name in known if name != 'path')}.",
             )
-    samples = source.load(source.options.model_validate({"path": str(path.resolve()), **(options or {})}))
+    given = source.options.model_validate({"path": str(path.resolve()), **(options or {})})
+    samples = plugin_faults.samples(name, given)
     samples = raw_for(model.task, samples, registry.task(source.task))
     return score_samples(model, samples, split=split, study=study, outsiders=outsiders)
 
@@ -108,16 +110,16 @@ def table_options(settings: Sequence[str]) -> dict[str, str | list[str]]:
     return found
 
 
-def _source(model: Model, path: Path) -> DatasetSource[Any]:
-    """The source that lists what is at the path, as items of the model's kind."""
+def _source(model: Model, path: Path) -> str:
+    """Name of the source that lists what is at the path, as items of the model's kind."""
     modality = model.inputs.modality
     for name in registry.installed(registry.DATASETS):
         if not registry.problem(registry.DATASETS, name):
             own = registry.dataset(name)
             if own.task == model.manifest.task and own.modality == modality and own.suits(path):
-                return own
+                return name
     if modality == "image":
-        return registry.dataset("folder" if path.is_dir() else "table")
+        return "folder" if path.is_dir() else "table"
     installed = registry.installed(registry.DATASETS)
     plugins = model.manifest.provenance.get("plugins")
     known = [plugin for plugin in (plugins if isinstance(plugins, list) else []) if isinstance(plugin, dict)]
@@ -127,7 +129,7 @@ def _source(model: Model, path: Path) -> DatasetSource[Any]:
             continue
         source = registry.dataset(name)
         if source.modality == modality and "path" in source.options.model_fields:
-            return source
+            return name
     raise DataError(
         f"The model takes {modality} items, and no installed data set lists such items of a path.",
         hint="`tlsearch plugins datasets` lists what is installed.",

@@ -58,7 +58,8 @@ class BackboneContract(Contract):
             return
         except Exception as error:
             raise AssertionError(
-                f"an unknown variant raises {type(error).__name__}, not UnknownNameError: {error}"
+                f'load() lets the unknown variant "{NOT_A_VARIANT}" get as far as {type(error).__name__}: '
+                f"{error}; right is an UnknownNameError before anything is built"
             ) from error
         raise AssertionError(f'load() accepts the variant "{NOT_A_VARIANT}"')
 

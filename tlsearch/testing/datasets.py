@@ -57,11 +57,14 @@ class DatasetContract(Contract):
         raise AssertionError("a key that it doesn't know is taken")
 
     def test_samples(self) -> None:
-        """Items, labels and names are of one length; labels are indices into unique class names."""
+        """Items, targets and names are of one length; labels are indices into unique class names.
+
+        Targets without a spec are raw: the task finds out what they are.
+        """
         samples = self._samples
         count = len(samples.items)
         demand(count > 0, "it lists no items; load() should raise DataError where nothing is there")
-        for name in ("labels", "names", "splits", "groups", "times"):
+        for name in ("targets", "names", "splits", "groups", "times"):
             values = getattr(samples, name)
             demand(
                 values is None or len(values) == count,
@@ -69,23 +72,25 @@ class DatasetContract(Contract):
             )
         others = set(samples.splits or ()) - set(SPLITS)
         demand(not others, f"splits holds {sorted(others)[:1]}; right are train, val and test")
+        raw = samples.spec is None
+        if raw:
+            samples = self._found.samples
+            self.note(f"raw targets, described by {self._source.task}")
         if self._source.task != EARLIEST:
             self.note(f"{plural(count, 'item')} for {self._source.task}")
             return
         classes = samples.classes
-        demand(
-            len(classes) >= 2,
-            f"there is only {plural(len(classes), 'class', 'classes')}; it takes two to tell apart",
-        )
+        found = plural(len(classes), "class", "classes")
+        demand(len(classes) >= 2, f"it has {found}; it takes two to tell apart")
         demand(len(set(classes)) == len(classes), "a class name stands twice in classes")
-        labels = list(samples.labels)
+        labels = np.asarray(samples.targets).tolist() if raw else list(samples.targets)
         odd = [label for label in labels if isinstance(label, bool) or not isinstance(label, int)]
         demand(not odd, f"labels holds {odd[:1]}, which is no int")
         outside = [label for label in labels if not 0 <= label < len(classes)]
         demand(not outside, f"labels holds {outside[:1]}, of {len(classes)} classes")
         empty = [name for index, name in enumerate(classes) if index not in set(labels)]
         demand(not empty, f"no item is of the class {empty[:1]}")
-        self.note(f"{plural(count, 'item')}, {len(classes)} classes")
+        self.note(f"{plural(count, 'item')}, {found}")
 
     def test_items(self) -> None:
         """Items are paths, arrays, text or bytes, and the same each time that they are looked at."""
@@ -147,7 +152,10 @@ class DatasetContract(Contract):
     def _found(self) -> Listed:
         if self._listed is None:
             self._ask_for_options()
-            type(self)._listed = sources.listing(self._described())
+            try:
+                type(self)._listed = sources.listing(self._described())
+            except TlsearchError as error:
+                raise AssertionError(f"it can't be listed: {error.message}") from error
         assert self._listed is not None
         return self._listed
 
@@ -155,9 +163,8 @@ class DatasetContract(Contract):
     def _samples(self) -> Samples:
         if self._loaded is None:
             self._ask_for_options()
-            options = self._source.options.model_validate(self._described().options)
             try:
-                type(self)._loaded = self._source.load(options)
+                type(self)._loaded = sources.loaded(self._described())
             except TlsearchError as error:
                 raise AssertionError(f"it can't be listed: {error.message}") from error
         loaded = self._loaded
@@ -166,14 +173,18 @@ class DatasetContract(Contract):
         return loaded
 
     def _ask_for_options(self) -> None:
-        fields = self._source.options.model_fields.items()
-        missing = [name for name, field in fields if field.is_required() and name not in self.options]
-        if missing:
+        if missing := missing_options(self.dataset, self.options):
             raise skip(f"it needs {', '.join(missing)} (`--set {missing[0]}=...`)")
 
     def _some(self) -> list[int]:
         count = len(self._samples.items)
         return list(range(0, count, max(1, count // LOOKED_AT)))[:LOOKED_AT]
+
+
+def missing_options(dataset: str, options: Mapping[str, Any]) -> list[str]:
+    """Keys that a source needs and isn't given: without them nothing but its keys can be checked."""
+    fields = registry.dataset(dataset).options.model_fields.items()
+    return [name for name, field in fields if field.is_required() and name not in options]
 
 
 def check_dataset(dataset: str, options: Mapping[str, Any] | None = None) -> list[CheckResult]:

@@ -163,7 +163,6 @@ Pereyra et al. 2017, arXiv:1701.06548. Put your own method in its place: every h
 from __future__ import annotations
 
 from optuna.distributions import FloatDistribution
-from torch.nn import functional
 
 from tlsearch import contracts
 
@@ -182,13 +181,12 @@ class <<cls>>(contracts.FineTuning):
         return {**super().default(backbone), "strength": 0.1}
 
     def loss(self, model, batch, params):
-        """Cross-entropy minus ``strength`` times the entropy of the predictions."""
+        """The task's loss minus ``strength`` times the entropy of the predictions."""
         logits = model(batch.inputs)
         logs = logits.log_softmax(dim=1)
         entropy = -(logs.exp() * logs).sum(dim=1).mean()
-        smoothing = self.recipe(params).label_smoothing
-        fit = functional.cross_entropy(logits, batch.targets, label_smoothing=smoothing)
-        return fit - params["strength"] * entropy
+        own = batch.task.loss(logits, batch.targets, self.recipe(params))
+        return own - params["strength"] * entropy
 '''
 
 _BACKBONE = '''\
@@ -250,18 +248,18 @@ class <<cls>>(contracts.DatasetSource[Options]):
     """Noisy squares: a bright half above, below, or none."""
 
     options = Options
-    classes = ("above", "below", "none")
+    spec = contracts.TargetSpec(("above", "below", "none"))
 
     def load(self, options):
         """``count`` images as uint8 arrays (16, 16); paths of image files would do as well."""
         if options.count < 3:
             raise DataError(f"count must be at least 3, not {options.count}")
-        labels = [index % 3 for index in range(options.count)]
+        targets = [index % 3 for index in range(options.count)]  # indices into the names of spec
         items = np.random.default_rng(0).integers(0, 100, (options.count, 16, 16), dtype=np.uint8)
-        for item, label in zip(items, labels, strict=True):
-            item[8 * label : 8 * label + 8] += 120
+        for item, target in zip(items, targets, strict=True):
+            item[8 * target : 8 * target + 8] += 120
         names = [f"square {index}" for index in range(options.count)]
-        return contracts.Samples(items=items, labels=labels, classes=self.classes, names=names)
+        return contracts.Samples(items=items, targets=targets, spec=self.spec, names=names)
 '''
 
 _COMBINATION = '''\

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 import random
@@ -27,6 +28,7 @@ from tlsearch.search.space_validation import declared, inside
 from tlsearch.testing import fixtures
 from tlsearch.testing.contract import CheckResult, Contract, checked, demand, in_fresh_process, skip
 from tlsearch.testing.demands import BACKBONES, check_groups, check_logits, compare, marks, short_name
+from tlsearch.testing.given import misspelt_hooks, refuse_params
 from tlsearch.testing.trial_harness import Laboratory, Run, calm, probe
 
 UNDER_TEST = "strategy_under_test"
@@ -67,6 +69,16 @@ class StrategyContract(Contract):
             name = UNDER_TEST
         registry.strategy(name)
         cls._laboratory = Laboratory(name, cls._folder, cls.epochs)
+        if cls.params:
+            with contextlib.suppress(AssertionError):  # of a wrong space the first check tells
+                refuse_params(name, cls.params, [cls()._hyperparameters(one) for one in BACKBONES])
+
+    def test_hooks(self) -> None:
+        """No method is called nearly as a hook is: it would never be called."""
+        for name, hook in misspelt_hooks(type(self._laboratory.strategy)).items():
+            raise AssertionError(
+                f"{name} is no hook: did you mean {hook}? The name of a method of your own may begin with _"
+            )
 
     def test_space_and_starts(self) -> None:
         """Hyperparameters are Optuna distributions of valid names; the default and the starts lie inside."""
@@ -351,6 +363,7 @@ def check_strategy(
 
     Raises:
         UnknownNameError: nothing installed goes by that name.
+        InputError: the strategy has no such hyperparameter, or none of that value.
     """
     return checked(StrategyContract, strategy=strategy, params=dict(params or {}))
 

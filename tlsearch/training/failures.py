@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tlsearch import registry
-from tlsearch.errors import TlsearchError
+from tlsearch import plugin_faults, registry
+from tlsearch.errors import HookError, TlsearchError
 from tlsearch.files import disk_is_full
 from tlsearch.records import EpochResult, Outcome, Point, TrialState
 
@@ -22,10 +22,13 @@ def failed(point: Point, error: BaseException) -> EpochResult:
     if isinstance(error, SystemExit) and _stops_worker(error):
         raise error
     message = f"{_shortage(error)}{type(error).__name__}: {error}"
-    if isinstance(error, TlsearchError):
+    origin = f" ({registry.described(registry.STRATEGIES, point.strategy)})"
+    if isinstance(error, HookError):
+        message = error.message + origin
+    elif isinstance(error, TlsearchError):
         message = error.message
     else:
-        origin = f" ({registry.described(registry.STRATEGIES, point.strategy)})"
+        origin = plugin_faults.origin(registry.STRATEGIES, point.strategy, error) + origin
         message = message[: REASON_LENGTH - len(origin)] + origin
     outcome = Outcome(state=TrialState.FAILED, reason=message[:REASON_LENGTH])
     return EpochResult(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from tlsearch.contracts import HeadPoint, HeadStrategy, HeadTask
-from tlsearch.counts import plural
-from tlsearch.errors import TrialError
+from tlsearch.counts import kind_of, plural
+from tlsearch.errors import HookError
 from tlsearch.records import Costs, EpochResult, Point
 from tlsearch.training.batch_source import BatchSource, Counts
 from tlsearch.training.costs import count_costs
@@ -23,6 +23,8 @@ from tlsearch.training.heads import train_linear
 from tlsearch.training.item_sets import items_of, key_of
 from tlsearch.training.split_point import find_split_point
 from tlsearch.training.workspace import Workspace
+
+RIGHT = "right is a list of heads, one for each point"
 
 
 def fit_heads(
@@ -171,12 +173,18 @@ def _fit_each(
     """Heads of all points; where the batch fails, each is fitted alone, to tell the culprit from the rest."""
     asked = [HeadPoint(point.params, point.seed) for point in points]
     try:
-        heads = list(strategy.fit_heads(task, asked))
-        if len(heads) != len(asked):
-            raise TrialError(
-                f"the strategy returned {plural(len(heads), 'head')} for {plural(len(asked), 'point')}"
+        fitted: object = strategy.fit_heads(task, asked)
+        single = isinstance(fitted, nn.Module) and not isinstance(fitted, nn.ModuleList)
+        if single or not isinstance(fitted, Iterable):
+            raise HookError(
+                f"fit_heads returned {kind_of(fitted)}; right is a list of heads, one for each point"
             )
-        return list(heads)
+        heads = list(fitted)
+        if len(heads) != len(asked):
+            raise HookError(
+                f"fit_heads returned {plural(len(heads), 'head')} for {plural(len(asked), 'point')}; {RIGHT}"
+            )
+        return heads
     except FAILURES as error:  # becomes the trials' reason
         if len(points) == 1:
             return [error]

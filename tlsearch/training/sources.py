@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from tlsearch import artifacts, registry
+from tlsearch import artifacts, plugin_faults, registry
 from tlsearch.contracts import Samples
 from tlsearch.contracts.dataset import encoded, raw_for, usable
 from tlsearch.errors import SpecError
@@ -46,7 +46,7 @@ def listing(
             f"{section}.resize: {task or source.task} takes {learned.resize} alone, not {described.resize}.",
             hint="Leave it out.",
         )
-    samples = raw_for(learned, _samples(described, section), registry.task(source.task))
+    samples = raw_for(learned, loaded(described, section), registry.task(source.task))
     samples = usable(learned, samples)
     if described.corrected is not None:
         if not learned.probabilities:
@@ -76,15 +76,19 @@ def raw_targets(described: DataSpec) -> list[Any]:
     Raises:
         UnknownNameError, SpecError, DataError: as `listing`.
     """
-    samples = _samples(described, "data")
+    samples = loaded(described)
     if (spec := samples.spec) is None:
         return list(samples.targets)
     own = registry.task(registry.dataset(described.source).task)
     return [own.plain(target, spec) for target in samples.targets]
 
 
-def _samples(described: DataSpec, section: str) -> Samples:
-    """What the source of a data section lists, given its keys."""
+def loaded(described: DataSpec, section: str = "data") -> Samples:
+    """What the source of a data section lists, given its keys.
+
+    Raises:
+        UnknownNameError, SpecError, DataError: as `listing`.
+    """
     source = registry.dataset(described.source)
     given = {
         key: str(fetching.local(value)) if key in PLACES and artifacts.is_remote(str(value)) else value
@@ -105,4 +109,4 @@ def _samples(described: DataSpec, section: str) -> Samples:
                 text = complaint(problem)
             problems.append(f"{section}.{name}: {text}")
         raise SpecError("\n".join(problems)) from None
-    return source.load(options)
+    return plugin_faults.samples(described.source, options)

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tlsearch.contracts import Backbone, Batch, Recipe, Strategy
-from tlsearch.errors import TrialError
+from tlsearch.counts import kind_of
+from tlsearch.errors import HookError, TrialError
 from tlsearch.records import Params
 from tlsearch.training.failures import out_of_memory
 from tlsearch.training.split_point import SplitPoint
@@ -75,6 +76,7 @@ class Stepper:
         self.precision = torch.float16 if half else torch.bfloat16
         # bfloat16 has float32's range and needs no scaling.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)
+        self.updated = False
 
     def facts(self) -> dict[str, Any]:
         """What it has found out so far."""
@@ -83,6 +85,7 @@ class Stepper:
     def restore(self, facts: Mapping[str, Any]) -> None:
         """Know it again."""
         self.micro = facts["micro"]
+        self.updated = True  # checkpoints are made between epochs
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
 
@@ -102,8 +105,11 @@ class Stepper:
             group["lr"] = group["base_lr"] * factor
         loss = self._backward(split_point, batch)
         if not math.isfinite(loss):
-            raise TrialError(
+            raise HookError(
                 f"the loss became {loss} in epoch {batch.epoch}: the learning rate may be too high"
+                if self.updated
+                else f"the loss was {loss} at the first update, before anything was learned: look at the "
+                "strategy's loss and penalty, and at the inputs"
             )
         self.scaler.unscale_(self.optimizer)
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -111,6 +117,7 @@ class Stepper:
         self.scaler.step(self.optimizer)
         self._pull_to_origins()
         self.scaler.update()
+        self.updated = True
         return loss
 
     def _backward(self, split_point: SplitPoint, batch: Batch) -> float:
@@ -142,14 +149,28 @@ class Stepper:
         total = 0.0
         for part in pieces_of(batch, self.micro):
             with torch.autocast(self.device.type, self.precision, enabled=self.device.type == "cuda"):
-                loss = self.strategy.loss(split_point.train_forward, part, self.params)
+                loss = _scalar("loss", self.strategy.loss(split_point.train_forward, part, self.params))
                 penalty = self.strategy.penalty(self.model, self.params)
                 if penalty is not None:
-                    loss = loss + penalty
+                    loss = loss + (_scalar("penalty", penalty) if isinstance(penalty, Tensor) else penalty)
             loss = loss * (len(part.targets) / len(batch.targets))
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         return total
+
+
+def _scalar(hook: str, value: Any) -> Tensor:
+    """What a hook returned, known to be one number that a gradient can be had of.
+
+    Raises:
+        HookError: it is something else.
+    """
+    if not isinstance(value, Tensor):
+        raise HookError(f"{hook} returned {kind_of(value)}; right is a scalar tensor")
+    if value.numel() != 1:
+        shape = tuple(value.shape)
+        raise HookError(f"{hook} returned a tensor of shape {shape}; right is a scalar, such as its mean")
+    return value
 
 
 def pieces_of(batch: Batch, size: int) -> list[Batch]:
