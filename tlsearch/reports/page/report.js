@@ -35,16 +35,18 @@
 
   const swatch = (trace, style) => {
     const mark = document.createElement("i");
+    const lines = (trace.mode || "").startsWith("lines"); // bars and histograms have no mode
+    const ink = resolve((lines ? trace.line : trace.marker).color, style);
     const symbols = [trace.marker && trace.marker.symbol].flat();
     if (symbols[0] === "star") {
       mark.className = "star";
       mark.textContent = "\u2605";
-    } else if (trace.mode.startsWith("lines")) {
+    } else if (lines) {
       mark.className = trace.line.dash === "dot" && !trace.legendgroup ? "line dot" : "line";
     } else {
-      mark.style.background = resolve(trace.marker.color, style);
+      mark.style.background = ink;
     }
-    mark.style.color = resolve((mark.className.startsWith("line") ? trace.line : trace.marker).color, style);
+    mark.style.color = ink;
     return mark;
   };
 
