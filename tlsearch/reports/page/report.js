@@ -110,7 +110,19 @@
     ).then(() => place.setAttribute("data-drawn", ""));
   };
 
+  // Before the next frame is painted: Plotly's `responsive` lets a place shrink, but draws anew a tenth of a second
+  // later, while charts stick out of their cards, and hears of the window alone.
+  const fit = new ResizeObserver((entries) => {
+    entries.forEach(({ target, contentRect }) => {
+      const drawn = target._fullLayout;
+      if (Math.abs(contentRect.width - drawn.width) >= 1 || Math.abs(contentRect.height - drawn.height) >= 1) {
+        Plotly.relayout(target, { autosize: true });
+      }
+    });
+  });
+
   const places = [...document.querySelectorAll("[data-figure]")];
   places.forEach(draw);
+  places.forEach((place) => fit.observe(place));
   dark.addEventListener("change", () => places.forEach(draw));
 })();
