@@ -128,6 +128,26 @@ def test_fits_a_phone_and_follows_the_scheme(browser, report):
     assert grounds["light"][1] != grounds["dark"][1]
 
 
+def test_charts_follow_their_cards(opened):
+    """Of whatever makes a card narrower, be it the window or not."""
+    widths = (
+        "[...document.querySelectorAll('[data-figure]')].map(one => "
+        "[one.clientWidth, one.querySelector('.main-svg').getBoundingClientRect().width])"
+    )
+    before = opened.page.evaluate(widths)
+    for way in ("window", "card"):
+        if way == "window":
+            opened.page.set_viewport_size({"width": 390, "height": 900})
+        else:
+            opened.page.evaluate("() => { document.querySelector('main').style.width = '300px'; }")
+        opened.page.wait_for_function(f"() => {widths}.every(([card, chart]) => Math.abs(card - chart) < 1)")
+        after = opened.page.evaluate(widths)
+        assert all(now[0] < then[0] for now, then in zip(after, before, strict=True))
+        before = after
+    assert opened.page.evaluate("document.documentElement.scrollWidth") == 390
+    assert opened.complaints == []
+
+
 def test_colours_follow_while_the_page_is_open(opened):
     tick = opened.page.locator("#figure-history .xtick text").first
     before = tick.evaluate("e => getComputedStyle(e).fill")

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import tlsearch
 from tests.boxes import composites, write
 from tests.one_process import searched_folder
+from tests.tiny.tiny_looking import drawn_figures
 from tlsearch.cli.app import app
 from tlsearch.errors import DataError, SpecError
 from tlsearch.models.evaluation import evaluate
@@ -89,11 +90,11 @@ def test_it_is_scored_on_another_folder_and_format(searched, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_report_shows_boxes(searched):
+def test_the_report_shows_boxes(searched, browser):
     folder, _ = searched
-    page = html.write(f"sqlite:///{folder}/s.db", "digits-found", folder / "page.html").read_text()
-    for name in ("class_precision", "threshold"):
-        assert f'id="figure-{name}"' in page
+    path = html.write(f"sqlite:///{folder}/s.db", "digits-found", folder / "page.html")
+    assert {"class_precision", "threshold"} <= drawn_figures(browser, path)
+    page = path.read_text()
     assert "Smallest errors" in page
     assert page.count("data:image/jpeg") >= 12
 

@@ -28,6 +28,25 @@ class Looking:
         self.page.close()
 
 
+def drawn_figures(browser: Any, report: Path) -> set[str]:
+    """Names of a report's figures, of which none may be empty, without a complaint of the page."""
+    looking = Looking(browser)
+    looking.page.goto(report.as_uri())
+    looking.page.wait_for_timeout(100)  # for the complaints: a script that ended early draws no more
+    assert looking.complaints == [], looking.complaints
+    looking.page.wait_for_selector("[data-figure]:not([data-drawn])", state="detached")
+    marks = ".cartesianlayer :is(.trace path, .hm image)"
+    found = looking.page.eval_on_selector_all(
+        "[data-figure]",
+        "(all, marks) => all.map(one => [one.dataset.figure, one.querySelectorAll(marks).length])",
+        marks,
+    )
+    assert all(count for _, count in found), found
+    assert looking.complaints == [], looking.complaints
+    looking.close()
+    return {name for name, _ in found}
+
+
 def screenshot(page: Any, name: str, **options: Any) -> None:
     """Keep a picture for the documentation, where TLSEARCH_SCREENSHOTS asks for it."""
     if os.environ.get("TLSEARCH_SCREENSHOTS"):

@@ -35,16 +35,18 @@
 
   const swatch = (trace, style) => {
     const mark = document.createElement("i");
+    const lines = (trace.mode || "").startsWith("lines"); // bars and histograms have no mode
+    const ink = resolve((lines ? trace.line : trace.marker).color, style);
     const symbols = [trace.marker && trace.marker.symbol].flat();
     if (symbols[0] === "star") {
       mark.className = "star";
       mark.textContent = "\u2605";
-    } else if (trace.mode.startsWith("lines")) {
+    } else if (lines) {
       mark.className = trace.line.dash === "dot" && !trace.legendgroup ? "line dot" : "line";
     } else {
-      mark.style.background = resolve(trace.marker.color, style);
+      mark.style.background = ink;
     }
-    mark.style.color = resolve((mark.className.startsWith("line") ? trace.line : trace.marker).color, style);
+    mark.style.color = ink;
     return mark;
   };
 
@@ -108,7 +110,19 @@
     ).then(() => place.setAttribute("data-drawn", ""));
   };
 
+  // Before the next frame is painted: Plotly's `responsive` lets a place shrink, but draws anew a tenth of a second
+  // later, while charts stick out of their cards, and hears of the window alone.
+  const fit = new ResizeObserver((entries) => {
+    entries.forEach(({ target, contentRect }) => {
+      const drawn = target._fullLayout;
+      if (Math.abs(contentRect.width - drawn.width) >= 1 || Math.abs(contentRect.height - drawn.height) >= 1) {
+        Plotly.relayout(target, { autosize: true });
+      }
+    });
+  });
+
   const places = [...document.querySelectorAll("[data-figure]")];
   places.forEach(draw);
+  places.forEach((place) => fit.observe(place));
   dark.addEventListener("change", () => places.forEach(draw));
 })();
