@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tiny_bench
 import tiny_search
-from tiny_looking import Looking
+from tiny_looking import Looking, drawn_data
 from typer.testing import CliRunner
 
 from tlsearch.cli.app import app
@@ -222,8 +222,7 @@ def changed(evidence, change):
 
 def figures_of(evidence, backbones=None):
     page = html.render(evidence, html.Looked(None, "not looked", backbones or {}))
-    found = json.loads(re.search(r'id="figures">(.*?)</script>', page, re.DOTALL).group(1))
-    return {figure["name"]: figure for figure in found}, page
+    return {figure["name"]: figure for figure in drawn_data(page)}, page
 
 
 def on_two_backbones(trial):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 import warnings
@@ -15,12 +17,15 @@ from PIL import Image
 
 import tlsearch
 from tests.one_process import one_process, student_of, verify_here
-from tests.tiny.tiny_looking import drawn_figures
+from tests.tiny.tiny_looking import drawn_data, drawn_figures
 from tlsearch import registry
 from tlsearch.errors import DataError, SpecError
+from tlsearch.models import bundle
 from tlsearch.models.evaluation import evaluate
 from tlsearch.models.export.write import export
+from tlsearch.records import HANDED_OUT
 from tlsearch.reports import html
+from tlsearch.reports.evidence import gather
 
 STUDY = {
     "study": "colours",
@@ -115,7 +120,48 @@ def test_the_report_shows_each_label(searched, browser):
     folder, _ = searched
     path = html.write(f"sqlite:///{folder}/s.db", "colours", folder / "page.html")
     assert {"labels", "together"} <= drawn_figures(browser, path)
-    assert "The mean average precision is" in path.read_text()
+    page = path.read_text()
+    assert "The mean average precision is" in page
+    true = set(re.findall(r'class="true">true ([^<]*)<', page))
+    assert true
+    assert all(one == "no label" or set(one.split(", ")) <= set(COLOURS) for one in true), true
+
+
+def test_the_report_shows_no_value_of_refits_on_items_that_they_learned_from(searched):
+    folder, _ = searched
+    page = html.write(
+        f"sqlite:///{folder}/s.db", "colours", folder / "page.html", run_model=False
+    ).read_text()
+    rows = re.findall(r"<tr.*?</tr>", page[page.index('id="trials"') :], re.DOTALL)[1:]
+    values = [re.findall(r"<td[^>]*>(.*?)</td>", row)[5] for row in rows]
+    refits = ["refits" in row for row in rows]
+    assert any(refits)
+    assert not all(refits)
+    assert [value == "–" for value in values] == refits
+    assert "Refits have learned from the validation items too" in page
+
+
+def test_precision_and_recall_are_those_of_the_model_that_is_shown(searched, tmp_path):
+    """A description may have the thresholds of a mean of recipes, of which the winner is one alone."""
+    folder, result = searched
+    assert result.model.metrics[HANDED_OUT]["refitted"], "else it is shown itself"
+    described = json.loads((Path(result.model.uri) / "bundle.json").read_text())
+    described["calibration"]["thresholds"] = [0.99, 0.99, 0.99]
+    of_a_mean = tmp_path / "of-a-mean"
+    bundle.write(of_a_mean, network=list(tlsearch.load(result.model.uri).network.members), manifest=described)
+    with tlsearch.open(f"sqlite:///{folder}/s.db") as studies:
+        evidence = gather(studies.store, "colours")
+    sha256 = tlsearch.load(of_a_mean).manifest.sha256
+    model = dataclasses.replace(evidence.model, uri=str(of_a_mean), sha256=sha256)
+    evidence = dataclasses.replace(evidence, model=model)
+    looked = html.look(evidence, say=lambda _: None)
+    assert looked.found, looked.why
+    page = html.render(evidence, looked)
+    (figure,) = [one for one in drawn_data(page) if one["name"] == "labels"]
+    bars = {trace["name"]: trace["x"] for trace in figure["traces"]}
+    f1 = [2 * p * r / max(p + r, 1e-9) for p, r in zip(bars["precision"], bars["recall"], strict=True)]
+    assert sum(f1) / 3 == pytest.approx(evidence.winner.metrics["macro_f1"])
+    assert f"Shown is trial {evidence.winner.number} as the search trained it" in page
 
 
 def test_a_student_tells_sets_too(searched, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import re
 import subprocess
@@ -17,13 +18,15 @@ from typer.testing import CliRunner
 
 import tlsearch
 from tests.one_process import one_process, student_of, verify_here
-from tests.tiny.tiny_looking import drawn_figures
+from tests.tiny.tiny_looking import drawn_data, drawn_figures
 from tlsearch import registry
 from tlsearch.cli.app import app
 from tlsearch.errors import DataError, SpecError
 from tlsearch.models.evaluation import evaluate
 from tlsearch.models.export.write import export
 from tlsearch.reports import html
+from tlsearch.reports.answer import answer
+from tlsearch.reports.evidence import gather
 
 STUDY = {
     "study": "levels",
@@ -126,6 +129,30 @@ def test_the_report_shows_its_errors(searched, browser):
     page = path.read_text()
     assert "Largest errors" in page
     assert "ranges" in page
+    true = re.findall(r'class="true">true ([^<]*)<', page)
+    assert true
+    assert all(re.fullmatch(r"10\d\d, [0-2]\.5", one) for one in true), true
+    (shown,) = [figure for figure in drawn_data(page) if figure["name"] == "predicted"]
+    names = [trace["name"] for trace in shown["traces"]]
+    assert len(names) == len(set(names)) == 3
+    lines = [trace["line"]["dash"] for trace in shown["traces"] if trace["mode"] == "lines"]
+    assert len(set(lines)) == 2, "the legend tells them apart"
+
+
+def test_a_runner_up_within_the_test_scores_interval_is_called_so(searched):
+    folder, _ = searched
+    with tlsearch.open(f"sqlite:///{folder}/s.db") as studies:
+        evidence = gather(studies.store, "levels")
+    tested = evidence.model.metrics["test"]
+    reach = (tested["mae_high"] - tested["mae_low"]) / 2
+    first = dataclasses.replace(evidence.finalists[0], values=(3.0,))
+    for apart, told in ((0.9, "within the uncertainty of the test score"), (1.1, "")):
+        second = dataclasses.replace(evidence.finalists[1], values=(3.0 + apart * reach,))
+        near = dataclasses.replace(evidence, finalists=[first, second])
+        assert answer(near).tied == told
+        page = html.render(near, html.Looked(None, "not looked", {}))
+        assert ("Not certain." in page) == bool(told)
+        assert "a few points" not in page, "an error has none"
 
 
 def test_a_student_tells_numbers_as_its_teacher_does(searched, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,11 @@ def drawn_figures(browser: Any, report: Path) -> set[str]:
     assert looking.complaints == [], looking.complaints
     looking.close()
     return {name for name, _ in found}
+
+
+def drawn_data(page: str) -> list[dict[str, Any]]:
+    """What the figures of a report's text are drawn from."""
+    return json.loads(re.search(r'id="figures">(.*?)</script>', page, re.DOTALL).group(1))
 
 
 def screenshot(page: Any, name: str, **options: Any) -> None:

@@ -41,7 +41,7 @@ class Answer:
         learned_from: which labelled items the model has learned from, in words; empty without one.
         made_of: what the model that is handed out consists of, as a sentence; empty without one.
         runner_up: the next of the finalists.
-        tied: whether the two means are within two standard errors of their difference.
+        tied: how near the runner-up's mean is, where the runs don't tell the two apart; else empty.
         worker_seconds: work of all trials.
         images: pushed through networks, in whole or in part.
         flops: operations of that.
@@ -69,7 +69,7 @@ class Answer:
     learned_from: str
     made_of: str
     runner_up: Finalist | None
-    tied: bool
+    tied: str
     worker_seconds: float
     images: int
     flops: float
@@ -96,6 +96,20 @@ def _among_items(finalist: Finalist, *, repeated: bool) -> Interval | None:
         if finalist.repeated == repeated and share is not None and items
         else None
     )
+
+
+def _tied(first: Finalist, second: Finalist, tested: Interval | None) -> str:
+    """Why their runs don't tell the two apart; empty where they do.
+
+    What so few items do to a share is in its standard error. Of other metrics, such as errors in the targets'
+    unit, the ``tested`` interval of the study's model alone says it.
+    """
+    apart = abs(first.mean - second.mean)
+    if apart <= 2 * math.hypot(first.error, second.error):
+        return "within two standard errors"
+    if tested is not None and not first.items and apart <= (tested.high - tested.low) / 2:
+        return "within the uncertainty of the test score"
+    return ""
 
 
 def _learned_from(evidence: Evidence) -> str:
@@ -138,9 +152,7 @@ def answer(evidence: Evidence) -> Answer:
         learned_from=_learned_from(evidence),
         made_of=made_of(scores.get(HANDED_OUT, {})),
         runner_up=second,
-        tied=first is not None
-        and second is not None
-        and abs(first.mean - second.mean) <= 2 * math.hypot(first.error, second.error),
+        tied=_tied(first, second, of_items(test, metric, count)) if first and second else "",
         right=right,
         worker_seconds=sum(cost.seconds for cost in costs),
         images=sum(cost.prefix_images + cost.suffix_images for cost in costs),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tlsearch.records import DatasetRecord
+from tlsearch.reports.formatting import target
 
 SPLITS = ("train", "stop", "val", "test")
 SHOWN = 100
@@ -112,8 +113,8 @@ def _finding(title: str, found: Any) -> Finding:
 
 def _line(example: Any) -> str:
     if isinstance(example, Mapping):
-        one = f"{example.get('item')} ({example.get('split')}, {example.get('label')})"
-        other = f"{example.get('other')} ({example.get('other_split')}, {example.get('other_label')})"
+        one = f"{example.get('item')} ({example.get('split')}, {target(example.get('label'))})"
+        other = f"{example.get('other')} ({example.get('other_split')}, {target(example.get('other_label'))})"
         apart = f", distance {example['distance']:.3f}" if "distance" in example else ""
         return f"{one} and {other}{apart}"
     if isinstance(example, list | tuple):

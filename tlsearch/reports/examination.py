@@ -6,7 +6,7 @@ The test set stays closed: its scores are those that were recorded when the sear
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,10 +22,12 @@ from tlsearch.models.abstaining import risk_coverage
 from tlsearch.models.model import Model
 from tlsearch.models.rebuild import of_trial, started_from
 from tlsearch.records import ModelRecord, StudyItems, StudyRecord, TrialRecord
+from tlsearch.reports.formatting import target as target_words
 from tlsearch.reports.latency import milliseconds
 from tlsearch.reports.pictures import THUMBNAIL, data_url, fitted
 from tlsearch.reports.preprocessed import Overview, overview
 from tlsearch.reports.telling import surest, telling
+from tlsearch.search.measuring import calibrated
 from tlsearch.spec import StudySpec, parse
 from tlsearch.training import sources
 from tlsearch.training.items import as_split, located
@@ -93,6 +95,7 @@ class Examination:
         silent: why it gives none; empty where it does, or isn't to.
         best: right answers, the surest first, where pictures show what they come from.
         explained: whether they do.
+        unrefitted: whether it was found of the search's winner, not of what was refitted from it.
     """
 
     classes: tuple[str, ...]
@@ -109,6 +112,7 @@ class Examination:
     silent: str
     best: tuple[Answer, ...] = ()
     explained: bool = False
+    unrefitted: bool = False
 
     @property
     def count(self) -> int:
@@ -144,6 +148,7 @@ class Look:
         latency_ms: of one item through the network, on one core of this machine.
         seen: what the network sees of the pictures; None where items are none.
         best: items of the smallest loss, where targets are maps.
+        unrefitted: whether it was found of the search's winner, not of what was refitted from it.
     """
 
     figures: tuple[Figure, ...]
@@ -153,6 +158,7 @@ class Look:
     latency_ms: float
     seen: Overview | None
     best: tuple[Outlier, ...] = ()
+    unrefitted: bool = False
 
 
 def examine(
@@ -178,26 +184,21 @@ def examine(
     if loaded.manifest.sha256 != model.sha256:
         raise BundleError(f"{model.uri} holds another model than the one recorded.")
     latency, silent = milliseconds(loaded.network, loaded.inputs), loaded.silent
-    if "val" in loaded.manifest.trained_on:
+    abstention = loaded.manifest.calibration.get(ABSTENTION, {})
+    unrefitted = "val" in loaded.manifest.trained_on
+    if unrefitted:
         loaded = _unrefitted(loaded, winner, spec)
     listed = sources.listing(spec.data, task=spec.task)
     items = items or as_split(listed, record)
     chosen = located(items, listed, "val")
     aside = sum(items.splits[at] == "val" for at in items.aside)
     if not loaded.task.probabilities:
-        return _look(loaded, listed, chosen, aside=aside, latency=latency)
-    raw, labels = listed.samples.items, np.asarray(listed.samples.targets)
-    kept: list[int] = []
-    parts_of: list[NDArray[np.float32]] = []
-    for start in range(0, len(chosen), CHUNK):
-        chunk = chosen[start : start + CHUNK]
-        readable, logits, _ = loaded.readable([raw[index] for index in chunk])
-        kept += [chunk[position] for position in readable]
-        parts_of.append(logits)
-    if not kept:
-        raise DataError("no item of the validation split can be read")
-    outputs, actual = np.concatenate(parts_of), labels[kept]
-    broken = len(chosen) - len(kept) + aside
+        metric = record.metric if unrefitted else None
+        return _look(loaded, listed, chosen, aside=aside, latency=latency, metric=metric)
+    kept, outputs = _outputs(loaded, listed, chosen)
+    actual, broken = np.asarray(listed.samples.targets)[kept], len(chosen) - len(kept) + aside
+    if unrefitted:
+        loaded = _calibrated(loaded, outputs, actual, record.metric)
     shares_of = loaded.probabilities(outputs).astype(np.float64)
     predicted = shares_of.argmax(axis=1)
     bins = _bins(shares_of.max(axis=1), predicted == actual)
@@ -223,9 +224,24 @@ def examine(
         seen=_seen(listed, kept, loaded.inputs),
         coverage=tuple(coverage.tolist()),
         risk=tuple(risk.tolist()),
-        abstention=loaded.manifest.calibration.get(ABSTENTION, {}),
+        abstention=abstention,
         silent=silent,
+        unrefitted=unrefitted,
     )
+
+
+def _outputs(model: Model, listed: Listed, chosen: Sequence[int]) -> tuple[list[int], NDArray[np.float32]]:
+    """Those of the items at ``chosen`` that can be read, and the network's outputs for them."""
+    kept: list[int] = []
+    parts_of: list[NDArray[np.float32]] = []
+    for start in range(0, len(chosen), CHUNK):
+        chunk = chosen[start : start + CHUNK]
+        readable, outputs, _ = model.readable([listed.samples.items[index] for index in chunk])
+        kept += [chunk[position] for position in readable]
+        parts_of.append(outputs)
+    if not kept:
+        raise DataError("no item of the validation split can be read")
+    return kept, np.concatenate(parts_of)
 
 
 def _seen(listed: Listed, kept: Sequence[int], inputs: InputSpec) -> Overview | None:
@@ -235,12 +251,17 @@ def _seen(listed: Listed, kept: Sequence[int], inputs: InputSpec) -> Overview | 
     return overview(inputs, [(listed.samples.names[index], listed.samples.items[index]) for index in some])
 
 
-def _look(model: Model, listed: Listed, chosen: Sequence[int], *, aside: int, latency: float) -> Look:
-    """Items at ``chosen`` as the model answers them: outputs a few at a time, answers of all."""
+def _look(
+    model: Model, listed: Listed, chosen: Sequence[int], *, aside: int, latency: float, metric: str | None
+) -> Look:
+    """Items at ``chosen`` as the model answers them: outputs a few at a time, answers of all.
+
+    It is calibrated on them where a ``metric`` is given.
+    """
     task, spec = model.task, model.target_spec
     recipe = LinearRecipe(learning_rate=0.0)
     kept: list[int] = []
-    answers, targets_of, losses = list[NDArray[Any]](), list[NDArray[Any]](), list[float]()
+    parts_of, targets_of, losses = list[NDArray[Any]](), list[NDArray[Any]](), list[float]()
     at_once = min(CHUNK, task.at_once)
     for start in range(0, len(chosen), at_once):
         chunk = chosen[start : start + at_once]
@@ -251,13 +272,16 @@ def _look(model: Model, listed: Listed, chosen: Sequence[int], *, aside: int, la
         targets = task.encode([listed.plain(index) for index in read], spec)
         pairs = zip(torch.from_numpy(outputs), torch.from_numpy(targets), strict=True)
         losses += [float(task.loss(made[None], wanted[None], recipe)) for made, wanted in pairs]
-        decoded = model.probabilities(outputs)
-        answers.append(decoded.astype(np.uint8) if isinstance(task, MapTask) else decoded)
+        # Outputs of maps are large, and no calibration needs those of all items.
+        parts_of.append(outputs if task.calibrates else _decoded(model, outputs))
         targets_of.append(targets)
         kept += read
     if not kept:
         raise DataError("no item of the validation split can be read")
-    told, actual = np.concatenate(answers), np.concatenate(targets_of)
+    told, actual = np.concatenate(parts_of), np.concatenate(targets_of)
+    if task.calibrates:
+        model = _calibrated(model, told, actual, metric) if metric else model
+        told = _decoded(model, told)
     order = np.argsort(losses, kind="stable")[::-1].tolist()
     best = order[::-1][:BEST] if isinstance(task, PlaceTask) else []
     shown, met = (
@@ -272,14 +296,20 @@ def _look(model: Model, listed: Listed, chosen: Sequence[int], *, aside: int, la
         latency_ms=latency,
         seen=_seen(listed, kept, model.inputs),
         best=met,
+        unrefitted=metric is not None,
     )
+
+
+def _decoded(model: Model, outputs: NDArray[np.float32]) -> NDArray[Any]:
+    told = model.probabilities(outputs)
+    return told.astype(np.uint8) if isinstance(model.task, MapTask) else told
 
 
 def _shown(model: Model, listed: Listed, index: int, answer: NDArray[Any], target: NDArray[Any]) -> Outlier:
     """An item with what the model says of it; places are shown on its picture, beside the true ones."""
     task, spec = model.task, model.target_spec
     item, calibration = listed.samples.items[index], model.manifest.calibration
-    picture, actual = "", listed.identity(index)
+    picture, actual = "", target_words(listed.plain(index))
     if isinstance(task, PlaceTask) and isinstance(model.inputs, ImageInput):
         whole = model.inputs.picture(item)
         whole.thumbnail((SHOWN, SHOWN))
@@ -309,6 +339,18 @@ def _unrefitted(model: Model, winner: TrialRecord | None, spec: StudySpec) -> Mo
             f"the model was trained on the validation split too, and of the trial that won on it {error}"
         ) from error
     return Model(network, model.inputs, model.manifest, model.folder)
+
+
+def _calibrated(model: Model, outputs: NDArray[Any], targets: NDArray[Any], metric: str) -> Model:
+    """The search's winner with what the search fitted to it on these items.
+
+    The description that it comes with is that of the model that is handed out: where this is a mean of
+    several recipes, its thresholds, temperature or margins are those of the mean.
+    """
+    if not model.task.calibrates:
+        return model
+    fitted = calibrated(torch.from_numpy(outputs), torch.from_numpy(targets), model.task, metric)
+    return Model(model.network, model.inputs, replace(model.manifest, calibration=fitted), model.folder)
 
 
 def _bins(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[Bin, ...]:

@@ -18,6 +18,23 @@ def score(metric: str, value: float | None) -> str:
     return f"{100 * value:.2f}%" if metric in SHARES else f"{value:.4f}"
 
 
+def interval(metric: str, low: float, high: float) -> str:
+    """A range of a metric's values, in the notation of `score`."""
+    if metric in SHARES:
+        return f"{100 * low:.1f} to {100 * high:.1f}%"
+    return f"{score(metric, low)} to {score(metric, high)}"
+
+
+def target(plain: object) -> str:
+    """A target as people write it: whole numbers without a point, several values without brackets."""
+    if isinstance(plain, list):
+        return ", ".join(map(target, plain)) or "no label"
+    if not isinstance(plain, float):
+        return str(plain)
+    whole = round(plain)  # numbers are kept as float32: their seventh digit may not be the table's
+    return str(whole) if abs(plain - whole) <= 1e-6 * abs(plain) else f"{plain:.6g}"
+
+
 def number(value: float | int | None) -> str:
     """A number with a magnitude that can be read at a glance: 3.4 million, 12,300, 0.0021."""
     if value is None:

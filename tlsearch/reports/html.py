@@ -121,6 +121,9 @@ def render(evidence: Evidence, looked: Looked) -> str:
         depth=formatting.depth,
     )
     environment.filters["score"] = lambda value: formatting.score(evidence.study.metric, value)
+    environment.filters["interval"] = lambda found: formatting.interval(
+        evidence.study.metric, found.low, found.high
+    )
     found, left_out = importances(evidence)
     shown = _figures(evidence, looked, found)
     drawn = [figure.to_json() for figure in shown.values()]
@@ -134,6 +137,7 @@ def render(evidence: Evidence, looked: Looked) -> str:
         looked=looked,
         figures=shown,
         left_out=left_out,
+        shares=formatting.SHARES,
         answer=answer(evidence),
         endings=endings(evidence.trials),
         data_section=findings(evidence.dataset, evidence.study.audit),

@@ -119,7 +119,7 @@ def _measured(asked: Asked, request: Mapping[str, Any], abstain: AbstainSpec) ->
     # What has learned from these items is surer of them than of others: nothing is fitted to that.
     found["calibration"] = dict(scored.remembered) if least is None else {}
     if scored.kept:
-        found["calibration"] |= _calibrated(*scored.kept, task, metric.name)
+        found["calibration"] |= calibrated(*scored.kept, task, metric.name)
     if task.abstains:
         known = {**model.manifest.calibration, **found["calibration"]}
         found["calibration"] |= verdicts.fitted(model, listed, items, scored, known, abstain)
@@ -155,7 +155,7 @@ def _differs(metric: Metric, scores: Scores, value: float, *, items: int, which:
     return f"{metric.name}{which} on the validation split is {found:.6g}, and {value:.6g} was recorded"
 
 
-def _calibrated(outputs: Tensor, targets: Tensor, task: Task, metric: str) -> dict[str, Any]:
+def calibrated(outputs: Tensor, targets: Tensor, task: Task, metric: str) -> dict[str, Any]:
     """What a bundle's description is to say of held-out items' outputs (N, ...)."""
     fitted = dict(task.calibrate(outputs, targets))
     return fitted | dict(task.rebalance(outputs, targets, fitted, metric))
@@ -191,7 +191,7 @@ def _mixed(asked: Asked, request: Mapping[str, Any], abstain: AbstainSpec) -> di
         found: dict[str, Any] = {"val": {**plain, **units}}
         if mirrors:
             found["flips"] = _worth_twice(task.rank(both, metric.name), task.rank(plain, metric.name))
-        return scored, found | {"calibration": _calibrated(outputs, targets, task, metric.name)}
+        return scored, found | {"calibration": calibrated(outputs, targets, task, metric.name)}
 
     scored, answer = measured([0], [])
     if task.abstains:

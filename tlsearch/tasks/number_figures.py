@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def _predicted(
     error, spread = float(np.abs(said - true).mean()), float(np.abs(true - np.median(true)).mean())
     finding = f"Predictions are off by {error:.4g} on average; always saying the median, by {spread:.4g}."
     low, high = float(min(said.min(), true.min())), float(max(said.max(), true.max()))
-    traces: list[Trace] = [_line("perfect prediction", [low, high], [low, high])]
+    traces: list[Trace] = [_line("perfect prediction", [low, high], [low, high], dash="solid")]
     if margin is not None:
         inside = float((np.abs(said - true) <= margin * (1 + 1e-6)).mean())
         share = 100 * calibration["coverage"]
@@ -46,10 +46,9 @@ def _predicted(
             f" Intervals of ±{margin:.4g} are made to contain {share:.0f}% of new items' numbers; here they"
             f" contain {100 * inside:.0f}%."
         )
-        for sign in (-1, 1):
-            traces.append(
-                _line(f"{share:.0f}% interval", [low, high], [low + sign * margin, high + sign * margin])
-            )
+        # Both ends are one line with a gap: one name in the legend, one button.
+        ends = [low - margin, high - margin, None, low + margin, high + margin]
+        traces.append(_line(f"{share:.0f}% interval", [low, high, None, low, high], ends))
     traces.append(_points(true, said, f"{escape(name)} %{{x:.4g}}, predicted %{{y:.4g}}"))
     axes = {
         "xaxis": {"title": {"text": f"{escape(name)}, true"}},
@@ -80,14 +79,14 @@ def _residuals(called: str, name: str, said: Array, true: Array) -> Figure:
     return Figure(called, f"Residuals: {name}", finding, traces, axes, height=420)
 
 
-def _line(name: str, x: list[float], y: list[float]) -> Trace:
+def _line(name: str, x: Sequence[float | None], y: Sequence[float | None], *, dash: str = "dot") -> Trace:
     return {
         "type": "scatter",
         "mode": "lines",
         "name": name,
-        "x": x,
-        "y": y,
-        "line": {"color": "--muted", "dash": "dot", "width": 1.5},
+        "x": list(x),
+        "y": list(y),
+        "line": {"color": "--muted", "dash": dash, "width": 1.5},
         "hoverinfo": "skip",
     }
 
