@@ -71,7 +71,9 @@ def average_precisions(shares: Array, true: Array) -> dict[int, float]:
 def best_thresholds(shares: Array, true: Array) -> list[float]:
     """For each label the probability from which on saying that an item has it gives the best F1.
 
-    Halfway between two items' probabilities; of equally good ones the highest. Labels of fewer than 3 items
+    Halfway between two items' probabilities. Where F1s differ by less than one item in all of them, the
+    threshold nearest to 0.5 is taken: of few items the best alone may be so low that every item has the
+    label, or so high that hardly one has. Labels of fewer than 3 items
     keep 0.5.
 
     Args:
@@ -88,6 +90,6 @@ def _best_threshold(shares: Array, true: Array) -> float:
     ordered, hits = shares[order], np.cumsum(true[order])
     scores = 2 * hits / (np.arange(1, len(ordered) + 1) + true.sum())
     scores[:-1][ordered[:-1] == ordered[1:]] = -1  # no threshold goes between equals
-    last = int(scores.argmax())
-    below = ordered[last + 1] if last + 1 < len(ordered) else 0.0
-    return float((ordered[last] + below) / 2)
+    halfway = (ordered + np.append(ordered[1:], 0.0)) / 2
+    near = np.flatnonzero(scores >= scores.max() - 1 / len(scores))
+    return float(halfway[near[np.abs(halfway[near] - USUAL).argmin()]])

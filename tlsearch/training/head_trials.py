@@ -176,9 +176,7 @@ def _fit_each(
         fitted: object = strategy.fit_heads(task, asked)
         single = isinstance(fitted, nn.Module) and not isinstance(fitted, nn.ModuleList)
         if single or not isinstance(fitted, Iterable):
-            raise HookError(
-                f"fit_heads returned {kind_of(fitted)}; right is a list of heads, one for each point"
-            )
+            raise HookError(f"fit_heads returned {kind_of(fitted)}; {RIGHT}")
         heads = list(fitted)
         if len(heads) != len(asked):
             raise HookError(
