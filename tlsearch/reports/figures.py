@@ -41,7 +41,7 @@ def colour(evidence: Evidence, strategy: str) -> str:
 
 
 def points(evidence: Evidence, trials: Sequence[TrialRecord], x: Any) -> list[Trace]:
-    """One trace for each strategy; pruned trials hollow, the winner ringed, failed ones absent."""
+    """One trace for each strategy; unfinished trials hollow, the winner ringed, failed ones absent."""
     traces: list[Trace] = []
     for position, strategy in enumerate(evidence.strategies):
         own = [
@@ -66,7 +66,7 @@ def points(evidence: Evidence, trials: Sequence[TrialRecord], x: Any) -> list[Tr
                     "color": colour(evidence, strategy),
                     "size": 9,
                     "opacity": 0.85,
-                    "symbol": [f"{symbol}-open" if t.state is TrialState.PRUNED else symbol for t in own],
+                    "symbol": [f"{symbol}-open" if _unfinished(t) else symbol for t in own],
                 },
                 "cliponaxis": False,
                 "text": [_hover(evidence, t) for t in own],
@@ -140,6 +140,11 @@ def _share_axis(evidence: Evidence, values: Sequence[float]) -> dict[str, Any]:
     ends = [max(-0.2 * room, low - room), min(1 + 0.2 * room, high + room)]
     span = ends[1] - ends[0]
     return {"range": ends, "tickformat": ".0%" if span > 0.05 else ".1%" if span > 0.005 else ".2%"}
+
+
+def _unfinished(trial: TrialRecord) -> bool:
+    """Whether a trial trained for less than its length: its value says little of its hyperparameters."""
+    return trial.state is TrialState.PRUNED or trial.cut_short
 
 
 def done(trial: TrialRecord) -> bool:

@@ -134,7 +134,7 @@ def freeze_depth(evidence: Evidence) -> Figure | None:
     return Figure(
         "freeze",
         "How much to freeze",
-        f"{finding} Strategies without a choice appear with their best trial.",
+        f"{finding} Strategies without a choice appear with their best trial. Hollow ones trained for less.",
         points(evidence, [*choosing, *leaders], _share),
         {
             "xaxis": {
@@ -161,7 +161,7 @@ def learning_rate(evidence: Evidence) -> Figure | None:
     return Figure(
         "rate",
         "Learning rate",
-        f"Best: {', '.join(told)}. A flat cloud means that it hardly matters.",
+        f"Best: {', '.join(told)}. A flat cloud means that it hardly matters. Hollow ones trained for less.",
         points(evidence, trials, _rate),
         {
             "xaxis": {

@@ -266,8 +266,9 @@ def _doubted(groups: item_groups.Series | None) -> list[str]:
     if groups is None or not groups.doubt:
         return []
     return [
-        f"{groups.told[0].upper()}{groups.told[1:]}, {groups.doubt}. If items of a series belong together, "
-        f"such as shots of one plant, keep them in one split: `{_groups_line(groups)}` in the data section."
+        f"{groups.told[0].upper()}{groups.told[1:]}, {groups.doubt}: splits don't heed them. If items of a "
+        "series show the same, such as shots of one plant, scores come out too good; this line in the data "
+        f"section keeps each series in one split: `{_groups_line(groups)}`."
     ]
 
 
