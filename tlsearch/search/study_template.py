@@ -31,6 +31,8 @@ GENERAL = ("folder", "table")
 """Sources of what any task may learn; others are for one."""
 SMALL = 400
 """Below, a share of 0.15 is too few items to tell models apart."""
+FINER = 1.5
+"""Times the image size that pictures have where it is worth a word what is lost."""
 TABLES = (".csv", ".tsv", ".parquet")
 
 
@@ -206,7 +208,9 @@ def _text(
     if size is not None:
         small = pixels is not None and size >= pixels
         why = "small images are enlarged, which helps" if small else "quick on this machine"
-        data.append(f"  image_size: {size}                 # {why}; the backbone's own is larger")
+        finer = pixels is not None and pixels >= FINER * size
+        rest = f"pictures have {pixels}: more show finer detail" if finer else "the backbone's own is larger"
+        data.append(f"  image_size: {size}                 # {why}; {rest}")
     if resize is not None:
         data.append(f"  resize: {resize[0]}".ljust(34) + f"# {resize[1]}")
     for key, (value, why) in made_of.items():
