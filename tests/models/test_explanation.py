@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,17 @@ def test_an_average_of_networks_is_explained_and_drawn_beside_the_picture():
     assert image.size == (2 * 128 + 4, 128)
     pixels = np.asarray(image).astype(int)
     assert (pixels[:, :128] != pixels[:, -128:]).any()
+
+
+@pytest.mark.parametrize(
+    ("resize", "size"), [("crop", (320, 320)), ("pad", (320, 320)), ("squash", (320, 160))]
+)
+def test_a_large_picture_is_drawn_in_its_own_detail_and_proportions(resize, size):
+    model = model_of(network_of("efficientnet_lite/lite0"))
+    model.inputs = replace(model.inputs, resize=resize)
+    large = np.random.default_rng(0).integers(0, 256, (400, 800, 3), dtype=np.uint8)
+    image = drawn(Explainer(model), large, 0)
+    assert image.size == (2 * size[0] + 4, size[1])
 
 
 def test_what_can_not_be_explained_says_so(monkeypatch):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from tlsearch.models.model import Model
 
 LEAST = 4
 """Places of a side that a layer should have, where there is one that has; fewer say little of where."""
+SHOWN = 320
+"""Pixels of a side of the picture that is drawn, where the image has as many: the network may see fewer."""
 STRONGEST = 0.65
 """How much of a picture the colour of its strongest place covers."""
 COLOURS = ("#30123b", "#e4460a", "#f9fb0e")
@@ -134,9 +137,20 @@ class Explainer:
 
 
 def drawn(explainer: Explainer, item: object, target: int) -> Image.Image:
-    """The image as the network sees it, and beside it the same with the places that spoke for the class."""
-    picture = explainer.inputs.shown(explainer.model.encode(item))
+    """What the network sees of an image, and beside it the same with the places that spoke for the class."""
+    picture = _seen(explainer.inputs, item)
     return beside(picture, laid_over(picture, explainer.heat(item, target)))
+
+
+def _seen(inputs: ImageInput, item: object) -> Image.Image:
+    """The part of an image that the network sees, in the image's own detail and proportions."""
+    whole = inputs.picture(item)
+    finer = replace(inputs, size=max(inputs.size, min(SHOWN, *whole.size)))
+    picture = finer.shown(finer.encode(item))
+    if inputs.resize != "squash":
+        return picture
+    width, height = (max(1, round(finer.size * side / max(whole.size))) for side in whole.size)
+    return picture.resize((width, height))
 
 
 def laid_over(picture: Image.Image, heat: NDArray[np.float32]) -> Image.Image:
