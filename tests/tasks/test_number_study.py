@@ -122,6 +122,16 @@ def test_it_is_scored_on_a_table(searched):
         evaluate(model, folder / "levels.csv", options={"label_column": "level"})
 
 
+def test_columns_of_the_studys_own_table_need_not_be_named_again(searched):
+    folder, _ = searched
+    words = ["evaluate", "levels", str(folder / "levels.csv"), "--db", f"sqlite:///{folder}/s.db"]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, told.output
+    assert "mae of weight" in told.output
+    other = CliRunner().invoke(app, [*words, "--set", "data.label_column=level"])
+    assert "1 numbers for an item, and 2" in str(other.exception)
+
+
 def test_the_report_shows_its_errors(searched, browser):
     folder, _ = searched
     path = html.write(f"sqlite:///{folder}/s.db", "levels", folder / "page.html")

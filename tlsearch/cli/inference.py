@@ -216,8 +216,8 @@ def evaluate(
     from tlsearch.models.evaluation import evaluate as score
     from tlsearch.models.evaluation import table_options
 
-    keys = table_options(setting or [])
     model = model_of(study, db)
+    keys = {**_known_columns(study, db, data), **table_options(setting or [])}
     say_silent(model)
     others = [] if outsiders is None else [item for _, item in model.inputs.find(str(outsiders))]
     found = score(model, data, split=split, options=keys, study=_items_of(study, db), outsiders=others)
@@ -276,6 +276,22 @@ def warnings_of(found: Evaluation, trained_on: Sequence[str]) -> list[str]:
         "Scores on such items are better than on new ones.",
         "Files are compared byte by byte: pictures that were saved again aren't recognised.",
     ]
+
+
+def _known_columns(study: str, db: str | None, data: Path) -> dict[str, Any]:
+    """Column keys of a study's own table, where another table has them too: nobody names them twice."""
+    from tlsearch.models import bundle
+    from tlsearch.reports.studies import Studies
+    from tlsearch.tables import read_table
+
+    if data.is_dir() or os.path.isfile(Path(study) / bundle.MANIFEST):
+        return {}
+    with Studies(options.database(db)) as database:
+        own = database.study(study).spec["data"]
+    keys = {key: own[key] for key in ("image_column", "label_column", "label_separator") if own.get(key)}
+    labels = keys.get("label_column", [])
+    named = {keys.get("image_column"), *([labels] if isinstance(labels, str) else labels)} - {None}
+    return keys if named and named <= set(read_table(data).frame.columns) else {}
 
 
 def _items_of(study: str, db: str | None) -> StudyItems | None:

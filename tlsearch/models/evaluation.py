@@ -104,6 +104,7 @@ def table_options(settings: Sequence[str]) -> dict[str, str | list[str]]:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise DataError(f'"{word}" is no KEY=VALUE, such as label_column=species.')
+        key = key.removeprefix("data.")  # as `run --set` calls it
         value = os.path.abspath(value) if key == "root" else value
         before = found.get(key)
         found[key] = value if before is None else [*([before] if isinstance(before, str) else before), value]

@@ -200,8 +200,9 @@ class Studies:
         sort: str = "number",
         limit: int | None = None,
     ) -> list[TrialRecord]:
-        """Trials of a study; ``sort="value"`` puts the best first."""
-        minimize = self.store.study(study).direction == "minimize"
+        """Trials of a study; ``sort="value"``, or the metric's name, puts the best first."""
+        record = self.store.study(study)
+        minimize, sort = record.direction == "minimize", "value" if sort == record.metric else sort
         return self.store.trials(
             study,
             states=[state] if state is not None else None,
