@@ -33,6 +33,12 @@ def test_it_predicts_zeros_and_ones_in_the_columns_of_y(tmp_path):
     assert 0.5 < search.best_score_ <= 1
 
 
+@pytest.mark.parametrize("y", [np.array(["red|blue"] * 80, object), [["red"], []] * 40, ["red"] * 80])
+def test_names_of_labels_are_refused_with_what_makes_columns_of_them(y):
+    with pytest.raises(ValueError, match=r"y names labels.*MultiLabelBinarizer"):
+        TransferSearchMultilabel().fit(pictures(), y)
+
+
 def test_what_is_no_set_of_labels_is_refused():
     with pytest.raises(ValueError, match="y holds 2; a column of labels holds 0 and 1"):
         TransferSearchMultilabel().fit(pictures(), 2 * BRIGHT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -81,6 +81,8 @@ class TransferSearchMultilabel(ClassifierMixin, ImageSearch):
         """
         images = images_of(X).values
         names = list(getattr(y, "columns", ()))
+        if not names:
+            _refuse_names(y)
         flags = check_array(y, dtype=None, input_name="y")
         if odd := sorted(set(np.unique(flags).tolist()) - {0, 1}, key=str):
             raise ValueError(f"y holds {odd[0]!r}; a column of labels holds 0 and 1.")
@@ -107,3 +109,18 @@ class TransferSearchMultilabel(ClassifierMixin, ImageSearch):
     def predict(self, X: Any) -> NDArray[np.int64]:
         """0 and 1 (N, K): 1 where an image's probability reaches the label's threshold."""
         return (self.predict_proba(X) >= self.thresholds_).astype(np.int64)
+
+
+def _refuse_names(y: Any) -> None:
+    """Refuse names of labels, each item's in a text or a list, where columns of 0 and 1 are wanted.
+
+    Raises:
+        ValueError: they are such.
+    """
+    first = next(iter(y), None) if isinstance(y, Iterable) else None
+    inside = first if isinstance(first, list | tuple | set) else [first]
+    if any(isinstance(one, str) for one in inside):
+        raise ValueError(
+            f"y names labels, such as {first!r}; right are columns of 0 and 1. y.str.get_dummies('|') makes "
+            "them of texts, of lists sklearn.preprocessing.MultiLabelBinarizer."
+        )
