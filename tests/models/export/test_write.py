@@ -131,6 +131,7 @@ def test_the_script_in_the_folder_reads_any_kind_of_file(made, photos, tmp_path)
     block += "path = sys.argv.pop(1) + '/predict.py'; runpy.run_path(path, run_name='__main__')"
     told = json.loads(run(block, tmp_path / "out", *photos, "--json", cwd=tmp_path))
     assert told["classes"] == list(model.classes)
+    assert told["files"] == list(map(str, photos))
     np.testing.assert_allclose(told["probabilities"], model.predict_proba(photos), atol=1e-5)
     lines = run(block, tmp_path / "out", *photos, cwd=tmp_path).splitlines()
     labels = [line.rpartition(": ")[2].split()[0] for line in lines]

@@ -129,7 +129,9 @@ def main(answers: Callable[[Sequence[str]], list[NDArray[Any]]], how: dict[str, 
         }
         if "verdict" in more:
             more["verdict"] = [None if one is None else how["verdicts"][one] for one in more["verdict"]]
-        print(json.dumps({"classes": how["classes"], how["outputs"][1]: shares, **more}))
+        known = {name: how[name] for name in ("thresholds", "margin", "coverage") if name in how}
+        answered = {"classes": how["classes"], how["outputs"][1]: shares, **more}
+        print(json.dumps({"files": paths, **answered, **known}))
     else:
         for path, one in zip(paths, told, strict=True):
             if one is not None:
@@ -173,7 +175,7 @@ def _overlap(one: NDArray[Any], other: NDArray[Any]) -> float:
 
 def _print_objects(paths: Sequence[str], found: Sequence[list[dict[str, Any]] | None]) -> None:
     if "--json" in sys.argv:
-        print(json.dumps({"objects": found}))
+        print(json.dumps({"files": paths, "objects": found}))
         return
     for path, own in zip(paths, found, strict=True):
         if own is not None:
