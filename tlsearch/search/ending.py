@@ -258,7 +258,7 @@ class Ending:
         elif members < wanted:
             self._say(REFIT, [f"there is time for {members} of {wanted} networks that are fine-tuned"])
         points: list[Point] = []
-        for trial in winner.recipes:
+        for trial in sorted(winner.recipes, key=trains):  # heads first: behind networks there may be no time
             place = slow.index(trial) if trial in slow else None
             many = search.members if place is None else (members + len(slow) - 1 - place) // len(slow)
             trained = self._trained(trial)
