@@ -21,7 +21,7 @@ from tlsearch.datasets.folder import Folder, FolderOptions
 from tlsearch.errors import DataError, SpecError
 from tlsearch.spec import DataSpec
 from tlsearch.tasks.classification import Classification
-from tlsearch.training import data, sources
+from tlsearch.training import data, sources, splits
 from tlsearch.training import listed as listing
 from tlsearch.training.arrays import ArrayStore
 
@@ -54,7 +54,7 @@ def listed(labels, *, contents=None, classes=None, **more) -> tuple[Samples, lis
 
 
 def cut(samples, hashes, *, val=0.2, test=0.2, stop=0.1, seed=0):
-    return data.split(samples, hashes, strata_of(samples), val=val, test=test, stop=stop, seed=seed)
+    return splits.split(samples, hashes, strata_of(samples), val=val, test=test, stop=stop, seed=seed)
 
 
 def permuted(samples: Samples, order: list[int]) -> Samples:

@@ -216,8 +216,9 @@ def evaluate(
     from tlsearch.models.evaluation import evaluate as score
     from tlsearch.models.evaluation import table_options
 
+    given = table_options(setting or [])
     model = model_of(study, db)
-    keys = {**_known_columns(study, db, data), **table_options(setting or [])}
+    keys = {**_known_columns(study, db, data), **given}
     say_silent(model)
     others = [] if outsiders is None else [item for _, item in model.inputs.find(str(outsiders))]
     found = score(model, data, split=split, options=keys, study=_items_of(study, db), outsiders=others)

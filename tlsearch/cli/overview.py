@@ -125,19 +125,20 @@ def compare(
 
     with Studies(options.database(db)) as database:
         found = [(database.study(name), _best(database, name)) for name in (one, other)]
-        same_test = _tested_on(database, one) == _tested_on(database, other)
+        (first, _), (second, _) = found
+        same_data = first.fingerprint == second.fingerprint
+        same_test = same_data or _tested_on(database, one) == _tested_on(database, other)
     if json:
         output.print_json([{"study": record, "best": best} for record, best in found])
         return
     sides = [_side(record, best) for record, best in found]
     rows = [[key, *(side.get(key, "-") for side in sides)] for key in {**sides[0], **sides[1]}]
     output.print_table(["", one, other], rows)
-    (first, _), (second, _) = found
     if first.metric != second.metric:
         output.tell("\nThe studies have different metrics, so their scores can't be compared.")
-    elif first.fingerprint != second.fingerprint and same_test:
+    elif not same_data and same_test:
         output.tell("\nThe studies have different data, but the same test items: compare the test scores.")
-    elif first.fingerprint != second.fingerprint:
+    elif not same_data:
         output.tell("\nThe studies have different data, so their scores can't be compared.")
 
 

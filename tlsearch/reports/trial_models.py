@@ -65,7 +65,9 @@ def model_of_trial(url: str, study: str, number: int, *, winner: Model, folder: 
 
 def best_for_timm(url: str, study: str, *, winner: Model) -> TrialRecord | None:
     """The best trial whose weights are kept and that timm can hold; None where there is none."""
-    if not winner.task.probabilities or winner.inputs.reading():
+    try:
+        as_timm.check_kind(winner)
+    except InputError:
         return None  # it can hold none of the study
     with Store.open(url) as store:
         minimize = store.study(study).direction == "minimize"

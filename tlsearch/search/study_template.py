@@ -22,7 +22,7 @@ from tlsearch.spec.presets import Preset
 from tlsearch.tables import flag_columns, meant, names_apart, read_table
 from tlsearch.training import item_groups, sources
 from tlsearch.training.listed import Listed
-from tlsearch.training.splits import split, written_alike
+from tlsearch.training.splits import written_alike
 from tlsearch.yaml_text import write_yaml
 
 PREFERRED = ("efficientnet_lite/lite0", "timm/resnet18.a1_in1k", "torchvision/resnet18")
@@ -249,17 +249,8 @@ def _groups_line(groups: item_groups.Series) -> str:
 
 def _refused(listed: Listed) -> list[str]:
     """Why a search of such items would be refused, for whoever writes a file to change it first."""
-    shares = listed.described.split
     try:
-        split(
-            listed.samples,
-            listed.hashes,
-            listed.strata,
-            val=shares.val,
-            test=shares.test,
-            stop=shares.stop,
-            seed=0,
-        )
+        listed.split(seed=0)
     except DataError as error:
         return [f"this can't be searched as it is: {error.message}. {error.hint or ''}".rstrip()]
     return []

@@ -20,7 +20,7 @@ from tlsearch.training.arrays import ArrayStore
 from tlsearch.training.earlier import Earlier, Extended
 from tlsearch.training.encoding import Progress, encode, suited
 from tlsearch.training.listed import Listed
-from tlsearch.training.splits import Audit, IntArray, audit, split, units_of
+from tlsearch.training.splits import Audit, IntArray, audit, units_of
 
 RESHUFFLED_BELOW = 1_000
 """Items outside the test split below which repeated runs draw splits of their own: with few items one split's
@@ -118,7 +118,7 @@ def make_data(
     targets, spec, shares = np.asarray(samples.targets), listed.target_spec, described.split
     strata = listed.strata
     if parts is None:
-        parts = split(samples, hashes, strata, val=shares.val, test=shares.test, stop=shares.stop, seed=seed)
+        parts = listed.split(seed=seed)
     inputs = suited(samples, inputs, store, fingerprint=listed.fingerprint, hashes=hashes, threads=threads)
     stored = encode(
         samples,

@@ -14,7 +14,7 @@ from tlsearch.errors import StudyConflictError
 from tlsearch.records import StudyItems, StudyRecord
 from tlsearch.training.encoding import unreadable_hash
 from tlsearch.training.listed import Listed
-from tlsearch.training.splits import IntArray, split
+from tlsearch.training.splits import IntArray
 
 NAMED = 3
 """Items that a sentence names."""
@@ -119,14 +119,8 @@ def as_split(listed: Listed, study: StudyRecord) -> StudyItems:
     """
     if listed.fingerprint != study.fingerprint:
         raise StudyConflictError("The data has changed since the study was begun.")
-    shares, seed = listed.described.split, int(study.spec.get("seed", 0))
-    samples, hashes = listed.samples, listed.hashes
-    return fix(
-        listed,
-        split(samples, hashes, listed.strata, val=shares.val, test=shares.test, stop=shares.stop, seed=seed),
-        aside=(),
-        source=None,
-    )
+    parts = listed.split(seed=int(study.spec.get("seed", 0)))
+    return fix(listed, parts, aside=(), source=None)
 
 
 def carried(items: StudyItems, listed: Listed, source: Listed | None, *, study: str) -> Carried:
@@ -213,17 +207,7 @@ def grown(items: StudyItems, names: Sequence[str], listed: Listed, *, seed: int)
     if listed.samples.splits is not None:
         places = {name: np.array([i for i in known if known[i] == name]) for name in set(known.values())}
         _refuse_moved(places, listed.samples.splits, listed.samples.names)
-    shares = listed.described.split
-    parts = split(
-        listed.samples,
-        listed.hashes,
-        listed.strata,
-        val=shares.val,
-        test=shares.test,
-        stop=shares.stop,
-        seed=seed,
-        known=known,
-    )
+    parts = listed.split(seed=seed, known=known)
     aside = tuple(sorted(found[at] for at in items.aside if at in found))
     return Growth(listed, parts, new, aside, tuple(relabelled), tuple(names))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,9 @@ from tlsearch.contracts.dataset import Samples, encoded
 from tlsearch.contracts.target import Strata, TargetSpec
 from tlsearch.contracts.task import Task
 from tlsearch.spec import DataSpec
+from tlsearch.training import splits
 from tlsearch.training.encoding import hash_of, in_threads
+from tlsearch.training.splits import IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,20 @@ class Listed:
     def strata(self) -> Strata:
         """Kinds of items by which they are split."""
         return self.task.strata(np.asarray(self.samples.targets), self.target_spec)
+
+    def split(self, *, seed: int, known: Mapping[int, str] = MappingProxyType({})) -> dict[str, IntArray]:
+        """`splits.split` of these items, in the shares of the section."""
+        shares = self.described.split
+        return splits.split(
+            self.samples,
+            self.hashes,
+            self.strata,
+            val=shares.val,
+            test=shares.test,
+            stop=shares.stop,
+            seed=seed,
+            known=known,
+        )
 
     def plain(self, index: int) -> Any:
         """An item's target as people read it."""

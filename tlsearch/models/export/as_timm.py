@@ -46,17 +46,7 @@ def merged(model: Model) -> nn.Module:
         InputError: the trunk isn't timm's, or the head isn't one linear layer there.
     """
     network, name = model.network, model.manifest.backbone
-    if model.inputs.reading():
-        inputs = picture_input(model)
-        raise InputError(
-            f"timm reads pictures as 8-bit RGB, and this model takes {inputs.channels} channels of "
-            f"{inputs.bits} bits.",
-            hint=HINT,
-        )
-    if not model.task.probabilities:
-        raise InputError(
-            f"timm models are classifiers, and this model learned {model.manifest.task}.", hint=HINT
-        )
+    check_kind(model)
     if isinstance(network, Ensemble):
         averaged = f"{len(network.members)} networks" if len(network.members) > 1 else "mirrored images"
         raise InputError(f"This model averages {averaged}, and a timm model is one network.", hint=HINT)
@@ -76,6 +66,25 @@ def merged(model: Model) -> nn.Module:
     except (AttributeError, RuntimeError, TypeError) as error:
         raise InputError(f"The classifier of {name} isn't one linear layer: {error}", hint=HINT) from error
     return whole.eval().requires_grad_(False)
+
+
+def check_kind(model: Model) -> None:
+    """Refuse what no timm model is, whatever network it has.
+
+    Raises:
+        InputError: it reads other pictures than 8-bit RGB, or is no classifier.
+    """
+    if model.inputs.reading():
+        inputs = picture_input(model)
+        raise InputError(
+            f"timm reads pictures as 8-bit RGB, and this model takes {inputs.channels} channels of "
+            f"{inputs.bits} bits.",
+            hint=HINT,
+        )
+    if not model.task.probabilities:
+        raise InputError(
+            f"timm models are classifiers, and this model learned {model.manifest.task}.", hint=HINT
+        )
 
 
 def fits(network: Backbone, *, strategy: str) -> tuple[Tensor, Tensor]:
